@@ -1,0 +1,1 @@
+"""ARL: anatomy-aware representation learning for medical ultrasound."""

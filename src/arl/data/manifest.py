@@ -1,0 +1,102 @@
+"""The corpus on disk: one row an image, in batches that are only ever added.
+
+    data/<source>/<batch>/manifest.parquet     the accepted images, `SCHEMA`
+                          shard-00000.parquet  id, image (PNG), mask (PNG or null); see `shards`
+                          quarantine.parquet   the refused inputs, `QUARANTINE`
+                          splits/<protocol>.parquet  id, split in {train, val, test}
+                          batch.json           source, counts, licence; written last
+
+A batch is written once and never rewritten, so adding a hospital leaves what DVC stores as it is.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+SPLITS = ("train", "val", "test")
+PROBES = ("linear", "convex", "sector", "unknown")
+
+SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),  # unique in the corpus: "<source>:<key>"
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("batch", pa.string(), nullable=False),
+        pa.field("site", pa.string(), nullable=False),  # institution; the source where it is unknown
+        pa.field("patient", pa.string()),  # grouping key; null: the source gives none
+        pa.field("clip", pa.string()),  # video; null: a still
+        pa.field("frame", pa.int32(), nullable=False),  # 0-based within the clip
+        pa.field("anatomy", pa.string(), nullable=False),
+        pa.field("anatomy_rule", pa.string(), nullable=False),  # what decided the anatomy
+        pa.field("probe", pa.string(), nullable=False),
+        pa.field("device", pa.string()),  # manufacturer and model
+        pa.field("label", pa.string()),  # class name; null: unlabelled
+        pa.field("mask", pa.string()),  # what the stored mask shows, e.g. "lesion"; null: no mask
+        pa.field("height", pa.int32(), nullable=False),  # stored pixels
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("original_height", pa.int32(), nullable=False),
+        pa.field("original_width", pa.int32(), nullable=False),
+        pa.field("pixel_spacing_mm", pa.float32()),  # of the stored image, along the rows
+        pa.field("depth_cm", pa.float32()),
+        pa.field("color_doppler", pa.bool_(), nullable=False),
+        pa.field("synthetic", pa.bool_(), nullable=False),
+        pa.field("mean", pa.float32(), nullable=False),  # of the stored grey levels, 0..255
+        pa.field("std", pa.float32(), nullable=False),
+        pa.field("pixel_sha256", pa.string(), nullable=False),  # of the stored pixels and their shape
+        pa.field("shard", pa.string(), nullable=False),  # file name inside the batch folder
+        pa.field("row", pa.int32(), nullable=False),  # row inside the shard
+    ]
+)
+QUARANTINE = pa.schema(
+    [
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("batch", pa.string(), nullable=False),
+        pa.field("input", pa.string(), nullable=False),  # relative name, or a keyed hash for hospital data
+        pa.field("reason", pa.string(), nullable=False),
+    ]
+)
+
+
+def read_table(path: Path, schema: pa.Schema) -> pd.DataFrame:
+    """Read a parquet file of ours.
+
+    Raises:
+        ValueError: the file is not parquet, or a column is missing or has another type.
+    """
+    try:
+        table = pq.read_table(path)
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path} is not a readable parquet file: {error}") from error
+    try:
+        return table.select(schema.names).cast(schema).to_pandas()
+    except (KeyError, pa.ArrowInvalid, ValueError) as error:
+        raise ValueError(f"{path} does not fit the schema of {', '.join(schema.names)}: {error}") from error
+
+
+def batch_folders(corpus: Path) -> list[Path]:
+    """The complete batches of a corpus, sorted by source and batch name.
+
+    Raises:
+        FileNotFoundError: there is no corpus, or nothing in it.
+    """
+    if not corpus.is_dir():
+        raise FileNotFoundError(f"corpus {corpus} does not exist: run `arl sample` or `arl ingest` first")
+    folders = sorted(file.parent for file in corpus.glob("*/*/batch.json"))
+    if not folders:
+        raise FileNotFoundError(f"corpus {corpus} holds no complete batch (no */*/batch.json)")
+    return folders
+
+
+def read_manifest(corpus: Path) -> pd.DataFrame:
+    """All accepted rows of the corpus, in the order of batches; columns of `SCHEMA`."""
+    return pd.concat(
+        [read_table(folder / "manifest.parquet", SCHEMA) for folder in batch_folders(corpus)], ignore_index=True
+    )
+
+
+def read_quarantine(corpus: Path) -> pd.DataFrame:
+    """All refused inputs of the corpus; columns of `QUARANTINE`."""
+    return pd.concat(
+        [read_table(folder / "quarantine.parquet", QUARANTINE) for folder in batch_folders(corpus)], ignore_index=True
+    )

@@ -1,0 +1,221 @@
+"""The schema of params.yaml. Values live in conf/ and params.yaml, the schema lives here.
+
+Only stages see `Params`; the layers below take plain arguments.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+PARAMS_FILE = Path("params.yaml")
+
+
+@dataclass
+class Data:
+    """Which part of the corpus is used, and how images are stored and read."""
+
+    size: int  # side of the square network input, pixels
+    store_size: int  # long side an ingested image is scaled down to, pixels; never up
+    sources: list[str]  # sources used for pretraining; empty: all of the corpus
+    splits: dict[str, str]  # source -> split protocol; a source not named uses "default"
+    workers: int  # decoding processes of ingest
+
+
+@dataclass
+class Sample:
+    """The sample corpus: synthetic phantoms and the real ultrasound files of pydicom-data."""
+
+    images_per_anatomy: int
+    images_per_task: int
+    size: int  # height of a phantom image, pixels
+
+
+@dataclass
+class Model:
+    """A-ViT (section 3.3)."""
+
+    patch_size: int
+    in_chans: int
+    embed_dim: int
+    depth: int
+    num_heads: int
+    mlp_ratio: float
+    conditioning: str  # acdt | cross_attention | film | lora | none
+    deform_kernel: int  # side of the deformable kernel, patches
+    anatomy_hidden: int  # width of the once-per-image anatomy MLP in each block
+
+
+@dataclass
+class Objective:
+    """Which terms of eq. 6 are on, and their constants."""
+
+    mim: bool  # L_MIM, eq. 3
+    adversarial: bool  # L_adv, eq. 4
+    self_distillation: bool  # L_SD, eq. 5
+    weighting: str  # adaptive (eq. 6) | constant
+    adversarial_weight: float  # the constant, or a factor on the adaptive weight
+    max_adversarial_weight: float  # clamp of lambda
+    discriminator_start: float  # share of the steps after which the generator sees the discriminator
+    mask_ratio: float
+    drop_masked: bool  # encode visible tokens only; otherwise put a mask token in the grid
+    norm_pix_loss: bool
+    anatomy_dropout: float  # probability of the null condition in training
+    prototypes: int  # K of L_SD
+    student_temp: float
+    teacher_temp: float
+    warmup_teacher_temp: float
+    teacher_temp_warmup: float  # share of the steps
+    teacher_momentum: float  # at step 0; rises to 1 by a cosine
+    center_momentum: float
+    centering: str  # center | sinkhorn
+    global_crops_scale: list[float]
+    local_crops_scale: list[float]
+    local_crops_number: int
+    local_crops_size: int  # pixels
+    decoder_dim: int
+    decoder_depth: int
+    decoder_heads: int
+    discriminator_dim: int
+
+
+@dataclass
+class Pretrain:
+    batch_size: int  # images over all ranks
+    epochs: int
+    max_steps: int  # 0: as many as `epochs` gives
+    base_lr: float  # lr = base_lr * batch_size / 256
+    min_lr: float
+    warmup: float  # share of the steps
+    weight_decay: float
+    clip_grad: float
+    precision: str  # fp32 | bf16
+    zero_stage: int
+    accumulation: int
+    checkpoint_every: int  # steps
+    threads: int  # CPU threads of torch; part of the result, since sums are rounded per thread
+
+
+@dataclass
+class Finetune:
+    epochs: int
+    batch_size: int
+    base_lr: float
+    min_lr: float
+    warmup: float  # share of the steps
+    layer_decay: float  # 1 is the paper's recipe
+    weight_decay: float
+    clip_grad: float
+    label_smoothing: float
+    precision: str
+    zero_stage: int
+
+
+@dataclass
+class Task:
+    """A downstream task on the rows of the corpus."""
+
+    kind: str  # classification | segmentation
+    sources: list[str]
+    anatomy: str
+    classes: list[str]  # negative class first in a two-class task; ignored for segmentation
+    mask: str  # what the mask shows (segmentation), e.g. "lv"
+    margin: float  # largest loss of the main metric that still counts as not worse
+    floor: float  # lowest main metric a release may have
+
+
+@dataclass
+class Evaluate:
+    bootstrap: int  # resamples
+    confidence: float
+
+
+@dataclass
+class Gate:
+    bootstrap: int
+    alpha: float
+    min_slice_patients: int  # smaller slices are reported and not tested
+
+
+@dataclass
+class Drift:
+    batches: list[str]  # "source/batch"; empty: the newest batch of each source that has several
+    alpha: float
+    drift_share: float  # share of drifted columns that makes a batch drift
+    min_images: int
+
+
+@dataclass
+class Params:
+    seed: int
+    experiment: str
+    data: Data
+    sample: Sample
+    model: Model
+    objective: Objective
+    pretrain: Pretrain
+    finetune: Finetune
+    tasks: list[str]  # the ones that run
+    task: dict[str, Task]  # all that are defined
+    evaluate: Evaluate
+    gate: Gate
+    drift: Drift
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def from_config(config: DictConfig, origin: str) -> Params:
+    """Check a composed configuration against the schema.
+
+    Raises:
+        ValueError: an unknown key, a missing key or a wrong type, with its name.
+    """
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(Params), config)
+        params = OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{origin}: {_one_line(error)}") from error
+    assert isinstance(params, Params)
+    undefined = [name for name in params.tasks if name not in params.task]
+    if undefined:
+        raise ValueError(f"{origin}: tasks names {undefined}, which task does not define; it has {sorted(params.task)}")
+    return params
+
+
+def load(overrides: list[str], path: Path = PARAMS_FILE) -> Params:
+    """Read params.yaml and apply `key=value` overrides.
+
+    Raises:
+        ValueError: the file or an override breaks the schema.
+        FileNotFoundError: there is no such file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: run inside the project, or `arl configure` to write it")
+    config = OmegaConf.load(path)
+    assert isinstance(config, DictConfig)
+    base = from_config(config, str(path))
+    known = OmegaConf.structured(base)
+    for override in overrides:
+        _apply(known, override)
+    return from_config(known, "overrides")
+
+
+def _apply(config: DictConfig, override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator:
+        raise ValueError(f"override {override!r} is not key=value")
+    try:
+        OmegaConf.update(config, key, OmegaConf.create(f"v: {text}").v, merge=False, force_add=False)
+    except OmegaConfBaseException as error:
+        raise ValueError(f"override {override!r}: {_one_line(error)}") from error
+
+
+def to_literals(params: Params) -> dict[str, Any]:
+    """Plain dictionaries and lists, for params.yaml: DVC does not see through interpolations."""
+    literals = OmegaConf.to_container(OmegaConf.structured(params))
+    assert isinstance(literals, dict)
+    return {str(key): value for key, value in literals.items()}
