@@ -1,0 +1,132 @@
+"""Pages are escaped, complete in themselves and readable by machines too."""
+
+import base64
+from html.parser import HTMLParser
+
+import pytest
+from markupsafe import Markup
+
+from arl import pages
+
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+HOSTILE = "<script>alert('x')</script>&\""
+
+
+class Balanced(HTMLParser):
+    """Fails on a closing tag that does not fit the open ones."""
+
+    VOID = frozenset({"meta", "link", "img", "br"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append(tag)
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def everything(text: str) -> str:
+    body = (
+        pages.verdict("promote", text)
+        + pages.note(text, "warn")
+        + pages.facts({text: text})
+        + pages.contents([text])
+        + pages.section(text, pages.paragraph(text) + pages.bullets([text]) + pages.code(text))
+        + pages.table([text], [[text], [pages.badge(text)]], caption=text)
+        + pages.gallery([pages.figure(PNG, text, text, width=7)])
+        + pages.sheet([pages.figure(PNG, text, text)])
+        + pages.link(text, text)
+    )
+    return pages.page(text, body, subtitle=text)
+
+
+def test_every_value_is_escaped() -> None:
+    html = everything(HOSTILE)
+    assert "<script" not in html
+    assert html.count("&lt;script&gt;") >= 17
+
+
+def test_a_plain_string_as_body_is_text() -> None:
+    assert "&lt;b&gt;" in pages.page("t", "<b>")
+
+
+def test_the_page_is_well_formed() -> None:
+    parser = Balanced()
+    parser.feed(everything("plain"))
+    assert parser.open == []
+    assert {"main", "h1", "h2", "caption", "figcaption"} <= set(parser.seen)
+
+
+def test_a_page_names_no_address_of_a_network() -> None:
+    html = everything("plain")
+    assert "http://" not in html
+    assert "https://" not in html
+    assert "default-src" in html
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (12345, "12,345"),
+        (0.12345, "0.123"),
+        (0.0, "0.000"),
+        (0.000123, "1.23e-04"),
+        (1234.5, "1,234"),
+        (float("nan"), "n/a"),
+        (float("-inf"), "−∞"),
+    ],
+)
+def test_numbers(value: float, text: str) -> None:
+    assert pages.number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("cells", "right"),
+    [
+        ([1, 2.5, None], True),
+        (["0.91 (0.88–0.94)", "<0.001"], True),
+        (["0000", "0001"], False),
+        ([True, False], False),
+        ([1, "many"], False),
+        ([Markup("0.5")], False),
+    ],
+)
+def test_only_columns_of_numbers_are_flush_right(cells: list[object], right: bool) -> None:
+    assert ('class="number"' in pages.table(["c"], [[cell] for cell in cells])) is right
+
+
+def test_missing_and_boolean_cells() -> None:
+    html = pages.table(["a", "b"], [[None, True]])
+    assert "<td" in html
+    assert ">–<" in html
+    assert ">yes<" in html
+
+
+@pytest.mark.parametrize(
+    ("word", "kind"), [("promote", "good"), ("drift", "bad"), ("inconclusive", "warn"), ("other", "info")]
+)
+def test_badges_are_coloured_by_meaning(word: str, kind: str) -> None:
+    assert f'class="badge {kind}"' in pages.badge(word)
+
+
+def test_a_short_row_is_refused() -> None:
+    with pytest.raises(ValueError, match="1 cells, but there are 2 columns"):
+        pages.table(["a", "b"], [[1]])
+
+
+def test_an_unknown_kind_is_refused() -> None:
+    with pytest.raises(ValueError, match="'loud' is not one of"):
+        pages.note("text", "loud")
+
+
+def test_a_figure_that_is_no_png_is_refused() -> None:
+    with pytest.raises(ValueError, match="not a PNG"):
+        pages.figure(b"GIF89a", "caption", "alt")
