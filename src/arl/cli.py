@@ -137,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = vars(parser.parse_args([w for w in words[1:] if w not in overrides]))
     try:
         call(words[0], overrides, **arguments)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         print(f"arl {words[0]}: {error}", file=sys.stderr)
         return 1
     return 0

@@ -1,0 +1,61 @@
+"""Which rows of the corpus a stage sees."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from arl.data.manifest import read_manifest
+from arl.data.splits import read_split
+
+
+def select(corpus: Path, *, sources: list[str], protocols: dict[str, str]) -> pd.DataFrame:
+    """Rows of the named sources (empty: all) with their `split`.
+
+    Raises:
+        ValueError: a named source is not in the corpus.
+    """
+    rows = read_manifest(corpus)
+    missing = sorted(set(sources) - set(rows["source"]))
+    if missing:
+        raise ValueError(f"corpus {corpus} has no source {missing}; it has {sorted(set(rows['source']))}")
+    rows = rows[rows["source"].isin(sources)] if sources else rows
+    rows = rows.reset_index(drop=True)
+    return rows.assign(split=read_split(corpus, rows, protocols))
+
+
+def task_rows(
+    corpus: Path,
+    *,
+    kind: str,
+    sources: list[str],
+    anatomy: str,
+    classes: list[str],
+    mask: str,
+    protocols: dict[str, str],
+) -> pd.DataFrame:
+    """Rows of a task with their `split` and, for classification, the integer `target`.
+
+    Raises:
+        ValueError: a split is empty, or lacks a class.
+    """
+    rows = select(corpus, sources=sources, protocols=protocols)
+    rows = rows[rows["anatomy"] == anatomy]
+    if kind == "segmentation":
+        rows = rows[rows["mask"] == mask].assign(target=-1)
+    elif kind == "classification":
+        rows = rows[rows["label"].isin(classes)]
+        rows = rows.assign(target=rows["label"].map(classes.index))
+    else:
+        raise ValueError(f"task kind {kind!r} is neither classification nor segmentation")
+    _refuse_gaps(rows, classes if kind == "classification" else [], f"{kind} of {anatomy} in {corpus}")
+    return rows.reset_index(drop=True)
+
+
+def _refuse_gaps(rows: pd.DataFrame, classes: list[str], what: str) -> None:
+    for split in ("train", "val", "test"):
+        part = rows[rows["split"] == split]
+        if part.empty:
+            raise ValueError(f"{what}: the {split} split is empty")
+        missing = sorted(set(classes) - set(part["label"]))
+        if missing:
+            raise ValueError(f"{what}: the {split} split has no image of class {missing}")

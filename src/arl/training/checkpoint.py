@@ -1,0 +1,120 @@
+"""Resumable training states, and the models that training leaves behind.
+
+A training state is a DeepSpeed checkpoint that counts only when its list of files, written last,
+is complete. A model is a folder of `model.safetensors` and `config.json`, never a pickle.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from arl.files import atomic_directory, read_json, sha256, write_json
+from arl.models.avit import AViT
+from arl.models.heads import Classifier
+from arl.models.upernet import Segmenter
+from arl.training import distributed
+
+_KEEP = 2  # training states kept, so that one is whole while the next is written
+_FILES = "files.json"
+
+
+def _is_whole(folder: Path) -> bool:
+    listing = folder / _FILES
+    if not listing.is_file():
+        return False
+    return all(
+        (folder / name).is_file() and sha256(folder / name) == digest for name, digest in read_json(listing).items()
+    )
+
+
+def latest(state: Path) -> Path | None:
+    """The newest training state whose files are all there and unchanged."""
+    whole = (folder for folder in sorted(state.glob("step-*"), reverse=True) if _is_whole(folder))
+    return next(whole, None)
+
+
+def save(engine: Any, state: Path, history: list[dict[str, float]]) -> None:
+    """Write a training state: weights, optimiser, buffers and history. A kill leaves the older ones whole."""
+    tag = f"step-{len(history):08d}"
+    if distributed.rank() == 0:
+        shutil.rmtree(state / tag, ignore_errors=True)
+    distributed.barrier()
+    engine.save_checkpoint(str(state), tag=tag, client_state={"history": history}, save_latest=False)
+    distributed.barrier()
+    if distributed.rank() == 0:
+        files = sorted(file for file in (state / tag).iterdir() if file.is_file())
+        write_json(state / tag / _FILES, {file.name: sha256(file) for file in files})
+        for old in sorted(state.glob("step-*"))[:-_KEEP]:
+            shutil.rmtree(old)
+    distributed.barrier()
+
+
+def resume(engine: Any, state: Path) -> list[dict[str, float]]:
+    """Load the newest whole training state into the engine; its history, empty if there is none."""
+    folder = latest(state)
+    if folder is None:
+        return []
+    _, client_state = engine.load_checkpoint(str(state), tag=folder.name)
+    history: list[dict[str, float]] = client_state["history"]
+    return history
+
+
+def save_model(folder: Path, module: nn.Module, config: dict[str, Any]) -> None:
+    """Write a model's weights and what is needed to build it, atomically."""
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    with atomic_directory(folder) as partial:
+        save_file(weights, partial / "model.safetensors")
+        write_json(partial / "config.json", config)
+
+
+def _read_model(folder: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    config = read_json(folder / "config.json")
+    if config.get("kind") != kind:
+        raise ValueError(f"{folder} holds a {config.get('kind')!r} model, expected {kind!r}")
+    try:
+        return load_file(folder / "model.safetensors"), config
+    except SafetensorError as error:
+        raise ValueError(f"{folder / 'model.safetensors'} is truncated or not safetensors: {error}") from error
+
+
+def _load_strictly(module: nn.Module, weights: dict[str, torch.Tensor], folder: Path) -> None:
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"{folder} does not fit its own config.json: {' '.join(str(error).split())}") from error
+
+
+def load_encoder(folder: Path) -> tuple[AViT, dict[str, Any]]:
+    """The pretrained encoder of a checkpoint folder and its config.
+
+    Raises:
+        ValueError: the folder holds another kind of model, or weights of another architecture.
+    """
+    weights, config = _read_model(folder, "encoder")
+    encoder = AViT(**config["encoder"])
+    _load_strictly(encoder, weights, folder)
+    return encoder, config
+
+
+def build_task_model(encoder: AViT, task: dict[str, Any]) -> Classifier | Segmenter:
+    """A head of the task's kind on an encoder."""
+    if task["kind"] == "segmentation":
+        return Segmenter(encoder)
+    return Classifier(encoder, num_classes=len(task["classes"]))
+
+
+def load_task_model(folder: Path) -> tuple[Classifier | Segmenter, dict[str, Any]]:
+    """The fine-tuned model of a task and its config (`encoder`, `task`, `size`).
+
+    Raises:
+        ValueError: the folder holds another kind of model, or weights of another architecture.
+    """
+    weights, config = _read_model(folder, "task")
+    model = build_task_model(AViT(**config["encoder"]), config["task"])
+    _load_strictly(model, weights, folder)
+    return model, config

@@ -1,0 +1,94 @@
+"""Ranks, collectives and the DeepSpeed engine: the only module that imports deepspeed."""
+
+import logging
+import os
+import socket
+from typing import Any
+
+# DeepSpeed asks for its accelerator when it is imported, and warns when it has to guess.
+import torch
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+import deepspeed
+import torch.distributed as dist
+from torch import nn
+
+MAX_ZERO_STAGE = 2
+
+
+def initialize() -> None:
+    """Join the process group of torchrun, or be a group of one."""
+    if dist.is_initialized():
+        return
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    # The shared-memory op would be compiled on first use; gloo needs no compiler.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    if "RANK" not in os.environ:
+        alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+        os.environ.update(alone, MASTER_PORT=str(_free_port()))
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    deepspeed.init_distributed(backend, auto_mpi_discovery=False, verbose=False)
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def rank() -> int:
+    """Index of this process; 0 outside a process group."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """Number of processes; 1 outside a process group."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def barrier() -> None:
+    """Wait for every rank."""
+    if world_size() > 1:
+        dist.barrier()
+
+
+def mean_over_ranks(values: dict[str, float]) -> dict[str, float]:
+    """Average named numbers over the ranks; the names must be the same on each."""
+    if world_size() == 1:
+        return values
+    packed = torch.tensor([values[name] for name in sorted(values)], dtype=torch.float64)
+    dist.all_reduce(packed)
+    return dict(zip(sorted(values), (packed / world_size()).tolist(), strict=True))
+
+
+def engine(
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    micro_batch_size: int,
+    accumulation: int,
+    clip_grad: float,
+    zero_stage: int,
+) -> Any:
+    """A DeepSpeed engine around a module and its torch optimiser.
+
+    Raises:
+        ValueError: a ZeRO stage that is not supported.
+    """
+    if not 0 <= zero_stage <= MAX_ZERO_STAGE:
+        raise ValueError(
+            f"zero_stage {zero_stage} is not one of 0, 1, 2: the teacher's moving average and the detached "
+            "discriminator read whole parameters, which stage 3 scatters over the ranks"
+        )
+    config = {
+        "train_micro_batch_size_per_gpu": micro_batch_size,
+        "gradient_accumulation_steps": accumulation,
+        "gradient_clipping": clip_grad,
+        "zero_optimization": {"stage": zero_stage, "elastic_checkpoint": False},
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": 1 << 60,
+    }
+    wrapped, _, _, _ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
+    return wrapped

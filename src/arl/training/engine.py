@@ -1,0 +1,166 @@
+"""The only loops that train or predict."""
+
+import math
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from arl.data.loader import Batch
+from arl.data.views import eval_view
+from arl.training import checkpoint, distributed, optim
+
+
+class Inputs(Protocol):
+    """One micro-batch on its way to the device."""
+
+    def to(self, device: torch.device) -> "Inputs": ...
+
+
+class Trainable(Protocol):
+    """What `fit` trains: an `nn.Module` whose forward gives named scalars, with `loss` among them."""
+
+    def __call__(self, inputs: Any, progress: float) -> dict[str, Tensor]: ...
+
+    def after_step(self, progress: float) -> None:
+        """What follows an optimiser step, e.g. the teacher's moving average."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How long and how fast; `progress` runs from 0 to 1 over `steps`."""
+
+    steps: int
+    batch_size: int  # images over all ranks and accumulation steps
+    lr: float
+    min_lr: float
+    warmup: float  # share of the steps
+    clip_grad: float
+    precision: str
+    zero_stage: int
+    seed: int
+    accumulation: int = 1
+    checkpoint_every: int = 0  # steps; 0: never
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("fp32", "bf16"):
+            raise ValueError(f"precision {self.precision!r} is neither fp32 nor bf16")
+        if self.steps < 1:
+            raise ValueError(f"steps is {self.steps}: there is nothing to train")
+
+    @property
+    def micro_batch_size(self) -> int:
+        """Images of one forward pass on one rank."""
+        parts = distributed.world_size() * self.accumulation
+        if self.batch_size % parts:
+            raise ValueError(
+                f"batch_size {self.batch_size} is not divisible by {distributed.world_size()} ranks "
+                f"x {self.accumulation} accumulation steps"
+            )
+        return self.batch_size // parts
+
+
+def fit(
+    module: nn.Module,
+    groups: list[dict[str, Any]],
+    inputs: Callable[[int], Iterator[Inputs]],
+    recipe: Recipe,
+    *,
+    state: Path | None = None,
+    title: str = "training",
+) -> list[dict[str, float]]:
+    """Train `module` (a `Trainable`) for `recipe.steps` optimiser steps and return their history.
+
+    Args:
+        inputs: gives the micro-batches from an optimiser step on, so that training may start anywhere.
+        state: folder of resumable checkpoints; a run killed at any moment goes on from the last one.
+
+    Raises:
+        ValueError: the recipe does not fit the ranks.
+        FloatingPointError: the loss is not finite; the message names the last good checkpoint.
+    """
+    distributed.initialize()
+    engine = distributed.engine(
+        module,
+        optim.adamw(groups),
+        micro_batch_size=recipe.micro_batch_size,
+        accumulation=recipe.accumulation,
+        clip_grad=recipe.clip_grad,
+        zero_stage=recipe.zero_stage,
+    )
+    history = checkpoint.resume(engine, state) if state else []
+    engine.train()
+    batches = inputs(len(history))
+    bar = tqdm(total=recipe.steps, initial=len(history), desc=title, disable=distributed.rank() > 0, file=sys.stderr)
+    for step in range(len(history), recipe.steps):
+        history.append(_train_step(engine, batches, step, recipe, state))
+        bar.set_postfix(loss=f"{history[-1]['loss']:.3f}", refresh=False)
+        bar.update()
+        if state and recipe.checkpoint_every and (step + 1) % recipe.checkpoint_every == 0:
+            checkpoint.save(engine, state, history)
+    bar.close()
+    return history
+
+
+def _train_step(
+    engine: Any, batches: Iterator[Inputs], step: int, recipe: Recipe, state: Path | None
+) -> dict[str, float]:
+    progress = step / recipe.steps
+    lr = optim.lr_at(
+        step,
+        steps=recipe.steps,
+        lr=recipe.lr,
+        min_lr=recipe.min_lr,
+        warmup_steps=math.ceil(recipe.warmup * recipe.steps),
+    )
+    optim.set_lr(engine.optimizer, lr)
+    # drop path and the like: a function of the step, so that nothing has to be restored
+    torch.manual_seed(recipe.seed + step * distributed.world_size() + distributed.rank())
+    terms = [_micro_step(engine, next(batches), progress, recipe) for _ in range(recipe.accumulation)]
+    engine.module.after_step((step + 1) / recipe.steps)
+    mean = {name: sum(term[name] for term in terms) / len(terms) for name in terms[0]}
+    mean["grad_norm"] = float(engine.get_global_grad_norm() or 0.0)
+    record = {"step": step + 1, "lr": lr, **distributed.mean_over_ranks(mean)}
+    _refuse_nan(record, state)
+    return record
+
+
+def _micro_step(engine: Any, inputs: Inputs, progress: float, recipe: Recipe) -> dict[str, float]:
+    # bfloat16 by autocast: weights, optimiser and the teacher's average stay in float32, where a
+    # momentum of 0.996 does not round to 1
+    with torch.autocast(engine.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+        terms = engine(inputs.to(engine.device), progress)
+    engine.backward(terms["loss"])
+    engine.step()
+    return {name: float(value.detach()) for name, value in terms.items()}
+
+
+def _refuse_nan(record: dict[str, float], state: Path | None) -> None:
+    if math.isfinite(record["loss"]):
+        return
+    good = checkpoint.latest(state) if state else None
+    where = f"the last good checkpoint is {good}" if good else "no checkpoint was written before it"
+    raise FloatingPointError(f"the loss is {record['loss']} at step {record['step']:.0f}; {where}")
+
+
+def forget(state: Path) -> None:
+    """Remove the resumable checkpoints of a run that has ended well."""
+    distributed.barrier()
+    if distributed.rank() == 0:
+        shutil.rmtree(state, ignore_errors=True)
+
+
+@torch.inference_mode()
+def predict(model: nn.Module, batches: Iterable[Batch], *, size: int) -> Iterator[tuple[Batch, Tensor]]:
+    """Run `model(x, anatomy)` over batches, letterboxed to `size`; the model is put into evaluation mode."""
+    model.eval()
+    device = next(model.parameters()).device
+    for batch in batches:
+        view = eval_view(batch, size)
+        yield batch, model(view.image.to(device), view.anatomy.to(device)).cpu()

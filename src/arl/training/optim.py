@@ -1,0 +1,57 @@
+"""Parameter groups and the learning rate schedule."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def lr_at(step: int, *, steps: int, lr: float, min_lr: float, warmup_steps: int) -> float:
+    """Learning rate of a step: linear warm-up from 0, then half a cosine down to `min_lr`."""
+    if step < warmup_steps:
+        return lr * (step + 1) / warmup_steps
+    progress = (step - warmup_steps) / max(1, steps - warmup_steps)
+    return min_lr + (lr - min_lr) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def layer_of(name: str, depth: int) -> int:
+    """Depth of an encoder parameter: 0 for the embeddings, 1..depth for the blocks, depth + 1 above them."""
+    if not name.startswith("encoder."):
+        return depth + 1
+    part = name.removeprefix("encoder.")
+    if part.startswith("blocks."):
+        return int(part.split(".")[1]) + 1
+    return depth + 1 if part.startswith("norm.") else 0
+
+
+def parameter_groups(
+    module: nn.Module, *, weight_decay: float, layer_decay: float = 1.0, depth: int = 0
+) -> list[dict[str, Any]]:
+    """Groups for AdamW: no decay on vectors and tokens, `lr_scale` = layer_decay ** distance from the head."""
+    groups: dict[tuple[float, float], dict[str, Any]] = {}
+    for name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        decay = 0.0 if _undecayed(name, parameter) else weight_decay
+        scale = layer_decay ** (depth + 1 - layer_of(name, depth))
+        group = groups.setdefault((decay, scale), {"params": [], "weight_decay": decay, "lr_scale": scale})
+        group["params"].append(parameter)
+    return list(groups.values())
+
+
+def _undecayed(name: str, parameter: nn.Parameter) -> bool:
+    tokens = ("pos_embed", "cls_token", "mask_token")
+    return parameter.ndim <= 1 or name.endswith(tokens)
+
+
+def adamw(groups: Iterable[dict[str, Any]], *, betas: tuple[float, float] = (0.9, 0.999)) -> torch.optim.AdamW:
+    """AdamW whose learning rate `set_lr` sets before each step."""
+    return torch.optim.AdamW(list(groups), lr=0.0, betas=betas)
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set every group's learning rate to lr * its `lr_scale`."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group.get("lr_scale", 1.0)
