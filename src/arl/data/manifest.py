@@ -24,8 +24,8 @@ SCHEMA = pa.schema(
         pa.field("source", pa.string(), nullable=False),
         pa.field("batch", pa.string(), nullable=False),
         pa.field("site", pa.string(), nullable=False),  # institution; the source where it is unknown
-        pa.field("patient", pa.string()),  # grouping key; null: the source gives none
-        pa.field("clip", pa.string()),  # video; null: a still
+        pa.field("patient", pa.string()),  # grouping key, "<source>:<patient>"; null: the source gives none
+        pa.field("clip", pa.string()),  # video, "<source>:<clip>"; null: a still
         pa.field("frame", pa.int32(), nullable=False),  # 0-based within the clip
         pa.field("anatomy", pa.string(), nullable=False),
         pa.field("anatomy_rule", pa.string(), nullable=False),  # what decided the anatomy
@@ -69,9 +69,10 @@ def read_table(path: Path, schema: pa.Schema) -> pd.DataFrame:
     except pa.ArrowInvalid as error:
         raise ValueError(f"{path} is not a readable parquet file: {error}") from error
     try:
-        return table.select(schema.names).cast(schema).to_pandas()
+        frame: pd.DataFrame = table.select(schema.names).cast(schema).to_pandas()
     except (KeyError, pa.ArrowInvalid, ValueError) as error:
         raise ValueError(f"{path} does not fit the schema of {', '.join(schema.names)}: {error}") from error
+    return frame
 
 
 def batch_folders(corpus: Path) -> list[Path]:
@@ -82,7 +83,8 @@ def batch_folders(corpus: Path) -> list[Path]:
     """
     if not corpus.is_dir():
         raise FileNotFoundError(f"corpus {corpus} does not exist: run `arl sample` or `arl ingest` first")
-    folders = sorted(file.parent for file in corpus.glob("*/*/batch.json"))
+    found = sorted(file.parent for file in corpus.glob("*/*/batch.json"))
+    folders = [folder for folder in found if not folder.name.startswith(".")]  # what a killed writer left
     if not folders:
         raise FileNotFoundError(f"corpus {corpus} holds no complete batch (no */*/batch.json)")
     return folders

@@ -1,0 +1,89 @@
+"""Splits of the corpus into train, val and test.
+
+A batch holds one file per protocol, `splits/<protocol>.parquet`, and always one named "default".
+Groups are never divided: the patient, else the clip, else the image.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+import pyarrow as pa
+
+from arl.data.manifest import SPLITS, read_table
+
+Grouping = Literal["patient", "clip", "image"]
+DEFAULT = "default"
+FRACTIONS = (0.7, 0.15, 0.15)  # train, val, test of the default protocol
+SEED = 0  # of the default protocol; fixed, so that a patient who comes back in a later batch stays where they were
+SPLIT_SCHEMA = pa.schema([pa.field("id", pa.string(), nullable=False), pa.field("split", pa.string(), nullable=False)])
+
+
+def grouping(rows: pd.DataFrame) -> Grouping:
+    """The finest claim the rows allow: "patient" only if every row names its patient, else "clip" or "image"."""
+    if rows["patient"].notna().all():
+        return "patient"
+    if rows["clip"].notna().any() or rows["patient"].notna().any():
+        return "clip"
+    return "image"
+
+
+def groups(rows: pd.DataFrame) -> pd.Series:
+    """The unit of each row that no split may divide: its patient, else its clip, else itself."""
+    return rows["patient"].fillna(rows["clip"]).fillna(rows["id"])
+
+
+def _uniform(group: str, seed: int) -> float:
+    digest = hashlib.blake2b(group.encode(), digest_size=8, key=str(seed).encode()).digest()
+    return int.from_bytes(digest) / 2.0**64
+
+
+def assign(group: str, seed: int = SEED, fractions: tuple[float, float, float] = FRACTIONS) -> str:
+    """The split of one group: depends on nothing but its name, the seed and the fractions."""
+    position = _uniform(group, seed)
+    if position < fractions[0]:
+        return SPLITS[0]
+    return SPLITS[1] if position < fractions[0] + fractions[1] else SPLITS[2]
+
+
+def split_by_patient(
+    rows: pd.DataFrame, seed: int = SEED, fractions: tuple[float, float, float] = FRACTIONS
+) -> tuple[dict[str, list[str]], Grouping]:
+    """Ids of each split, and what was kept together: the patient, else the clip, else the image.
+
+    A keyed hash decides for each group alone, so adding rows never moves another group; shares are met on average.
+
+    Raises:
+        ValueError: the fractions are negative or do not sum to 1.
+    """
+    if min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-9:
+        raise ValueError(f"fractions {fractions} must not be negative and must sum to 1")
+    chosen = groups(rows).map(lambda group: assign(group, seed, fractions))
+    return {split: rows.loc[chosen == split, "id"].tolist() for split in SPLITS}, grouping(rows)
+
+
+def read_split(corpus: Path, rows: pd.DataFrame, protocols: Mapping[str, str]) -> "pd.Series[str]":
+    """The split of every row (index of `rows`); `protocols` names one per source, "default" where it does not.
+
+    Raises:
+        ValueError: a batch lacks the protocol, or the protocol's file lacks a row.
+    """
+    parts = [
+        _read_batch_split(corpus / str(source) / str(batch) / "splits", protocols.get(str(source), DEFAULT), part["id"])
+        for (source, batch), part in rows.groupby(["source", "batch"])
+    ]
+    return pd.concat(parts).reindex(rows.index) if parts else pd.Series(dtype=str, name="split")
+
+
+def _read_batch_split(folder: Path, protocol: str, ids: "pd.Series[str]") -> "pd.Series[str]":
+    file = folder / f"{protocol}.parquet"
+    if not file.is_file():
+        known = sorted(path.stem for path in folder.glob("*.parquet"))
+        raise ValueError(f"{file} does not exist: split protocol {protocol!r} is not one of {', '.join(known)}")
+    table = read_table(file, SPLIT_SCHEMA).set_index("id")["split"]
+    missing = ids[~ids.isin(table.index)]
+    if len(missing):
+        raise ValueError(f"{file} gives no split for {len(missing)} rows, e.g. {missing.iloc[0]}")
+    return pd.Series(table.loc[ids].tolist(), index=ids.index, name="split")
