@@ -1,0 +1,73 @@
+"""Teacher targets that cannot collapse: centring (DINO) or Sinkhorn-Knopp (SwAV, DINOv2), over all ranks."""
+
+import torch
+from torch import Tensor, nn
+
+from arl.objectives.ranks import max_over_ranks, sum_over_ranks
+
+CENTERINGS = ("center", "sinkhorn")
+
+
+def _logsumexp_of_all_rows(log_weights: Tensor) -> Tensor:
+    """log of the column sums (K,) of exp of the rows (M, K) of every rank."""
+    largest = max_over_ranks(log_weights.amax(dim=0))
+    return largest + sum_over_ranks((log_weights - largest).exp().sum(dim=0)).log()
+
+
+@torch.no_grad()
+def sinkhorn_knopp(logits: Tensor, temp: float, iterations: int = 3) -> Tensor:
+    """Assign rows to prototypes so that all prototypes are used alike.
+
+    Alternates between equal column sums and unit row sums, ending with the rows, in the log
+    domain: exp(logits / temp) overflows float32 already for logits of 4 at temp 0.04.
+
+    Args:
+        logits: teacher, (M, K) on this rank.
+        temp: teacher temperature.
+        iterations: 3 in SwAV and DINOv2.
+
+    Returns:
+        Probabilities (M, K) in at least float32; rows sum to 1.
+    """
+    log_weights = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temp
+    for _ in range(iterations):
+        log_weights = log_weights - _logsumexp_of_all_rows(log_weights)
+        log_weights = log_weights.log_softmax(dim=1)
+    return log_weights.exp()
+
+
+class Centering(nn.Module):
+    """Teacher logits (M, K) to target probabilities (M, K).
+
+    `center`: softmax((logits - center) / temp), where the centre is a moving average of the mean
+    logits of all ranks. `sinkhorn`: Sinkhorn-Knopp over the batch of all ranks, without a state.
+
+    Raises:
+        ValueError: an unknown kind of centring.
+    """
+
+    center: Tensor  # (1, K)
+
+    def __init__(self, prototypes: int, momentum: float, centering: str) -> None:
+        super().__init__()
+        if centering not in CENTERINGS:
+            raise ValueError(f"unknown centering {centering!r}: expected one of {', '.join(CENTERINGS)}")
+        self.momentum = momentum
+        self.centering = centering
+        self.register_buffer("center", torch.zeros(1, prototypes))
+
+    @torch.no_grad()
+    def forward(self, teacher_logits: Tensor, teacher_temp: float) -> Tensor:
+        """Targets from the centre as it is; `update` moves it."""
+        if self.centering == "sinkhorn":
+            return sinkhorn_knopp(teacher_logits, teacher_temp)
+        return ((teacher_logits - self.center) / teacher_temp).softmax(dim=1)
+
+    @torch.no_grad()
+    def update(self, teacher_logits: Tensor) -> None:
+        """Move the centre towards the mean of the rows of all ranks, whose numbers may differ."""
+        if self.centering == "sinkhorn":
+            return
+        total = sum_over_ranks(teacher_logits.to(self.center.dtype).sum(dim=0, keepdim=True))
+        rows = sum_over_ranks(self.center.new_tensor(len(teacher_logits)))
+        self.center.mul_(self.momentum).add_(total / rows, alpha=1 - self.momentum)
