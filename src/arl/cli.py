@@ -1,9 +1,10 @@
 """The `arl` command line, derived from the signatures of the stages and commands.
 
 A function in `arl/stages/<name>.py` or `arl/commands/<name>.py` named like its file is a command:
-its positional parameters are positional arguments, its keyword-only parameters are options, and
-words of the form key=value override params.yaml. Signatures are read from the source text, so
-that no help imports torch.
+its positional parameters are positional arguments (a list takes zero or more words), its
+keyword-only parameters are options, and words of the form key=value override params.yaml, or go
+into the list of a command that takes no params. Signatures are read from the source text, so that
+no help imports torch.
 """
 
 import argparse
@@ -83,7 +84,7 @@ def _parser(command: Command) -> argparse.ArgumentParser:
         prog=f"arl {command.name}", description=command.doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     for argument in command.arguments:
-        nargs = {"nargs": "+"} if argument.many else {}
+        nargs = {"nargs": "*" if argument.positional else "+"} if argument.many else {}
         if argument.positional:
             parser.add_argument(argument.name, type=argument.type, **nargs)  # type: ignore[arg-type]
             continue
@@ -102,14 +103,21 @@ def _parser(command: Command) -> argparse.ArgumentParser:
 
 
 def call(name: str, overrides: Sequence[str] = (), **arguments: Any) -> Any:
-    """Run a stage or command by name; `overrides` are key=value words on params.yaml."""
+    """Run a stage or command by name; `overrides` are key=value words on params.yaml, paths may be strings."""
     command = read_command(command_names()[name.replace("_", "-")])
     function = getattr(importlib.import_module(command.module), command.function)
+    arguments |= {a.name: _paths(arguments[a.name]) for a in command.arguments if a.type is Path and a.name in arguments}
     if not command.takes_params:
         return function(**arguments)
     from arl import params  # omegaconf costs 0.1 s, which no help needs
 
     return function(params.load(list(overrides)), **arguments)
+
+
+def _paths(value: Any) -> Any:
+    if value is None:
+        return None
+    return [Path(item) for item in value] if isinstance(value, list) else Path(value)
 
 
 def _overview(names: dict[str, str]) -> str:
@@ -134,7 +142,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser(command)
     # key=value words are overrides wherever they stand, so that no option swallows them
     overrides = [w for w in words[1:] if "=" in w and not w.startswith("-")] if command.takes_params else []
-    arguments = vars(parser.parse_args([w for w in words[1:] if w not in overrides]))
+    # intermixed: the words of a list may stand on both sides of an option
+    arguments = vars(parser.parse_intermixed_args([w for w in words[1:] if w not in overrides]))
     try:
         call(words[0], overrides, **arguments)
     except (ValueError, OSError, FloatingPointError) as error:
