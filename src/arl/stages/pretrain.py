@@ -1,0 +1,139 @@
+"""Pretrain the anatomy-aware encoder (section 3)."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from arl.data.anatomy import NULL_ANATOMY
+from arl.data.loader import Examples, TrainingOrder
+from arl.data.selection import select
+from arl.data.views import MultiCrop
+from arl.files import write_json
+from arl.models.avit import AViT
+from arl.params import Params
+from arl.training import distributed, engine, optim
+from arl.training.checkpoint import save_model
+from arl.training.pretrainer import GLOBAL_CROPS, Objective, Pretrainer, PretrainInputs
+
+
+def pretrain(params: Params, *, corpus: Path, checkpoint: Path, metrics: Path) -> None:
+    """Pretrain the encoder on the training images of the corpus.
+
+    Reads the corpus; writes the encoder (safetensors and config.json) into the checkpoint folder
+    and the history of the losses into the metrics file. A run that was killed goes on from its
+    last checkpoint under $ARL_RUNS (default: runs/).
+    """
+    torch.set_num_threads(params.pretrain.threads)
+    distributed.initialize()
+    rows = select(corpus, sources=params.data.sources, protocols=params.data.splits)
+    rows = rows[rows["split"] == "train"].reset_index(drop=True)
+    order = _order(params, len(rows))
+    recipe = _recipe(params, order)
+    examples = Examples(corpus, rows, params.data.size + params.data.size // 4)
+    torch.manual_seed(params.seed)
+    encoder = AViT(img_size=params.data.size, **asdict(params.model))
+    pretrainer = Pretrainer(encoder, _objective(params))
+    state = _state_folder(params, "".join(rows["pixel_sha256"]))
+    history = engine.fit(
+        pretrainer,
+        optim.parameter_groups(pretrainer, weight_decay=params.pretrain.weight_decay),
+        lambda start: _inputs(params, examples, order, start, recipe),
+        recipe,
+        state=state,
+        title="pretraining",
+    )
+    if distributed.rank() == 0:
+        _write(params, pretrainer, history, len(rows), checkpoint, metrics)
+    engine.forget(state)
+
+
+def _order(params: Params, length: int) -> TrainingOrder:
+    return TrainingOrder(
+        length=length,
+        batch_size=params.pretrain.batch_size,
+        seed=params.seed,
+        rank=distributed.rank(),
+        world=distributed.world_size(),
+    )
+
+
+def _recipe(params: Params, order: TrainingOrder) -> engine.Recipe:
+    settings = params.pretrain
+    return engine.Recipe(
+        steps=settings.max_steps or settings.epochs * order.steps_per_epoch,
+        batch_size=settings.batch_size,
+        lr=settings.base_lr * settings.batch_size / 256,
+        min_lr=settings.min_lr,
+        warmup=settings.warmup,
+        clip_grad=settings.clip_grad,
+        precision=settings.precision,
+        zero_stage=settings.zero_stage,
+        seed=params.seed,
+        accumulation=settings.accumulation,
+        checkpoint_every=settings.checkpoint_every,
+    )
+
+
+def _objective(params: Params) -> Objective:
+    names = {field.name for field in fields(Objective)}
+    return Objective(**{name: value for name, value in asdict(params.objective).items() if name in names})
+
+
+def _inputs(
+    params: Params, examples: Examples, order: TrainingOrder, start: int, recipe: engine.Recipe
+) -> Iterator[PretrainInputs]:
+    """Micro-batches from a step on; their randomness is a function of (seed, step, position in the global batch)."""
+    objective = params.objective
+    views = MultiCrop(
+        global_size=params.data.size,
+        local_size=objective.local_crops_size,
+        global_crops_scale=(objective.global_crops_scale[0], objective.global_crops_scale[1]),
+        local_crops_scale=(objective.local_crops_scale[0], objective.local_crops_scale[1]),
+        local_crops_number=objective.local_crops_number if objective.self_distillation else 0,
+        seed=params.seed,
+    )
+    patches = (params.data.size // params.model.patch_size) ** 2
+    for step in range(start, recipe.steps):
+        for part in range(recipe.accumulation):
+            # an accumulation step is a rank that comes later: the global batch is the same
+            place = replace(
+                order,
+                rank=order.rank * recipe.accumulation + part,
+                world=order.world * recipe.accumulation,
+            )
+            crops = views(examples.take(place.indices(step)), step, rank=place.rank, world_size=place.world)
+            noise, dropped = _noise(params, place, step, patches)
+            anatomy = crops.anatomy.masked_fill(dropped, NULL_ANATOMY)
+            yield PretrainInputs(crops.global_crops, crops.local_crops, anatomy, noise)
+
+
+def _noise(params: Params, place: TrainingOrder, step: int, patches: int) -> tuple[Tensor, Tensor]:
+    """Mask noise (2B, N) and which labels are dropped (B,): one draw for the global batch, of which this is a part."""
+    generator = torch.Generator().manual_seed(hash((params.seed, step)) & (2**63 - 1))
+    noise = torch.rand(GLOBAL_CROPS, place.batch_size, patches, generator=generator)
+    dropped = torch.rand(place.batch_size, generator=generator) < params.objective.anatomy_dropout
+    share = slice(
+        place.rank * place.batch_size // place.world, (place.rank + 1) * place.batch_size // place.world
+    )
+    return noise[:, share].flatten(0, 1), dropped[share]
+
+
+def _state_folder(params: Params, content: str) -> Path:
+    """Where a run with these parameters on these images keeps its training states."""
+    sections = {name: asdict(params)[name] for name in ("seed", "data", "model", "objective", "pretrain")}
+    digest = hashlib.sha256((json.dumps(sections, sort_keys=True) + content).encode()).hexdigest()
+    return Path(os.environ.get("ARL_RUNS", "runs")) / f"pretrain-{digest[:16]}"
+
+
+def _write(
+    params: Params, pretrainer: Pretrainer, history: list[dict[str, float]], images: int, folder: Path, metrics: Path
+) -> None:
+    config = {"kind": "encoder", "encoder": {"img_size": params.data.size, **asdict(params.model)}}
+    save_model(folder, pretrainer.released_encoder(), {**config, "size": params.data.size})
+    write_json(metrics, {"images": images, "steps": len(history), "history": history, "final": history[-1]})
