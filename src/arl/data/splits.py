@@ -22,12 +22,10 @@ SPLIT_SCHEMA = pa.schema([pa.field("id", pa.string(), nullable=False), pa.field(
 
 
 def grouping(rows: pd.DataFrame) -> Grouping:
-    """The finest claim the rows allow: "patient" only if every row names its patient, else "clip" or "image"."""
+    """The strongest claim that holds for all rows: their patients are known, else their clips, else nothing."""
     if rows["patient"].notna().all():
         return "patient"
-    if rows["clip"].notna().any() or rows["patient"].notna().any():
-        return "clip"
-    return "image"
+    return "clip" if (rows["patient"].notna() | rows["clip"].notna()).all() else "image"
 
 
 def groups(rows: pd.DataFrame) -> pd.Series:
