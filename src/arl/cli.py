@@ -95,7 +95,7 @@ def _parser(command: Command) -> argparse.ArgumentParser:
             required=argument.required,
             default=argparse.SUPPRESS,
             metavar=argument.type.__name__.upper(),
-            **nargs,  # type: ignore[arg-type]
+            **nargs,
         )
     if command.takes_params:
         parser.epilog = "Words of the form key=value override params.yaml, e.g. pretrain.epochs=1."
@@ -106,7 +106,8 @@ def call(name: str, overrides: Sequence[str] = (), **arguments: Any) -> Any:
     """Run a stage or command by name; `overrides` are key=value words on params.yaml, paths may be strings."""
     command = read_command(command_names()[name.replace("_", "-")])
     function = getattr(importlib.import_module(command.module), command.function)
-    arguments |= {a.name: _paths(arguments[a.name]) for a in command.arguments if a.type is Path and a.name in arguments}
+    paths = {a.name for a in command.arguments if a.type is Path} & arguments.keys()
+    arguments |= {name: _paths(arguments[name]) for name in paths}
     if not command.takes_params:
         return function(**arguments)
     from arl import params  # omegaconf costs 0.1 s, which no help needs
