@@ -1,0 +1,142 @@
+"""What a network sees: normalised float tensors made of a batch of canvases.
+
+The randomness of a training view is a function of (seed, step, position in the global batch) alone: not of the number
+of ranks, nor of earlier steps. A rank's batch is the contiguous slice rank * B, ..., (rank + 1) * B - 1.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from arl.data.augment import (
+    Draws,
+    Strength,
+    apply_decibels,
+    blur_std,
+    decibels,
+    draw,
+    flips,
+    random_boxes,
+    step_generator,
+)
+from arl.data.loader import Batch
+from arl.data.resample import resample, resample_mask
+
+# grey levels of breast (BUS-BRA: mean 0.32, std 0.19) and muscle (FALLMUD: mean 0.15, std 0.17), taken together
+MEAN = 0.25
+STD = 0.2
+
+FULL = Strength()
+MILD = Strength(gain=3.0, slope=0.0, slider=0.0, shadow=0.0, speckle=0.0, blur=0.0)
+
+
+def normalize(image: Tensor) -> Tensor:
+    """Grey levels in [0, 1] to about zero mean and unit variance."""
+    return (image - MEAN) / STD
+
+
+def denormalize(image: Tensor) -> Tensor:
+    """Back to grey levels."""
+    return image * STD + MEAN
+
+
+class Views(NamedTuple):
+    """Normalised multi-crop views of B images, view-major: view v of image b is row v * B + b."""
+
+    global_crops: Tensor  # (G * B, 1, S, S), G = 2
+    local_crops: Tensor  # (L * B, 1, s, s)
+    anatomy: Tensor  # long (B,)
+
+
+class View(NamedTuple):
+    """One normalised view of each of B images."""
+
+    image: Tensor  # (B, 1, S, S)
+    mask: Tensor | None  # uint8 (B, 1, S, S), moved along with the image
+
+
+def _grey(canvas: Tensor) -> Tensor:
+    if canvas.dtype != torch.uint8 or canvas.ndim != 4 or canvas.shape[1] != 1:
+        raise ValueError(f"canvases are uint8 (B, 1, S, S), got {canvas.dtype} {tuple(canvas.shape)}")
+    return canvas.float() / 255
+
+
+def _augment(
+    image: Tensor, batch: Batch, draws: Draws, scale: Sequence[float], size: int, strength: Strength
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalised views (R, 1, size, size), their boxes (R, 4) and flips (R,)."""
+    views = len(draws.flip) // len(image)
+    box = random_boxes(draws.crop, batch.extent.repeat(views, 1), scale)
+    flip = flips(draws.flip, batch.anatomy.repeat(views), strength)
+    crops = resample(image, batch.extent, box, size, flip=flip, blur=blur_std(draws.blur, strength))
+    return normalize(apply_decibels(crops, decibels(draws, strength, size))), box, flip
+
+
+class MultiCrop:
+    """Two global and L local views of each image, as in DINO, with ultrasound-safe augmentation."""
+
+    def __init__(
+        self,
+        global_size: int,
+        local_size: int,
+        global_crops_scale: Sequence[float],
+        local_crops_scale: Sequence[float],
+        local_crops_number: int,
+        seed: int,
+        *,
+        global_crops_number: int = 2,
+        strength: Strength = FULL,
+    ) -> None:
+        """Sizes in pixels, scales as least and greatest share of the image's valid area.
+
+        One global crop is enough for MAE; no local crops give `local_crops` of no rows.
+        """
+        self.sizes = (global_size, local_size)
+        self.scales = (global_crops_scale, local_crops_scale)
+        self.numbers = (global_crops_number, local_crops_number)
+        self.seed = seed
+        self.strength = strength
+
+    def __call__(self, batch: Batch, step: int, *, rank: int = 0, world_size: int = 1) -> Views:
+        """Views of this rank's batch at this step."""
+        count = len(batch.image)
+        image = _grey(batch.image)
+        generator = step_generator(self.seed, step, "multi-crop")
+        crops = []
+        for size, scale, number in zip(self.sizes, self.scales, self.numbers, strict=True):
+            draws = draw(number, count * world_size, generator).part(rank * count, (rank + 1) * count)
+            crops.append(_augment(image, batch, draws, scale, size, self.strength)[0])
+        return Views(crops[0], crops[1], batch.anatomy)
+
+
+class TrainView:
+    """One random crop of each image for fine-tuning: flip and mild gain, a mask moved by the same geometry."""
+
+    def __init__(self, size: int, seed: int, scale: Sequence[float] = (0.25, 1.0), strength: Strength = MILD) -> None:
+        """Size in pixels; scale as least and greatest share of the image's valid area."""
+        self.size = size
+        self.seed = seed
+        self.scale = scale
+        self.strength = strength
+
+    def __call__(self, batch: Batch, step: int, *, rank: int = 0, world_size: int = 1) -> View:
+        """The views of this rank's batch at this step."""
+        count = len(batch.image)
+        generator = step_generator(self.seed, step, "train-view")
+        draws = draw(1, count * world_size, generator).part(rank * count, (rank + 1) * count)
+        image, box, flip = _augment(_grey(batch.image), batch, draws, self.scale, self.size, self.strength)
+        if batch.mask is None:
+            return View(image, None)
+        return View(image, resample_mask(batch.mask, batch.extent, box, self.size, flip=flip))
+
+
+def eval_view(batch: Batch, size: int) -> View:
+    """The whole valid part of each image, scaled to a long side of `size`, top left, black elsewhere; mask likewise."""
+    side = batch.extent.amax(dim=1).float()
+    corner = torch.zeros_like(side)
+    box = torch.stack([corner, corner, side, side], dim=1)
+    image = normalize(resample(_grey(batch.image), batch.extent, box, size))
+    mask = None if batch.mask is None else resample_mask(batch.mask, batch.extent, box, size)
+    return View(image, mask)
