@@ -1,12 +1,12 @@
 """Fine-tune the pretrained encoder for one task."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
-from arl.data.loader import Batch, Examples, TrainingOrder, training_batches
+from arl.data.loader import Examples, TrainingOrder, training_batches
 from arl.data.selection import task_rows
 from arl.data.views import TrainView
 from arl.params import Params
@@ -39,7 +39,9 @@ def finetune(params: Params, *, task: str, corpus: Path, checkpoint: Path, model
     torch.manual_seed(params.seed)
     network = build_task_model(encoder, asdict(settings))
     segmentation = settings.kind == "segmentation"
-    examples = Examples(corpus, rows, config["size"] + config["size"] // 4, classes=settings.classes, masks=segmentation)
+    examples = Examples(
+        corpus, rows, config["size"] + config["size"] // 4, classes=settings.classes, masks=segmentation
+    )
     order = TrainingOrder(len(rows), min(params.finetune.batch_size, len(rows)), params.seed)
     recipe = _recipe(params, order)
     groups = optim.parameter_groups(
@@ -68,10 +70,8 @@ def _recipe(params: Params, order: TrainingOrder) -> engine.Recipe:
     )
 
 
-def _inputs(
-    examples: Examples, order: TrainingOrder, view: TrainView, start: int, stop: int
-) -> Iterator[TaskInputs]:
+def _inputs(examples: Examples, order: TrainingOrder, view: TrainView, start: int, stop: int) -> Iterator[TaskInputs]:
     for step, batch in enumerate(training_batches(examples, order, start, stop), start):
         seen = view(batch, step)
-        target = batch.label if seen.mask is None else seen.mask
-        yield TaskInputs(seen.image, seen.anatomy, target)
+        target = batch.label if seen.mask is None else seen.mask.float()
+        yield TaskInputs(seen.image, batch.anatomy, target)

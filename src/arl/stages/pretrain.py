@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from arl.data.anatomy import NULL_ANATOMY
+from arl.data.augment import step_generator
 from arl.data.loader import Examples, TrainingOrder
 from arl.data.selection import select
 from arl.data.views import MultiCrop
@@ -93,8 +94,8 @@ def _inputs(
     views = MultiCrop(
         global_size=params.data.size,
         local_size=objective.local_crops_size,
-        global_crops_scale=(objective.global_crops_scale[0], objective.global_crops_scale[1]),
-        local_crops_scale=(objective.local_crops_scale[0], objective.local_crops_scale[1]),
+        global_crops_scale=objective.global_crops_scale,
+        local_crops_scale=objective.local_crops_scale,
         local_crops_number=objective.local_crops_number if objective.self_distillation else 0,
         seed=params.seed,
     )
@@ -115,12 +116,10 @@ def _inputs(
 
 def _noise(params: Params, place: TrainingOrder, step: int, patches: int) -> tuple[Tensor, Tensor]:
     """Mask noise (2B, N) and which labels are dropped (B,): one draw for the global batch, of which this is a part."""
-    generator = torch.Generator().manual_seed(hash((params.seed, step)) & (2**63 - 1))
+    generator = step_generator(params.seed, step, "masks")
     noise = torch.rand(GLOBAL_CROPS, place.batch_size, patches, generator=generator)
     dropped = torch.rand(place.batch_size, generator=generator) < params.objective.anatomy_dropout
-    share = slice(
-        place.rank * place.batch_size // place.world, (place.rank + 1) * place.batch_size // place.world
-    )
+    share = slice(place.rank * place.batch_size // place.world, (place.rank + 1) * place.batch_size // place.world)
     return noise[:, share].flatten(0, 1), dropped[share]
 
 

@@ -162,5 +162,5 @@ def predict(model: nn.Module, batches: Iterable[Batch], *, size: int) -> Iterato
     model.eval()
     device = next(model.parameters()).device
     for batch in batches:
-        view = eval_view(batch, size)
-        yield batch, model(view.image.to(device), view.anatomy.to(device)).cpu()
+        image = eval_view(batch, size).image
+        yield batch, model(image.to(device), batch.anatomy.to(device)).cpu()

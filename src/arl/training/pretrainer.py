@@ -1,0 +1,247 @@
+"""The objective of eq. 6 on one module: student, teacher, decoder and discriminator."""
+
+import copy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from arl.models.avit import AViT
+from arl.models.decoder import MAEDecoder, patchify, unpatchify
+from arl.models.discriminator import PatchDiscriminator
+from arl.models.heads import DINOHead
+from arl.objectives.adversarial import discriminator_loss, generator_loss
+from arl.objectives.balance import adaptive_weight
+from arl.objectives.health import feature_std
+from arl.objectives.masking import random_masking
+from arl.objectives.mim import denormalize_patches, mim_loss, normalize_patches
+from arl.objectives.schedules import cosine_schedule, warmup_schedule
+from arl.objectives.self_distillation import SelfDistillation, teacher_entropy
+
+GLOBAL_CROPS = 2
+JUDGED_PATCHES = 8  # masked patches of an image that the discriminator sees
+
+
+@dataclass
+class PretrainInputs:
+    """Views of a micro-batch of B images."""
+
+    global_crops: Tensor  # (2B, C, S, S), all first views and then all second views
+    local_crops: Tensor  # (L*B, C, s, s); may be empty
+    anatomy: Tensor  # (B,) long; `NULL_ANATOMY` where the label is unknown or dropped
+    noise: Tensor  # (2B, N) uniform, decides the masks
+
+    def to(self, device: torch.device) -> "PretrainInputs":
+        """The same views on a device."""
+        moved = {name: value.to(device, non_blocking=True) for name, value in vars(self).items()}
+        return replace(self, **moved)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Terms and constants of eq. 6; see `arl.params.Objective`."""
+
+    mim: bool
+    adversarial: bool
+    self_distillation: bool
+    weighting: str
+    adversarial_weight: float
+    max_adversarial_weight: float
+    discriminator_start: float
+    mask_ratio: float
+    drop_masked: bool
+    norm_pix_loss: bool
+    prototypes: int
+    student_temp: float
+    teacher_temp: float
+    warmup_teacher_temp: float
+    teacher_temp_warmup: float
+    teacher_momentum: float
+    center_momentum: float
+    centering: str
+    decoder_dim: int
+    decoder_depth: int
+    decoder_heads: int
+    discriminator_dim: int
+
+    def __post_init__(self) -> None:
+        if not (self.mim or self.self_distillation):
+            raise ValueError("an objective needs mim or self_distillation")
+        if self.adversarial and not self.mim:
+            raise ValueError("the adversarial loss judges reconstructions: it needs mim")
+        if self.weighting not in ("adaptive", "constant"):
+            raise ValueError(f"weighting {self.weighting!r} is neither adaptive nor constant")
+
+
+class Pretrainer(nn.Module):
+    """Student and teacher A-ViT with the decoder and the discriminator of section 3.4."""
+
+    def __init__(self, encoder: AViT, objective: Objective) -> None:
+        super().__init__()
+        self.objective = objective
+        self.encoder = encoder
+        if objective.mim:
+            self.decoder = MAEDecoder(
+                embed_dim=encoder.embed_dim,
+                decoder_dim=objective.decoder_dim,
+                depth=objective.decoder_depth,
+                num_heads=objective.decoder_heads,
+                patch_size=encoder.patch_size,
+                in_chans=encoder.in_chans,
+                grid_size=encoder.grid_size,
+            )
+        if objective.adversarial:
+            self.discriminator = PatchDiscriminator(
+                size=2 * encoder.patch_size, in_chans=encoder.in_chans, dim=objective.discriminator_dim
+            )
+        if objective.self_distillation:
+            self.head = DINOHead(encoder.embed_dim, objective.prototypes)
+            self.teacher = _frozen_copy(encoder)
+            self.teacher_head = _frozen_copy(self.head)
+            self.self_distillation = SelfDistillation(
+                objective.prototypes,
+                student_temp=objective.student_temp,
+                center_momentum=objective.center_momentum,
+                centering=objective.centering,
+            )
+
+    def forward(self, inputs: PretrainInputs, progress: float) -> dict[str, Tensor]:
+        """Named terms of the objective; `loss` is what is minimised. `progress` runs from 0 to 1."""
+        both = inputs.anatomy.repeat(GLOBAL_CROPS)
+        tokens, ids_keep, mask = self._encode(inputs, both)
+        terms: dict[str, Tensor] = {"feature_std": torch.tensor(feature_std(tokens[:, 0].detach()))}
+        loss = tokens.new_zeros(())
+        if self.objective.self_distillation:
+            distilled = self._distill(inputs, both, tokens[:, 0], progress)
+            terms |= distilled
+            loss = loss + distilled["sd"]
+        if self.objective.mim:
+            reconstructed = self._reconstruct(inputs.global_crops, tokens, ids_keep, mask, inputs.noise, progress)
+            terms |= reconstructed
+            loss = loss + reconstructed["mim"] + reconstructed.get("generator", 0.0) + reconstructed.get("d", 0.0)
+        return {"loss": loss, **terms}
+
+    def _encode(self, inputs: PretrainInputs, anatomy: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        if not self.objective.mim:
+            return self.encoder.forward_features(inputs.global_crops, anatomy), None, None
+        ids_keep, mask = random_masking(inputs.noise, self.objective.mask_ratio)
+        if self.objective.drop_masked:
+            return self.encoder.forward_features(inputs.global_crops, anatomy, ids_keep=ids_keep), ids_keep, mask
+        return self.encoder.forward_features(inputs.global_crops, anatomy, mask=mask), None, mask
+
+    def _distill(self, inputs: PretrainInputs, both: Tensor, cls_token: Tensor, progress: float) -> dict[str, Tensor]:
+        """L_SD (eq. 5): the student's views predict the teacher's unmasked global views."""
+        objective = self.objective
+        student = [*self.head(cls_token).chunk(GLOBAL_CROPS)]
+        if len(inputs.local_crops):
+            crops = len(inputs.local_crops) // len(inputs.anatomy)
+            local = self.encoder.forward_features(inputs.local_crops, inputs.anatomy.repeat(crops))[:, 0]
+            student += self.head(local).chunk(crops)
+        with torch.no_grad():
+            teacher_tokens = self.teacher.forward_features(inputs.global_crops, both)
+            teacher = self.teacher_head(teacher_tokens[:, 0]).chunk(GLOBAL_CROPS)
+        temperature = warmup_schedule(
+            progress,
+            start=objective.warmup_teacher_temp,
+            end=objective.teacher_temp,
+            warmup=objective.teacher_temp_warmup,
+        )
+        targets = self.self_distillation.targets(teacher, temperature)
+        loss = self.self_distillation.cross_entropy(student, targets)
+        return {"sd": loss, "teacher_entropy": teacher_entropy(targets)}
+
+    def _reconstruct(
+        self,
+        images: Tensor,
+        tokens: Tensor,
+        ids_keep: Tensor | None,
+        mask: Tensor | None,
+        noise: Tensor,
+        progress: float,
+    ) -> dict[str, Tensor]:
+        """L_MIM (eq. 3) and, from `discriminator_start` on, lambda * L_adv (eq. 4, 6)."""
+        assert mask is not None
+        prediction = self.decoder(tokens, ids_keep).float()
+        pixels = patchify(images, self.encoder.patch_size).float()
+        target = pixels
+        if self.objective.norm_pix_loss:
+            target, mean, std = normalize_patches(pixels)
+        mim = mim_loss(prediction, target, mask)
+        if not self.objective.adversarial:
+            return {"mim": mim}
+        shown = denormalize_patches(prediction, mean, std) if self.objective.norm_pix_loss else prediction
+        return {"mim": mim, **self._judge(prediction, shown, pixels, mask, noise, images, mim, progress)}
+
+    @torch.autocast("cuda", enabled=False)
+    @torch.autocast("cpu", enabled=False)
+    def _judge(
+        self,
+        prediction: Tensor,
+        shown: Tensor,
+        pixels: Tensor,
+        mask: Tensor,
+        noise: Tensor,
+        images: Tensor,
+        mim: Tensor,
+        progress: float,
+    ) -> dict[str, Tensor]:
+        """Both sides of eq. 4 on masked patches with half a patch of context around them."""
+        composite = unpatchify(torch.where(mask[..., None], shown, pixels), self.encoder.patch_size, images.shape[-2:])
+        judged = noise.masked_fill(~mask, -1.0).topk(min(JUDGED_PATCHES, int(mask[0].sum())), dim=1).indices
+        real = crop_patches(images.float(), judged, self.encoder.patch_size)
+        fake = crop_patches(composite, judged, self.encoder.patch_size)
+        real_logits, fake_logits = self.discriminator(real), self.discriminator(fake.detach())
+        d_loss = discriminator_loss(real_logits, fake_logits)
+        accuracy = 0.5 * ((real_logits > 0).float().mean() + (fake_logits < 0).float().mean())
+        terms = {"d": d_loss, "d_accuracy": accuracy.detach()}
+        if progress < self.objective.discriminator_start:
+            return terms
+        # the generator must not teach the discriminator: the same weights, detached
+        weights = {name: value.detach() for name, value in self.discriminator.named_parameters()}
+        g_loss = generator_loss(functional_call(self.discriminator, weights, (fake,)))
+        weight = self._adversarial_weight(mim, g_loss, prediction)
+        return {**terms, "adv": g_loss.detach(), "lambda": weight, "generator": weight * g_loss}
+
+    def _adversarial_weight(self, mim: Tensor, g_loss: Tensor, prediction: Tensor) -> Tensor:
+        """lambda of eq. 6, from the gradients at the decoder's output."""
+        if self.objective.weighting == "constant":
+            return g_loss.new_tensor(self.objective.adversarial_weight)
+        balance = adaptive_weight(mim, g_loss, prediction, max_weight=self.objective.max_adversarial_weight)
+        return self.objective.adversarial_weight * balance
+
+    @torch.no_grad()
+    def after_step(self, progress: float) -> None:
+        """Move the teacher towards the student (exponential moving average)."""
+        if not self.objective.self_distillation:
+            return
+        momentum = cosine_schedule(progress, start=self.objective.teacher_momentum, end=1.0)
+        for teacher, student in ((self.teacher, self.encoder), (self.teacher_head, self.head)):
+            ours, theirs = list(teacher.parameters()), [p.detach() for p in student.parameters()]
+            torch._foreach_lerp_(ours, theirs, 1.0 - momentum)
+
+    def released_encoder(self) -> AViT:
+        """The weights worth keeping: the teacher where there is one."""
+        return self.teacher if self.objective.self_distillation else self.encoder
+
+
+def _frozen_copy(module: Any) -> Any:
+    return copy.deepcopy(module).requires_grad_(False)
+
+
+def crop_patches(images: Tensor, index: Tensor, patch_size: int) -> Tensor:
+    """Cut patches with half a patch of context on each side.
+
+    Args:
+        images: (B, C, H, W)
+        index: (B, M) long, patches in raster order
+
+    Returns:
+        (B*M, C, 2*patch_size, 2*patch_size); outside the image is zero
+    """
+    side = 2 * patch_size
+    windows = F.unfold(images, side, stride=patch_size, padding=patch_size // 2)  # (B, C*side*side, N)
+    chosen = windows.gather(2, index[:, None].expand(-1, windows.shape[1], -1))
+    return chosen.transpose(1, 2).reshape(-1, images.shape[1], side, side)

@@ -1,0 +1,88 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from arl.files import read_json, tree_hash
+from arl.params import Params
+from arl.stages.finetune import finetune
+from arl.stages.pretrain import pretrain
+from arl.training.checkpoint import load_encoder, load_task_model
+
+
+@pytest.fixture(autouse=True)
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ARL_RUNS", str(tmp_path / "runs"))
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def checkpoint(tiny_params: Params, tiny_corpus: Path, tmp_path: Path) -> Path:
+    pretrain(tiny_params, corpus=tiny_corpus, checkpoint=tmp_path / "pretrain", metrics=tmp_path / "pretrain.json")
+    return tmp_path / "pretrain"
+
+
+def test_pretraining_leaves_an_encoder_and_its_history(checkpoint: Path, runs: Path) -> None:
+    encoder, config = load_encoder(checkpoint)
+    assert encoder.embed_dim == 24
+    assert config["size"] == 32
+    metrics = read_json(checkpoint.with_suffix(".json"))
+    assert [record["step"] for record in metrics["history"]] == [1, 2, 3]
+    assert {"loss", "mim", "sd", "d", "lambda", "teacher_entropy", "grad_norm"} <= set(metrics["final"])
+    assert metrics["images"] == 36  # the training patients' only
+    assert list(runs.glob("*/*")) == []
+
+
+def test_pretraining_again_gives_the_same_bytes(
+    checkpoint: Path, tiny_params: Params, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    again = tmp_path / "again"
+    pretrain(tiny_params, corpus=tiny_corpus, checkpoint=again, metrics=tmp_path / "again.json")
+    assert tree_hash(again) == tree_hash(checkpoint)
+    assert (tmp_path / "again.json").read_text() == (tmp_path / "pretrain.json").read_text()
+
+
+def test_another_seed_gives_other_weights(
+    checkpoint: Path, tiny_params: Params, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    pretrain(replace(tiny_params, seed=1), corpus=tiny_corpus, checkpoint=other, metrics=tmp_path / "other.json")
+    assert tree_hash(other) != tree_hash(checkpoint)
+
+
+@pytest.mark.parametrize(("task", "shape"), [("breast", (2, 2)), ("lv", (2, 1, 32, 32))])
+def test_fine_tuning_leaves_a_model_of_the_task(
+    checkpoint: Path, tiny_params: Params, tiny_corpus: Path, tmp_path: Path, task: str, shape: tuple[int, ...]
+) -> None:
+    finetune(tiny_params, task=task, corpus=tiny_corpus, checkpoint=checkpoint, model=tmp_path / task)
+    model, config = load_task_model(tmp_path / task)
+    assert config["name"] == task
+    assert model(torch.zeros(2, 1, 32, 32), torch.tensor([3, 3])).shape == shape
+    pretrained, _ = load_encoder(checkpoint)
+    assert not torch.equal(model.encoder.blocks[0].mlp.fc1.weight, pretrained.blocks[0].mlp.fc1.weight)
+
+
+def test_an_unknown_task_is_refused(checkpoint: Path, tiny_params: Params, tiny_corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="unknown task 'spleen'"):
+        finetune(tiny_params, task="spleen", corpus=tiny_corpus, checkpoint=checkpoint, model=tmp_path / "m")
+
+
+def test_a_task_model_is_no_encoder(
+    checkpoint: Path, tiny_params: Params, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="holds a 'encoder' model, expected 'task'"):
+        load_task_model(checkpoint)
+
+
+def test_a_truncated_model_is_refused(checkpoint: Path) -> None:
+    weights = checkpoint / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-7])
+    with pytest.raises(ValueError, match=r"model\.safetensors is truncated"):
+        load_encoder(checkpoint)
+
+
+def test_too_few_images_for_a_batch(tiny_params: Params, tiny_corpus: Path, tmp_path: Path) -> None:
+    large = replace(tiny_params, pretrain=replace(tiny_params.pretrain, batch_size=64))
+    with pytest.raises(ValueError, match="36 training images are fewer than one batch of 64"):
+        pretrain(large, corpus=tiny_corpus, checkpoint=tmp_path / "c", metrics=tmp_path / "m.json")

@@ -1,0 +1,193 @@
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from arl.training import checkpoint, distributed, engine, optim
+
+RECIPE = engine.Recipe(
+    steps=7,
+    batch_size=6,
+    lr=0.05,
+    min_lr=0.001,
+    warmup=0.2,
+    clip_grad=1.0,
+    precision="fp32",
+    zero_stage=0,
+    seed=3,
+    checkpoint_every=2,
+)
+
+
+@dataclass
+class Points:
+    x: Tensor
+    y: Tensor
+
+    def to(self, device: torch.device) -> "Points":
+        return replace(self, x=self.x.to(device), y=self.y.to(device))
+
+
+class Regression(nn.Module):
+    """Least squares with dropout and a moving average, so that both must survive a resume."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear = nn.Linear(5, 3)
+        self.dropout = nn.Dropout(0.2)
+        self.register_buffer("average", torch.zeros(3, 5))
+
+    def forward(self, points: Points, progress: float) -> dict[str, Tensor]:
+        return {"loss": (self.linear(self.dropout(points.x)) - points.y).square().mean()}
+
+    @torch.no_grad()
+    def after_step(self, progress: float) -> None:
+        self.average.lerp_(self.linear.weight, 0.5)
+
+
+def points(step: int, part: slice = slice(None)) -> Points:
+    generator = torch.Generator().manual_seed(step)
+    x = torch.randn(6, 5, generator=generator)
+    return Points(x[part], x[part, :3] * 2 - 1)
+
+
+def batches(start: int, stop: int = RECIPE.steps) -> Iterator[Points]:
+    yield from (points(step) for step in range(start, stop))
+
+
+def fit(module: nn.Module, recipe: engine.Recipe = RECIPE, **kwargs) -> list[dict[str, float]]:
+    groups = optim.parameter_groups(module, weight_decay=0.1)
+    return engine.fit(module, groups, kwargs.pop("inputs", batches), recipe, **kwargs)
+
+
+def weights(module: nn.Module) -> list[Tensor]:
+    return [value.clone() for value in module.state_dict().values()]
+
+
+def test_the_loss_falls() -> None:
+    history = fit(Regression(), replace(RECIPE, steps=40), inputs=lambda start: batches(start, 40))
+    assert history[-1]["loss"] < 0.3 * history[0]["loss"]
+    assert [record["step"] for record in history] == list(range(1, 41))
+
+
+@pytest.mark.parametrize("zero_stage", [0, 2])
+@pytest.mark.parametrize("killed_at", [1, 4, 5])
+def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path, killed_at: int, zero_stage: int) -> None:
+    recipe = replace(RECIPE, zero_stage=zero_stage)
+    whole = Regression()
+    expected = fit(whole, recipe)
+
+    def dying(start: int) -> Iterator[Points]:
+        yield from batches(start, killed_at)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(Regression(), recipe, inputs=dying, state=tmp_path)
+    resumed = Regression()
+    assert fit(resumed, recipe, state=tmp_path) == expected
+    assert all(torch.equal(a, b) for a, b in zip(weights(whole), weights(resumed), strict=True))
+
+
+def test_a_nan_names_the_last_good_checkpoint(tmp_path: Path) -> None:
+    def poisoned(start: int) -> Iterator[Points]:
+        yield from batches(start, 5)
+        yield Points(torch.full((6, 5), float("nan")), torch.zeros(6, 3))
+
+    with pytest.raises(FloatingPointError, match=r"nan at step 6.*step-00000004"):
+        fit(Regression(), inputs=poisoned, state=tmp_path)
+
+
+def test_accumulated_micro_batches_equal_one_batch() -> None:
+    once, twice = Regression(), Regression()
+    once.dropout.p = twice.dropout.p = 0.0
+    fit(once)
+
+    def halves(start: int) -> Iterator[Points]:
+        for step in range(start, RECIPE.steps):
+            yield points(step, slice(0, 3))
+            yield points(step, slice(3, 6))
+
+    fit(twice, replace(RECIPE, accumulation=2), inputs=halves)
+    torch.testing.assert_close(weights(once), weights(twice), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"precision": "fp8"}, "fp8"), ({"steps": 0}, "nothing to train"), ({"batch_size": 7, "accumulation": 2}, "7")],
+)
+def test_recipes_that_cannot_be(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        fit(Regression(), replace(RECIPE, **change))
+
+
+def test_zero_stage_three_is_refused() -> None:
+    with pytest.raises(ValueError, match="zero_stage 3"):
+        fit(Regression(), replace(RECIPE, zero_stage=3))
+
+
+def test_a_truncated_state_is_passed_over(tmp_path: Path) -> None:
+    fit(Regression(), state=tmp_path)
+    newest = checkpoint.latest(tmp_path)
+    assert newest is not None
+    assert newest.name == "step-00000006"
+    victim = next(newest.glob("*.pt"))
+    victim.write_bytes(victim.read_bytes()[:-9])
+    older = checkpoint.latest(tmp_path)
+    assert older is not None
+    assert older.name == "step-00000004"
+
+
+RANK_SCRIPT = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from dataclasses import replace
+import torch
+from test_engine import RECIPE, Regression, fit, points
+from arl.training import distributed
+distributed.initialize()
+share = 6 // distributed.world_size()
+part = slice(distributed.rank() * share, (distributed.rank() + 1) * share)
+module = Regression()
+module.dropout.p = 0.0
+recipe = replace(RECIPE, zero_stage=int(sys.argv[3]))
+history = fit(module, recipe, inputs=lambda start: (points(s, part) for s in range(start, RECIPE.steps)))
+if distributed.rank() == 0:
+    with open(sys.argv[2], "w") as file:
+        json.dump({"loss": [r["loss"] for r in history], "weight": module.linear.weight.tolist()}, file)
+torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("zero_stage", [0, 1, 2])
+def test_two_ranks_equal_one(tmp_path: Path, zero_stage: int) -> None:
+    results = {}
+    for world in (1, 2):
+        out = tmp_path / f"{world}.json"
+        script = tmp_path / "rank.py"
+        script.write_text(RANK_SCRIPT)
+        port = str(distributed._free_port())
+        command = [sys.executable, str(script), str(Path(__file__).parent), str(out), str(zero_stage)]
+        ranks = [
+            subprocess.Popen(
+                command,
+                env=os.environ
+                | {"RANK": str(r), "LOCAL_RANK": str(r), "WORLD_SIZE": str(world)}
+                | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port},
+            )
+            for r in range(world)
+        ]
+        assert [process.wait(timeout=120) for process in ranks] == [0] * world
+        results[world] = json.loads(out.read_text())
+    torch.testing.assert_close(torch.tensor(results[1]["loss"]), torch.tensor(results[2]["loss"]), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(
+        torch.tensor(results[1]["weight"]), torch.tensor(results[2]["weight"]), atol=1e-5, rtol=1e-5
+    )

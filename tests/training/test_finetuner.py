@@ -1,0 +1,63 @@
+import pytest
+import torch
+
+from arl.models.avit import AViT
+from arl.models.heads import Classifier
+from arl.models.upernet import Segmenter
+from arl.training import optim
+from arl.training.finetuner import FineTuner, TaskInputs, dice_loss
+
+
+def encoder() -> AViT:
+    return AViT(img_size=16, patch_size=4, embed_dim=12, depth=4, num_heads=3)
+
+
+def test_dice_loss_equals_the_definition() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(3, 1, 5, 7, dtype=torch.float64)
+    target = (torch.rand(3, 1, 5, 7) > 0.5).double()
+    expected = []
+    for image in range(3):
+        p = 1 / (1 + torch.exp(-logits[image]))
+        overlap = sum(float(p[0, i, j] * target[image, 0, i, j]) for i in range(5) for j in range(7))
+        expected.append(1 - (2 * overlap + 1) / (float(p.sum() + target[image].sum()) + 1))
+    assert float(dice_loss(logits, target)) == pytest.approx(sum(expected) / 3)
+
+
+def test_a_perfect_mask_has_no_dice_loss() -> None:
+    target = torch.zeros(2, 1, 5, 5)
+    target[:, :, 1:3] = 1
+    assert float(dice_loss((target - 0.5) * 200, target)) == pytest.approx(0, abs=1e-6)
+
+
+def test_classification_is_cross_entropy_with_smoothing() -> None:
+    torch.manual_seed(0)
+    tuner = FineTuner(Classifier(encoder(), num_classes=3), label_smoothing=0.1).eval()
+    inputs = TaskInputs(torch.randn(5, 1, 16, 16), torch.full((5,), 3), torch.tensor([0, 1, 2, 1, 0]))
+    logits = tuner.model(inputs.image, inputs.anatomy).double()
+    log_p = logits.log_softmax(1)
+    smooth = torch.full((5, 3), 0.1 / 3, dtype=torch.float64)
+    smooth[range(5), inputs.target] += 0.9
+    assert float(tuner(inputs, 0.0)["loss"]) == pytest.approx(float(-(smooth * log_p).sum(1).mean()), rel=1e-5)
+
+
+def test_segmentation_adds_cross_entropy_and_dice() -> None:
+    torch.manual_seed(0)
+    tuner = FineTuner(Segmenter(encoder()), label_smoothing=0.0)
+    target = (torch.rand(2, 1, 16, 16) > 0.5).float()
+    terms = tuner(TaskInputs(torch.randn(2, 1, 16, 16), torch.full((2,), 4), target), 0.0)
+    assert float(terms["loss"]) == pytest.approx(float(terms["cross_entropy"] + terms["dice_loss"]))
+    terms["loss"].backward()
+    assert all(p.grad is not None for name, p in tuner.named_parameters() if name.endswith("attn.proj.weight"))
+
+
+def test_the_head_learns_faster_than_the_first_layers() -> None:
+    tuner = FineTuner(Classifier(encoder(), num_classes=3), label_smoothing=0.0)
+    groups = optim.parameter_groups(tuner, weight_decay=0.05, layer_decay=0.5, depth=4)
+    scale = {id(p): group["lr_scale"] for group in groups for p in group["params"]}
+    parameters = dict(tuner.named_parameters())
+    assert scale[id(parameters["encoder.patch_embed.proj.weight"])] == 0.5**5
+    assert scale[id(parameters["encoder.blocks.3.mlp.fc1.weight"])] == 0.5
+    heads = [scale[id(p)] for name, p in parameters.items() if not name.startswith("encoder.")]
+    assert heads
+    assert set(heads) == {1.0}

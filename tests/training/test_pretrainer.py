@@ -1,0 +1,150 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from arl.models.avit import AViT
+from arl.training.pretrainer import Objective, Pretrainer, PretrainInputs, crop_patches
+
+OBJECTIVE = Objective(
+    mim=True,
+    adversarial=True,
+    self_distillation=True,
+    weighting="adaptive",
+    adversarial_weight=1.0,
+    max_adversarial_weight=100.0,
+    discriminator_start=0.5,
+    mask_ratio=0.5,
+    drop_masked=True,
+    norm_pix_loss=False,
+    prototypes=13,
+    student_temp=0.1,
+    teacher_temp=0.07,
+    warmup_teacher_temp=0.04,
+    teacher_temp_warmup=0.3,
+    teacher_momentum=0.9,
+    center_momentum=0.9,
+    centering="center",
+    decoder_dim=8,
+    decoder_depth=1,
+    decoder_heads=2,
+    discriminator_dim=4,
+)
+
+
+def pretrainer(**changes: object) -> Pretrainer:
+    torch.manual_seed(0)
+    encoder = AViT(img_size=16, patch_size=4, embed_dim=12, depth=2, num_heads=3)
+    return Pretrainer(encoder, replace(OBJECTIVE, **changes))
+
+
+def inputs() -> PretrainInputs:
+    generator = torch.Generator().manual_seed(1)
+    return PretrainInputs(
+        global_crops=torch.randn(6, 1, 16, 16, generator=generator),
+        local_crops=torch.randn(9, 1, 8, 8, generator=generator),
+        anatomy=torch.tensor([3, 4, 16]),
+        noise=torch.rand(6, 16, generator=generator),
+    )
+
+
+def norm_of(parameters) -> float:
+    return sum(float(p.grad.square().sum()) for p in parameters if p.grad is not None) ** 0.5
+
+
+def test_patches_are_cut_with_half_a_patch_of_context() -> None:
+    images = torch.arange(2 * 3 * 8 * 12.0).reshape(2, 3, 8, 12)
+    cut = crop_patches(images, torch.tensor([[4, 0], [1, 5]]), patch_size=4).reshape(2, 2, 3, 8, 8)
+    padded = torch.nn.functional.pad(images, (2, 2, 2, 2))
+    torch.testing.assert_close(cut[0, 0], padded[0, :, 4:12, 4:12])  # patch 4 is row 1, column 1
+    torch.testing.assert_close(cut[0, 1], padded[0, :, 0:8, 0:8])
+    torch.testing.assert_close(cut[1, 0], padded[1, :, 0:8, 4:12])
+    torch.testing.assert_close(cut[1, 1], padded[1, :, 4:12, 8:16])
+
+
+def test_the_loss_is_the_sum_of_eq_6() -> None:
+    terms = pretrainer()(inputs(), 0.7)
+    total = terms["sd"] + terms["mim"] + terms["lambda"] * terms["adv"] + terms["d"]
+    assert float(terms["loss"]) == pytest.approx(float(total), rel=1e-6)
+
+
+def test_the_generator_waits_for_the_discriminator() -> None:
+    terms = pretrainer()(inputs(), 0.49)
+    assert "adv" not in terms
+    assert "d" in terms
+
+
+def test_the_adversarial_loss_does_not_train_the_discriminator() -> None:
+    module = pretrainer()
+    module(inputs(), 0.7)["generator"].backward()
+    assert norm_of(module.discriminator.parameters()) == 0
+    assert norm_of(module.encoder.parameters()) > 0
+
+
+def test_the_discriminator_does_not_train_the_encoder() -> None:
+    module = pretrainer()
+    module(inputs(), 0.7)["d"].backward()
+    assert norm_of(module.discriminator.parameters()) > 0
+    assert norm_of([*module.encoder.parameters(), *module.decoder.parameters()]) == 0
+
+
+def test_the_teacher_gets_no_gradient_and_follows_by_its_momentum() -> None:
+    module = pretrainer()
+    module(inputs(), 0.7)["loss"].backward()
+    assert norm_of(module.teacher.parameters()) == 0
+    before = module.teacher.norm.weight.clone()
+    with torch.no_grad():
+        module.encoder.norm.weight += 1
+    module.after_step(0.0)
+    torch.testing.assert_close(module.teacher.norm.weight, before + 0.1)
+    module.after_step(1.0)  # momentum 1 freezes it
+    torch.testing.assert_close(module.teacher.norm.weight, before + 0.1)
+
+
+def test_visible_pixels_decide_nothing_of_the_reconstruction_loss_target() -> None:
+    module = pretrainer(self_distillation=False, adversarial=False)
+    one = inputs()
+    full = module(one, 0.0)["mim"]
+    assert float(full) > 0
+    mask_free = replace(one, noise=1 - one.noise)
+    assert float(module(mask_free, 0.0)["mim"]) != pytest.approx(float(full))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"drop_masked": False},
+        {"norm_pix_loss": True},
+        {"self_distillation": False, "adversarial": False},
+        {"mim": False, "adversarial": False},
+        {"weighting": "constant"},
+        {"centering": "sinkhorn"},
+    ],
+)
+def test_every_objective_trains_what_it_uses(changes: dict[str, object]) -> None:
+    module = pretrainer(**changes)
+    module(inputs(), 0.7)["loss"].backward()
+    unused = [
+        name
+        for name, p in module.named_parameters()
+        if p.requires_grad and p.grad is None and "mask_token" not in name
+    ]
+    assert unused == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mim": False, "self_distillation": False, "adversarial": False}, "needs mim or self_distillation"),
+        ({"mim": False}, "judges reconstructions"),
+        ({"weighting": "often"}, "often"),
+    ],
+)
+def test_objectives_that_cannot_be(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        pretrainer(**changes)
+
+
+def test_constant_weighting_is_the_constant() -> None:
+    terms = pretrainer(weighting="constant", adversarial_weight=0.25)(inputs(), 0.7)
+    assert float(terms["lambda"]) == 0.25
