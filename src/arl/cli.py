@@ -102,7 +102,7 @@ def _parser(command: Command) -> argparse.ArgumentParser:
     return parser
 
 
-def call(name: str, overrides: Sequence[str] = (), **arguments: Any) -> Any:
+def call(name: str, overrides: Sequence[str] = (), /, **arguments: Any) -> Any:
     """Run a stage or command by name; `overrides` are key=value words on params.yaml, paths may be strings."""
     command = read_command(command_names()[name.replace("_", "-")])
     function = getattr(importlib.import_module(command.module), command.function)
