@@ -1,0 +1,146 @@
+"""A tissue to paint on: echogenicity, attenuation and specular echoes at the samples of a probe.
+
+A region is an array of signed distances in cm, negative inside; a surface is an array of distances in cm.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from arl.data.phantom.geometry import Probe
+
+Array = NDArray[np.float32]
+
+_TILE = 64  # side of the random tile that textures are read from
+_TURNS = 2048  # angles at which an outline is tabulated
+_FINER = 4  # times it is refined once, smoothly, so that reading it can be linear
+
+
+def between(rng: Generator, low: float, high: float) -> float:
+    """A uniform draw."""
+    return float(rng.uniform(low, high))
+
+
+@dataclass(frozen=True)
+class Structure:
+    """A region whose outline is known: the ground truth of a mask."""
+
+    name: str
+    region: Array
+
+
+class Tissue:
+    """Maps over (samples, beams) that a scene paints; 0 dB is soft tissue of average brightness."""
+
+    def __init__(self, probe: Probe, samples: int, beams: int) -> None:
+        self.probe = probe
+        self.x, self.z = probe.points(samples, beams)
+        self.beam = np.broadcast_to((np.arange(beams, dtype=np.float32) + 0.5) / beams, self.x.shape)  # share, 0..1
+        self.deep = np.broadcast_to(((np.arange(samples, dtype=np.float32) + 0.5) * (probe.depth / samples))[:, None], self.x.shape)
+        self.step = probe.depth / samples  # cm between samples
+        self.pitch = np.hypot(np.gradient(self.x, axis=1), np.gradient(self.z, axis=1))  # cm between beams
+        self.echo = np.zeros_like(self.x)  # dB
+        self.attenuation = np.zeros_like(self.x)  # dB/cm, two-way excess over what the TGC assumes
+        self.specular = np.zeros_like(self.x)  # amplitude of the coherent echo, 1 = 0 dB
+
+    def fill(self, region: Array, echo: Array | float, attenuation: float = 0.0, edge: float = 0.05) -> None:
+        """Replace what is inside a region, its border `edge` cm wide; reflections painted there before vanish."""
+        inside = np.clip(0.5 - region / np.float32(edge), 0, 1)
+        self.echo += inside * (echo - self.echo)
+        self.attenuation += inside * (np.float32(attenuation) - self.attenuation)
+        self.specular -= inside * self.specular
+
+    def add(self, change: Array) -> None:
+        """Raise the echogenicity by `change` dB."""
+        self.echo += change
+
+    def shine(self, distance: Array, level: float, thickness: float, strength: Array | float = 1.0) -> None:
+        """A reflecting surface `thickness` cm thick: coherent echo of `level` dB and some diffuse echo with it.
+
+        `strength` (0..1) says where along the surface it is met at a right angle.
+        """
+        profile = np.exp(-0.5 * np.square(distance / np.float32(thickness))) * strength
+        self.specular += np.float32(10 ** (level / 20)) * profile
+        self.echo += np.maximum(np.float32(level - 4) - self.echo, 0) * profile
+
+    def texture(self, rng: Generator, along: float, across: float, angle: float = 0.0) -> Array:
+        """Smooth noise near unit variance with the given lengths in cm; `angle` (radians) turns it downward."""
+        return self.warped(rng, along, across, self.x, self.z, angle)
+
+    def warped(self, rng: Generator, along: float, across: float, x: Array, z: Array, angle: float = 0.0) -> Array:
+        """`texture` read at other coordinates, e.g. depth below a curved surface."""
+        tile = rng.standard_normal((_TILE, _TILE), dtype=np.float32)
+        fine = cv2.resize(tile, None, fx=_FINER, fy=_FINER, interpolation=cv2.INTER_CUBIC)
+        cosine, sine = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+        u = (x * cosine + z * sine) * np.float32(_FINER / along) + _TILE * _FINER / 2
+        v = (z * cosine - x * sine) * np.float32(_FINER / across) + _TILE * _FINER / 2
+        return cv2.remap(fine * np.float32(1.25), u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+
+    def wavy(self, rng: Generator, depth: float, amplitude: float, length: float) -> Array:
+        """Depth z(x) in cm of an undulating interface, (samples, beams): swings by `amplitude` over `length` cm."""
+        depths = np.full_like(self.x, depth)
+        for octave in (1.0, 2.3, 4.1):
+            phase, scale = rng.uniform(0, 2 * np.pi), amplitude / octave
+            depths += np.float32(scale) * np.sin(self.x * np.float32(2 * np.pi * octave / length) + np.float32(phase))
+        return depths
+
+
+def ellipse(tissue: Tissue, x: float, z: float, a: float, b: float, angle: float = 0.0) -> Array:
+    """Region of an ellipse with half axes a (along x before turning by `angle` radians) and b, cm."""
+    u, v = turned(tissue, x, z, angle)
+    return (np.hypot(u / np.float32(a), v / np.float32(b)) - 1) * np.float32(min(a, b))
+
+
+def turned(tissue: Tissue, x: float, z: float, angle: float = 0.0) -> tuple[Array, Array]:
+    """Coordinates around (x, z), turned by `angle` radians: the first axis points right and down."""
+    dx, dz = tissue.x - np.float32(x), tissue.z - np.float32(z)
+    cosine, sine = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+    return dx * cosine + dz * sine, dz * cosine - dx * sine
+
+
+def blob(
+    tissue: Tissue, rng: Generator, x: float, z: float, a: float, b: float, angle: float = 0.0, roughness: float = 0.0
+) -> Array:
+    """Region of an ellipse whose radius swings by about `roughness` (share of it) over the angle."""
+    u, v = turned(tissue, x, z, angle)
+    u, v = u / np.float32(a), v / np.float32(b)
+    turn = np.arctan2(v, u) * np.float32(_TURNS / (2 * np.pi))
+    radius = _outline(rng, roughness)[turn.astype(np.int32) % _TURNS]
+    return (np.hypot(u, v) - radius) * np.float32(min(a, b))
+
+
+def _outline(rng: Generator, roughness: float) -> Array:
+    """Radius around 1 at `_TURNS` angles: harmonics 2 to 8, the higher the smaller."""
+    angle = np.arange(_TURNS) * (2 * np.pi / _TURNS)
+    radius = np.ones(_TURNS)
+    for order in range(2, 9):
+        radius += 1.4 * roughness / order**0.8 * rng.normal() * np.cos(order * angle + rng.uniform(0, 2 * np.pi))
+    return np.maximum(radius, 0.35).astype(np.float32)
+
+
+def segment(tissue: Tissue, start: tuple[float, float], end: tuple[float, float]) -> Array:
+    """Distance to the line between two points (x, z), cm."""
+    dx, dz = end[0] - start[0], end[1] - start[1]
+    u, v = tissue.x - np.float32(start[0]), tissue.z - np.float32(start[1])
+    along = np.clip((u * np.float32(dx) + v * np.float32(dz)) / np.float32(dx * dx + dz * dz), 0, 1)
+    return np.hypot(u - along * np.float32(dx), v - along * np.float32(dz))
+
+
+def union(*regions: Array) -> Array:
+    """Points inside any of the regions."""
+    return np.minimum.reduce(regions)
+
+
+def common(*regions: Array) -> Array:
+    """Points inside all of the regions."""
+    return np.maximum.reduce(regions)
+
+
+def facing(tissue: Tissue, region: Array) -> Array:
+    """How squarely the beam meets a region's border, 0..1: bright caps above and below, faint sides."""
+    along = np.square(np.gradient(region, axis=0) / np.float32(tissue.step))
+    across = np.square(np.gradient(region, axis=1) / tissue.pitch)
+    return along / (along + across + np.float32(1e-6))
