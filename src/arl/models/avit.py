@@ -1,0 +1,287 @@
+"""A-ViT: the Vision Transformer with anatomy-conditioned blocks (section 3.3), built from timm's parts.
+
+Answers to timm's names and is registered with timm: after `import arl.models`,
+`timm.create_model("avit_base_patch16")` builds it.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from timm.layers import PatchEmbed, resample_abs_pos_embed
+from timm.models import register_model
+from timm.models._features import feature_take_indices
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from arl.data.anatomy import NULL_ANATOMY, NUM_ANATOMIES
+from arl.models.acdt import ACDTBlock, DeformableDepthwise, extra_parameters, make_grid
+from arl.models.block import Grid, PlainBlock, code_table
+from arl.models.conditioning import CrossAttentionBlock, FiLMBlock, LoRABlock
+from arl.models.positions import sincos_positions
+
+CONDITIONINGS = ("acdt", "cross_attention", "film", "lora", "none")
+
+
+class AViT(nn.Module):
+    """Encoder of images (B, in_chans, H, W) in [-2, 2] or so and anatomy indices (B,).
+
+    Args:
+        img_size: side of the square image that the position embeddings are made for, pixels; others are resampled to.
+        conditioning: acdt | cross_attention | film | lora | none.
+        deform_kernel: side of the deformable kernel, patches (acdt).
+        anatomy_hidden: width of the anatomy MLP of each ACDT block; the other conditionings get as many parameters.
+
+    Raises:
+        ValueError: img_size is not a multiple of patch_size, embed_dim of num_heads, or the conditioning is unknown.
+    """
+
+    num_prefix_tokens = 1
+    num_classes = 0
+    anatomy_codes: Tensor
+
+    def __init__(
+        self,
+        img_size: int = 224,
+        patch_size: int = 16,
+        in_chans: int = 1,
+        embed_dim: int = 192,
+        depth: int = 12,
+        num_heads: int = 3,
+        mlp_ratio: float = 4.0,
+        conditioning: str = "acdt",
+        deform_kernel: int = 3,
+        anatomy_hidden: int = 240,
+        drop_path_rate: float = 0.0,
+    ) -> None:
+        super().__init__()
+        check_image_size(img_size, img_size, patch_size)
+        self.in_chans, self.embed_dim = in_chans, embed_dim
+        self.num_features = self.head_hidden_size = embed_dim
+        self.grad_checkpointing = False
+        self.patch_embed = PatchEmbed(img_size, patch_size, in_chans, embed_dim, strict_img_size=False)
+        self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dim))
+        self.mask_token = nn.Parameter(torch.empty(1, 1, embed_dim))
+        self.pos_embed = nn.Parameter(torch.empty(1, 1 + self.patch_embed.num_patches, embed_dim))
+        make = _block_maker(conditioning, embed_dim, num_heads, mlp_ratio, deform_kernel, anatomy_hidden)
+        self.blocks = nn.ModuleList(make(rate) for rate in _stochastic_depth(drop_path_rate, depth))
+        self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
+        self.register_buffer("anatomy_codes", code_table(NUM_ANATOMIES), persistent=False)
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """MAE's initialisation; position embeddings are learned and start at sines and cosines."""
+        self.apply(_init_linear)
+        for module in self.modules():
+            if isinstance(module, (DeformableDepthwise, FiLMBlock, LoRABlock, CrossAttentionBlock)):
+                module.reset_conditioning()
+        nn.init.normal_(self.cls_token, std=0.02)
+        nn.init.normal_(self.mask_token, std=0.02)
+        nn.init.xavier_uniform_(self.patch_embed.proj.weight.flatten(1))
+        nn.init.zeros_(self.patch_embed.proj.bias)
+        with torch.no_grad():
+            self.pos_embed.zero_()[0, 1:] = sincos_positions(self.embed_dim, self.patch_embed.grid_size)
+
+    def forward(
+        self, x: Tensor, anatomy: Tensor | None = None, *, ids_keep: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """The same as `forward_features`: the encoder has no head."""
+        return self.forward_features(x, anatomy, ids_keep=ids_keep, mask=mask)
+
+    def forward_features(
+        self, x: Tensor, anatomy: Tensor | None = None, *, ids_keep: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """Encode images.
+
+        Args:
+            x: (B, in_chans, H, W).
+            anatomy: (B,) long, 0..15, or 16 for the null condition; None is the null condition for all.
+            ids_keep: (B, K) long: encode only these patches, in this order; a place without a token samples as zero.
+            mask: (B, N) bool, True = replaced by the mask token, which from there on is a token like any other.
+
+        Returns:
+            (B, 1 + L, C): the CLS token, then the patch tokens, normalised.
+
+        Raises:
+            ValueError: channels, size or an anatomy index do not fit, or both ids_keep and mask are given.
+        """
+        tokens, code, grid = self._embed(x, anatomy, ids_keep, mask)
+        for block in self.blocks:
+            tokens = self._run(block, tokens, code, grid)
+        out: Tensor = self.norm(tokens)
+        return out
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | Sequence[int] | None = None,
+        return_prefix_tokens: bool = False,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+        anatomy: Tensor | None = None,
+    ) -> Any:
+        """Features after chosen blocks; arguments and results as in timm's `VisionTransformer.forward_intermediates`.
+
+        Returns:
+            A list of (B, C, h, w) (or (B, L, C) with output_fmt="NLC"), each paired with its prefix tokens if asked;
+            preceded by the final features (B, 1 + L, C) unless intermediates_only.
+        """
+        if output_fmt not in ("NCHW", "NLC"):
+            raise ValueError(f"output_fmt {output_fmt!r} is not NCHW or NLC")
+        taken, last = feature_take_indices(len(self.blocks), indices)
+        tokens, code, grid = self._embed(x, anatomy, None, None)
+        kept = []
+        for index, block in enumerate(self.blocks[: last + 1] if stop_early else self.blocks):
+            tokens = self._run(block, tokens, code, grid)
+            if index in taken:
+                kept.append(self.norm(tokens) if norm else tokens)
+        found: list[Any] = [one[:, 1:] for one in kept]
+        if output_fmt == "NCHW":
+            found = [_to_map(patches, grid) for patches in found]
+        if return_prefix_tokens:
+            found = [(patches, one[:, :1]) for patches, one in zip(found, kept, strict=True)]
+        return found if intermediates_only else (self.norm(tokens), found)
+
+    def no_weight_decay(self) -> set[str]:
+        """Parameters that decay would pull away from where they start: positions, tokens, the identity kernels."""
+        kernels = {name for name, _ in self.named_parameters() if name.endswith(".deform.weight")}
+        return {"pos_embed", "cls_token", "mask_token"} | kernels
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Layers for layer-wise learning rate decay, as in timm."""
+        return {
+            "stem": r"^cls_token|mask_token|pos_embed|patch_embed",
+            "blocks": [(r"^blocks\.(\d+)", None), (r"^norm", (99999,))],
+        }
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute each block in the backward pass instead of keeping its activations."""
+        self.grad_checkpointing = enable
+
+    def _run(self, block: nn.Module, tokens: Tensor, code: Tensor, grid: Grid) -> Tensor:
+        out: Tensor
+        if self.grad_checkpointing and torch.is_grad_enabled():
+            out = checkpoint(block, tokens, code, grid, use_reentrant=False)
+        else:
+            out = block(tokens, code, grid)
+        return out
+
+    def _embed(
+        self, x: Tensor, anatomy: Tensor | None, ids_keep: Tensor | None, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor, Grid]:
+        patch = self.patch_embed.patch_size[0]
+        height, width = self._check_image(x, patch)
+        if ids_keep is not None and mask is not None:
+            raise ValueError("ids_keep and mask are two ways to hide patches: give one of them")
+        tokens = self.patch_embed(x)
+        if mask is not None:
+            tokens = torch.where(mask.unsqueeze(-1), self.mask_token.to(tokens.dtype), tokens)
+        positions = self._positions(height // patch, width // patch)
+        tokens = tokens + positions[:, 1:]
+        if ids_keep is not None:
+            tokens = tokens.gather(1, ids_keep.unsqueeze(-1).expand(-1, -1, self.embed_dim))
+        cls_token = (self.cls_token + positions[:, :1]).expand(len(x), -1, -1)
+        grid = make_grid(height // patch, width // patch, ids_keep, x.device)
+        return torch.cat([cls_token, tokens], dim=1), self._codes(anatomy, len(x)), grid
+
+    def _check_image(self, x: Tensor, patch: int) -> tuple[int, int]:
+        if x.ndim != 4 or x.shape[1] != self.in_chans:
+            raise ValueError(f"images have shape {tuple(x.shape)}, this encoder reads (batch, {self.in_chans}, H, W)")
+        height, width = x.shape[-2:]
+        check_image_size(height, width, patch)
+        return height, width
+
+    def _positions(self, height: int, width: int) -> Tensor:
+        if (height, width) == self.patch_embed.grid_size:
+            return self.pos_embed
+        resampled: Tensor = resample_abs_pos_embed(
+            self.pos_embed, new_size=[height, width], old_size=list(self.patch_embed.grid_size), num_prefix_tokens=1
+        )
+        return resampled
+
+    def _codes(self, anatomy: Tensor | None, batch: int) -> Tensor:
+        if anatomy is None:
+            return self.anatomy_codes[NULL_ANATOMY].expand(batch, -1)
+        if not torch.compiler.is_compiling():
+            _check_anatomy(anatomy, batch)
+        return self.anatomy_codes[anatomy]
+
+
+def _to_map(patches: Tensor, grid: Grid) -> Tensor:
+    return patches.transpose(1, 2).reshape(len(patches), -1, grid.height, grid.width)
+
+
+def check_image_size(height: int, width: int, patch_size: int) -> None:
+    """Raise ValueError if an image is smaller than a patch or not a whole number of patches."""
+    if min(height, width) < patch_size:
+        raise ValueError(f"image of {height} x {width} pixels is smaller than a patch of {patch_size}")
+    if height % patch_size or width % patch_size:
+        raise ValueError(f"image of {height} x {width} pixels is not a whole number of patches of {patch_size}")
+
+
+def _check_anatomy(anatomy: Tensor, batch: int) -> None:
+    if anatomy.shape != (batch,):
+        raise ValueError(f"anatomy has shape {tuple(anatomy.shape)}, expected one index per image: ({batch},)")
+    unknown = sorted(set(anatomy[(anatomy < 0) | (anatomy > NULL_ANATOMY)].tolist()))
+    if unknown:
+        raise ValueError(f"unknown anatomy index {unknown}: expected 0..{NULL_ANATOMY - 1}, or {NULL_ANATOMY} for none")
+
+
+def _block_maker(
+    conditioning: str, dim: int, num_heads: int, mlp_ratio: float, deform_kernel: int, anatomy_hidden: int
+) -> Callable[[float], nn.Module]:
+    if conditioning == "none":
+        return partial(PlainBlock, dim, num_heads, mlp_ratio)
+    if conditioning == "acdt":
+        return lambda rate: ACDTBlock(dim, num_heads, mlp_ratio, rate, deform_kernel, anatomy_hidden)
+    budget = extra_parameters(dim, deform_kernel, anatomy_hidden)
+    if conditioning == "film":
+        return lambda rate: FiLMBlock(dim, num_heads, mlp_ratio, rate, budget)
+    if conditioning == "lora":
+        return lambda rate: LoRABlock(dim, num_heads, mlp_ratio, rate, budget)
+    if conditioning == "cross_attention":
+        return lambda rate: CrossAttentionBlock(dim, num_heads, mlp_ratio, rate, budget)
+    raise ValueError(f"unknown conditioning {conditioning!r}: expected one of {', '.join(CONDITIONINGS)}")
+
+
+def _stochastic_depth(rate: float, depth: int) -> list[float]:
+    return [rate * index / max(1, depth - 1) for index in range(depth)]
+
+
+def _init_linear(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def avit_tiny_patch16(pretrained: bool = False, **kwargs: Any) -> AViT:
+    """A-ViT of ViT-Ti/16's width and depth: 6.1 M parameters."""
+    return _create(pretrained, kwargs, embed_dim=192, num_heads=3, anatomy_hidden=240)
+
+
+def avit_small_patch16(pretrained: bool = False, **kwargs: Any) -> AViT:
+    """A-ViT of ViT-S/16's width and depth: 24 M parameters."""
+    return _create(pretrained, kwargs, embed_dim=384, num_heads=6, anatomy_hidden=480)
+
+
+def avit_base_patch16(pretrained: bool = False, **kwargs: Any) -> AViT:
+    """The paper's A-ViT, of ViT-B/16's width and depth: 95 M parameters (appendix H)."""
+    return _create(pretrained, kwargs, embed_dim=768, num_heads=12, anatomy_hidden=960)
+
+
+def _create(pretrained: bool, kwargs: dict[str, Any], **defaults: Any) -> AViT:
+    if pretrained:
+        raise ValueError("there are no pretrained weights of A-ViT to download: load a checkpoint into it")
+    if kwargs.pop("num_classes", 0):
+        raise ValueError("A-ViT has no head: put arl.models.heads.Classifier on it, or leave num_classes at 0")
+    for name in ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"):
+        kwargs.pop(name, None)
+    return AViT(**(defaults | kwargs))
+
+
+for _entrypoint in (avit_tiny_patch16, avit_small_patch16, avit_base_patch16):
+    register_model(_entrypoint)

@@ -1,0 +1,101 @@
+"""Transformer block of timm's structure and parameter names, with keys and values from a second sequence."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from timm.layers import DropPath, Mlp
+from torch import Tensor, nn
+
+
+class Grid(NamedTuple):
+    """Where the patch tokens of a batch lie on the patch grid; made by `arl.models.acdt.make_grid`.
+
+    Attributes:
+        position: (L, 2) or (B, L, 2) float, row and column of each token, in patches.
+        rows: (1 or B, P) long, index of the token at each place of the grid padded by `PAD`; -1 where there is none.
+        height, width: patches.
+    """
+
+    position: Tensor
+    rows: Tensor
+    height: int
+    width: int
+
+
+class Attention(nn.Module):
+    """Multi-head attention, queries from one sequence and keys and values from another (eq. 2)."""
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        if dim % num_heads:
+            raise ValueError(f"embed_dim {dim} is not divisible by num_heads {num_heads}")
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, y: Tensor, change: Tensor | None = None) -> Tensor:
+        """x (B, N, C) asks, y (B, M, C) answers -> (B, N, C).
+
+        `change` (B, N, 3 C) is added to the queries, keys and values of self-attention (x is y).
+        """
+        query, key, value = (self._heads(part) for part in self._project(x, y, change))
+        out: Tensor = self.proj(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
+        return out
+
+    def _project(self, x: Tensor, y: Tensor, change: Tensor | None) -> tuple[Tensor, ...]:
+        if x is y:
+            joint = self.qkv(x) if change is None else self.qkv(x) + change
+            return tuple(joint.chunk(3, dim=-1))
+        dim = x.shape[-1]
+        weight, bias = self.qkv.weight, self.qkv.bias
+        query = F.linear(x, weight[:dim], bias[:dim])
+        key, value = F.linear(y, weight[dim:], bias[dim:]).chunk(2, dim=-1)
+        return query, key, value
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.reshape(*x.shape[:2], self.num_heads, -1).transpose(1, 2)
+
+
+class PlainBlock(nn.Module):
+    """The unconditioned pre-norm block, equal to timm's `Block` with the same weights."""
+
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: float = 4.0, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = Attention(dim, num_heads)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+
+    def forward(self, x: Tensor, code: Tensor, grid: Grid) -> Tensor:
+        """x (B, 1 + L, C), anatomy code (B, 16) -> (B, 1 + L, C)."""
+        normed = self.norm1(x)
+        x = x + self.drop_path(self.attn(normed, normed))
+        return self.feed_forward(x)
+
+    def feed_forward(self, x: Tensor) -> Tensor:
+        """The second half of the block."""
+        out: Tensor = x + self.drop_path(self.mlp(self.norm2(x)))
+        return out
+
+
+class AnatomyMLP(nn.Module):
+    """Anatomy context AC (section 3.3), once per image: code (B, 16) -> (B, C).
+
+    Without biases, so that the zero code (no anatomy known) adds nothing.
+    """
+
+    def __init__(self, num_anatomies: int, hidden: int, dim: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(num_anatomies, hidden, bias=False)
+        self.fc2 = nn.Linear(hidden, dim, bias=False)
+
+    def forward(self, code: Tensor) -> Tensor:
+        context: Tensor = self.fc2(F.gelu(self.fc1(code)))
+        return context
+
+
+def code_table(num_anatomies: int) -> Tensor:
+    """(A + 1, A): one-hot rows, then the zero vector of the null condition."""
+    return torch.cat([torch.eye(num_anatomies), torch.zeros(1, num_anatomies)])

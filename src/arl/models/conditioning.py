@@ -1,0 +1,95 @@
+"""The alternatives to ACDT of Table 8, each with as many parameters as ACDT adds to a block.
+
+The paper does not say how they were built or matched; each starts as the plain block.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from arl.data.anatomy import NUM_ANATOMIES
+from arl.models.block import AnatomyMLP, Grid, PlainBlock
+
+
+class FiLMBlock(PlainBlock):
+    """Both normalised sequences scaled and shifted by the anatomy (FiLM: Perez 2018)."""
+
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: float, drop_path: float, budget: int) -> None:
+        super().__init__(dim, num_heads, mlp_ratio, drop_path)
+        self.film = AnatomyMLP(NUM_ANATOMIES, max(1, round(budget / (NUM_ANATOMIES + 4 * dim))), 4 * dim)
+        self.reset_conditioning()
+
+    def reset_conditioning(self) -> None:
+        """Scale one and shift zero."""
+        nn.init.zeros_(self.film.fc2.weight)
+
+    def forward(self, x: Tensor, code: Tensor, grid: Grid) -> Tensor:
+        """x (B, 1 + L, C), anatomy code (B, 16) -> (B, 1 + L, C)."""
+        scale1, shift1, scale2, shift2 = self.film(code).unsqueeze(1).chunk(4, dim=-1)
+        normed = self.norm1(x) * (1 + scale1) + shift1
+        x = x + self.drop_path(self.attn(normed, normed))
+        out: Tensor = x + self.drop_path(self.mlp(self.norm2(x) * (1 + scale2) + shift2))
+        return out
+
+
+class LoRABlock(PlainBlock):
+    """A low-rank change of the qkv projection for each anatomy (LoRA: Hu 2022); none without an anatomy."""
+
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: float, drop_path: float, budget: int) -> None:
+        super().__init__(dim, num_heads, mlp_ratio, drop_path)
+        rank = max(1, round(budget / (NUM_ANATOMIES * 4 * dim)))
+        self.lora_down = nn.Parameter(torch.empty(NUM_ANATOMIES, dim, rank))
+        self.lora_up = nn.Parameter(torch.empty(NUM_ANATOMIES, rank, 3 * dim))
+        self.reset_conditioning()
+
+    def reset_conditioning(self) -> None:
+        """No change of the projection."""
+        nn.init.normal_(self.lora_down, std=self.lora_down.shape[1] ** -0.5)
+        nn.init.zeros_(self.lora_up)
+
+    def forward(self, x: Tensor, code: Tensor, grid: Grid) -> Tensor:
+        """x (B, 1 + L, C), anatomy code (B, 16) -> (B, 1 + L, C)."""
+        normed = self.norm1(x)
+        down = torch.einsum("ba,adr->bdr", code, self.lora_down)
+        up = torch.einsum("ba,are->bre", code, self.lora_up)
+        x = x + self.drop_path(self.attn(normed, normed, normed @ down @ up))
+        return self.feed_forward(x)
+
+
+class CrossAttentionBlock(PlainBlock):
+    """Tokens ask a few anatomy tokens, between self-attention and the feed-forward network."""
+
+    CONTEXT_TOKENS = 4
+
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: float, drop_path: float, budget: int) -> None:
+        super().__init__(dim, num_heads, mlp_ratio, drop_path)
+        # One projection to queries and one back (C x r each); the MLP ends in the keys and values of the tokens.
+        self.rank = max(num_heads, dim // 4 // num_heads * num_heads)
+        context = 2 * self.CONTEXT_TOKENS * self.rank
+        projections = 2 * dim * self.rank + 4 * dim + self.rank
+        hidden = max(1, round((budget - projections) / (NUM_ANATOMIES + context)))
+        self.norm_cross = nn.LayerNorm(dim, eps=1e-6)
+        self.cross_query = nn.Linear(dim, self.rank)
+        self.cross_context = AnatomyMLP(NUM_ANATOMIES, hidden, context)
+        self.cross_proj = nn.Linear(self.rank, dim)
+        self.reset_conditioning()
+
+    def reset_conditioning(self) -> None:
+        """Nothing is added."""
+        nn.init.zeros_(self.cross_proj.weight)
+        nn.init.zeros_(self.cross_proj.bias)
+
+    def forward(self, x: Tensor, code: Tensor, grid: Grid) -> Tensor:
+        """x (B, 1 + L, C), anatomy code (B, 16) -> (B, 1 + L, C)."""
+        normed = self.norm1(x)
+        x = x + self.drop_path(self.attn(normed, normed))
+        x = x + self.drop_path(self._cross(x, code))
+        return self.feed_forward(x)
+
+    def _cross(self, x: Tensor, code: Tensor) -> Tensor:
+        heads = self.attn.num_heads
+        query = self.cross_query(self.norm_cross(x)).reshape(*x.shape[:2], heads, -1).transpose(1, 2)
+        context = self.cross_context(code).reshape(len(x), 2, self.CONTEXT_TOKENS, heads, -1)
+        key, value = context.transpose(2, 3).unbind(1)
+        out: Tensor = self.cross_proj(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
+        return out

@@ -1,0 +1,99 @@
+"""The MAE decoder (He 2022): light, and only there for reconstruction."""
+
+import torch
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+from arl.models.positions import sincos_positions
+
+
+def patchify(images: Tensor, patch_size: int) -> Tensor:
+    """(B, C, H, W) -> (B, N, p * p * C), patches row by row, pixels row by row, channels last.
+
+    Raises:
+        ValueError: the image is not a whole number of patches.
+    """
+    batch, channels, height, width = images.shape
+    if height % patch_size or width % patch_size:
+        raise ValueError(f"image of {height} x {width} pixels is not a whole number of patches of {patch_size}")
+    grid = images.reshape(batch, channels, height // patch_size, patch_size, width // patch_size, patch_size)
+    return grid.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)  # from (B, C, h, p, w, q)
+
+
+def unpatchify(patches: Tensor, patch_size: int, grid_size: tuple[int, int]) -> Tensor:
+    """The inverse of `patchify`: (B, N, p * p * C) -> (B, C, H, W).
+
+    Raises:
+        ValueError: N is not the number of patches of the grid.
+    """
+    if patches.shape[1] != grid_size[0] * grid_size[1]:
+        raise ValueError(f"{patches.shape[1]} patches do not fill a grid of {grid_size[0]} x {grid_size[1]}")
+    grid = patches.reshape(len(patches), *grid_size, patch_size, patch_size, -1)
+    return grid.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)  # from (B, h, w, p, q, C)
+
+
+class MAEDecoder(nn.Module):
+    """Tokens to the pixels of every patch.
+
+    Args:
+        embed_dim: width of the encoder.
+        decoder_dim: width of the decoder, divisible by 4 and by heads.
+        grid_size: patches down and across.
+    """
+
+    positions: Tensor
+
+    def __init__(
+        self,
+        embed_dim: int,
+        decoder_dim: int,
+        depth: int,
+        heads: int,
+        patch_size: int,
+        in_chans: int,
+        grid_size: tuple[int, int],
+    ) -> None:
+        super().__init__()
+        self.embed = nn.Linear(embed_dim, decoder_dim)
+        self.mask_token = nn.Parameter(torch.empty(1, 1, decoder_dim))
+        self.register_buffer("positions", sincos_positions(decoder_dim, grid_size), persistent=False)
+        self.blocks = nn.ModuleList(Block(decoder_dim, heads, qkv_bias=True) for _ in range(depth))
+        self.norm = nn.LayerNorm(decoder_dim, eps=1e-6)
+        self.pred = nn.Linear(decoder_dim, patch_size**2 * in_chans)
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """MAE's initialisation."""
+        nn.init.normal_(self.mask_token, std=0.02)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, tokens: Tensor, ids_keep: Tensor | None, num_patches: int) -> Tensor:
+        """tokens (B, 1 + K, C) of the patches ids_keep (B, K), or of all in order -> (B, N, p * p * in_chans).
+
+        Raises:
+            ValueError: num_patches is not the decoder's grid, or the tokens are not one per patch kept.
+        """
+        self._check(tokens, ids_keep, num_patches)
+        x = self.embed(tokens)
+        patches = x[:, 1:] if ids_keep is None else self._fill(x[:, 1:], ids_keep, num_patches)
+        x = torch.cat([x[:, :1], patches + self.positions.to(x.dtype)], dim=1)
+        for block in self.blocks:
+            x = block(x)
+        out: Tensor = self.pred(self.norm(x)[:, 1:])
+        return out
+
+    def _check(self, tokens: Tensor, ids_keep: Tensor | None, num_patches: int) -> None:
+        if num_patches != len(self.positions):
+            raise ValueError(f"num_patches is {num_patches}, this decoder's grid has {len(self.positions)}")
+        kept = num_patches if ids_keep is None else ids_keep.shape[1]
+        if tokens.shape[1] != 1 + kept:
+            raise ValueError(f"{tokens.shape[1]} tokens for {kept} patches: expected one more, the CLS token")
+
+    def _fill(self, kept: Tensor, ids_keep: Tensor, num_patches: int) -> Tensor:
+        """Kept tokens at their places, mask tokens elsewhere."""
+        batch, _, dim = kept.shape
+        full = self.mask_token.to(kept.dtype).expand(batch, num_patches, -1)
+        return full.scatter(1, ids_keep.unsqueeze(-1).expand(-1, -1, dim), kept)

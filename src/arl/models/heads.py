@@ -1,0 +1,65 @@
+"""Heads on the encoder: DINO's projection and image classification."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from arl.models.avit import AViT
+
+
+class DINOHead(nn.Module):
+    """Three-layer MLP to a unit-length bottleneck, then cosines with the prototypes (Caron 2021).
+
+    The prototypes are weight-normalised with length one, DINO's `norm_last_layer`.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int, hidden: int = 2048, bottleneck: int = 256) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(
+            nn.Linear(in_dim, hidden),
+            nn.GELU(),
+            nn.Linear(hidden, hidden),
+            nn.GELU(),
+            nn.Linear(hidden, bottleneck),
+        )
+        self.last_layer = nn.Linear(bottleneck, out_dim, bias=False)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_dim) -> logits over the prototypes (B, out_dim), in [-1, 1]."""
+        # DINO's epsilon for half precision: 1e-12 is zero there.
+        z = F.normalize(self.mlp(x), dim=-1, eps=1e-6)
+        return F.linear(z, F.normalize(self.last_layer.weight, dim=-1, eps=1e-6))
+
+
+class ClassificationHead(nn.Module):
+    """Mean of the patch tokens, LayerNorm, Linear (the paper's fine-tuning head)."""
+
+    def __init__(self, embed_dim: int, num_classes: int) -> None:
+        super().__init__()
+        if num_classes < 2:
+            raise ValueError(f"num_classes is {num_classes}: a classifier needs at least 2")
+        self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
+        self.linear = nn.Linear(embed_dim, num_classes)
+        nn.init.trunc_normal_(self.linear.weight, std=0.02)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """tokens (B, 1 + L, C) with CLS first -> logits (B, num_classes)."""
+        logits: Tensor = self.linear(self.norm(tokens[:, 1:].mean(dim=1)))
+        return logits
+
+
+class Classifier(nn.Module):
+    """Encoder and classification head."""
+
+    def __init__(self, encoder: AViT, num_classes: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = ClassificationHead(encoder.embed_dim, num_classes)
+
+    def forward(self, x: Tensor, anatomy: Tensor | None = None) -> Tensor:
+        """x (B, in_chans, H, W), anatomy (B,) long -> logits (B, num_classes)."""
+        logits: Tensor = self.head(self.encoder(x, anatomy))
+        return logits
