@@ -1,6 +1,10 @@
-"""A corpus of a few dozen little images and parameters that fit it, for the tests of stages."""
+"""A corpus of a few dozen little images, parameters that fit it, and a real browser without a network."""
 
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,3 +84,61 @@ def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     corpus = tmp_path_factory.mktemp("corpus") / "data"
     write_batch(corpus, "clinic")
     return corpus
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A page as Chromium saw it."""
+
+    title: str
+    text: str
+    errors: list[str]  # messages of the console and uncaught exceptions
+    requests: list[str]  # everything asked for beside local files and inline data; all of it was blocked
+    overflow: int  # pixels the page is wider than its window
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    executable = shutil.which("chromium")
+    if executable is None:
+        pytest.skip("no chromium on the PATH, so pages cannot be opened")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(chromium: Any) -> Callable[..., Opened]:
+    """Open a local page with the network blocked; optionally write a screenshot of all of it."""
+
+    def open_(path: Path, width: int = 1280, dark: bool = False, screenshot: Path | None = None) -> Opened:
+        scheme = "dark" if dark else "light"
+        context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        errors: list[str] = []
+        requests: list[str] = []
+
+        def answer(route: Any) -> None:
+            if route.request.url.startswith(("file:", "data:", "blob:")):
+                route.continue_()
+            else:
+                requests.append(route.request.url)
+                route.abort()
+
+        page = context.new_page()
+        page.route("**/*", answer)
+        page.on(
+            "console", lambda message: errors.append(message.text) if message.type in ("error", "warning") else None
+        )
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(path.resolve().as_uri(), wait_until="load")
+        if screenshot is not None:
+            page.screenshot(path=screenshot, full_page=True)
+        overflow = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+        opened = Opened(page.title(), page.inner_text("body"), errors, requests, max(0, overflow))
+        context.close()
+        return opened
+
+    return open_

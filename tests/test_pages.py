@@ -1,7 +1,10 @@
 """Pages are escaped, complete in themselves and readable by machines too."""
 
 import base64
+from collections.abc import Callable
 from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
 
 import pytest
 from markupsafe import Markup
@@ -130,3 +133,25 @@ def test_an_unknown_kind_is_refused() -> None:
 def test_a_figure_that_is_no_png_is_refused() -> None:
     with pytest.raises(ValueError, match="not a PNG"):
         pages.figure(b"GIF89a", "caption", "alt")
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
+def test_a_browser_opens_it_without_error_or_request(
+    tmp_path: Path, open_page: Callable[..., Any], width: int, dark: bool
+) -> None:
+    file = tmp_path / "page.html"
+    file.write_text(everything(HOSTILE), encoding="utf-8")
+    opened = open_page(file, width, dark, tmp_path / "page.png")
+    assert opened.errors == []
+    assert opened.requests == []
+    assert opened.overflow == 0
+    assert HOSTILE in opened.text
+    assert (tmp_path / "page.png").stat().st_size > 0
+
+
+def test_a_browser_would_tell_of_a_request_and_an_error(tmp_path: Path, open_page: Callable[..., Any]) -> None:
+    file = tmp_path / "page.html"
+    file.write_text("<img src='https://example.org/x.png'><script>missing()</script>", encoding="utf-8")
+    opened = open_page(file)
+    assert opened.requests == ["https://example.org/x.png"]
+    assert any("missing is not defined" in error for error in opened.errors)

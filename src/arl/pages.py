@@ -52,6 +52,7 @@ caption { padding-bottom: .4rem; color: var(--soft); font-size: .9rem; text-alig
 th, td { padding: .42rem .9rem .42rem 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
 th { border-bottom: 1px solid var(--soft); color: var(--soft); font-weight: 600; font-size: .82rem;
   vertical-align: bottom; }
+td:first-child { min-width: 6rem; }
 th.number, td.number { padding-left: .9rem; padding-right: .25rem; text-align: right; white-space: nowrap; }
 th.number + th:not(.number), td.number + td:not(.number) { padding-left: 1.5rem; }
 code { font: .88em/1.4 ui-monospace, "SFMono-Regular", "Liberation Mono", monospace; overflow-wrap: anywhere; }
@@ -69,8 +70,8 @@ code { font: .88em/1.4 ui-monospace, "SFMono-Regular", "Liberation Mono", monosp
 .warn { color: var(--warn); background: var(--warn-ground); }
 .info { color: var(--info); background: var(--info-ground); }
 .facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); gap: 1px; margin: 1rem 0;
-  background: var(--line); border: 1px solid var(--line); border-radius: 4px; overflow: hidden; }
-.facts div { padding: .65rem .9rem; background: var(--ground); }
+  border: 1px solid var(--line); border-radius: 4px; overflow: hidden; }
+.facts div { padding: .65rem .9rem; box-shadow: 0 0 0 1px var(--line); }
 .facts dt { color: var(--soft); font-size: .82rem; }
 .facts dd { margin: .1rem 0 0; font-size: 1.15rem; font-weight: 600; font-variant-numeric: tabular-nums lining-nums;
   overflow-wrap: anywhere; }
