@@ -57,7 +57,8 @@ class AViT(nn.Module):
     ) -> None:
         super().__init__()
         check_image_size(img_size, img_size, patch_size)
-        self.in_chans, self.embed_dim = in_chans, embed_dim
+        self.patch_size, self.in_chans, self.embed_dim = patch_size, in_chans, embed_dim
+        self.grid_size = (img_size // patch_size, img_size // patch_size)
         self.num_features = self.head_hidden_size = embed_dim
         self.grad_checkpointing = False
         self.patch_embed = PatchEmbed(img_size, patch_size, in_chans, embed_dim, strict_img_size=False)
@@ -81,7 +82,7 @@ class AViT(nn.Module):
         nn.init.xavier_uniform_(self.patch_embed.proj.weight.flatten(1))
         nn.init.zeros_(self.patch_embed.proj.bias)
         with torch.no_grad():
-            self.pos_embed.zero_()[0, 1:] = sincos_positions(self.embed_dim, self.patch_embed.grid_size)
+            self.pos_embed.zero_()[0, 1:] = sincos_positions(self.embed_dim, self.grid_size)
 
     def forward(
         self, x: Tensor, anatomy: Tensor | None = None, *, ids_keep: Tensor | None = None, mask: Tensor | None = None
@@ -172,33 +173,33 @@ class AViT(nn.Module):
     def _embed(
         self, x: Tensor, anatomy: Tensor | None, ids_keep: Tensor | None, mask: Tensor | None
     ) -> tuple[Tensor, Tensor, Grid]:
-        patch = self.patch_embed.patch_size[0]
-        height, width = self._check_image(x, patch)
+        height, width = self._check_image(x)
         if ids_keep is not None and mask is not None:
             raise ValueError("ids_keep and mask are two ways to hide patches: give one of them")
         tokens = self.patch_embed(x)
         if mask is not None:
             tokens = torch.where(mask.unsqueeze(-1), self.mask_token.to(tokens.dtype), tokens)
-        positions = self._positions(height // patch, width // patch)
+        positions = self._positions(height, width)
         tokens = tokens + positions[:, 1:]
         if ids_keep is not None:
             tokens = tokens.gather(1, ids_keep.unsqueeze(-1).expand(-1, -1, self.embed_dim))
         cls_token = (self.cls_token + positions[:, :1]).expand(len(x), -1, -1)
-        grid = make_grid(height // patch, width // patch, ids_keep, x.device)
+        grid = make_grid(height, width, ids_keep, x.device)
         return torch.cat([cls_token, tokens], dim=1), self._codes(anatomy, len(x)), grid
 
-    def _check_image(self, x: Tensor, patch: int) -> tuple[int, int]:
+    def _check_image(self, x: Tensor) -> tuple[int, int]:
+        """Patches down and across."""
         if x.ndim != 4 or x.shape[1] != self.in_chans:
             raise ValueError(f"images have shape {tuple(x.shape)}, this encoder reads (batch, {self.in_chans}, H, W)")
         height, width = x.shape[-2:]
-        check_image_size(height, width, patch)
-        return height, width
+        check_image_size(height, width, self.patch_size)
+        return height // self.patch_size, width // self.patch_size
 
     def _positions(self, height: int, width: int) -> Tensor:
-        if (height, width) == self.patch_embed.grid_size:
+        if (height, width) == self.grid_size:
             return self.pos_embed
         resampled: Tensor = resample_abs_pos_embed(
-            self.pos_embed, new_size=[height, width], old_size=list(self.patch_embed.grid_size), num_prefix_tokens=1
+            self.pos_embed, new_size=[height, width], old_size=list(self.grid_size), num_prefix_tokens=1
         )
         return resampled
 

@@ -20,15 +20,16 @@ def patchify(images: Tensor, patch_size: int) -> Tensor:
     return grid.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)  # from (B, C, h, p, w, q)
 
 
-def unpatchify(patches: Tensor, patch_size: int, grid_size: tuple[int, int]) -> Tensor:
+def unpatchify(patches: Tensor, patch_size: int, image_size: tuple[int, int]) -> Tensor:
     """The inverse of `patchify`: (B, N, p * p * C) -> (B, C, H, W).
 
     Raises:
-        ValueError: N is not the number of patches of the grid.
+        ValueError: N patches do not make up an image of that size.
     """
-    if patches.shape[1] != grid_size[0] * grid_size[1]:
-        raise ValueError(f"{patches.shape[1]} patches do not fill a grid of {grid_size[0]} x {grid_size[1]}")
-    grid = patches.reshape(len(patches), *grid_size, patch_size, patch_size, -1)
+    height, width = image_size
+    if height % patch_size or width % patch_size or patches.shape[1] * patch_size**2 != height * width:
+        raise ValueError(f"{patches.shape[1]} patches of {patch_size} do not make up an image of {height} x {width}")
+    grid = patches.reshape(len(patches), height // patch_size, width // patch_size, patch_size, patch_size, -1)
     return grid.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)  # from (B, h, w, p, q, C)
 
 

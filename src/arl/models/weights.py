@@ -76,6 +76,6 @@ def _adapt_positions(model: AViT, state: dict[str, Tensor]) -> dict[str, Tensor]
         return state
     with torch.no_grad():
         resampled = resample_abs_pos_embed(
-            positions, new_size=list(model.patch_embed.grid_size), num_prefix_tokens=model.num_prefix_tokens
+            positions, new_size=list(model.grid_size), num_prefix_tokens=model.num_prefix_tokens
         )
     return state | {"pos_embed": resampled}
