@@ -37,11 +37,11 @@ class Strength:
 
     flip: float = 0.5  # probability
     gain: float = 6.0  # dB, at most, up or down
-    slope: float = 6.0  # dB lost or won from the top of the view to its bottom, at most: attenuation
-    slider: float = 3.0  # dB, at most, of each TGC slider, up or down
+    slope: float = 10.0  # dB lost or won from the top of the view to its bottom, at most: attenuation
+    slider: float = 5.0  # dB, at most, of each TGC slider, up or down
     shadow: float = 0.2  # probability
-    shadow_loss: tuple[float, float] = (6.0, 24.0)  # dB in the core of a shadow
-    shadow_width: tuple[float, float] = (0.05, 0.25)  # share of the view's width
+    shadow_loss: tuple[float, float] = (4.0, 15.0)  # dB in the core of a shadow
+    shadow_width: tuple[float, float] = (0.08, 0.3)  # share of the view's width
     speckle: float = 0.5  # probability
     speckle_power: float = 0.5  # at most; 1 multiplies the envelope with fully developed speckle (5.6 dB)
     blur: float = 0.3  # probability
@@ -185,4 +185,4 @@ def decibels(draws: Draws, strength: Strength, size: int) -> Tensor:
 def apply_decibels(image: Tensor, change: Tensor) -> Tensor:
     """Brighten or darken images in [0, 1] by `change` dB; black stays black, nothing leaves [0, 1]."""
     signal = (image * (1 / _BLACK)).clamp_(max=1)
-    return torch.addcmul(image, signal, change, value=1 / DYNAMIC_RANGE).clamp_(0, 1)
+    return torch.add(image, signal.mul_(change), alpha=1 / DYNAMIC_RANGE).clamp_(0, 1)

@@ -76,8 +76,8 @@ def resample(
         support = (scale.clamp(min=1).square() + 6 * (spread * scale).square()).sqrt()  # a triangle's variance: s^2 / 6
         taps.append(_taps(_centers(box[:, axis], length, size, mirror), support, valid[:, axis]))
     (rows, row_weight), (columns, column_weight) = taps
-    halfway = _sum_rows(image[:, 0], rows, row_weight.to(image.dtype)).transpose(1, 2)
-    return _sum_rows(halfway, columns, column_weight.to(image.dtype)).transpose(1, 2).unsqueeze(1)
+    upright = _sum_rows(image[:, 0].transpose(1, 2), columns, column_weight.to(image.dtype)).transpose(1, 2)
+    return _sum_rows(upright, rows, row_weight.to(image.dtype)).unsqueeze(1)
 
 
 def resample_mask(mask: Tensor, extent: Tensor, box: Tensor, size: int, *, flip: Tensor | None = None) -> Tensor:

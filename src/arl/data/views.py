@@ -34,7 +34,7 @@ MILD = Strength(gain=3.0, slope=0.0, slider=0.0, shadow=0.0, speckle=0.0, blur=0
 
 def normalize(image: Tensor) -> Tensor:
     """Grey levels in [0, 1] to about zero mean and unit variance."""
-    return (image - MEAN) / STD
+    return (image - MEAN).div_(STD)
 
 
 def denormalize(image: Tensor) -> Tensor:
@@ -60,7 +60,8 @@ class View(NamedTuple):
 def _grey(canvas: Tensor) -> Tensor:
     if canvas.dtype != torch.uint8 or canvas.ndim != 4 or canvas.shape[1] != 1:
         raise ValueError(f"canvases are uint8 (B, 1, S, S), got {canvas.dtype} {tuple(canvas.shape)}")
-    return canvas.float() / 255
+    # stored column by column, as `resample` reads it first
+    return canvas.transpose(2, 3).contiguous().transpose(2, 3).float().div_(255)
 
 
 def _augment(
