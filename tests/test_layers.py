@@ -1,0 +1,102 @@
+"""The direction of imports, and that one module imports each heavy package."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+# Layer -> the parts of arl it may import; arl.files, arl.data.anatomy and the package itself are free for all.
+BELOW = {
+    "objectives": set(),
+    "models": {"objectives"},
+    "storage": set(),
+    "data": {"storage"},
+    "evaluation": {"models", "objectives", "data"},
+    "monitoring": {"models", "objectives", "data", "evaluation"},
+    "training": {"models", "objectives", "data"},
+    "stages": {"models", "objectives", "data", "evaluation", "monitoring", "training", "storage", "params", "pages"},
+    "commands": {"params", "pages", "storage", "data"},
+    "pages": set(),
+    "params": set(),
+    "files": set(),
+    "cli": {"params"},
+}
+FREE = {"arl", "arl.files", "arl.data.anatomy"}
+# Package -> the only files that import it.
+ONLY = {
+    "deepspeed": "src/arl/training/distributed.py",
+    "evidently": "src/arl/monitoring/drift.py",
+    "great_expectations": "src/arl/data/validation.py",
+    "minio": "src/arl/storage/s3.py",
+    "kfp": "(components|pipelines)/.*",
+    "hydra": "src/arl/commands/configure.py",
+    "dvc": "nothing",
+}
+
+
+def sources() -> list[Path]:
+    return sorted(file for folder in ("src/arl", "components", "pipelines") for file in (ROOT / folder).rglob("*.py"))
+
+
+def imports(file: Path) -> Iterator[str]:
+    """Dotted names a file imports, also inside functions; `from a import b` gives a.b."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file} has a relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def layer(name: str) -> str:
+    """arl.data.shards.BatchWriter -> data."""
+    return name.split(".")[1]
+
+
+def is_free(name: str) -> bool:
+    return any(name == free or name.startswith(free + ".") for free in FREE - {"arl"})
+
+
+@pytest.mark.parametrize("file", sources(), ids=lambda file: str(file.relative_to(ROOT)))
+def test_imports_go_downwards(file: Path) -> None:
+    path = file.relative_to(ROOT)
+    names = {name for name in imports(file) if name.split(".")[0] in ("arl", "components", "pipelines")}
+    if path.parts[0] == "pipelines":
+        # the last line of a pipeline file may hand over to the command line
+        assert all(not name.startswith("arl") or name == "arl.cli.main" for name in names)
+    elif path.parts[0] == "components":
+        assert all(name.startswith("components") or name in ("arl.cli.call", "arl.files.read_json") for name in names)
+    elif len(path.parts) > 2:
+        own = path.parts[2].removesuffix(".py")
+        if own == "__init__":
+            assert not names
+            return
+        assert not {name for name in names if not name.startswith("arl.")}, "arl knows nothing of its pipelines"
+        above = {name for name in names if not is_free(name) and layer(name) not in {own, *BELOW[own]}}
+        assert not above, f"{own} may import {sorted(BELOW[own])} only"
+
+
+def test_only_stages_and_commands_see_params() -> None:
+    readers = {file.relative_to(ROOT).parts[2] for file in sources() if any("arl.params" in n for n in imports(file))}
+    assert readers <= {"stages", "commands", "cli.py"}
+
+
+@pytest.mark.parametrize("package", ONLY)
+def test_one_module_imports_each_heavy_package(package: str) -> None:
+    users = {
+        file.relative_to(ROOT).as_posix()
+        for file in sources()
+        if any(name.split(".")[0] == package for name in imports(file))
+    }
+    assert {user for user in users if not re.fullmatch(ONLY[package], user)} == set()
+
+
+def test_kfp_is_the_only_package_of_components() -> None:
+    for file in (ROOT / "components").glob("*.py"):
+        top = ast.parse(file.read_text(encoding="utf-8")).body
+        for node in top:
+            if isinstance(node, ast.ImportFrom):
+                assert node.module in ("kfp", "components", "collections.abc", "typing"), file
