@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -109,6 +110,7 @@ class Finetune:
     weight_decay: float
     clip_grad: float
     label_smoothing: float
+    upernet_channels: int  # of a segmentation head
     precision: str
     zero_stage: int
 
@@ -183,6 +185,8 @@ def from_config(config: DictConfig, origin: str) -> Params:
     undefined = [name for name in params.tasks if name not in params.task]
     if undefined:
         raise ValueError(f"{origin}: tasks names {undefined}, which task does not define; it has {sorted(params.task)}")
+    if len(set(params.tasks)) < len(params.tasks):
+        raise ValueError(f"{origin}: tasks names a task twice: {params.tasks}")
     return params
 
 
@@ -195,8 +199,12 @@ def load(overrides: list[str], path: Path = PARAMS_FILE) -> Params:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: run inside the project, or `arl configure` to write it")
-    config = OmegaConf.load(path)
-    assert isinstance(config, DictConfig)
+    try:
+        config = OmegaConf.load(path)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {_one_line(error)}") from error
+    if not isinstance(config, DictConfig):
+        raise ValueError(f"{path} is a list, not keys with values: `arl configure` writes it")
     base = from_config(config, str(path))
     known = OmegaConf.structured(base)
     for override in overrides:
@@ -210,7 +218,7 @@ def _apply(config: DictConfig, override: str) -> None:
         raise ValueError(f"override {override!r} is not key=value")
     try:
         OmegaConf.update(config, key, OmegaConf.create(f"v: {text}").v, merge=False, force_add=False)
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, yaml.YAMLError) as error:
         raise ValueError(f"override {override!r}: {_one_line(error)}") from error
 
 
