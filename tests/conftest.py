@@ -32,6 +32,7 @@ TINY = [
     "pretrain.threads=1",
     "finetune.batch_size=8",
     "finetune.epochs=1",
+    "finetune.upernet_channels=8",
     "evaluate.bootstrap=50",
     "gate.bootstrap=50",
     "tasks=[breast,lv]",

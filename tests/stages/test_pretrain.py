@@ -68,9 +68,7 @@ def test_an_unknown_task_is_refused(checkpoint: Path, tiny_params: Params, tiny_
         finetune(tiny_params, task="spleen", corpus=tiny_corpus, checkpoint=checkpoint, model=tmp_path / "m")
 
 
-def test_a_task_model_is_no_encoder(
-    checkpoint: Path, tiny_params: Params, tiny_corpus: Path, tmp_path: Path
-) -> None:
+def test_a_task_model_is_no_encoder(checkpoint: Path, tiny_params: Params, tiny_corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds a 'encoder' model, expected 'task'"):
         load_task_model(checkpoint)
 

@@ -38,15 +38,15 @@ def test_classification_is_cross_entropy_with_smoothing() -> None:
     log_p = logits.log_softmax(1)
     smooth = torch.full((5, 3), 0.1 / 3, dtype=torch.float64)
     smooth[range(5), inputs.target] += 0.9
-    assert float(tuner(inputs, 0.0)["loss"]) == pytest.approx(float(-(smooth * log_p).sum(1).mean()), rel=1e-5)
+    assert tuner(inputs, 0.0)["loss"].item() == pytest.approx(-(smooth * log_p).sum(1).mean().item(), rel=1e-5)
 
 
 def test_segmentation_adds_cross_entropy_and_dice() -> None:
     torch.manual_seed(0)
-    tuner = FineTuner(Segmenter(encoder()), label_smoothing=0.0)
+    tuner = FineTuner(Segmenter(encoder(), channels=8), label_smoothing=0.0)
     target = (torch.rand(2, 1, 16, 16) > 0.5).float()
     terms = tuner(TaskInputs(torch.randn(2, 1, 16, 16), torch.full((2,), 4), target), 0.0)
-    assert float(terms["loss"]) == pytest.approx(float(terms["cross_entropy"] + terms["dice_loss"]))
+    assert terms["loss"].item() == pytest.approx((terms["cross_entropy"] + terms["dice_loss"]).item())
     terms["loss"].backward()
     assert all(p.grad is not None for name, p in tuner.named_parameters() if name.endswith("attn.proj.weight"))
 

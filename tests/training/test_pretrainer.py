@@ -65,7 +65,7 @@ def test_patches_are_cut_with_half_a_patch_of_context() -> None:
 def test_the_loss_is_the_sum_of_eq_6() -> None:
     terms = pretrainer()(inputs(), 0.7)
     total = terms["sd"] + terms["mim"] + terms["lambda"] * terms["adv"] + terms["d"]
-    assert float(terms["loss"]) == pytest.approx(float(total), rel=1e-6)
+    assert terms["loss"].item() == pytest.approx(total.item(), rel=1e-6)
 
 
 def test_the_generator_waits_for_the_discriminator() -> None:
@@ -105,9 +105,9 @@ def test_visible_pixels_decide_nothing_of_the_reconstruction_loss_target() -> No
     module = pretrainer(self_distillation=False, adversarial=False)
     one = inputs()
     full = module(one, 0.0)["mim"]
-    assert float(full) > 0
+    assert full.item() > 0
     mask_free = replace(one, noise=1 - one.noise)
-    assert float(module(mask_free, 0.0)["mim"]) != pytest.approx(float(full))
+    assert module(mask_free, 0.0)["mim"].item() != pytest.approx(full.item())
 
 
 @pytest.mark.parametrize(
@@ -125,9 +125,7 @@ def test_every_objective_trains_what_it_uses(changes: dict[str, object]) -> None
     module = pretrainer(**changes)
     module(inputs(), 0.7)["loss"].backward()
     unused = [
-        name
-        for name, p in module.named_parameters()
-        if p.requires_grad and p.grad is None and "mask_token" not in name
+        name for name, p in module.named_parameters() if p.requires_grad and p.grad is None and "mask_token" not in name
     ]
     assert unused == []
 
@@ -147,4 +145,4 @@ def test_objectives_that_cannot_be(changes: dict[str, object], message: str) -> 
 
 def test_constant_weighting_is_the_constant() -> None:
     terms = pretrainer(weighting="constant", adversarial_weight=0.25)(inputs(), 0.7)
-    assert float(terms["lambda"]) == 0.25
+    assert terms["lambda"].item() == 0.25

@@ -37,7 +37,7 @@ def finetune(params: Params, *, task: str, corpus: Path, checkpoint: Path, model
     rows = rows[rows["split"] == "train"].reset_index(drop=True)
     encoder, config = load_encoder(checkpoint)
     torch.manual_seed(params.seed)
-    network = build_task_model(encoder, asdict(settings))
+    network = build_task_model(encoder, asdict(settings), params.finetune.upernet_channels)
     segmentation = settings.kind == "segmentation"
     examples = Examples(
         corpus, rows, config["size"] + config["size"] // 4, classes=settings.classes, masks=segmentation
@@ -52,7 +52,8 @@ def finetune(params: Params, *, task: str, corpus: Path, checkpoint: Path, model
     )
     view = TrainView(config["size"], seed=params.seed)
     engine.fit(tuner, groups, lambda start: _inputs(examples, order, view, start, recipe.steps), recipe, title=task)
-    save_model(model, network, {**config, "kind": "task", "name": task, "task": asdict(settings)})
+    head = {"task": asdict(settings), "upernet_channels": params.finetune.upernet_channels}
+    save_model(model, network, {**config, **head, "kind": "task", "name": task})
 
 
 def _recipe(params: Params, order: TrainingOrder) -> engine.Recipe:

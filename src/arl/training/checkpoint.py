@@ -101,20 +101,20 @@ def load_encoder(folder: Path) -> tuple[AViT, dict[str, Any]]:
     return encoder, config
 
 
-def build_task_model(encoder: AViT, task: dict[str, Any]) -> Classifier | Segmenter:
+def build_task_model(encoder: AViT, task: dict[str, Any], upernet_channels: int) -> Classifier | Segmenter:
     """A head of the task's kind on an encoder."""
     if task["kind"] == "segmentation":
-        return Segmenter(encoder)
+        return Segmenter(encoder, channels=upernet_channels)
     return Classifier(encoder, num_classes=len(task["classes"]))
 
 
 def load_task_model(folder: Path) -> tuple[Classifier | Segmenter, dict[str, Any]]:
-    """The fine-tuned model of a task and its config (`encoder`, `task`, `size`).
+    """The fine-tuned model of a task and its config (`encoder`, `task`, `upernet_channels`, `size`).
 
     Raises:
         ValueError: the folder holds another kind of model, or weights of another architecture.
     """
     weights, config = _read_model(folder, "task")
-    model = build_task_model(AViT(**config["encoder"]), config["task"])
+    model = build_task_model(AViT(**config["encoder"]), config["task"], config["upernet_channels"])
     _load_strictly(model, weights, folder)
     return model, config

@@ -18,7 +18,7 @@ from arl.objectives.balance import adaptive_weight
 from arl.objectives.health import feature_std
 from arl.objectives.masking import random_masking
 from arl.objectives.mim import denormalize_patches, mim_loss, normalize_patches
-from arl.objectives.schedules import cosine_schedule, warmup_schedule
+from arl.objectives.schedules import teacher_momentum, warmup_schedule
 from arl.objectives.self_distillation import SelfDistillation, teacher_entropy
 
 GLOBAL_CROPS = 2
@@ -88,14 +88,14 @@ class Pretrainer(nn.Module):
                 embed_dim=encoder.embed_dim,
                 decoder_dim=objective.decoder_dim,
                 depth=objective.decoder_depth,
-                num_heads=objective.decoder_heads,
+                heads=objective.decoder_heads,
                 patch_size=encoder.patch_size,
                 in_chans=encoder.in_chans,
                 grid_size=encoder.grid_size,
             )
         if objective.adversarial:
             self.discriminator = PatchDiscriminator(
-                size=2 * encoder.patch_size, in_chans=encoder.in_chans, dim=objective.discriminator_dim
+                encoder.patch_size, encoder.patch_size // 2, encoder.in_chans, objective.discriminator_dim
             )
         if objective.self_distillation:
             self.head = DINOHead(encoder.embed_dim, objective.prototypes)
@@ -135,7 +135,7 @@ class Pretrainer(nn.Module):
     def _distill(self, inputs: PretrainInputs, both: Tensor, cls_token: Tensor, progress: float) -> dict[str, Tensor]:
         """L_SD (eq. 5): the student's views predict the teacher's unmasked global views."""
         objective = self.objective
-        student = [*self.head(cls_token).chunk(GLOBAL_CROPS)]
+        student = list(self.head(cls_token).chunk(GLOBAL_CROPS))
         if len(inputs.local_crops):
             crops = len(inputs.local_crops) // len(inputs.anatomy)
             local = self.encoder.forward_features(inputs.local_crops, inputs.anatomy.repeat(crops))[:, 0]
@@ -164,7 +164,7 @@ class Pretrainer(nn.Module):
     ) -> dict[str, Tensor]:
         """L_MIM (eq. 3) and, from `discriminator_start` on, lambda * L_adv (eq. 4, 6)."""
         assert mask is not None
-        prediction = self.decoder(tokens, ids_keep).float()
+        prediction = self.decoder(tokens, ids_keep, mask.shape[1]).float()
         pixels = patchify(images, self.encoder.patch_size).float()
         target = pixels
         if self.objective.norm_pix_loss:
@@ -217,7 +217,7 @@ class Pretrainer(nn.Module):
         """Move the teacher towards the student (exponential moving average)."""
         if not self.objective.self_distillation:
             return
-        momentum = cosine_schedule(progress, start=self.objective.teacher_momentum, end=1.0)
+        momentum = teacher_momentum(progress, self.objective.teacher_momentum)
         for teacher, student in ((self.teacher, self.encoder), (self.teacher_head, self.head)):
             ours, theirs = list(teacher.parameters()), [p.detach() for p in student.parameters()]
             torch._foreach_lerp_(ours, theirs, 1.0 - momentum)
@@ -239,9 +239,9 @@ def crop_patches(images: Tensor, index: Tensor, patch_size: int) -> Tensor:
         index: (B, M) long, patches in raster order
 
     Returns:
-        (B*M, C, 2*patch_size, 2*patch_size); outside the image is zero
+        (B * M, C, 2 * patch_size, 2 * patch_size); outside the image is zero
     """
     side = 2 * patch_size
-    windows = F.unfold(images, side, stride=patch_size, padding=patch_size // 2)  # (B, C*side*side, N)
+    windows = F.unfold(images, side, stride=patch_size, padding=patch_size // 2)  # (B, C * side * side, N)
     chosen = windows.gather(2, index[:, None].expand(-1, windows.shape[1], -1))
     return chosen.transpose(1, 2).reshape(-1, images.shape[1], side, side)
