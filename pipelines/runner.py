@@ -6,6 +6,7 @@
 import importlib.util
 import json
 import os
+import re
 import sys
 import tempfile
 import warnings
@@ -18,6 +19,7 @@ import urllib3
 from kfp import compiler, dsl, local
 
 PipelineFunction = dsl.graph_component.GraphComponent
+_COLOUR = re.compile("\x1b\\[[0-9;]*m")  # kfp colours its errors, also in a log file
 
 
 def load_pipeline(file: Path) -> PipelineFunction:
@@ -93,7 +95,7 @@ def main(backend: str, file: str, root: str) -> int:
         else:
             told = _submit_to_environment(pipeline, arguments)
     except (ValueError, RuntimeError) as error:
-        sys.stderr.write(f"arl run: {error}\n")
+        sys.stderr.write(f"arl run: {_COLOUR.sub('', str(error))}\n")
         return 1
     sys.stdout.write(told + "\n")
     return 0

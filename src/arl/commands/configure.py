@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 from pathlib import Path
 
 import yaml
@@ -49,5 +50,6 @@ def _first_sentence(error: Exception) -> str:
 
 def render(values: params.Params, choices: list[str]) -> str:
     """The text of params.yaml: literals only, since DVC sees no change behind an interpolation."""
-    header = f"# Written by `{' '.join(['arl configure', *choices])}` from conf/: change conf/ and run it again.\n"
+    command = shlex.join(["arl", "configure", *choices])
+    header = f"# Written by `{command}` from conf/: change conf/ and run it again.\n"
     return header + yaml.safe_dump(params.to_literals(values), sort_keys=False)

@@ -1,0 +1,187 @@
+"""`arl run`: what it hands to a pipeline, and what it says when it cannot."""
+
+import http.server
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+ECHO = """
+from kfp import dsl
+
+
+@dsl.component(base_image="python", packages_to_install=[], install_kfp_package=False)
+def echo(text: str, tasks: list, overrides: list) -> str:
+    import json
+    import os
+
+    return json.dumps([text, tasks, overrides, os.getcwd()])
+
+
+@dsl.component(base_image="python", packages_to_install=[], install_kfp_package=False)
+def fail():
+    raise ValueError("the step's own words")
+
+
+@dsl.pipeline(name="echo")
+def run_echo(data_hash: str, tasks: list, overrides: list) -> str:
+    return echo(text=data_hash, tasks=tasks, overrides=overrides).output
+"""
+
+
+def arl(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("KFP_", "KF_", "ARL_"))}
+    path = f"{ROOT / 'bin'}:{BIN}:{os.environ['PATH']}"
+    return subprocess.run(
+        words, cwd=folder, env={**clean, "PATH": path, **environment}, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project with our runner and params.yaml and an echoing pipeline; data has the hash abc.dir."""
+    (tmp_path / "pipelines").mkdir()
+    (tmp_path / "pipelines" / "echo.py").write_text(ECHO)
+    for name in ("__init__.py", "runner.py"):
+        (tmp_path / "pipelines" / name).symlink_to(ROOT / "pipelines" / name)
+    (tmp_path / "params.yaml").symlink_to(ROOT / "params.yaml")
+    (tmp_path / "data.dvc").write_text("outs:\n- md5: abc.dir\n  hash: md5\n  path: data\n")
+    return tmp_path
+
+
+def test_local_run_hands_over_hash_tasks_and_overrides(project: Path) -> None:
+    done = arl(project, "kfp", "run", "pipelines/echo.py", "tasks=[lung, lv]", "--root", "kept", "seed=3")
+    assert done.returncode == 0, done.stderr
+    *_, output, artifacts = done.stdout.splitlines()
+    hashed, tasks, overrides, folder = json.loads(output.removeprefix("Output: "))
+    assert (hashed, tasks, overrides) == ("abc.dir", ["lung", "lv"], ["tasks=[lung, lv]", "seed=3"])
+    assert Path(folder) == project
+    assert (project / artifacts.removeprefix("artifacts: ") / "echo" / "executor_output.json").is_file()
+
+
+def test_a_failing_step_ends_in_exit_code_1(project: Path) -> None:
+    file = project / "pipelines" / "echo.py"
+    file.write_text(ECHO.replace("return echo(", "fail()\n    return echo("))
+    done = arl(project, "arl", "run", "pipelines/echo.py")
+    assert done.returncode == 1
+    assert "the step's own words" in done.stdout + done.stderr
+    assert done.stderr.splitlines()[-1].startswith("arl run: Pipeline 'echo' finished with status FAILURE")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["pipelines/nothing.py"], "pipeline pipelines/nothing.py does not exist"),
+        (["pipelines/echo.py", "--backend", "argo"], "backend 'argo' is not one of local, kfp"),
+        (["pipelines/echo.py", "pretrain.epoch=1"], "'pretrain.epoch=1'"),
+        (["pipelines/echo.py", "tasks=[]"], "tasks is empty"),
+        (["pipelines/echo.py", "--corpus", "other"], "other.dvc does not exist"),
+        (["pipelines/runner.py"], "pipelines/runner.py defines 0 pipelines"),
+        (["pipelines/echo.py", "--backend", "kfp"], "KFP_ENDPOINT is not set"),
+    ],
+)
+def test_what_cannot_run_is_one_sentence(project: Path, words: list[str], message: str) -> None:
+    done = arl(project, "arl", "run", *words)
+    assert done.returncode == 1
+    assert done.stderr.startswith("arl run: ")
+    assert done.stderr.count("\n") == 1
+    assert message in done.stderr
+
+
+def test_a_pipeline_that_needs_more_than_we_give(project: Path) -> None:
+    file = project / "pipelines" / "echo.py"
+    file.write_text(ECHO.replace("data_hash: str, tasks", "patience: int, data_hash: str, tasks"))
+    done = arl(project, "arl", "run", "pipelines/echo.py")
+    assert done.returncode == 1
+    assert "pipeline echo needs patience" in done.stderr
+
+
+def test_unreachable_endpoint(project: Path) -> None:
+    done = arl(project, "arl", "run", "pipelines/echo.py", "--backend", "kfp", KFP_ENDPOINT="http://127.0.0.1:9")
+    assert done.returncode == 1
+    assert "no Kubeflow Pipelines API answers at KFP_ENDPOINT=http://127.0.0.1:9" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+class KubeflowApi(http.server.BaseHTTPRequestHandler):
+    """The three calls that a submission makes, in the paths and field names of the v2beta1 API."""
+
+    runs: list[dict[str, Any]] = []  # noqa: RUF012
+    refuse = False
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def _answer(self, body: dict[str, Any], code: int = 200) -> None:
+        content = json.dumps(body).encode()
+        self.send_response(code)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def do_GET(self) -> None:
+        known = {"/apis/v2beta1/healthz": {"multi_user": False}}
+        if self.path.startswith("/apis/v2beta1/experiments"):
+            self._answer({"experiments": [{"experiment_id": "e1", "display_name": "Default"}]})
+        else:
+            self._answer(known.get(self.path, {}), 200 if self.path in known else 404)
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.refuse:
+            self._answer({"error": "forbidden"}, 403)
+        elif self.path.startswith("/apis/v2beta1/experiments"):
+            self._answer({"experiment_id": "e1", "display_name": "Default"})
+        else:
+            self.runs.append(body)
+            self._answer({"run_id": "r1", "experiment_id": "e1"})
+
+
+@pytest.fixture
+def api() -> Iterator[str]:
+    KubeflowApi.runs.clear()
+    KubeflowApi.refuse = False
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), KubeflowApi)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_submission(api: str) -> None:
+    words = ["run", "pipelines/arl_full.py", "--backend", "kfp", "--data-hash", "abc.dir", "tasks=[lung]"]
+    done = arl(ROOT, "kfp", *words, KFP_ENDPOINT=api)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == f"run: {api}/#/runs/details/r1"
+    (run,) = KubeflowApi.runs
+    # corpus and registry are left to the pipeline's defaults: folders of the cluster's volume
+    given = {"data_hash": "abc.dir", "tasks": ["lung"], "overrides": ["tasks=[lung]"]}
+    assert run["runtime_config"]["parameters"] == given
+    spec = run["pipeline_spec"]
+    golden = list(yaml.safe_load_all((ROOT / "tests/pipelines/golden/arl_full.yaml").read_text()))
+    assert spec["pipeline_spec"] == golden[0]
+    assert spec["platform_spec"] == golden[1]
+
+
+def test_refused_submission(api: str) -> None:
+    KubeflowApi.refuse = True
+    done = arl(ROOT, "arl", "run", "pipelines/arl_full.py", "--backend", "kfp", "--data-hash", "x", KFP_ENDPOINT=api)
+    assert done.returncode == 1
+    assert f"KFP_ENDPOINT={api} refused the run: 403" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_shim_leaves_the_rest_to_kfp() -> None:
+    done = arl(ROOT, "kfp", "--version")
+    assert done.stdout.startswith("kfp 2.")
+    assert arl(ROOT, "kfp", "dsl", "compile", "--help").returncode == 0
