@@ -29,6 +29,7 @@ SCHEMA = pa.schema(
         pa.field("frame", pa.int32(), nullable=False),  # 0-based within the clip
         pa.field("anatomy", pa.string(), nullable=False),
         pa.field("anatomy_rule", pa.string(), nullable=False),  # what decided the anatomy
+        pa.field("region_rule", pa.string()),  # what found the scan on the screen; null: the source gives scans alone
         pa.field("probe", pa.string(), nullable=False),
         pa.field("device", pa.string()),  # manufacturer and model
         pa.field("label", pa.string()),  # class name; null: unlabelled

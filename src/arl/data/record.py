@@ -21,6 +21,7 @@ class Entry:
     patient: str | None = None  # grouping keys within the source
     clip: str | None = None
     frame: int = 0
+    region_rule: str | None = None
     probe: str = "unknown"
     device: str | None = None
     label: str | None = None

@@ -6,6 +6,7 @@ depend on nothing but what was accepted, in its order.
 
 import errno
 import hashlib
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -31,6 +32,7 @@ from arl.files import atomic_directory, write_json
 
 ROWS_PER_GROUP = 32
 SHARD_BYTES = 256 << 20
+_FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 SHARD_SCHEMA = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
@@ -174,7 +176,14 @@ class BatchWriter:
         citation: str,
         shard_bytes: int = SHARD_BYTES,
     ) -> None:
-        """`store_size`: long side above which an image is scaled down, pixels."""
+        """`store_size`: long side above which an image is scaled down, pixels.
+
+        Raises:
+            ValueError: the source or batch is not a plain folder name.
+        """
+        for name in (source, batch):
+            if not _FOLDER.fullmatch(name):
+                raise ValueError(f"{name!r} cannot name a folder of the corpus: use letters, digits, '.', '_' and '-'")
         self.folder = corpus / source / batch
         self.store_size = store_size
         self._source, self._batch = source, batch
@@ -267,6 +276,7 @@ class BatchWriter:
             "frame": entry.frame,
             "anatomy": entry.anatomy,
             "anatomy_rule": entry.anatomy_rule,
+            "region_rule": entry.region_rule,
             "probe": entry.probe,
             "device": entry.device,
             "label": entry.label,

@@ -3,7 +3,8 @@
 Layout      <root>/{NeilCronin,RyanCunningham}/{images,fascicle_masks}/<stem>.{tif,jpg}; one of the two parts is
             enough. Masks are matched by stem, whatever their suffix
 Keys        <part>/<stem>
-Coding      mask "fascicle" = levels >= 100 (JPEG masks ring around their edges). Aponeurosis masks are not read: those
+Coding      images are B-mode and become grey: their only colours are the screen's frame and JPEG noise;
+            mask "fascicle" = levels >= 100 (JPEG masks ring around their edges). Aponeurosis masks are not read: those
             of RyanCunningham are rotated by 90 degrees, which cannot be seen where they are square
 Patient     none is published, nor are clips: a split by patient cannot be claimed
 Split       none official
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from arl.data.pictures import read_mask, read_picture
 from arl.data.record import Entry, Input, Record, Refused
+from arl.data.shards import as_grey
 
 LICENCE = "Not stated by the download; NeilCronin also under Apache-2.0 (DL_Track repository)"
 CITATION = (
@@ -53,7 +55,7 @@ def _name(root: Path, file: Path) -> str:
 
 
 def _records(part: str, file: Path, mask: Path | None) -> list[Record]:
-    image = read_picture(file)
+    image = as_grey(read_picture(file))
     if mask is None:
         raise Refused(f"fascicle_masks holds nothing named {file.stem}")
     entry = Entry(key=f"{part}/{file.stem}", anatomy="muscle", probe="linear", mask_name="fascicle")

@@ -1,0 +1,84 @@
+"""A hospital's drop of DICOM files: any tree of folders, whatever the files are called.
+
+Layout      every file below the root is an input; DICOM is recognised by its mark, not by its name
+Keys        <keyed hash of the SOP instance UID>/<frame>-<region>; a file whose UID was accepted before is refused, so
+            that overlapping drops are safe
+Coding      one image for each scan region of each frame; grey, or RGB where it shows colour Doppler. No labels
+Patient     keyed hash of site, issuer and patient id; without an id, of the study ("study-...").
+            Clip: a multi-frame file
+Split       none official
+Licence     the hospital's; needs ARL_HASH_KEY or ARL_HASH_KEY_FILE
+Refuses     what is not ultrasound DICOM or cannot be decoded; a file without SOP instance UID, or without both patient
+            and study; a still without a valid region tag (a crop by guess could keep a burnt-in name); scans under 64
+            pixels. Quarantine names files by keyed hashes of their paths
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from arl.data.deidentify import keyed_hash, pseudonyms, secret_key
+from arl.data.dicom import frames, read_header
+from arl.data.record import Entry, Input, Record, Refused
+
+LICENCE = "Property of the hospital; not for redistribution"
+CITATION = ""
+
+
+def read(root: Path, site: str = "hospital") -> list[Input]:
+    """One input for each file; `site` names the institution in the manifest.
+
+    Raises:
+        FileNotFoundError: the root is not a folder.
+        ValueError: no hash key, a folder that cannot be read, or a site that is no plain name.
+    """
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,31}", site):
+        raise ValueError(f"site {site!r} must be a short name of lower-case letters, digits and dashes")
+    return inputs(root, site, secret_key(), stills_by_content=False)
+
+
+def inputs(root: Path, site: str, key: bytes, *, stills_by_content: bool) -> list[Input]:
+    """One input for each file below the root, sorted; names are keyed hashes of the relative paths."""
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root} is not a folder")
+    return [file_input(file, file.relative_to(root), site, key, stills_by_content) for file in _files(root)]
+
+
+def file_input(file: Path, relative: Path, site: str, key: bytes, stills_by_content: bool) -> Input:
+    """The input of one DICOM file."""
+    name = keyed_hash(key, "file", os.fsencode(relative).decode("latin-1"))  # names need not be UTF-8
+    return Input(name, partial(_records, file, site, key, stills_by_content))
+
+
+def _files(root: Path) -> list[Path]:
+    found = [Path(folder, name) for folder, _, names in os.walk(root, onerror=_refuse_folder) for name in names]
+    return sorted(found)
+
+
+def _refuse_folder(_: OSError) -> None:
+    raise ValueError("a folder of the drop cannot be read (its name is withheld): check the permissions") from None
+
+
+def _records(file: Path, site: str, key: bytes, stills_by_content: bool) -> Iterator[Record]:
+    names = pseudonyms(read_header(file), key, site)
+    if names.image is None or names.patient is None:
+        raise Refused("it has no SOP instance UID, or names neither a patient nor a study: it cannot be grouped")
+    for pixels, info in frames(file, stills_by_content=stills_by_content):
+        entry = Entry(
+            key=f"{names.image}/{info.frame:05d}-{info.region}",
+            site=site,
+            patient=names.patient,
+            clip=names.image if info.frames > 1 else None,
+            frame=info.frame,
+            anatomy=info.anatomy,
+            anatomy_rule=info.anatomy_rule,
+            region_rule=info.region_rule,
+            probe=info.probe,
+            device=info.device,
+            pixel_spacing_mm=info.pixel_spacing_mm,
+            depth_cm=info.depth_cm,
+            color_doppler=info.color_doppler,
+        )
+        yield Record(pixels, entry)
