@@ -1,5 +1,7 @@
 """The MAE decoder (He 2022): light, and only there for reconstruction."""
 
+from collections.abc import Sequence
+
 import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
@@ -20,7 +22,7 @@ def patchify(images: Tensor, patch_size: int) -> Tensor:
     return grid.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)  # from (B, C, h, p, w, q)
 
 
-def unpatchify(patches: Tensor, patch_size: int, image_size: tuple[int, int]) -> Tensor:
+def unpatchify(patches: Tensor, patch_size: int, image_size: Sequence[int]) -> Tensor:
     """The inverse of `patchify`: (B, N, p * p * C) -> (B, C, H, W).
 
     Raises:

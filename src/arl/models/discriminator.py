@@ -4,24 +4,7 @@ The paper does not describe it. It sees one patch at a time with a little contex
 inside a composite image cannot give the answer away, and has no BatchNorm, which would leak between real and fake.
 """
 
-import torch.nn.functional as F
 from torch import Tensor, nn
-
-
-def context_windows(images: Tensor, mask: Tensor, patch_size: int, context: int) -> Tensor:
-    """The masked patches with `context` pixels on each side (zeros beyond the image).
-
-    Args:
-        images: (B, C, H, W).
-        mask: (B, N) bool, True = take this patch.
-
-    Returns:
-        (M, C, s, s) with s = patch_size + 2 * context, in the order of `mask.nonzero()`.
-    """
-    side = patch_size + 2 * context
-    padded = F.pad(images, [context] * 4)
-    windows = padded.unfold(2, side, patch_size).unfold(3, side, patch_size)  # (B, C, h, w, s, s)
-    return windows.flatten(2, 3).transpose(1, 2)[mask]
 
 
 class PatchDiscriminator(nn.Module):

@@ -96,7 +96,8 @@ def _conv(in_channels: int, channels: int, kernel: int) -> nn.Sequential:
 
 
 def _norm(channels: int) -> nn.GroupNorm:
-    groups = next(count for count in (32, 16, 8, 4, 2, 1) if channels % count == 0)
+    # Groups of at least 8 channels, since the pyramid normalises a map of a single place.
+    groups = next((count for count in (32, 16, 8, 4, 2) if channels % (8 * count) == 0), 1)
     return nn.GroupNorm(groups, channels)
 
 
