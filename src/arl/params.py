@@ -65,6 +65,7 @@ class Objective:
     norm_pix_loss: bool
     anatomy_dropout: float  # probability of the null condition in training
     prototypes: int  # K of L_SD
+    head_hidden: int  # width of the projection head of L_SD
     student_temp: float
     teacher_temp: float
     warmup_teacher_temp: float
@@ -80,6 +81,7 @@ class Objective:
     decoder_depth: int
     decoder_heads: int
     discriminator_dim: int
+    discriminator_patches: int  # masked patches of an image that the discriminator judges
 
 
 @dataclass

@@ -18,6 +18,7 @@ OBJECTIVE = Objective(
     drop_masked=True,
     norm_pix_loss=False,
     prototypes=13,
+    head_hidden=11,
     student_temp=0.1,
     teacher_temp=0.07,
     warmup_teacher_temp=0.04,
@@ -29,6 +30,7 @@ OBJECTIVE = Objective(
     decoder_depth=1,
     decoder_heads=2,
     discriminator_dim=4,
+    discriminator_patches=4,
 )
 
 

@@ -22,7 +22,6 @@ from arl.objectives.schedules import teacher_momentum, warmup_schedule
 from arl.objectives.self_distillation import SelfDistillation, teacher_entropy
 
 GLOBAL_CROPS = 2
-JUDGED_PATCHES = 8  # masked patches of an image that the discriminator sees
 
 
 @dataclass
@@ -55,6 +54,7 @@ class Objective:
     drop_masked: bool
     norm_pix_loss: bool
     prototypes: int
+    head_hidden: int
     student_temp: float
     teacher_temp: float
     warmup_teacher_temp: float
@@ -66,6 +66,7 @@ class Objective:
     decoder_depth: int
     decoder_heads: int
     discriminator_dim: int
+    discriminator_patches: int
 
     def __post_init__(self) -> None:
         if not (self.mim or self.self_distillation):
@@ -98,7 +99,7 @@ class Pretrainer(nn.Module):
                 encoder.patch_size, encoder.patch_size // 2, encoder.in_chans, objective.discriminator_dim
             )
         if objective.self_distillation:
-            self.head = DINOHead(encoder.embed_dim, objective.prototypes)
+            self.head = DINOHead(encoder.embed_dim, objective.prototypes, objective.head_hidden)
             self.teacher = _frozen_copy(encoder)
             self.teacher_head = _frozen_copy(self.head)
             self.self_distillation = SelfDistillation(
@@ -190,7 +191,8 @@ class Pretrainer(nn.Module):
     ) -> dict[str, Tensor]:
         """Both sides of eq. 4 on masked patches with half a patch of context around them."""
         composite = unpatchify(torch.where(mask[..., None], shown, pixels), self.encoder.patch_size, images.shape[-2:])
-        judged = noise.masked_fill(~mask, -1.0).topk(min(JUDGED_PATCHES, int(mask[0].sum())), dim=1).indices
+        count = min(self.objective.discriminator_patches, int(mask[0].sum()))
+        judged = noise.masked_fill(~mask, -1.0).topk(count, dim=1).indices
         real = crop_patches(images.float(), judged, self.encoder.patch_size)
         fake = crop_patches(composite, judged, self.encoder.patch_size)
         real_logits, fake_logits = self.discriminator(real), self.discriminator(fake.detach())
