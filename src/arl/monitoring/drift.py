@@ -1,0 +1,294 @@
+"""Does new data look like the data the model was trained on?
+
+Two tests, both with the patient as the unit: Evidently on a table of image statistics and metadata, and a
+permutation test of the maximum mean discrepancy (Gretton et al. 2012) on the encoder's embeddings. Evidently's
+own embedding tests take images for independent and alarm on nearly every batch, so they are not used.
+"""
+
+import os
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy.stats import chi2_contingency, fisher_exact
+
+from arl.files import atomic_file
+
+Array = npt.NDArray[np.float64]
+
+SAME_SITE = "the same site"
+SAME_ANATOMY = "the same anatomies at other sites"
+EVERYTHING = "all training images"
+_METHODS = {"numeric": "ks", "categorical": "homogeneity"}  # both give p-values: drift is a low one
+_BLOCK = 1024  # rows of the kernel computed at a time
+_EXPECTED = 5  # least expected count of the chi-square approximation
+_TIME_UUID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}\b|metric_[0-9a-f]{32}")
+
+
+@dataclass(frozen=True)
+class ColumnDrift:
+    """One column of the table; `reference` and `current` are its medians, or its commonest names."""
+
+    column: str
+    method: str
+    p_value: float
+    drifted: bool
+    reference: float | str
+    current: float | str
+
+
+@dataclass(frozen=True)
+class TabularDrift:
+    """What Evidently found."""
+
+    columns: tuple[ColumnDrift, ...]
+    threshold: float  # of each p-value: alpha over the number of columns
+    left_out: dict[str, str]  # column -> why it could not be compared
+
+    @property
+    def share(self) -> float:
+        """Share of the compared columns that drifted."""
+        return float(np.mean([column.drifted for column in self.columns])) if self.columns else 0.0
+
+
+@dataclass(frozen=True)
+class Shift:
+    """Distance between the embeddings of two sets of patients."""
+
+    mmd2: float  # unbiased, so it may be negative
+    p_value: float
+
+
+def comparable(reference: pd.DataFrame, current: pd.DataFrame, min_groups: int) -> tuple[pd.DataFrame, str]:
+    """The part of the reference that new images of one site should be like, and its name.
+
+    The same site where enough of its groups are known, else the same anatomies, else everything; phantoms are
+    compared with phantoms only, and a patient who came back is not compared with themself. Both tables are
+    manifest rows with a `group`.
+    """
+    pool = reference[reference["synthetic"].isin(current["synthetic"].unique())]
+    pool = pool[~pool["group"].isin(current["group"])]
+    choices = {
+        SAME_SITE: pool[pool["site"].isin(current["site"].unique())],
+        SAME_ANATOMY: pool[pool["anatomy"].isin(current["anatomy"].unique())],
+    }
+    for name, part in choices.items():
+        if part["group"].nunique() >= min_groups:
+            return part, name
+    return pool, EVERYTHING
+
+
+def group_kernel(embeddings: npt.NDArray[np.floating[Any]], groups: Sequence[str]) -> tuple[Array, list[str]]:
+    """Gaussian kernel (P, P) averaged over the images of each pair of groups, and the groups' names in its order.
+
+    `embeddings` are (N, C); the bandwidth is the median distance of at most 1,000 of them.
+    """
+    names, member = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+    order = np.argsort(member, kind="stable")
+    points = np.asarray(embeddings, np.float64)[order]
+    starts = np.searchsorted(member[order], np.arange(len(names)))
+    scale = 2 * _median_square(points)
+    rows = [
+        np.add.reduceat(np.exp(-_squares(points[i : i + _BLOCK], points) / scale), starts, axis=1)
+        for i in range(0, len(points), _BLOCK)
+    ]
+    count = np.bincount(member)
+    return np.add.reduceat(np.concatenate(rows), starts, axis=0) / np.outer(count, count), names.tolist()
+
+
+def _squares(a: Array, b: Array) -> Array:
+    """Squared distances (len(a), len(b))."""
+    squares = (a * a).sum(axis=1)[:, None] + (b * b).sum(axis=1) - 2 * a @ b.T
+    return np.asarray(np.maximum(squares, 0))
+
+
+def _median_square(points: Array) -> float:
+    some = points[:: -(-len(points) // 1000)]
+    apart = _squares(some, some)[np.triu_indices(len(some), 1)]
+    return float(np.median(apart)) or 1.0  # 1 where all points are one
+
+
+def permutation_mmd(kernel: Array, current: npt.NDArray[np.bool_], permutations: int, seed: int) -> Shift:
+    """Test whether the groups marked `current` (P,) are drawn like the others, by permuting whole groups.
+
+    Args:
+        kernel: (P, P), see `group_kernel`.
+
+    Raises:
+        ValueError: fewer than two groups on a side.
+    """
+    size = int(current.sum())
+    if min(size, len(current) - size) < 2:
+        raise ValueError(f"MMD needs two groups on each side, got {size} current of {len(current)}")
+    rng = np.random.default_rng(seed)
+    shuffled = rng.permuted(np.tile(current, (permutations, 1)), axis=1)
+    observed, *null = _mmd2(kernel, np.concatenate([current[None], shuffled]).astype(np.float64))
+    # sums of one split in another order differ in their last bits and are ties
+    reached = np.sum(np.asarray(null) >= observed - 1e-12)
+    return Shift(float(observed), float((1 + reached) / (1 + permutations)))
+
+
+def _mmd2(kernel: Array, current: Array) -> Array:
+    """Unbiased squared MMD of each row of `current` (B, P), 1 = current."""
+    diagonal = np.diag(kernel)
+    ones = current.sum(axis=1)
+    zeros = current.shape[1] - ones
+    towards = current @ kernel
+    within = (towards * current).sum(axis=1)
+    across = towards.sum(axis=1) - within
+    rest = kernel.sum() - within - 2 * across
+    first = (within - current @ diagonal) / (ones * (ones - 1))
+    second = (rest - (1 - current) @ diagonal) / (zeros * (zeros - 1))
+    return np.asarray(first + second - 2 * across / (ones * zeros))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values adjusted for their number (Holm 1979), in the order given."""
+    order = np.argsort(p_values, kind="stable")
+    steps = np.asarray(p_values, np.float64)[order] * np.arange(len(order), 0, -1)
+    adjusted = np.empty(len(order))
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1) if len(order) else steps
+    return [float(value) for value in adjusted]
+
+
+def tabular_drift(
+    current: pd.DataFrame,
+    reference: pd.DataFrame,
+    *,
+    numeric: Sequence[str],
+    categorical: Sequence[str],
+    alpha: float,
+    html: Path,
+) -> TabularDrift:
+    """Compare two tables of one row a patient column by column, and write Evidently's page.
+
+    Numbers by Kolmogorov-Smirnov, names by a chi-square test of homogeneity. Each column is tested at alpha over the
+    number of columns. A column that one side lacks, or that has one value, is left out and listed.
+    """
+    left_out = _left_out(current, reference, [*numeric, *categorical])
+    numbers = [name for name in numeric if name not in left_out]
+    names = [name for name in categorical if name not in left_out]
+    if not numbers + names:
+        raise ValueError(f"no column can be compared: {left_out}")
+    threshold = alpha / len(numbers + names)
+    p_values = _run_evidently(current, reference, numbers, names, threshold, html)
+    columns = [
+        ColumnDrift(
+            name,
+            _METHODS["numeric" if name in numbers else "categorical"],
+            p_values[name],
+            p_values[name] < threshold,
+            _typical(reference[name]),
+            _typical(current[name]),
+        )
+        for name in numbers + names
+    ]
+    return TabularDrift(tuple(columns), threshold, left_out)
+
+
+def _typical(values: "pd.Series[Any]") -> float | str:
+    if pd.api.types.is_numeric_dtype(values):
+        return float(values.median())
+    return str(values.mode().iloc[0])
+
+
+def _left_out(current: pd.DataFrame, reference: pd.DataFrame, columns: Sequence[str]) -> dict[str, str]:
+    reasons = {}
+    for name in columns:
+        if reference[name].isna().all():
+            reasons[name] = "unknown in the reference" if current[name].notna().any() else "unknown on both sides"
+        elif current[name].isna().all():
+            reasons[name] = "unknown in the new data"
+        elif pd.concat([current[name], reference[name]]).nunique() < 2:
+            reasons[name] = "one value only"
+    return reasons
+
+
+def _run_evidently(
+    current: pd.DataFrame,
+    reference: pd.DataFrame,
+    numbers: list[str],
+    names: list[str],
+    threshold: float,
+    html: Path,
+) -> dict[str, float]:
+    """p-value of each column; Evidently's page is written to `html`."""
+    with _evidently() as (evidently, preset):
+        definition = evidently.DataDefinition(numerical_columns=numbers, categorical_columns=names)
+        tables = [
+            evidently.Dataset.from_pandas(table[numbers + names].reset_index(drop=True), definition)
+            for table in (current, reference)
+        ]
+        metric = preset(
+            num_method=_METHODS["numeric"],
+            cat_method=_METHODS["categorical"],
+            num_threshold=threshold,
+            cat_threshold=threshold,
+        )
+        snapshot = evidently.Report([metric]).run(*tables)
+        with atomic_file(html) as partial:
+            snapshot.save_html(str(partial))
+            partial.write_text(_stable(partial.read_text(encoding="utf-8")), encoding="utf-8")
+        found = {m["config"].get("column"): m["value"] for m in snapshot.dict()["metrics"]}
+    return {name: float(found[name]) for name in numbers + names}
+
+
+@contextmanager
+def _evidently() -> Iterator[tuple[Any, Any]]:
+    """The library with our test for names; it costs 5 s, so nothing else imports it."""
+    os.environ["DO_NOT_TRACK"] = "true"
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"numpy\.core is deprecated", DeprecationWarning)
+        warnings.filterwarnings("ignore", r".*in litestar 2\.", DeprecationWarning)
+        import evidently
+        from evidently.legacy.calculations.stattests import StatTest, register_stattest
+        from evidently.legacy.core import ColumnType
+        from evidently.presets import DataDriftPreset
+
+        name = _METHODS["categorical"]
+        display = "chi-square test of homogeneity, p-value"
+        register_stattest(StatTest(name, display, [ColumnType.Categorical]), default_impl=_homogeneity)
+        yield evidently, DataDriftPreset
+
+
+def _homogeneity(
+    reference_data: "pd.Series[str]", current_data: "pd.Series[str]", feature_type: object, threshold: float
+) -> tuple[float, bool]:
+    """p-value and verdict for two samples of names.
+
+    Evidently's own chi-square takes the reference for the truth, and a name it lacks for impossible.
+    """
+    p_value = homogeneity(current_data, reference_data)
+    return p_value, p_value < threshold
+
+
+def homogeneity(current: "pd.Series[str]", reference: "pd.Series[str]") -> float:
+    """p-value that two samples of names have one distribution; rare names are merged, two by Fisher's exact test."""
+    counts = pd.concat([reference.value_counts(), current.value_counts()], axis=1).fillna(0).sort_index()
+    table = counts.to_numpy(np.float64).T
+    while table.shape[1] > 2 and _least_expected(table) < _EXPECTED:
+        order = np.argsort(table.sum(axis=0), kind="stable")
+        merged = table[:, order[:2]].sum(axis=1, keepdims=True)
+        table = np.concatenate([merged, table[:, order[2:]]], axis=1)
+    if table.shape[1] < 2:
+        return 1.0
+    if table.shape[1] == 2 and _least_expected(table) < _EXPECTED:
+        return float(fisher_exact(table).pvalue)
+    return float(chi2_contingency(table, correction=False).pvalue)
+
+
+def _least_expected(table: Array) -> float:
+    return float((np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum()).min())
+
+
+def _stable(html: str) -> str:
+    """The page with its time-based identifiers numbered in the order of their appearance."""
+    numbers: dict[str, str] = {}
+    return _TIME_UUID.sub(lambda match: numbers.setdefault(match.group(), f"metric_{len(numbers)}"), html)

@@ -1,0 +1,101 @@
+"""What is watched: numbers and names of each image, and the encoder's view of it."""
+
+from collections.abc import Iterable, Sequence
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from torch import Tensor
+
+from arl.data.splits import groups
+from arl.models.avit import AViT
+
+Pixels = npt.NDArray[np.uint8]
+
+NUMERIC = ("mean", "std", "height", "width", "depth_cm", "speckle_snr", "speckle_axial", "speckle_lateral")
+CATEGORICAL = ("anatomy", "probe", "device")
+UNKNOWN = "unknown"
+_WINDOW = 9  # side of the window of local statistics, pixels: a few speckles
+_MAX_LAG = 16  # pixels
+_DARK = 8.0  # local mean grey level below which a window shows no echo
+
+
+def speckle_statistics(image: Pixels) -> tuple[float, float, float]:
+    """Texture of a grey image (H, W): local SNR and the axial and lateral speckle size in pixels.
+
+    SNR is the median of mean / standard deviation over windows that show echoes (1.91 for the envelope of fully
+    developed speckle, Wagner et al. 1983; larger after log compression). Speckle size is the full width at half
+    maximum of the autocorrelation after removal of the local mean. NaN where the image shows no echo.
+    """
+    grey = image.astype(np.float32)
+    mean, std = _local(grey)
+    echo = (mean > _DARK) & (std > 0)
+    if not echo.any():
+        return float("nan"), float("nan"), float("nan")
+    rest = np.where(echo, (grey - mean) / np.where(echo, std, 1), 0)
+    snr = float(np.median(mean[echo] / std[echo]))
+    return snr, _width(rest), _width(rest.T)
+
+
+def _local(grey: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Mean and standard deviation in the window around each pixel."""
+    mean = cv2.blur(grey, (_WINDOW, _WINDOW))
+    square = cv2.blur(grey * grey, (_WINDOW, _WINDOW))
+    return np.asarray(mean), np.sqrt(np.maximum(square - mean * mean, 0))
+
+
+def _width(rest: npt.NDArray[np.float32]) -> float:
+    """Full width at half maximum of the autocorrelation along the rows' direction (axis 0), pixels."""
+    lags = range(1, min(_MAX_LAG, len(rest) - 1) + 1)
+    power = float((rest * rest).mean())
+    curve = [1.0, *(float((rest[lag:] * rest[:-lag]).mean()) / power for lag in lags)]
+    below = next((lag for lag, value in enumerate(curve) if value < 0.5), None)
+    if below is None:
+        return 2.0 * _MAX_LAG
+    step = (curve[below - 1] - 0.5) / (curve[below - 1] - curve[below])
+    return 2 * (below - 1 + step)
+
+
+def image_features(rows: pd.DataFrame, images: Sequence[Pixels]) -> pd.DataFrame:
+    """One row an image (index of `rows`): the columns NUMERIC as floats and CATEGORICAL as names, and its group.
+
+    `images` are the stored images of `rows`, in their order. The group is the patient, else the clip, else the image.
+    """
+    known = rows[["mean", "std", "height", "width", "depth_cm"]].astype(np.float64)
+    texture = pd.DataFrame(
+        [speckle_statistics(image) for image in images],
+        columns=["speckle_snr", "speckle_axial", "speckle_lateral"],
+        index=rows.index,
+        dtype=np.float64,
+    )
+    names = rows[list(CATEGORICAL)].fillna(UNKNOWN).astype(str)
+    return pd.concat([known, texture, names], axis=1).assign(group=groups(rows))
+
+
+def patient_features(features: pd.DataFrame) -> pd.DataFrame:
+    """One row a group (sorted): the median of each number, the commonest of each name.
+
+    Images of one patient are alike, so a test that takes them for independent alarms on nearly every batch.
+    """
+    by_group = features.groupby("group", sort=True)
+    numbers = by_group[list(NUMERIC)].median()
+    names = by_group[list(CATEGORICAL)].agg(_commonest)
+    return pd.concat([numbers, names], axis=1)
+
+
+def _commonest(names: "pd.Series[str]") -> str:
+    return str(names.mode().iloc[0])  # sorted: a tie goes to the first in the alphabet
+
+
+@torch.no_grad()
+def embed(encoder: AViT, batches: Iterable[tuple[Tensor, Tensor]]) -> npt.NDArray[np.float32]:
+    """Mean of the patch tokens of each image, (N, C).
+
+    `batches` are normalised images (B, in_chans, H, W) with their anatomy indices (B,).
+    """
+    encoder.eval()
+    skip = encoder.num_prefix_tokens
+    means = [encoder.forward_features(image, anatomy)[:, skip:].mean(dim=1) for image, anatomy in batches]
+    return np.asarray(torch.cat(means).float().numpy(), np.float32)

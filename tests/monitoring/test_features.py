@@ -1,0 +1,86 @@
+"""Texture against textures of known statistics; one row a patient."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from arl.data.manifest import read_manifest
+from arl.data.shards import read_images
+from arl.models.avit import AViT
+from arl.monitoring import features
+from arl.monitoring.features import embed, image_features, patient_features, speckle_statistics
+
+
+def speckle(rows: int, columns: int, axial: float, lateral: float, scale: float = 60) -> np.ndarray:
+    """The envelope of fully developed speckle: Rayleigh, with a Gaussian point spread of these widths in pixels."""
+    rng = np.random.default_rng(0)
+    field = rng.normal(size=(2, rows, columns))
+    field = [cv2.GaussianBlur(part, (0, 0), sigmaX=lateral, sigmaY=axial) for part in field]
+    envelope = np.hypot(*field)
+    return (envelope / envelope.mean() * scale).clip(0, 255).astype(np.uint8)
+
+
+def test_fine_speckle_has_the_snr_of_a_rayleigh_envelope() -> None:
+    snr, _, _ = speckle_statistics(speckle(211, 307, 0.4, 0.4))
+    assert snr == pytest.approx(1.91, abs=0.1)
+
+
+def test_speckle_size_is_measured_along_its_own_axis() -> None:
+    _, axial, lateral = speckle_statistics(speckle(211, 307, 0.5, 1.5))
+    assert lateral > 1.5 * axial
+    _, turned_axial, turned_lateral = speckle_statistics(speckle(211, 307, 0.5, 1.5).T)
+    assert (turned_axial, turned_lateral) == pytest.approx((lateral, axial))
+
+
+def test_speckle_size_against_a_loop() -> None:
+    rest = np.random.default_rng(1).normal(size=(29, 31)).astype(np.float32)
+    rest = cv2.GaussianBlur(rest, (0, 0), 2.0)
+    correlation = [
+        np.mean([rest[i, j] * rest[i + lag, j] for i in range(29 - lag) for j in range(31)]) for lag in range(9)
+    ]
+    wanted = 2 * np.interp(-0.5, -np.array(correlation) / correlation[0], np.arange(9.0))
+    assert features._width(rest) == pytest.approx(wanted, rel=1e-4)
+
+
+def test_an_image_without_echoes_has_no_speckle() -> None:
+    assert np.isnan(speckle_statistics(np.zeros((37, 41), np.uint8))).all()
+    assert np.isnan(speckle_statistics(np.full((37, 41), 90, np.uint8))).all()
+
+
+def test_features_of_the_corpus(tiny_corpus: Path) -> None:
+    rows = read_manifest(tiny_corpus).iloc[::-1]
+    table = image_features(rows, read_images(tiny_corpus, rows))
+    assert list(table.index) == list(rows.index)
+    assert list(table.columns) == [*features.NUMERIC, *features.CATEGORICAL, "group"]
+    assert table["mean"].tolist() == pytest.approx(rows["mean"].tolist())
+    assert table["group"].tolist() == rows["patient"].tolist()
+    assert table["depth_cm"].isna().all()
+    assert table["speckle_snr"].notna().all()
+    assert set(table["device"]) == {"scanner 0", "scanner 1"}
+    assert len(patient_features(table)) == rows["patient"].nunique()
+
+
+def test_a_patient_is_a_median_and_a_majority() -> None:
+    numbers = {name: [1.0, 5.0, 3.0, 7.0] for name in features.NUMERIC}
+    names = {"anatomy": ["b", "a", "b", "a"], "probe": ["b", "a", "a", "c"], "device": ["x"] * 4}
+    table = pd.DataFrame({**numbers, **names, "group": ["p2", "p1", "p2", "p2"]})
+    patients = patient_features(table)
+    assert patients.index.tolist() == ["p1", "p2"]
+    assert patients["mean"].tolist() == [5.0, 3.0]
+    assert patients.loc["p2", ["anatomy", "probe"]].tolist() == ["b", "a"]
+
+
+def test_embeddings_do_not_depend_on_the_batches() -> None:
+    torch.manual_seed(0)
+    encoder = AViT(img_size=16, patch_size=8, embed_dim=12, depth=1, num_heads=3, anatomy_hidden=4)
+    images, anatomy = torch.randn(5, 1, 16, 16), torch.tensor([0, 3, 16, 3, 7])
+    whole = embed(encoder, [(images, anatomy)])
+    parts = embed(encoder, [(images[:3], anatomy[:3]), (images[3:], anatomy[3:])])
+    assert whole.shape == (5, 12)
+    assert whole == pytest.approx(parts, abs=1e-6)
+    tokens = encoder.eval().forward_features(images, anatomy).detach().numpy()
+    assert whole == pytest.approx(tokens[:, 1:].mean(axis=1), abs=1e-6)
