@@ -2,7 +2,6 @@
 
 import math
 import shutil
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +9,10 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from arl.data.loader import Batch
 from arl.data.views import eval_view
+from arl.progress import progress
 from arl.training import checkpoint, distributed, optim
 
 
@@ -97,7 +96,7 @@ def fit(
     history = checkpoint.resume(engine, state) if state else []
     engine.train()
     batches = inputs(len(history))
-    bar = tqdm(total=recipe.steps, initial=len(history), desc=title, disable=distributed.rank() > 0, file=sys.stderr)
+    bar = progress(recipe.steps, title, "step", initial=len(history), shown=distributed.rank() == 0)
     for step in range(len(history), recipe.steps):
         history.append(_train_step(engine, batches, step, recipe, state))
         bar.set_postfix(loss=f"{history[-1]['loss']:.3f}", refresh=False)
@@ -111,7 +110,6 @@ def fit(
 def _train_step(
     engine: Any, batches: Iterator[Inputs], step: int, recipe: Recipe, state: Path | None
 ) -> dict[str, float]:
-    progress = step / recipe.steps
     lr = optim.lr_at(
         step,
         steps=recipe.steps,
@@ -122,7 +120,7 @@ def _train_step(
     optim.set_lr(engine.optimizer, lr)
     # drop path and the like: a function of the step, so that nothing has to be restored
     torch.manual_seed(recipe.seed + step * distributed.world_size() + distributed.rank())
-    terms = [_micro_step(engine, next(batches), progress, recipe) for _ in range(recipe.accumulation)]
+    terms = [_micro_step(engine, next(batches), step / recipe.steps, recipe) for _ in range(recipe.accumulation)]
     engine.module.after_step((step + 1) / recipe.steps)
     mean = {name: sum(term[name] for term in terms) / len(terms) for name in terms[0]}
     mean["grad_norm"] = float(engine.get_global_grad_norm() or 0.0)
@@ -131,11 +129,11 @@ def _train_step(
     return record
 
 
-def _micro_step(engine: Any, inputs: Inputs, progress: float, recipe: Recipe) -> dict[str, float]:
+def _micro_step(engine: Any, inputs: Inputs, elapsed: float, recipe: Recipe) -> dict[str, float]:
     # bfloat16 by autocast: weights, optimiser and the teacher's average stay in float32, where a
     # momentum of 0.996 does not round to 1
     with torch.autocast(engine.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-        terms = engine(inputs.to(engine.device), progress)
+        terms = engine(inputs.to(engine.device), elapsed)
     engine.backward(terms["loss"])
     engine.step()
     return {name: float(value.detach()) for name, value in terms.items()}
