@@ -68,6 +68,21 @@ def test_one_try_is_one_rectangle():
     assert columns.max() <= 6
 
 
+def test_a_rectangle_has_the_drawn_aspect():
+    tall = torch.tensor([[[0.5, 0.999, 0.5, 0.5]]])  # area 10, height / width 10 / 3: 6 x 2
+    expected = torch.zeros(11, 7, dtype=torch.bool)
+    expected[3:9, 3:5] = True
+    expected[10, 3:] = True  # the rest, by noise
+    noise = torch.linspace(0, 0.9, 77)[None]
+    assert torch.equal(block_masking(tall, noise, (11, 7), 16 / 77).mask.view(11, 7), expected)
+
+
+def test_a_rectangle_over_the_budget_is_not_used():
+    noise = _noise(1, 49)
+    tries = torch.tensor([[[0.999, 0.5, 0.5, 0.5]]])  # area 14, a square of 4 x 4 = 16
+    assert torch.equal(block_masking(tries, noise, (7, 7), 14 / 49).mask, random_masking(noise, 14 / 49).mask)
+
+
 @pytest.mark.parametrize("ratio", [0.0, 0.01, 0.99, 1.0])
 def test_some_patches_stay_and_some_go(ratio):
     with pytest.raises(ValueError, match=rf"mask_ratio {ratio} hides \d of 7 patches"):

@@ -93,7 +93,7 @@ def _between(uniform: Tensor, bounds: Sequence[float]) -> Tensor:
 
 def _occasional(uniform: Tensor, probability: float) -> Tensor:
     """Uniform in (0, 1] with the probability, otherwise 0."""
-    return (1 - uniform / max(probability, 1e-9)).clamp(min=0)
+    return torch.where(uniform < probability, 1 - uniform / max(probability, 1e-9), 0)
 
 
 def random_boxes(crop: Tensor, extent: Tensor, scale: Sequence[float]) -> Tensor:

@@ -16,11 +16,10 @@ from torch.nn import functional as F
 
 def _centers(first: Tensor, length: Tensor, size: int, flip: Tensor | None) -> Tensor:
     """Where the `size` output pixels lie between first and first + length: (R, size), pixel j spanning [j, j + 1)."""
-    unit = (torch.arange(size, device=first.device, dtype=first.dtype) + 0.5) / size
-    position = unit.expand(len(first), size)
+    position = (torch.arange(size, device=first.device, dtype=first.dtype) + 0.5).expand(len(first), size)
     if flip is not None:
-        position = torch.where(flip[:, None], 1 - position, position)
-    return first[:, None] + position * length[:, None]
+        position = torch.where(flip[:, None], size - position, position)
+    return first[:, None] + position * (length / size)[:, None]
 
 
 def _taps(center: Tensor, support: Tensor, extent: Tensor) -> tuple[Tensor, Tensor]:
@@ -31,7 +30,9 @@ def _taps(center: Tensor, support: Tensor, extent: Tensor) -> tuple[Tensor, Tens
     weight = (1 - (pixel + 0.5 - center[:, :, None]).abs() / reach).clamp_(min=0)
     valid = (pixel >= 0) & (pixel < extent[:, None, None]) & (center < extent[:, None])[:, :, None]
     weight = weight.masked_fill_(~valid, 0)
-    weight = weight / weight.sum(dim=-1, keepdim=True).clamp_(min=torch.finfo(weight.dtype).tiny)
+    # one by one: the trailing zeros that another row's width brings must not change the rounding
+    total = torch.stack(weight.unbind(dim=-1)).cumsum(dim=0)[-1]
+    weight = weight / total.clamp_(min=torch.finfo(weight.dtype).tiny)[:, :, None]
     return pixel.clamp_(min=0).minimum(extent[:, None, None] - 1).long(), weight
 
 
@@ -41,7 +42,7 @@ def _sum_rows(images: Tensor, pixel: Tensor, weight: Tensor) -> Tensor:
     source = torch.arange(len(pixel), device=images.device) % count * rows
     bags = F.embedding_bag(
         (pixel + source[:, None, None]).flatten(0, 1),
-        images.reshape(count * rows, columns),
+        images.reshape(count * rows, columns).contiguous(),  # strided rows would take another, slower path
         per_sample_weights=weight.flatten(0, 1),
         mode="sum",
     )

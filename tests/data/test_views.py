@@ -1,0 +1,200 @@
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from arl.data.anatomy import anatomy_index
+from arl.data.augment import Strength
+from arl.data.loader import Batch
+from arl.data.views import MEAN, STD, MultiCrop, TrainView, denormalize, eval_view, normalize
+
+SIDE = 41
+OFF = Strength(flip=0, gain=0, slope=0, slider=0, shadow=0, speckle=0, blur=0)
+
+
+def _batch(count=6, mask=False):
+    generator = torch.Generator().manual_seed(0)
+    extent = torch.tensor([[41, 29], [23, 41], [41, 41]]).repeat(count // 3, 1)
+    image = torch.randint(1, 256, (count, 1, SIDE, SIDE), generator=generator, dtype=torch.uint8)
+    for b, (height, width) in enumerate(extent.tolist()):
+        image[b, :, height:] = 0
+        image[b, :, :, width:] = 0
+    return Batch(
+        image=image,
+        extent=extent,
+        anatomy=torch.arange(count) % 3 + 3,  # breast, cardiac, doppler
+        label=torch.zeros(count, dtype=torch.long),
+        mask=(image > 128).to(torch.uint8) if mask else None,
+        index=torch.arange(count),
+    )
+
+
+def _part(batch, start, stop):
+    fields = {name: value[start:stop] for name, value in vars(batch).items() if value is not None}
+    return Batch(**{"mask": None, **fields})
+
+
+def _multi_crop(**options):
+    return MultiCrop(19, 11, (0.4, 1.0), (0.1, 0.4), 3, seed=5, **options)
+
+
+def test_shapes():
+    batch = _batch()
+    views = _multi_crop()(batch, step=0)
+    assert views.global_crops.shape == (12, 1, 19, 19)
+    assert views.local_crops.shape == (18, 1, 11, 11)
+    assert torch.equal(views.anatomy, batch.anatomy)
+    assert views.global_crops.dtype == torch.float32
+    grey = denormalize(views.global_crops)
+    assert grey.min() >= -1e-6
+    assert grey.max() <= 1 + 1e-6
+
+
+def test_one_global_crop_and_no_local_ones():
+    views = MultiCrop(19, 11, (0.4, 1.0), (0.1, 0.4), 0, seed=5, global_crops_number=1)(_batch(), step=0)
+    assert views.global_crops.shape == (6, 1, 19, 19)
+    assert views.local_crops.shape == (0, 1, 11, 11)
+
+
+def test_a_function_of_seed_and_step():
+    batch = _batch()
+    views = _multi_crop()
+    first = views(batch, step=7)
+    views(batch, step=8)
+    assert torch.equal(views(batch, step=7).global_crops, first.global_crops)
+    assert torch.equal(_multi_crop()(batch, step=7).local_crops, first.local_crops)
+    assert not torch.equal(views(batch, step=8).global_crops, first.global_crops)
+    other = MultiCrop(19, 11, (0.4, 1.0), (0.1, 0.4), 3, seed=6)(batch, step=7)
+    assert not torch.equal(other.global_crops, first.global_crops)
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_ranks_together_see_what_one_rank_sees(world_size):
+    batch = _batch()
+    whole = _multi_crop()(batch, step=3)
+    share = 6 // world_size
+    parts = [
+        _multi_crop()(_part(batch, rank * share, (rank + 1) * share), step=3, rank=rank, world_size=world_size)
+        for rank in range(world_size)
+    ]
+    for views, name in ((2, "global_crops"), (3, "local_crops")):
+        pieces = [getattr(part, name).unflatten(0, (views, share)) for part in parts]
+        assert torch.equal(torch.cat(pieces, dim=1).flatten(0, 1), getattr(whole, name))
+    train = TrainView(19, seed=5)
+    pieces = [
+        train(_part(batch, rank * share, (rank + 1) * share), step=3, rank=rank, world_size=world_size).image
+        for rank in range(world_size)
+    ]
+    assert torch.equal(torch.cat(pieces), train(batch, step=3).image)
+
+
+def test_views_of_an_image_differ_and_are_view_major():
+    count = 6
+    batch = _batch(count)
+    flat = Batch(**{**vars(batch), "image": torch.zeros_like(batch.image)})
+    for b, (height, width) in enumerate(batch.extent.tolist()):
+        flat.image[b, :, :height, :width] = 40 * b + 20
+    views = _multi_crop(strength=OFF)(flat, step=0)
+    expected = normalize((torch.arange(count) * 40 + 20) / 255)
+    for crops, number in ((views.global_crops, 2), (views.local_crops, 3)):
+        levels = crops.flatten(1).mean(dim=1).unflatten(0, (number, count))
+        assert torch.allclose(levels, expected.expand(number, count), atol=1e-5)
+        assert crops.flatten(1).std(dim=1).max() < 1e-5  # nothing of the empty part of the canvas
+    textured = _multi_crop()(batch, step=0).global_crops.unflatten(0, (2, count))
+    assert not torch.equal(textured[0], textured[1])
+
+
+def test_scales_go_to_their_crops():
+    ramp = torch.arange(SIDE, dtype=torch.uint8).expand(3, 1, SIDE, SIDE) * 6
+    batch = Batch(**{**vars(_batch(3)), "image": ramp.contiguous(), "extent": torch.full((3, 2), SIDE)})
+    views = MultiCrop(19, 11, (0.99, 1.0), (0.04, 0.05), 3, seed=5, strength=OFF)(batch, step=0)
+
+    def width(crops):  # share of the canvas
+        size = crops.shape[-1]
+        return (crops[..., -2] - crops[..., 1]).mean(dim=(1, 2)) * STD * 255 / 6 / SIDE * size / (size - 3)
+
+    assert (width(views.global_crops) > 0.8).all()
+    assert (width(views.local_crops) < 0.3).all()
+
+
+def test_normalisation_is_undone():
+    grey = torch.rand(3, 5)
+    assert torch.allclose(denormalize(normalize(grey)), grey, atol=1e-6)
+    assert normalize(torch.tensor(MEAN)) == 0
+
+
+def test_train_view_moves_the_mask_along():
+    batch = _batch(mask=True)
+    smooth = torch.zeros_like(batch.image)
+    smooth[:, :, 9:25, 7:31] = 255
+    batch = Batch(**{**vars(batch), "image": smooth, "mask": (smooth > 0).to(torch.uint8)})
+    image, mask = TrainView(37, seed=5, strength=replace(OFF, flip=0.5))(batch, step=0)
+    assert mask is not None
+    assert mask.dtype == torch.uint8
+    grey = denormalize(image)
+    certain = (grey - 0.5).abs() > 0.49
+    assert torch.equal((grey > 0.5)[certain], (mask == 1)[certain])
+    assert certain.float().mean() > 0.8
+    assert TrainView(37, seed=5)(_batch(), step=0).mask is None
+
+
+def test_hearts_keep_their_side():
+    ramp = torch.arange(SIDE, dtype=torch.uint8).expand(60, 1, SIDE, SIDE).contiguous() * 6
+    for name, mirrored in (("cardiac", False), ("breast", True)):
+        batch = Batch(
+            image=ramp,
+            extent=torch.full((60, 2), SIDE),
+            anatomy=torch.full((60,), anatomy_index(name)),
+            label=torch.zeros(60, dtype=torch.long),
+            mask=None,
+            index=torch.arange(60),
+        )
+        views = TrainView(19, seed=5)(batch, step=0).image
+        downwards = views[..., -1].mean(dim=(1, 2)) < views[..., 0].mean(dim=(1, 2))
+        assert bool(downwards.any()) == mirrored
+
+
+def test_eval_view_letterboxes():
+    batch = _batch(3, mask=True)
+    image, mask = eval_view(batch, SIDE)
+    assert torch.equal(image, normalize(batch.image.float() / 255))
+    assert torch.equal(mask, batch.mask)
+    half = denormalize(eval_view(batch, 21).image)
+    assert half.shape == (3, 1, 21, 21)
+    black = half < 1e-6
+    assert black[0, 0, :, 16:].all()  # width 29 of 41 is 14.9 of 21
+    assert not black[0, 0, :, :14].any()
+    assert black[1, 0, 12:].all()
+    assert not black[2].any()
+
+
+def test_a_small_image_fills_the_view():
+    batch = Batch(**{**vars(_batch(3)), "extent": torch.tensor([[10, 7]] * 3)})
+    grey = denormalize(eval_view(batch, SIDE).image)
+    assert (grey[:, :, :, :28] > 0).all()
+    assert (grey[:, :, :, 30:].abs() < 1e-6).all()
+
+
+@pytest.mark.parametrize(
+    ("image", "named"),
+    [(torch.zeros(2, 1, 5, 5), r"float32 \(2, 1, 5, 5\)"), (torch.zeros(2, 3, 5, 5).byte(), r"uint8 \(2, 3, 5, 5\)")],
+)
+def test_canvases_are_grey_bytes(image, named):
+    batch = Batch(image, torch.full((2, 2), 5), torch.zeros(2).long(), torch.zeros(2).long(), None, torch.arange(2))
+    with pytest.raises(ValueError, match=named):
+        eval_view(batch, 5)
+
+
+def test_constants_fit_real_ultrasound():
+    root = os.environ.get("ARL_REAL_DATA")
+    if not root:
+        pytest.skip("ARL_REAL_DATA is not set: no real ultrasound here")
+    files = sorted(Path(root, "BUSBRA/Images").glob("*.png"))[::37]
+    pixels = torch.cat([torch.from_numpy(np.asarray(Image.open(file).convert("L")).copy()).flatten() for file in files])
+    grey = normalize(pixels.float() / 255)
+    assert abs(float(grey.mean())) < 0.75
+    assert 0.5 < float(grey.std()) < 1.5
