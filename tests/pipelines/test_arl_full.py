@@ -1,0 +1,192 @@
+"""The compiled pipeline, and whole runs of both orchestrators on a tiny corpus."""
+
+import json
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from google.protobuf import json_format
+from kfp.kubernetes import kubernetes_executor_config_pb2
+from kfp.pipeline_spec import pipeline_spec_pb2
+
+from arl import params
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "tests/pipelines/golden/arl_full.yaml"
+BIN = Path(sys.executable).parent
+TASKS = ["breast", "lv"]
+
+
+def environment(**changes: str) -> dict[str, str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("KFP_", "ARL_"))}
+    return {**clean, "PATH": f"{ROOT / 'bin'}:{BIN}:{os.environ['PATH']}", **changes}
+
+
+def compiled(folder: Path, **changes: str) -> list[dict[str, Any]]:
+    """The two documents that kfp's own command makes of arl_full.py."""
+    output = folder / "arl_full.yaml"
+    command = ["kfp", "dsl", "compile", "--py", str(ROOT / "pipelines/arl_full.py"), "--output", str(output)]
+    subprocess.run(command, cwd=folder, env=environment(**changes), check=True, capture_output=True)
+    return list(yaml.safe_load_all(output.read_text(encoding="utf-8")))
+
+
+def test_compiled_pipeline_is_the_golden_one(tmp_path: Path) -> None:
+    again = "kfp dsl compile --py pipelines/arl_full.py --output tests/pipelines/golden/arl_full.yaml"
+    assert compiled(tmp_path) == list(yaml.safe_load_all(GOLDEN.read_text(encoding="utf-8"))), f"meant? {again}"
+
+
+def test_golden_pipeline_fits_kubeflows_schemas() -> None:
+    spec, platform = yaml.safe_load_all(GOLDEN.read_text(encoding="utf-8"))
+    json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec())
+    executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    assert executors.keys() == spec["deploymentSpec"]["executors"].keys()
+    for config in executors.values():
+        json_format.ParseDict(config, kubernetes_executor_config_pb2.KubernetesExecutorConfig())
+
+
+def test_steps_install_nothing_and_have_resources() -> None:
+    spec, _ = yaml.safe_load_all(GOLDEN.read_text(encoding="utf-8"))
+    for name, executor in spec["deploymentSpec"]["executors"].items():
+        container = executor["container"]
+        assert "pip install" not in json.dumps(container), name
+        assert {"resourceCpuRequest", "resourceMemoryLimit"} <= container["resources"].keys(), name
+    gpus = {
+        name.removeprefix("exec-"): executor["container"]["resources"].get("accelerator", {}).get("resourceCount")
+        for name, executor in spec["deploymentSpec"]["executors"].items()
+    }
+    assert gpus["pretrain"] == "1"
+    assert gpus["validate"] is None
+
+
+def test_what_depends_on_the_registry_is_not_cached() -> None:
+    spec, _ = yaml.safe_load_all(GOLDEN.read_text(encoding="utf-8"))
+    dags = [spec["root"]["dag"], *(part["dag"] for part in spec["components"].values() if "dag" in part)]
+    tasks = {name: task for dag in dags for name, task in dag["tasks"].items()}
+    cached = {name for name, task in tasks.items() if task.get("cachingOptions", {}).get("enableCache")}
+    assert cached == {"validate", "pretrain", "finetune", "evaluate", "drift"}
+    # the hash of the data is an input of every cached step, so that new data is never answered from the cache
+    assert all("data_hash" in tasks[name]["inputs"]["parameters"] for name in cached)
+
+
+def test_image_is_fixed_when_compiling(tmp_path: Path) -> None:
+    spec, _ = compiled(tmp_path, ARL_IMAGE="registry.example/arl-{target}@sha256:00")
+    images = {
+        name.removeprefix("exec-"): executor["container"]["image"]
+        for name, executor in spec["deploymentSpec"]["executors"].items()
+    }
+    assert images["drift"] == "registry.example/arl-monitor@sha256:00"
+    assert images["pretrain"] == "registry.example/arl-train@sha256:00"
+
+
+def test_another_cluster(tmp_path: Path) -> None:
+    settings = yaml.safe_load((ROOT / "pipelines/cluster.yaml").read_text(encoding="utf-8"))
+    settings["steps"]["pretrain"] |= {"gpus": 4, "hours": 0.5}
+    settings["claim"] = "shared"
+    (tmp_path / "cluster.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    spec, platform = compiled(tmp_path, ARL_CLUSTER=str(tmp_path / "cluster.yaml"))
+    container = spec["deploymentSpec"]["executors"]["exec-pretrain"]["container"]
+    assert container["resources"]["accelerator"]["resourceCount"] == "4"
+    pod = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]["exec-pretrain"]
+    assert pod["activeDeadlineSeconds"] == "1800"
+    assert pod["pvcMount"][0]["constant"] == "shared"
+
+
+def test_compiling_imports_neither_arl_nor_torch() -> None:
+    program = "import pipelines.arl_full, sys; assert not {'arl', 'torch', 'numpy', 'omegaconf'} & sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, env=environment())
+
+
+def run(folder: Path, *words: str) -> str:
+    done = subprocess.run(words, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory, tiny_corpus: Path) -> Path:
+    """A copy of the project with a tiny corpus and parameters to fit it, not under git."""
+    folder = tmp_path_factory.mktemp("project")
+    for name in ("src", "components", "pipelines"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    for name in ("dvc.yaml", ".dvcignore"):
+        shutil.copy(ROOT / name, folder)
+    scale = runpy.run_path(str(ROOT / "tests/conftest.py"))["TINY"]
+    tiny = params.load([*scale, f"tasks={TASKS}"], ROOT / "params.yaml")
+    (folder / "params.yaml").write_text(yaml.safe_dump(params.to_literals(tiny)), encoding="utf-8")
+    shutil.copytree(tiny_corpus, folder / "data")
+    run(folder, "dvc", "init", "--no-scm", "--quiet")
+    run(folder, "dvc", "config", "core.analytics", "false")
+    run(folder, "dvc", "add", "--quiet", "data")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def reproduced(project: Path) -> Path:
+    """The project after `dvc repro`."""
+    run(project, "dvc", "repro")
+    return project
+
+
+@pytest.mark.slow
+def test_dvc_repro_and_again(reproduced: Path) -> None:
+    assert "up to date" in run(reproduced, "dvc", "repro").splitlines()[-1]
+    assert (reproduced / "out/report/index.html").is_file()
+
+
+@pytest.mark.slow
+def test_dvc_runs_what_a_change_touches_and_no_more(reproduced: Path) -> None:
+    dry = ["dvc", "repro", "--dry"]
+
+    def stages(change: str, by: str, file: str) -> set[str]:
+        path = reproduced / file
+        before = path.read_text()
+        assert change in before
+        path.write_text(before.replace(change, by, 1))
+        told = run(reproduced, *dry)
+        path.write_text(before)
+        return {line.split("'")[1] for line in told.splitlines() if line.startswith("Running stage")}
+
+    assert stages("  warmup: 0.1", "  warmup: 0.2", "params.yaml") >= {"pretrain", "finetune@breast", "gate", "report"}
+    touched = stages("margin: 0.05", "margin: 0.06", "params.yaml")
+    assert "pretrain" not in touched
+    assert stages("import", "import  ", "src/arl/stages/drift.py") == {"drift", "report"}
+
+
+def same_bytes(first: Path, second: Path) -> None:
+    """Two files, or two folders with the same files, that hold the same bytes."""
+    if first.is_file():
+        assert first.read_bytes() == second.read_bytes(), f"{first} and {second} differ"
+        return
+    names = {path.relative_to(first) for path in first.rglob("*") if path.is_file()}
+    assert names == {path.relative_to(second) for path in second.rglob("*") if path.is_file()}
+    for name in sorted(names):
+        same_bytes(first / name, second / name)
+
+
+@pytest.mark.slow
+def test_kubeflow_writes_what_dvc_writes(reproduced: Path) -> None:
+    told = run(reproduced, "arl", "run", "pipelines/arl_full.py", "--registry", "registry-of-kfp")
+    verdict, artifacts = told.splitlines()[-2:]
+    folder = reproduced / artifacts.removeprefix("artifacts: ")
+    out = reproduced / "out"
+    pairs = {
+        "validation": "validate/validation",
+        "pretrain": "pretrain/checkpoint",
+        "pretrain.json": "pretrain/metrics",
+        "decision": "gate/decision",
+        "receipt.json": "release/receipt",
+        "drift": "drift/drift",
+        "report": "report/report",
+    }
+    for number, task in enumerate(TASKS):
+        pairs[f"finetune/{task}"] = f"for-loop-1-iteration-{number}/finetune/model"
+        pairs[f"evaluate/{task}"] = f"for-loop-1-iteration-{number}/evaluate/evaluation"
+    for dvc, kubeflow in pairs.items():
+        same_bytes(out / dvc, folder / kubeflow)
+    assert verdict == f"Output: {json.loads((out / 'decision/decision.json').read_text())['verdict']}"
