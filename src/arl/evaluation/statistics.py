@@ -1,0 +1,365 @@
+"""Intervals and paired tests: DeLong, exact binomial tests, and the patient-cluster bootstrap.
+
+Images of one patient are not independent, so whole patients are resampled. A `Statistic` takes
+the weight of every image in every resample, (b, n), and returns the statistic of each resample,
+(b,); nan where a resample leaves it undefined.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import binomtest, norm, rankdata
+
+from arl.evaluation.metrics import Floats, auroc, check_scores
+
+Statistic = Callable[[Floats], Floats]
+
+_CELLS = 1 << 19  # weights held at a time: 4 MiB, which stays in the cache
+_MAX_UNDEFINED = 0.05  # share of resamples without a value beyond which there is no interval
+_GROUPS = 400  # groups of patients of the jackknife, where there are more patients
+_ROUNDING = 1e-12
+
+
+class Interval(NamedTuple):
+    """An estimate and its confidence limits."""
+
+    value: float
+    low: float
+    high: float
+
+
+# --- AUROC without resampling ----------------------------------------------------------------
+
+
+def delong_covariance(labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[Floats, Floats]:
+    """AUROCs (r,) of r readers' scores (r, n) on the same images, and their covariance (r, r).
+
+    DeLong et al., Biometrics 44 (1988) 837, by midranks (Sun & Xu, IEEE SPL 21 (2014) 1389): O(n log n).
+
+    Raises:
+        ValueError: fewer than two images of a class; see also `metrics.check_scores`.
+    """
+    s = np.atleast_2d(np.asarray(scores, dtype=np.float64))
+    y, _ = check_scores(labels, s.T) if s.shape[0] > 1 else check_scores(labels, s[0])
+    positive, negative = s[:, y == 1], s[:, y == 0]
+    m, n = positive.shape[1], negative.shape[1]
+    if min(m, n) < 2:
+        raise ValueError(f"DeLong's variance needs 2 images of each class, got {m} positive and {n} negative")
+    ranks = rankdata(np.concatenate([positive, negative], axis=1), axis=1)
+    of_positive = (ranks[:, :m] - rankdata(positive, axis=1)) / n  # share of negatives below each positive
+    of_negative = 1 - (ranks[:, m:] - rankdata(negative, axis=1)) / m
+    covariance = np.atleast_2d(np.cov(of_positive)) / m + np.atleast_2d(np.cov(of_negative)) / n
+    return of_positive.mean(axis=1), covariance
+
+
+def delong_interval(labels: npt.ArrayLike, scores: npt.ArrayLike, confidence: float = 0.95) -> Interval:
+    """AUROC with DeLong's interval on the logit scale, which stays within 0..1; for independent images.
+
+    A perfect AUROC has no variance to estimate; its limit is that of as many right disjoint pairs.
+
+    Raises:
+        ValueError: see `delong_covariance`.
+    """
+    areas, covariance = delong_covariance(labels, scores)
+    area, error = float(areas[0]), float(np.sqrt(covariance[0, 0]))
+    if area in (0.0, 1.0):
+        positives = int(np.sum(np.asarray(labels) == 1))
+        pairs = min(positives, len(np.asarray(labels)) - positives)
+        return Interval(area, *clopper_pearson(round(area) * pairs, pairs, confidence))
+    z = float(norm.ppf((1 + confidence) / 2)) * error / (area * (1 - area))
+    logit = np.log(area / (1 - area))
+    return Interval(area, float(1 / (1 + np.exp(z - logit))), float(1 / (1 + np.exp(-z - logit))))
+
+
+def delong_test(labels: npt.ArrayLike, scores_a: npt.ArrayLike, scores_b: npt.ArrayLike) -> tuple[float, float]:
+    """AUROC(a) - AUROC(b) on the same images and DeLong's two-sided p value.
+
+    Raises:
+        ValueError: see `delong_covariance`.
+    """
+    areas, covariance = delong_covariance(labels, np.stack([np.asarray(scores_a), np.asarray(scores_b)]))
+    difference = float(areas[0] - areas[1])
+    variance = float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
+    if variance <= 0:
+        return difference, 1.0 if difference == 0 else 0.0
+    return difference, float(2 * norm.sf(abs(difference) / np.sqrt(variance)))
+
+
+# --- exact binomial --------------------------------------------------------------------------
+
+
+def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Exact limits of a proportion (Clopper & Pearson, Biometrika 26 (1934) 404).
+
+    Raises:
+        ValueError: no trials, or more successes than trials.
+    """
+    if trials < 1 or not 0 <= successes <= trials:
+        raise ValueError(f"{successes} of {trials} is not a proportion")
+    limits = binomtest(successes, trials).proportion_ci(confidence, method="exact")
+    return float(limits.low), float(limits.high)
+
+
+def mcnemar(right_a: npt.ArrayLike, right_b: npt.ArrayLike) -> float:
+    """Exact two-sided p value that a and b are right (n,) equally often on the same images; 1 when they never differ.
+
+    Raises:
+        ValueError: other lengths.
+    """
+    a, b = np.asarray(right_a, dtype=bool), np.asarray(right_b, dtype=bool)
+    if a.shape != b.shape:
+        raise ValueError(f"answers of shape {a.shape} and {b.shape} are not of the same images")
+    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
+    return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p values (Holm, Scand. J. Statist. 6 (1979) 65), in the order given.
+
+    Raises:
+        ValueError: a p value outside 0..1.
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    if not ((p >= 0) & (p <= 1)).all():
+        raise ValueError(f"p values {list(p_values)} are not all within 0..1")
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
+    return [float(value) for value in adjusted]
+
+
+# --- the patient-cluster bootstrap -----------------------------------------------------------
+
+
+def auroc_statistic(labels: npt.ArrayLike, scores: npt.ArrayLike) -> Statistic:
+    """Weighted AUROC of labels 0 and 1 (n,) and scores (n,); ties count one half.
+
+    Raises:
+        ValueError: see `metrics.auroc`.
+    """
+    auroc(labels, scores)
+    y, s = check_scores(labels, scores)
+    order = np.argsort(s, kind="stable")
+    positive, negative = order[y[order] == 1], order[y[order] == 0]
+    below = np.searchsorted(s[negative], s[positive], "left")
+    not_above = np.searchsorted(s[negative], s[positive], "right")
+
+    def statistic(weights: Floats) -> Floats:
+        p = weights[:, positive]
+        n = np.zeros((len(weights), len(negative) + 1))
+        np.cumsum(weights[:, negative], axis=1, out=n[:, 1:])
+        lower = (n[:, below] + n[:, not_above]) / 2
+        return _ratio(np.einsum("ij,ij->i", lower, p), p.sum(axis=1) * n[:, -1])
+
+    return statistic
+
+
+def macro_auroc_statistic(labels: npt.ArrayLike, scores: npt.ArrayLike) -> Statistic:
+    """Weighted `metrics.macro_auroc` of scores (n, k); nan where a resample misses a class."""
+    y, s = check_scores(labels, scores)
+    if s.shape[1] == 2:
+        return auroc_statistic(y, s[:, 1])
+    each = [auroc_statistic((y == c).astype(int), s[:, c]) for c in range(s.shape[1])]
+    return lambda weights: np.asarray(np.mean([statistic(weights) for statistic in each], axis=0))
+
+
+def mean_statistic(values: npt.ArrayLike, where: npt.ArrayLike | None = None) -> Statistic:
+    """Weighted mean of values (n,), over the images `where` (n,) is true.
+
+    Raises:
+        ValueError: other lengths, or a value that is not finite.
+    """
+    v = np.asarray(values, dtype=np.float64)
+    chosen = np.ones(len(v)) if where is None else np.asarray(where, dtype=np.float64)
+    if v.shape != chosen.shape or v.ndim != 1:
+        raise ValueError(f"values of shape {v.shape} and their selection of shape {chosen.shape} do not fit")
+    if not np.isfinite(v).all():
+        raise ValueError(f"{int((~np.isfinite(v)).sum())} of {len(v)} values are not finite numbers")
+    return lambda weights: _ratio(weights @ (v * chosen), weights @ chosen)
+
+
+def _ratio(part: Floats, whole: Floats) -> Floats:
+    return np.asarray(np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0))
+
+
+class Resampled(NamedTuple):
+    """A statistic of the data, of each bootstrap resample, and with each group of patients left out."""
+
+    value: float
+    draws: Floats  # (resamples,)
+    left_out: Floats  # (groups,)
+
+    def minus(self, other: "Resampled") -> "Resampled":
+        """The difference of two statistics that saw the same resamples."""
+        return Resampled(self.value - other.value, self.draws - other.draws, self.left_out - other.left_out)
+
+    def defined(self) -> Floats:
+        """The draws that have a value.
+
+        Raises:
+            ValueError: more than one draw in twenty has none.
+        """
+        values = self.draws[np.isfinite(self.draws)]
+        missing = len(self.draws) - len(values)
+        if missing > _MAX_UNDEFINED * len(self.draws):
+            raise ValueError(
+                f"{missing} of {len(self.draws)} resamples leave the statistic undefined: too few patients of a class"
+            )
+        return values
+
+    def error(self) -> float:
+        """Standard error."""
+        return float(self.defined().std(ddof=1))
+
+
+def cluster_bootstrap(
+    statistics: Sequence[Statistic], clusters: npt.ArrayLike, *, resamples: int, seed: int
+) -> list[Resampled]:
+    """Resample patients with replacement, each with all of its images; `clusters` (n,) names each image's patient.
+
+    Every statistic sees the same resamples, so that differences are paired.
+
+    Raises:
+        ValueError: fewer than two patients, or fewer than two resamples.
+    """
+    names, index = np.unique(np.asarray(clusters), return_inverse=True)
+    if len(names) < 2 or resamples < 2:
+        raise ValueError(f"a bootstrap needs 2 patients and 2 resamples, got {len(names)} and {resamples}")
+    rng = np.random.default_rng(seed)
+    draws = _by_parts(statistics, resamples, len(index), lambda _, size: _drawn(rng, len(names), size)[:, index])
+    groups = min(len(names), _GROUPS)
+    left_out = _by_parts(
+        statistics,
+        groups,
+        len(index),
+        lambda start, size: (index % groups != np.arange(start, start + size)[:, None]).astype(np.float64),
+    )
+    once = np.ones((1, len(index)))
+    return [Resampled(float(s(once)[0]), draws[i], left_out[i]) for i, s in enumerate(statistics)]
+
+
+def _by_parts(statistics: Sequence[Statistic], rows: int, images: int, weights: Callable[[int, int], Floats]) -> Floats:
+    """Statistics (s, rows) of `weights(start, size)`, a few rows at a time."""
+    step = max(1, _CELLS // images)
+    parts = []
+    for start in range(0, rows, step):
+        part = weights(start, min(step, rows - start))
+        parts.append(np.stack([statistic(part) for statistic in statistics]))
+    return np.concatenate(parts, axis=1)
+
+
+def _drawn(rng: np.random.Generator, clusters: int, resamples: int) -> Floats:
+    """How often each of the clusters is drawn, (resamples, clusters)."""
+    drawn = rng.integers(clusters, size=(resamples, clusters)) + np.arange(resamples)[:, None] * clusters
+    counts = np.bincount(drawn.ravel(), minlength=resamples * clusters)
+    return counts.reshape(resamples, clusters).astype(np.float64)
+
+
+def bca_limits(resampled: Resampled, confidence: float = 0.95) -> tuple[float, float]:
+    """Efron's bias-corrected and accelerated interval (JASA 82 (1987) 171).
+
+    Near an AUROC of 1 it halves the error of the percentile interval, which is too short there.
+
+    Raises:
+        ValueError: see `Resampled.defined`.
+    """
+    draws = resampled.defined()
+    below = (np.mean(draws < resampled.value) + np.mean(draws <= resampled.value)) / 2
+    bias = norm.ppf(np.clip(below, 1 / len(draws), 1 - 1 / len(draws)))
+    z = bias + norm.ppf([(1 - confidence) / 2, (1 + confidence) / 2])
+    shares = norm.cdf(bias + z / (1 - _acceleration(resampled.left_out) * z))
+    low, high = np.quantile(draws, shares)
+    return float(low), float(high)
+
+
+def _acceleration(left_out: Floats) -> float:
+    """Skewness of the patients' influence, by the jackknife."""
+    values = left_out[np.isfinite(left_out)]
+    influence = values.mean() - values if len(values) else np.zeros(1)
+    squares = float((influence**2).sum())
+    return float((influence**3).sum()) / (6 * squares**1.5) if squares > 0 else 0.0
+
+
+def bootstrap_interval(resampled: Resampled, units: int, confidence: float = 0.95) -> Interval:
+    """The BCa interval; where all draws are 0 or all are 1, the exact limits of so many independent `units`.
+
+    A perfect result on few patients has a bootstrap interval of no width, which would claim certainty.
+
+    Raises:
+        ValueError: see `Resampled.defined`.
+    """
+    value = resampled.value
+    if value in (0.0, 1.0) and units and np.ptp(resampled.defined()) == 0:
+        return Interval(value, *clopper_pearson(round(value) * units, units, confidence))
+    return Interval(value, *bca_limits(resampled, confidence))
+
+
+def disjoint_pairs(labels: npt.ArrayLike, clusters: npt.ArrayLike) -> int:
+    """How many pairs of patients, one with a positive and the other with a negative image, can be made, each used once.
+
+    So many independent trials of "the positive scores higher" lie in the data; an exact bound on the AUROC
+    may rest on them.
+    """
+    y, names = np.asarray(labels), np.asarray(clusters)
+    positive, negative = set(names[y == 1]), set(names[y == 0])
+    return min(len(positive), len(negative), len(positive | negative) // 2)
+
+
+class Difference(NamedTuple):
+    """challenger - champion on the same patients."""
+
+    value: float
+    low: float
+    high: float
+    p_worse: float  # one-sided, small: the challenger is worse
+    error: float  # standard error
+
+
+def paired_difference(
+    challenger: Statistic,
+    champion: Statistic,
+    clusters: npt.ArrayLike,
+    *,
+    units: int,
+    resamples: int,
+    confidence: float,
+    seed: int,
+) -> Difference:
+    """Paired patient-cluster bootstrap of the difference of two statistics on the same images.
+
+    Where no resample shows a difference the bootstrap knows nothing, and the lower limit is the exact one of no
+    failure in `units` independent trials: P(loss) <= 1 - (alpha/2)^(1/units).
+
+    Raises:
+        ValueError: see `cluster_bootstrap` and `Resampled.defined`.
+    """
+    both = cluster_bootstrap([challenger, champion], clusters, resamples=resamples, seed=seed)
+    difference = both[0].minus(both[1])
+    draws = difference.defined()
+    p_worse = (1 + int((draws >= 0).sum())) / (1 + len(draws))
+    if np.ptp(draws) < _ROUNDING:
+        reach = clopper_pearson(0, units, confidence)[1]
+        return Difference(difference.value, difference.value - reach, difference.value + reach, p_worse, 0.0)
+    return Difference(difference.value, *bca_limits(difference, confidence), p_worse, difference.error())
+
+
+def power(error: float, margin: float, confidence: float = 0.95) -> float:
+    """Probability that a model equal to the champion is found non-inferior, by the normal approximation.
+
+    The lower limit is d - z·error with d ~ N(0, error²), and must exceed -margin. The error is positive.
+    """
+    return float(norm.cdf(margin / error - norm.ppf((1 + confidence) / 2)))
+
+
+def patients_needed(patients: int, error: float, margin: float, wanted: float, confidence: float = 0.95) -> int:
+    """Patients at which the `power` would be `wanted`, the error falling with the square root of their number.
+
+    Raises:
+        ValueError: the margin is not positive.
+    """
+    if margin <= 0:
+        raise ValueError(f"a margin of {margin:g} can never be shown: it must be positive")
+    z = norm.ppf((1 + confidence) / 2) + norm.ppf(wanted)
+    return int(np.ceil(patients * (error * z / margin) ** 2))
