@@ -59,8 +59,8 @@ def gallbladder(tissue: Tissue, patient: Generator, view: Generator, label: str 
     """Liver around a pear of bile: normal, with stones or polyps (benign), or with a mass in its wall (malignant)."""
     d, z = tissue.probe.depth, tissue.z
     wall = between(patient, 1.2, 2.2)
-    long, wide = between(patient, 2.3, 3.6), between(patient, 0.9, 1.6)
-    angle, depth = between(patient, -0.7, 0.7), d * between(patient, 0.4, 0.55)
+    long, wide = between(patient, 2.4, 3.6), between(patient, 1.1, 1.7)
+    angle, depth = between(patient, -0.5, 0.5), d * between(patient, 0.42, 0.52)
     drawn = str(patient.choice(["normal", "benign", "malignant"], p=[0.5, 0.35, 0.15]))
     parenchyma(tissue, view, np.full_like(z, -1.0), between(patient, -3, 1), between(patient, -0.2, 0.5))
     vessels(tissue, view, np.full_like(z, -1.0), 4, walls=True)
@@ -104,10 +104,10 @@ def _gallbladder_findings(
     angle: float,
 ) -> None:
     sludge, stones = patient.random(), int(patient.integers(1, 4))
-    stone_too, polyp = patient.random() < 0.25, patient.random() < 0.25
-    sizes, hard = patient.uniform(0.16, 0.5, 3), float(np.clip(patient.normal(16, 7), 2, 35))
-    mass, spread = between(patient, 0.5, 0.95), between(patient, -0.7, 0.7)
-    if sludge < 0.3:
+    stone_too, polyp = patient.random() < 0.15, patient.random() < 0.15
+    sizes, hard = patient.uniform(0.25, 0.6, 3), float(np.clip(patient.normal(26, 7), 8, 45))
+    mass, spread = between(patient, 0.85, 1.4), between(patient, -0.6, 0.6)
+    if sludge < 0.15:
         level = place[1] + place[3] * between(patient, 0.2, 0.7)
         tissue.fill(common(lumen, np.float32(level) - tissue.z), -14 + 2 * tissue.texture(view, 0.6, 0.2), edge=0.2)
     if kind == "malignant":
@@ -150,7 +150,7 @@ def _wall_mass(
     growth = blob(tissue, rng, *at, 1.5 * mass, mass, angle, roughness=0.14)
     shell = np.abs(blob(tissue, rng, x, z, a, b, angle, roughness=0.04)) - np.float32(0.22)
     thick = common(shell, np.hypot(tissue.x - np.float32(at[0]), tissue.z - np.float32(at[1])) - np.float32(2.6 * mass))
-    solid = -7 + 3 * tissue.texture(rng, 0.35, 0.25) + 1.5 * tissue.texture(rng, 0.9, 0.7)
+    solid = -4 + 3 * tissue.texture(rng, 0.35, 0.25) + 1.5 * tissue.texture(rng, 0.9, 0.7)
     tissue.fill(union(growth, thick), solid, attenuation=0.7, edge=0.15)
 
 

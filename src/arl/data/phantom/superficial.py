@@ -82,13 +82,13 @@ def _breast_layers(tissue: Tissue, rng: Generator, gland: float, muscle: float, 
 def _breast_mass(tissue: Tissue, patient: Generator, view: Generator, kind: str, depth: float) -> Array:
     """BI-RADS descriptors, each drawn around a mean that depends on the kind, so that they overlap."""
     m = 1.0 if kind == "malignant" else 0.0
-    size = between(patient, 0.11, 0.22) * tissue.probe.depth
-    aspect = float(np.clip(patient.normal(0.62 + 0.3 * m, 0.16), 0.35, 1.5))  # depth over width
+    size = between(patient, 0.14, 0.24) * tissue.probe.depth
+    aspect = float(np.clip(patient.normal(0.62 + 0.33 * m, 0.15), 0.35, 1.5))  # depth over width
     rough = float(np.clip(patient.normal(0.05 + 0.1 * m, 0.05), 0.0, 0.3))
-    shadow = float(patient.normal(-5 + 11.0 * m, 5))  # dB/cm; negative: posterior enhancement
-    echo = float(patient.normal(-15 - 1.5 * m, 2.5))
+    shadow = float(patient.normal(-7 + 19.0 * m, 5.5))  # dB/cm; negative: posterior enhancement
+    echo = float(patient.normal(-12 - 4 * m, 2.5))
     spikes = float(np.clip(patient.normal(-0.05 + 0.33 * m, 0.16), 0, 0.7))
-    specks = patient.poisson(0.4 + 3 * m)
+    specks = patient.poisson(0.5 + 2 * m)
     x = between(patient, -0.2, 0.2) * tissue.probe.width + view.normal(0, 0.1) if isinstance(tissue.probe, Linear) else 0
     z = depth + view.normal(0, 0.03) * tissue.probe.depth
     half = size * view.uniform(0.9, 1.12)
@@ -198,9 +198,9 @@ def vessel(tissue: Tissue, lumen: Array, wall: float = 4.0) -> None:
 def _nodule(tissue: Tissue, patient: Generator, view: Generator, kind: str, centre: tuple[float, float]) -> Array:
     """ACR TI-RADS descriptors, overlapping between the kinds: echogenicity, shape, margin, foci, halo, cysts."""
     m = 1.0 if kind == "malignant" else 0.0
-    size = between(patient, 0.09, 0.16) * tissue.probe.depth
-    aspect = float(np.clip(patient.normal(0.74 + 0.3 * m, 0.15), 0.45, 1.5))
-    echo = float(patient.normal(-2.5 - 6 * m, 3.0))
+    size = between(patient, 0.12, 0.19) * tissue.probe.depth
+    aspect = float(np.clip(patient.normal(0.7 + 0.35 * m, 0.14), 0.45, 1.5))
+    echo = float(patient.normal(-2.5 - 9 * m, 3.0))
     rough = float(np.clip(patient.normal(0.04 + 0.11 * m, 0.045), 0.0, 0.3))
     cystic = float(np.clip(patient.normal(0.45 - 0.55 * m, 0.4), 0, 1))
     halo = float(np.clip(patient.normal(5 - 5 * m, 3), 0, 9))
@@ -263,7 +263,7 @@ def testicle(tissue: Tissue, patient: Generator, view: Generator, label: str | N
     d, z = tissue.probe.depth, tissue.z
     width = tissue.probe.extent()[1] * 2
     long, short = width * between(patient, 0.33, 0.46), d * between(patient, 0.26, 0.33)
-    fluid = max(0.0, between(patient, -0.25, 0.35))
+    fluid = max(0.0, between(patient, -0.15, 0.4))
     x, angle = view.normal(0, 0.15), view.normal(0, 0.08)
     wall = tissue.wavy(view, 0.16 * d, 0.02 * d, 5)
     fibres(tissue, view, np.full_like(z, -1.0), -8, 0.0, wall)
@@ -274,8 +274,8 @@ def testicle(tissue: Tissue, patient: Generator, view: Generator, label: str | N
     tissue.fill(cap, -2 + 2 * tissue.texture(view, 0.2, 0.2))
     tissue.fill(testis, 3 + 1.2 * tissue.texture(view, 0.18, 0.1) + tissue.texture(view, 0.9, 0.6))
     u, v = turned(tissue, x + 0.1 * long, 0.6 * d, angle)
-    tissue.shine(np.hypot(v, np.maximum(np.abs(u) - np.float32(0.45 * long), 0)), 5, 0.05)
-    tissue.shine(testis, 7, 0.03, facing(tissue, testis))
+    tissue.shine(np.hypot(v, np.maximum(np.abs(u) - np.float32(0.45 * long), 0)), 9, 0.05)
+    tissue.shine(testis, 10, 0.03, facing(tissue, testis))
     skin(tissue, view)
     return Structure("testis", testis)
 

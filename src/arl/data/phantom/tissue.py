@@ -39,8 +39,9 @@ class Tissue:
         self.probe = probe
         self.x, self.z = probe.points(samples, beams)
         self.beam = np.broadcast_to((np.arange(beams, dtype=np.float32) + 0.5) / beams, self.x.shape)  # share, 0..1
-        self.deep = np.broadcast_to(((np.arange(samples, dtype=np.float32) + 0.5) * (probe.depth / samples))[:, None], self.x.shape)
         self.step = probe.depth / samples  # cm between samples
+        along_beam = (np.arange(samples, dtype=np.float32) + 0.5) * np.float32(self.step)
+        self.deep = np.broadcast_to(along_beam[:, None], self.x.shape)  # cm from the face
         self.pitch = np.hypot(np.gradient(self.x, axis=1), np.gradient(self.z, axis=1))  # cm between beams
         self.echo = np.zeros_like(self.x)  # dB
         self.attenuation = np.zeros_like(self.x)  # dB/cm, two-way excess over what the TGC assumes
@@ -114,10 +115,10 @@ def blob(
 
 def _outline(rng: Generator, roughness: float) -> Array:
     """Radius around 1 at `_TURNS` angles: harmonics 2 to 8, the higher the smaller."""
-    angle = np.arange(_TURNS) * (2 * np.pi / _TURNS)
-    radius = np.ones(_TURNS)
-    for order in range(2, 9):
-        radius += 1.4 * roughness / order**0.8 * rng.normal() * np.cos(order * angle + rng.uniform(0, 2 * np.pi))
+    order = np.arange(2, 9)
+    size = 1.4 * roughness / order**0.8 * rng.standard_normal(len(order))
+    angle = np.arange(_TURNS)[:, None] * (2 * np.pi / _TURNS)
+    radius = 1 + np.cos(order * angle + rng.uniform(0, 2 * np.pi, len(order))) @ size
     return np.maximum(radius, 0.35).astype(np.float32)
 
 

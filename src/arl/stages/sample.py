@@ -1,0 +1,163 @@
+"""Make the sample corpus: synthetic phantoms, and the real ultrasound files that pydicom-data ships."""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from arl.data.anatomy import ANATOMIES, anatomy_index
+from arl.data.phantom.examination import LABELS, examine
+from arl.data.phantom.scanner import Scanner
+from arl.data.record import Entry, Input, Record
+from arl.data.shards import BatchWriter
+from arl.data.sources import pydicom_data, write
+from arl.params import Params
+
+_ALPHA = Scanner(
+    device="Phantom Alpha",
+    axial=0.0042,
+    lateral=0.0085,
+    looks=3,
+    gain=3,
+    dynamic_range=60,
+    gamma=1.1,
+    noise=-44,
+    clutter=-27,
+)
+_BETA = Scanner(
+    device="Phantom Beta",
+    axial=0.0055,
+    lateral=0.0115,
+    looks=2,
+    gain=6,
+    dynamic_range=54,
+    gamma=1.35,
+    noise=-39,
+    clutter=-24,
+)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    source: str
+    name: str
+    scanner: Scanner
+    share: float  # of the phantoms
+
+
+_BATCHES = (
+    _Batch("phantom-a", "0000", _ALPHA, 0.5),
+    _Batch("phantom-b", "0000", _BETA, 0.3),
+    # the same machine after a service: a little brighter, harder and coarser, for the drift stage to look at
+    _Batch("phantom-b", "0001", replace(_BETA, gain=9, dynamic_range=50, lateral=0.0135), 0.2),
+)
+_ABOUT = {"licence": "Synthetic images made by this software", "citation": "ARL phantoms, arl.data.phantom"}
+# of a class's patients, in turn: balanced at any size, which a hash of so few patients would not be
+_SPLITS = (
+    *("train", "test", "val", "train", "train", "test", "train", "train", "test", "train"),
+    *("train", "test", "val", "train", "train", "test", "train", "val", "train", "train"),
+)
+
+
+def sample(params: Params, *, corpus: Path) -> None:
+    """Make the sample corpus: synthetic phantoms, and the real ultrasound files that pydicom-data ships.
+
+    Writes the sources phantom-a, phantom-b and pydicom-data below `corpus`, in place of earlier ones; other sources
+    stay. The phantoms are marked synthetic in every row. The result depends on `seed`, `sample` and
+    `data.store_size`, not on the number of workers.
+
+    Raises:
+        ValueError: a negative number of images, or a size under 32 pixels.
+    """
+    if min(params.sample.images_per_anatomy, params.sample.images_per_task) < 0 or params.sample.size < 32:
+        raise ValueError(f"{params.sample}: numbers of images must not be negative, and size must be 32 pixels or more")
+    with _replacing(corpus) as staging:
+        for batch in _BATCHES:
+            _write(params, staging, batch.source, batch.name, _patients(params, batch), **_ABOUT)
+        files = pydicom_data.read(pydicom_data.installed())
+        about = {"licence": pydicom_data.LICENCE, "citation": pydicom_data.CITATION}
+        _write(params, staging, "pydicom-data", "0000", files, **about)
+
+
+def _write(params: Params, corpus: Path, source: str, batch: str, inputs: list[Input], **about: str) -> None:
+    with BatchWriter(corpus, source, batch, params.data.store_size, **about) as writer:
+        write(inputs, writer, params.data.workers)
+
+
+@contextmanager
+def _replacing(corpus: Path) -> Iterator[Path]:
+    """A folder whose sources replace those of the same name in the corpus when the block ends without an error."""
+    staging = corpus / ".sample.partial"
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    try:
+        yield staging
+        for source in sorted(staging.iterdir()):
+            shutil.rmtree(corpus / source.name, ignore_errors=True)
+            source.rename(corpus / source.name)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _patients(params: Params, batch: _Batch) -> list[Input]:
+    """Every patient of a batch: unlabelled ones of each anatomy, then labelled ones where there are labels."""
+    unlabelled, labelled = (_share(n, batch) for n in (params.sample.images_per_anatomy, params.sample.images_per_task))
+    found = [_patient(params, batch, a, k, [None] * n, k) for a in ANATOMIES for k, n in enumerate(_sizes(unlabelled))]
+    for anatomy, classes in LABELS.items():
+        for k, n in enumerate(_sizes(labelled, len(classes))):
+            labels = [classes[(k + i * (anatomy == "cardiac")) % len(classes)] for i in range(n)]
+            found.append(_patient(params, batch, anatomy, 10_000 + k, labels, k // len(classes)))
+    return found
+
+
+def _share(total: int, batch: _Batch) -> int:
+    """Images of a batch out of `total`: at least one, so that no batch is empty of an anatomy."""
+    return max(1, round(total * batch.share)) if total else 0
+
+
+def _sizes(total: int, classes: int = 1) -> list[int]:
+    """Images of each patient: two for one of each class, then three, in turn; the last one takes what is left."""
+    sizes: list[int] = []
+    while total > 0:
+        sizes.append(min(2 + len(sizes) // classes % 2, total))
+        total -= sizes[-1]
+    return sizes
+
+
+def _patient(
+    params: Params, batch: _Batch, anatomy: str, number: int, labels: Sequence[str | None], turn: int
+) -> Input:
+    name = f"{batch.name}-{anatomy}-{number:05d}"
+    seed = (params.seed, _BATCHES.index(batch), anatomy_index(anatomy), number)
+    split = _SPLITS[turn % len(_SPLITS)]
+    return Input(name, partial(_records, name, anatomy, batch.scanner, seed, tuple(labels), params.sample.size, split))
+
+
+def _records(
+    name: str,
+    anatomy: str,
+    scanner: Scanner,
+    seed: Sequence[int],
+    labels: Sequence[str | None],
+    height: int,
+    split: str,
+) -> list[Record]:
+    records = []
+    for view, phantom in enumerate(examine(anatomy, scanner, seed, labels, height)):
+        entry = Entry(
+            key=f"{name}-{view}",
+            anatomy=anatomy,
+            patient=name,
+            probe=phantom.probe,
+            device=scanner.device,
+            label=phantom.label,
+            mask_name=phantom.structure,
+            pixel_spacing_mm=10 * phantom.spacing,
+            depth_cm=phantom.depth,
+            synthetic=True,
+            splits={"default": split},
+        )
+        records.append(Record(phantom.image, entry, phantom.mask))
+    return records
