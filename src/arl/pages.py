@@ -5,9 +5,11 @@ escaped. A page forbids itself any load by its content security policy.
 """
 
 import base64
+import io
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from markupsafe import Markup, escape
 
@@ -145,13 +147,13 @@ def badge(verdict: str) -> Markup:
 
 
 def verdict(word: str, summary: str, kind: str | None = None) -> Markup:
-    """The answer of the page, for its top: one word and one sentence.
+    """The answer of the page, for its top: one word, dashes shown as spaces, and one sentence.
 
     Raises:
         ValueError: `kind` is not one of info, good, warn, bad.
     """
     return Markup('<div class="verdict {}"><p class="word">{}</p><p class="summary">{}</p></div>\n').format(
-        _checked(kind or _kind(word)), word, summary
+        _checked(kind or _kind(word)), word.replace("-", " "), summary
     )
 
 
@@ -207,6 +209,13 @@ def figure(png: bytes, caption: str, alt: str, width: int | None = None) -> Mark
     return Markup(
         '<figure><img src="data:image/png;base64,{}" alt="{}"{}><figcaption>{}</figcaption></figure>\n'
     ).format(data, alt, size, caption)
+
+
+def png(drawing: Any, dots_per_inch: int = 144) -> bytes:
+    """A matplotlib figure as PNG bytes that do not tell when they were made, or with which release."""
+    buffer = io.BytesIO()
+    drawing.savefig(buffer, format="png", dpi=dots_per_inch, metadata={"Software": None})
+    return buffer.getvalue()
 
 
 def gallery(figures: Iterable[Markup]) -> Markup:

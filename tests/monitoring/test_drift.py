@@ -112,7 +112,9 @@ NUMERIC, CATEGORICAL = ("mean", "std", "width", "depth_cm"), ("probe", "device")
 
 
 def compare(current: pd.DataFrame, reference: pd.DataFrame, html: Path) -> Any:
-    return tabular_drift(current, reference, numeric=NUMERIC, categorical=CATEGORICAL, alpha=0.05, html=html)
+    return tabular_drift(
+        current, reference, numeric=NUMERIC, categorical=CATEGORICAL, alpha=0.05, drift_share=0.6, html=html
+    )
 
 
 def drifted(result: Any) -> set[str]:
@@ -122,7 +124,7 @@ def drifted(result: Any) -> set[str]:
 def test_the_same_distribution_does_not_drift(tmp_path: Path) -> None:
     result = compare(patients(67, seed=1), patients(211, seed=2), tmp_path / "e.html")
     assert drifted(result) == set()
-    assert result.share == 0
+    assert (result.share, result.drifted) == (0, False)
     assert result.left_out == {"probe": "one value only"}
     assert [column.column for column in result.columns] == ["mean", "std", "width", "depth_cm", "device"]
 
@@ -133,6 +135,8 @@ def test_a_changed_gain_and_a_new_scanner_drift(tmp_path: Path) -> None:
     result = compare(new, reference, tmp_path / "e.html")
     assert drifted(result) == {"mean", "std", "device"}
     assert result.share == pytest.approx(0.6)
+    assert result.drifted
+    assert "threshold is 0.6" in (tmp_path / "e.html").read_text()
     by_name = {column.column: column for column in result.columns}
     assert by_name["mean"].p_value == pytest.approx(ks_2samp(reference["mean"], new["mean"]).pvalue)
     assert by_name["mean"].current == pytest.approx(new["mean"].median())

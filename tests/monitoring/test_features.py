@@ -12,7 +12,7 @@ from arl.data.manifest import read_manifest
 from arl.data.shards import read_images
 from arl.models.avit import AViT
 from arl.monitoring import features
-from arl.monitoring.features import embed, image_features, patient_features, speckle_statistics
+from arl.monitoring.features import embed, image_features, patient_features, speckle_statistics, thin
 
 
 def speckle(rows: int, columns: int, axial: float, lateral: float, scale: float = 60) -> np.ndarray:
@@ -84,3 +84,12 @@ def test_embeddings_do_not_depend_on_the_batches() -> None:
     assert whole == pytest.approx(parts, abs=1e-6)
     tokens = encoder.eval().forward_features(images, anatomy).detach().numpy()
     assert whole == pytest.approx(tokens[:, 1:].mean(axis=1), abs=1e-6)
+
+
+def test_thinning_keeps_few_images_of_few_patients() -> None:
+    rows = pd.DataFrame({"group": ["a"] * 7 + ["b"] * 2 + ["c"] * 5, "frame": [*range(7), *range(2), *range(5)]})
+    kept = thin(rows, patients=9, images=3, seed=0)
+    assert kept.groupby("group")["frame"].apply(list).to_dict() == {"a": [0, 3, 5], "b": [0, 1], "c": [0, 2, 4]}
+    assert kept.index.is_monotonic_increasing
+    assert thin(rows, patients=2, images=9, seed=0)["group"].nunique() == 2
+    assert thin(rows, patients=3, images=7, seed=0).equals(rows)

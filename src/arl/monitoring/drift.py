@@ -50,12 +50,17 @@ class TabularDrift:
 
     columns: tuple[ColumnDrift, ...]
     threshold: float  # of each p-value: alpha over the number of columns
+    drift_share: float
     left_out: dict[str, str]  # column -> why it could not be compared
 
     @property
     def share(self) -> float:
         """Share of the compared columns that drifted."""
-        return float(np.mean([column.drifted for column in self.columns])) if self.columns else 0.0
+        return float(np.mean([column.drifted for column in self.columns]))
+
+    @property
+    def drifted(self) -> bool:
+        return self.share >= self.drift_share
 
 
 @dataclass(frozen=True)
@@ -165,12 +170,17 @@ def tabular_drift(
     numeric: Sequence[str],
     categorical: Sequence[str],
     alpha: float,
+    drift_share: float,
     html: Path,
 ) -> TabularDrift:
     """Compare two tables of one row a patient column by column, and write Evidently's page.
 
     Numbers by Kolmogorov-Smirnov, names by a chi-square test of homogeneity. Each column is tested at alpha over the
-    number of columns. A column that one side lacks, or that has one value, is left out and listed.
+    number of columns. A column that one side lacks, or that has one value, is left out and listed. `drift_share` is
+    the share of drifted columns from which the table as a whole drifts.
+
+    Raises:
+        ValueError: no column can be compared.
     """
     left_out = _left_out(current, reference, [*numeric, *categorical])
     numbers = [name for name in numeric if name not in left_out]
@@ -178,7 +188,7 @@ def tabular_drift(
     if not numbers + names:
         raise ValueError(f"no column can be compared: {left_out}")
     threshold = alpha / len(numbers + names)
-    p_values = _run_evidently(current, reference, numbers, names, threshold, html)
+    p_values = _run_evidently(current, reference, numbers, names, threshold, drift_share, html)
     columns = [
         ColumnDrift(
             name,
@@ -190,7 +200,7 @@ def tabular_drift(
         )
         for name in numbers + names
     ]
-    return TabularDrift(tuple(columns), threshold, left_out)
+    return TabularDrift(tuple(columns), threshold, drift_share, left_out)
 
 
 def _typical(values: "pd.Series[Any]") -> float | str:
@@ -217,6 +227,7 @@ def _run_evidently(
     numbers: list[str],
     names: list[str],
     threshold: float,
+    drift_share: float,
     html: Path,
 ) -> dict[str, float]:
     """p-value of each column; Evidently's page is written to `html`."""
@@ -231,6 +242,7 @@ def _run_evidently(
             cat_method=_METHODS["categorical"],
             num_threshold=threshold,
             cat_threshold=threshold,
+            drift_share=drift_share,
         )
         snapshot = evidently.Report([metric]).run(*tables)
         with atomic_file(html) as partial:

@@ -89,6 +89,19 @@ def _commonest(names: "pd.Series[str]") -> str:
     return str(names.mode().iloc[0])  # sorted: a tie goes to the first in the alphabet
 
 
+def thin(rows: pd.DataFrame, *, patients: int, images: int, seed: int) -> pd.DataFrame:
+    """At most so many groups, drawn at random, and evenly spaced images of each; `rows` have a `group`."""
+    names = np.sort(rows["group"].unique())
+    if len(names) > patients:
+        names = np.random.default_rng(seed).choice(names, patients, replace=False)
+    kept = rows[rows["group"].isin(names)]
+    by_group = kept.groupby("group", sort=False)
+    place, size = by_group.cumcount(), by_group["group"].transform("size")
+    # the images whose share of the group crosses the next multiple of 1 / images
+    taken = (place * images) // size != ((place - 1) * images) // size
+    return kept[(size <= images) | taken]
+
+
 @torch.no_grad()
 def embed(encoder: AViT, batches: Iterable[tuple[Tensor, Tensor]]) -> npt.NDArray[np.float32]:
     """Mean of the patch tokens of each image, (N, C).

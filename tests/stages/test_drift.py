@@ -1,0 +1,131 @@
+"""New batches like the old ones, with another gain, from a new site, too small, or none."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from arl.data.shards import BatchWriter
+from arl.files import tree_hash
+from arl.models.avit import AViT
+from arl.params import Params
+from arl.stages.drift import drift
+from arl.training.checkpoint import save_model
+
+ENCODER = {"img_size": 16, "patch_size": 8, "embed_dim": 12, "depth": 1, "num_heads": 3, "anatomy_hidden": 4}
+
+
+def write(
+    corpus: Path, source: str, batch: str, patients: int, *, seed: int, gain: float = 1, site: str | None = None
+) -> None:
+    """Two alike images of each patient; every tenth patient in test, the others in train."""
+    rng = np.random.default_rng(seed)
+    with BatchWriter(corpus, source, batch, 64, licence="none", citation="tests") as writer:
+        for patient in range(patients):
+            level = rng.normal(90, 12)
+            for image in range(2):
+                pixels = (rng.normal(level, 20, (40, 48)) * gain).clip(0, 255).astype(np.uint8)
+                writer.accept(
+                    pixels,
+                    key=f"{batch}-{patient}-{image}",
+                    anatomy="breast",
+                    patient=f"{batch}-{patient}",
+                    site=site,
+                    probe="linear",
+                    device="ACME",
+                    splits={"default": "test" if patient % 10 == 0 else "train"},
+                )
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    config = {"kind": "encoder", "encoder": ENCODER, "size": 16}
+    save_model(tmp_path / "checkpoint", AViT(**ENCODER), config)
+    return tmp_path / "checkpoint"
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    write(tmp_path / "corpus", "clinic", "0000", 40, seed=3)
+    return tmp_path / "corpus"
+
+
+def result(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "drift.json").read_text())
+    return found
+
+
+def test_a_batch_like_the_others(
+    tiny_params: Params, corpus: Path, checkpoint: Path, tmp_path: Path, open_page: Callable[..., Any]
+) -> None:
+    write(corpus, "clinic", "0001", 20, seed=1)
+    drift(tiny_params, corpus=corpus, checkpoint=checkpoint, drift=tmp_path / "out")
+    found = result(tmp_path / "out")
+    assert found["decision"] == "no-drift"
+    assert found["batches"] == ["clinic/0001"]
+    assert (found["images"], found["patients"], found["reference_patients"]) == (40, 20, 36)
+    assert found["sites"][0]["compared_with"] == "the same site"
+    for width in (1280, 390):
+        opened = open_page(tmp_path / "out/index.html", width)
+        assert (opened.errors, opened.requests, opened.overflow) == ([], [], 0)
+    assert "No drift" in opened.text
+
+
+def test_a_batch_with_another_gain_drifts_and_a_rerun_says_the_same(
+    tiny_params: Params, corpus: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    write(corpus, "clinic", "0001", 20, seed=1, gain=1.6)
+    hashes = set()
+    for _ in range(2):
+        drift(tiny_params, corpus=corpus, checkpoint=checkpoint, drift=tmp_path / "out")
+        hashes.add(tree_hash(tmp_path / "out"))
+    assert len(hashes) == 1
+    found = result(tmp_path / "out")
+    assert found["decision"] == "drift"
+    assert {column["column"] for column in found["tabular"]["columns"] if column["drifted"]} >= {"mean", "std"}
+    assert found["sites"][0]["drifted"]
+    assert "columns drifted: mean, std" in found["reasons"][0]
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {"drift.json", "index.html", "evidently.html"}
+
+
+def test_a_site_that_is_new_is_compared_with_its_anatomy_elsewhere(
+    tiny_params: Params, corpus: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    write(corpus, "annex", "0000", 12, seed=2, site="annex hospital")
+    params = replace(tiny_params, drift=replace(tiny_params.drift, batches=["annex/0000"], min_images=24))
+    drift(params, corpus=corpus, checkpoint=checkpoint, drift=tmp_path / "out")
+    found = result(tmp_path / "out")
+    assert found["decision"] == "no-drift"
+    [site] = found["sites"]
+    assert (site["site"], site["compared_with"]) == ("annex hospital", "the same anatomies at other sites")
+
+
+@pytest.mark.parametrize(("patients", "reason"), [(14, "28 new images, 30 are needed"), (7, "7 new patients, 8")])
+def test_a_small_batch_is_too_few(
+    tiny_params: Params, corpus: Path, checkpoint: Path, tmp_path: Path, patients: int, reason: str
+) -> None:
+    write(corpus, "clinic", "0001", patients, seed=1)
+    drift(tiny_params, corpus=corpus, checkpoint=checkpoint, drift=tmp_path / "out")
+    found = result(tmp_path / "out")
+    assert found["decision"] == "too-few"
+    assert any(reason in text for text in found["reasons"])
+    assert not (tmp_path / "out/evidently.html").exists()
+
+
+def test_one_batch_alone_is_no_new_data(tiny_params: Params, corpus: Path, checkpoint: Path, tmp_path: Path) -> None:
+    drift(tiny_params, corpus=corpus, checkpoint=checkpoint, drift=tmp_path / "out")
+    assert result(tmp_path / "out")["decision"] == "no-new-data"
+    assert (tmp_path / "out/index.html").is_file()
+
+
+def test_an_unknown_batch_is_named(tiny_params: Params, corpus: Path, checkpoint: Path, tmp_path: Path) -> None:
+    params = replace(tiny_params, drift=replace(tiny_params.drift, batches=["clinic/0007"]))
+    with pytest.raises(ValueError, match=r"has no batch clinic/0007; it has \['clinic/0000'\]"):
+        drift(params, corpus=corpus, checkpoint=checkpoint, drift=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
