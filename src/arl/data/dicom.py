@@ -16,8 +16,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 from pydicom import DataElement, dcmread
 from pydicom.dataset import Dataset
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.pixels import apply_color_lut, iter_pixels
 
 from arl.data import deidentify, dicom_rules
@@ -52,6 +54,10 @@ _DAMAGE = (
     ValueError,
     struct.error,
     zlib.error,
+    BytesLengthException,
+    InvalidDicomError,
+    SyntaxError,  # Pillow on a broken stream
+    Image.DecompressionBombError,
 )
 
 

@@ -12,19 +12,13 @@ layout is not there; what is wrong with one input is that input's refusal.
 
 import importlib
 import pkgutil
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from multiprocessing import get_context
 from types import ModuleType
 
 from tqdm import tqdm
 
-from arl.data.record import Entry, Input, Refused
-from arl.data.shards import BatchWriter, DuplicateIdError, Stored, store
-
-# the images of an input as they will be stored, or the reason why there are none
-Outcome = list[tuple[Stored, Entry]] | str
+from arl.data.outcomes import outcomes
+from arl.data.record import Entry, Input
+from arl.data.shards import BatchWriter, DuplicateIdError, Stored
 
 
 def names() -> list[str]:
@@ -43,14 +37,14 @@ def reader(name: str) -> ModuleType:
     return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
 
 
-def write(inputs: list[Input], writer: BatchWriter, workers: int = 1) -> None:
+def write(inputs: list[Input], writer: BatchWriter, workers: int = 0) -> None:
     """Read every input, in order, and end each as accepted images or as a refusal.
 
-    `workers` processes decode and encode; what is written does not depend on their number.
+    `workers` processes decode and encode (0: this one); what is written does not depend on their number.
     """
     writer.expect(len(inputs))
-    outcomes = _outcomes(inputs, writer.store_size, workers)
-    for input, outcome in tqdm(zip(inputs, outcomes, strict=True), total=len(inputs), desc="ingest", unit="input"):
+    read = outcomes(inputs, writer.store_size, workers)
+    for input, outcome in tqdm(zip(inputs, read, strict=True), total=len(inputs), desc="ingest", unit="input"):
         if isinstance(outcome, str):
             writer.refuse(input.name, outcome)
         else:
@@ -63,26 +57,3 @@ def _append(writer: BatchWriter, name: str, images: list[tuple[Stored, Entry]]) 
             writer.append(stored, entry, name)
     except DuplicateIdError:
         writer.refuse(name, "an image with this id was accepted before")
-
-
-def _prepare(input: Input, store_size: int) -> Outcome:
-    try:
-        images = [(store(record.image, record.mask, store_size), record.entry) for record in input.records()]
-    except Refused as refusal:
-        return str(refusal)
-    return images or "it holds no image"
-
-
-def _outcomes(inputs: list[Input], store_size: int, workers: int) -> Iterator[Outcome]:
-    if workers <= 1:
-        yield from (_prepare(input, store_size) for input in inputs)
-        return
-    ahead = 8 * workers  # results waiting for the writer, so that memory stays bounded
-    waiting: deque[Future[Outcome]] = deque()
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        for input in inputs:
-            waiting.append(pool.submit(_prepare, input, store_size))
-            if len(waiting) == ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
