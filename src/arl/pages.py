@@ -50,7 +50,7 @@ a:focus-visible, [tabindex]:focus-visible { outline: 3px solid var(--accent); ou
 nav { margin-top: 1.5rem; display: flex; flex-wrap: wrap; gap: .3rem 1.25rem; font-size: .92rem; }
 .scroll { overflow-x: auto; margin: .9rem 0; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums lining-nums; }
-caption { padding-bottom: .4rem; color: var(--soft); font-size: .9rem; text-align: left; }
+.caption { margin: 1.1rem 0 -.4rem; color: var(--soft); font-size: .9rem; }
 th, td { padding: .42rem .9rem .42rem 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
 th { border-bottom: 1px solid var(--soft); color: var(--soft); font-weight: 600; font-size: .82rem;
   vertical-align: bottom; }
@@ -188,24 +188,25 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], caption: str
     body = Markup("").join(
         Markup("<tr>{}</tr>\n").format(Markup("").join(map(_cell, ["td"] * len(row), row, numeric))) for row in rows
     )
-    title = Markup("<caption>{}</caption>").format(caption) if caption else Markup("")
+    # outside of the part that scrolls sideways on a phone
+    title = Markup('<p class="caption">{}</p>\n').format(caption) if caption else Markup("")
     label = caption or ", ".join(columns)
-    return Markup(
-        '<div class="scroll" role="region" tabindex="0" aria-label="{}"><table>{}\n'
+    return title + Markup(
+        '<div class="scroll" role="region" tabindex="0" aria-label="{}"><table>\n'
         "<thead><tr>{}</tr></thead>\n<tbody>\n{}</tbody></table></div>\n"
-    ).format(label, title, head, body)
+    ).format(label, head, body)
 
 
-def figure(png: bytes, caption: str, alt: str, width: int | None = None) -> Markup:
+def figure(png_bytes: bytes, caption: str, alt: str, width: int | None = None) -> Markup:
     """A PNG image inside the page; `width` in CSS pixels, else its own.
 
     Raises:
         ValueError: the bytes are not a PNG image.
     """
-    if not png.startswith(b"\x89PNG\r\n\x1a\n"):
-        raise ValueError(f"figure {caption!r}: the {len(png)} bytes are not a PNG image")
+    if not png_bytes.startswith(b"\x89PNG\r\n\x1a\n"):
+        raise ValueError(f"figure {caption!r}: the {len(png_bytes)} bytes are not a PNG image")
     size = Markup(' width="{}"').format(width) if width else Markup("")
-    data = base64.b64encode(png).decode("ascii")
+    data = base64.b64encode(png_bytes).decode("ascii")
     return Markup(
         '<figure><img src="data:image/png;base64,{}" alt="{}"{}><figcaption>{}</figcaption></figure>\n'
     ).format(data, alt, size, caption)
@@ -229,13 +230,13 @@ def sheet(figures: Iterable[Markup]) -> Markup:
 
 
 def number(value: float) -> str:
-    """A number for reading: thousands grouped, three decimals, or three digits where that says nothing."""
+    """A number for reading: thousands grouped, at most three decimals, or three digits where that says nothing."""
     if isinstance(value, int):
         return f"{value:,}"
     if not math.isfinite(value):
         return "n/a" if math.isnan(value) else ("∞" if value > 0 else "−∞")
     if value == 0 or 1e-3 <= abs(value) < 1e3:
-        return f"{value:.3f}"
+        return f"{value:.{3 - (abs(value) >= 10) - (abs(value) >= 100)}f}"
     return f"{value:,.0f}" if 1e3 <= abs(value) < 1e9 else f"{value:.2e}"
 
 

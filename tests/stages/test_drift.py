@@ -70,7 +70,7 @@ def test_a_batch_like_the_others(
     assert found["decision"] == "no-drift"
     assert found["batches"] == ["clinic/0001"]
     assert (found["images"], found["patients"], found["reference_patients"]) == (40, 20, 36)
-    assert found["sites"][0]["compared_with"] == "the same site"
+    assert found["sites"][0]["compared_with"] == "its own training images"
     for width in (1280, 390):
         opened = open_page(tmp_path / "out/index.html", width)
         assert (opened.errors, opened.requests, opened.overflow) == ([], [], 0)
@@ -103,7 +103,10 @@ def test_a_site_that_is_new_is_compared_with_its_anatomy_elsewhere(
     found = result(tmp_path / "out")
     assert found["decision"] == "no-drift"
     [site] = found["sites"]
-    assert (site["site"], site["compared_with"]) == ("annex hospital", "the same anatomies at other sites")
+    assert (site["site"], site["compared_with"]) == (
+        "annex hospital",
+        "training images of the same anatomies at other sites",
+    )
 
 
 @pytest.mark.parametrize(("patients", "reason"), [(14, "28 new images, 30 are needed"), (7, "7 new patients, 8")])

@@ -23,8 +23,8 @@ from arl.files import atomic_file
 
 Array = npt.NDArray[np.float64]
 
-SAME_SITE = "the same site"
-SAME_ANATOMY = "the same anatomies at other sites"
+SAME_SITE = "its own training images"
+SAME_ANATOMY = "training images of the same anatomies at other sites"
 EVERYTHING = "all training images"
 _METHODS = {"numeric": "ks", "categorical": "homogeneity"}  # both give p-values: drift is a low one
 _BLOCK = 1024  # rows of the kernel computed at a time
