@@ -6,6 +6,7 @@ the weight of every image in every resample, (b, n), and returns the statistic o
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +23,8 @@ _GROUPS = 400  # groups of patients of the jackknife, where there are more patie
 _ROUNDING = 1e-12
 
 
-class Interval(NamedTuple):
+@dataclass(frozen=True)
+class Interval:
     """An estimate and its confidence limits."""
 
     value: float

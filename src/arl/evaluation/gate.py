@@ -1,0 +1,343 @@
+"""Is a challenger at least as good as the champion? A decision with its reasons in words.
+
+For each task the difference challenger - champion of the main metric is bootstrapped over patients, on the same
+images. The challenger is *not worse* when the lower limit is above -margin; *worse* when the upper limit is below it.
+Slices by site, probe and device are tested one-sidedly for being worse at all, with Holm's correction over all slices
+of all tasks. Any undefined or missing prediction, a main metric below the task's floor, a worse task or a worse slice
+rejects; a task that is neither shown to be worse nor not to be leaves the verdict inconclusive.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from arl.evaluation.predictions import ORIGINS, independent_units, main_statistic, measured
+from arl.evaluation.statistics import (
+    Difference,
+    Interval,
+    bootstrap_interval,
+    cluster_bootstrap,
+    holm,
+    paired_difference,
+    patients_needed,
+    power,
+)
+
+Verdict = Literal["promote", "reject", "inconclusive"]
+NAMES = {"auroc": "AUROC", "top1": "Top-1 accuracy", "dice": "Dice"}
+_WANTED_POWER = 0.8
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How strict the gate is."""
+
+    bootstrap: int  # resamples
+    alpha: float  # two-sided for a task's interval, one-sided and shared among all slices
+    min_slice_patients: int  # smaller slices are not tested
+    seed: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.alpha < 1:
+            raise ValueError(f"gate alpha {self.alpha:g} must be within 0 and 1")
+
+    @property
+    def confidence(self) -> float:
+        return 1 - self.alpha
+
+
+@dataclass(frozen=True)
+class PairedTask:
+    """The test images of a task with the predictions of both models; see `predictions` for the tables."""
+
+    name: str
+    main: str  # auroc | top1 | dice
+    margin: float  # largest loss that still counts as not worse
+    floor: float  # lowest main metric a release may have
+    images: Sequence[str]  # ids of all test images
+    challenger: pd.DataFrame
+    champion: pd.DataFrame | None  # None: no champion has this task
+
+    def __post_init__(self) -> None:
+        if self.margin <= 0:
+            raise ValueError(f"task {self.name}: a margin of {self.margin:g} can never be shown; it must be positive")
+
+
+@dataclass(frozen=True)
+class SliceResult:
+    """One site, probe or device."""
+
+    origin: str  # site | probe | device
+    name: str
+    images: int
+    patients: int
+    difference: Interval | None = None
+    p_value: float | None = None  # one-sided, adjusted
+    worse: bool = False
+    note: str = ""  # why it was not tested
+
+    def sentence(self, task: str, main: str) -> str:
+        assert self.difference is not None
+        assert self.p_value is not None
+        return (
+            f"{task}: for {self.origin} {self.name} the new model is worse than the current one: {NAMES[main]} "
+            f"{_signed(self.difference)} on {_amount(self.images, self.patients)} (adjusted p = {self.p_value:.4f})."
+        )
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """What was found for a task."""
+
+    task: str
+    main: str
+    verdict: Verdict
+    reasons: list[str]
+    images: int
+    patients: int
+    margin: float
+    floor: float
+    synthetic: bool
+    challenger: Interval | None = None
+    champion: Interval | None = None
+    difference: Interval | None = None
+    power: float | None = None  # probability that an equal model would have been found not worse
+    patients_needed: int | None = None  # for a power of 0.8
+    slices: list[SliceResult] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The verdict over all tasks, and its reasons in words."""
+
+    verdict: Verdict
+    reasons: list[str]
+    tasks: list[TaskResult]
+
+
+def decide(tasks: Sequence[PairedTask], settings: Settings) -> Decision:
+    """Judge a challenger on all of its tasks.
+
+    Raises:
+        ValueError: there is no task, or one is named twice.
+    """
+    names = [task.name for task in tasks]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"the gate needs one entry for each task, got {names}")
+    judged = _with_slices([_judge(task, settings) for task in tasks], settings)
+    verdicts = {result.verdict for result in judged}
+    verdict: Verdict = "reject" if "reject" in verdicts else "inconclusive" if "inconclusive" in verdicts else "promote"
+    return Decision(verdict, [reason for result in judged for reason in result.reasons], judged)
+
+
+def _judge(task: PairedTask, settings: Settings) -> TaskResult:
+    """The verdict on a task as a whole, and its slices with p values that are not adjusted yet."""
+    result = TaskResult(
+        task=task.name,
+        main=task.main,
+        verdict="reject",
+        reasons=[],
+        images=len(task.images),
+        patients=int(task.challenger["patient"].nunique()),
+        margin=task.margin,
+        floor=task.floor,
+        synthetic=bool(task.challenger["synthetic"].any()),
+    )
+    problems = _problems(task)
+    if problems:
+        return replace(result, reasons=[f"{task.name}: {problem}" for problem in problems])
+    challenger = task.challenger.sort_values("id", ignore_index=True)
+    try:
+        result = replace(result, challenger=_interval(challenger, task.main, settings))
+        if task.champion is None:
+            return _first(result)
+        champion = task.champion.sort_values("id", ignore_index=True)
+        result = replace(result, champion=_interval(champion, task.main, settings))
+        return _compared(result, challenger, champion, settings)
+    except ValueError as error:
+        return replace(result, reasons=[f"{task.name}: {NAMES[task.main]} cannot be measured: {error}."])
+
+
+def _problems(task: PairedTask) -> list[str]:
+    """Why the tables cannot be compared: missing, repeated, undefined or contradictory predictions."""
+    tables = {"the new model": task.challenger}
+    if task.champion is not None:
+        tables["the current model"] = task.champion
+    problems = [problem for name, table in tables.items() for problem in _gaps(name, table, set(task.images))]
+    if problems or task.champion is None or "label" not in task.challenger:
+        return problems
+    ours, theirs = task.challenger.set_index("id")["label"], task.champion.set_index("id")["label"]
+    differing = int((ours != theirs.reindex(ours.index)).sum())
+    if differing:
+        problems.append(f"{differing} images have another label in the current model's table than in the new one's.")
+    return problems
+
+
+def _gaps(name: str, table: pd.DataFrame, images: set[str]) -> list[str]:
+    problems = []
+    missing, strange = images - set(table["id"]), set(table["id"]) - images
+    if missing:
+        problems.append(f"{name} gives no prediction for {len(missing)} of {len(images)} test images ({min(missing)}).")
+    if strange:
+        problems.append(f"{name} has predictions for {len(strange)} images outside the test set ({min(strange)}).")
+    if table["id"].duplicated().any():
+        problems.append(f"{name} has several predictions for {int(table['id'].duplicated().sum())} images.")
+    undefined = table["id"].to_numpy()[~np.isfinite(measured(table)).all(axis=1)]
+    if len(undefined):
+        problems.append(f"{name} gives {len(undefined)} predictions that are not a number ({undefined[0]}).")
+    return problems
+
+
+def _interval(table: pd.DataFrame, main: str, settings: Settings) -> Interval:
+    drawn = cluster_bootstrap(
+        [main_statistic(table, main)], table["patient"], resamples=settings.bootstrap, seed=settings.seed
+    )
+    return bootstrap_interval(drawn[0], independent_units(table, main), settings.confidence)
+
+
+def _below_floor(result: TaskResult) -> list[str]:
+    assert result.challenger is not None
+    if result.challenger.value >= result.floor:
+        return []
+    measured_value = f"{NAMES[result.main]} {result.challenger.value:.3f}"
+    return [f"{result.task}: {measured_value} is below the required minimum of {result.floor:.3f}."]
+
+
+def _first(result: TaskResult) -> TaskResult:
+    below = _below_floor(result)
+    if below:
+        return replace(result, reasons=below)
+    assert result.challenger is not None
+    reason = (
+        f"{result.task}: there is no current model to compare with; {NAMES[result.main]} "
+        f"{_plain(result.challenger)} on {_amount(result.images, result.patients)} reaches the required minimum "
+        f"of {result.floor:.3f}."
+    )
+    return replace(result, verdict="promote", reasons=[reason])
+
+
+def _compared(result: TaskResult, challenger: pd.DataFrame, champion: pd.DataFrame, settings: Settings) -> TaskResult:
+    found = _difference(challenger, champion, result.main, settings)
+    chance, needed = _strength(found, result, settings)
+    result = replace(
+        result,
+        difference=Interval(*found[:3]),
+        power=chance,
+        patients_needed=needed,
+        slices=_slices(challenger, champion, result.main, settings),
+    )
+    verdict, reason = _compare_with_margin(result, settings)
+    below = _below_floor(result)
+    return replace(result, verdict="reject" if below else verdict, reasons=[*below, reason])
+
+
+def _difference(challenger: pd.DataFrame, champion: pd.DataFrame, main: str, settings: Settings) -> Difference:
+    if np.array_equal(measured(challenger), measured(champion)):
+        return Difference(0.0, 0.0, 0.0, p_worse=1.0, error=0.0)  # the same model, as far as anyone can see
+    return paired_difference(
+        main_statistic(challenger, main),
+        main_statistic(champion, main),
+        challenger["patient"],
+        units=independent_units(challenger, main),
+        resamples=settings.bootstrap,
+        confidence=settings.confidence,
+        seed=settings.seed,
+    )
+
+
+def _strength(found: Difference, result: TaskResult, settings: Settings) -> tuple[float, int | None]:
+    """Power of the test, and the patients it would need; by the exact limit where no resample shows a difference."""
+    if found.error == 0:
+        return float(found.low - found.value > -result.margin), None
+    needed = patients_needed(result.patients, found.error, result.margin, _WANTED_POWER, settings.confidence)
+    return power(found.error, result.margin, settings.confidence), needed
+
+
+def _compare_with_margin(result: TaskResult, settings: Settings) -> tuple[Verdict, str]:
+    assert result.difference is not None
+    assert result.challenger is not None
+    assert result.champion is not None
+    name = NAMES[result.main]
+    measured_values = (
+        f"{result.task}: {name} {result.challenger.value:.3f}, the current model {result.champion.value:.3f}; "
+        f"difference {_signed(result.difference)} on {_amount(result.images, result.patients)}"
+    )
+    if result.difference.low > -result.margin:
+        return "promote", f"{measured_values}. A loss of {result.margin:.3f} or more is ruled out."
+    if result.difference.high < -result.margin:
+        return "reject", f"{measured_values}. The loss is larger than the {result.margin:.3f} that may be accepted."
+    return (
+        "inconclusive",
+        f"{measured_values}. A loss of {result.margin:.3f} or more is not ruled out{_chance(result)}.",
+    )
+
+
+def _chance(result: TaskResult) -> str:
+    if result.power is None or result.patients_needed is None:
+        return ": these images are too few, or too easy, to tell the models apart"
+    chance = f"; with these patients an equally good model would have been accepted {result.power:.0%} of the time"
+    if result.patients_needed > result.patients:
+        chance += f", and {result.patients_needed:,} patients would make that {_WANTED_POWER:.0%}"
+    return chance
+
+
+def _slices(challenger: pd.DataFrame, champion: pd.DataFrame, main: str, settings: Settings) -> list[SliceResult]:
+    """Every site, probe and device that is not the whole test set."""
+    return [
+        _slice(origin, str(name), challenger.loc[part.index], champion.loc[part.index], main, settings)
+        for origin in ORIGINS
+        if challenger[origin].nunique() > 1
+        for name, part in challenger.groupby(origin, sort=True)
+    ]
+
+
+def _slice(
+    origin: str, name: str, challenger: pd.DataFrame, champion: pd.DataFrame, main: str, settings: Settings
+) -> SliceResult:
+    result = SliceResult(origin, name, len(challenger), int(challenger["patient"].nunique()))
+    if result.patients < settings.min_slice_patients:
+        return replace(result, note=f"fewer than {settings.min_slice_patients} patients")
+    try:
+        found = _difference(challenger, champion, main, settings)
+    except ValueError as error:
+        return replace(result, note=str(error))
+    return replace(result, difference=Interval(*found[:3]), p_value=found.p_worse)
+
+
+def _with_slices(results: list[TaskResult], settings: Settings) -> list[TaskResult]:
+    """Adjust the slices' p values over all tasks and reject tasks that have a worse one."""
+    raw = [part.p_value for result in results for part in result.slices if part.p_value is not None]
+    adjusted = iter(holm(raw))
+    return [_judge_slices(result, _adjusted(result.slices, adjusted, settings.alpha)) for result in results]
+
+
+def _adjusted(slices: list[SliceResult], adjusted: Iterator[float], alpha: float) -> list[SliceResult]:
+    """The tested slices with the next adjusted p values."""
+    done = []
+    for part in slices:
+        if part.p_value is not None:
+            p = next(adjusted)
+            part = replace(part, p_value=p, worse=p < alpha)
+        done.append(part)
+    return done
+
+
+def _judge_slices(result: TaskResult, slices: list[SliceResult]) -> TaskResult:
+    worse = [part.sentence(result.task, result.main) for part in slices if part.worse]
+    verdict: Verdict = "reject" if worse else result.verdict
+    return replace(result, slices=slices, verdict=verdict, reasons=[*result.reasons, *worse])
+
+
+def _signed(interval: Interval) -> str:
+    return f"{interval.value:+.3f} ({interval.low:+.3f} to {interval.high:+.3f})"
+
+
+def _plain(interval: Interval) -> str:
+    return f"{interval.value:.3f} ({interval.low:.3f} to {interval.high:.3f})"
+
+
+def _amount(images: int, patients: int) -> str:
+    return f"{images:,} images of {patients:,} patients"

@@ -1,0 +1,110 @@
+"""From a table of predictions to the figures of a model, each with its interval over patients."""
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from arl.evaluation import metrics
+from arl.evaluation.metrics import Bools, Floats, Ints
+from arl.evaluation.predictions import ORIGINS, independent_units, labels, main_statistic, scores
+from arl.evaluation.statistics import Resampled, Statistic, bootstrap_interval, cluster_bootstrap, mean_statistic
+
+Entry = dict[str, float | None]
+
+
+class Summary:
+    """Figures of one model on the images of one table; the bootstrap's settings are those of every interval."""
+
+    def __init__(
+        self, table: pd.DataFrame, main: str, *, threshold: float | None, resamples: int, confidence: float, seed: int
+    ) -> None:
+        """`threshold`: of score_1, from validation images; None for other than two classes.
+
+        Raises:
+            ValueError: a score is not a number, a class is missing, or there are fewer than two patients.
+        """
+        self.table = table
+        self.main = main
+        self.threshold = threshold
+        self.resamples = resamples
+        self.seed = seed
+        self.confidence = confidence
+
+    def metrics(self) -> dict[str, Entry]:
+        """Name -> value, low and high of every figure."""
+        return self._segmentation() if self.main == "dice" else self._classification()
+
+    def confusion(self) -> list[list[int]] | None:
+        """Counts, truth in rows; accuracy, sensitivity and specificity follow from them. None for segmentation."""
+        if self.main == "dice":
+            return None
+        k = scores(self.table).shape[1]
+        return [[int(n) for n in row] for row in metrics.confusion_matrix(labels(self.table), self._called(), k)]
+
+    def _called(self) -> Ints:
+        s = scores(self.table)
+        return s.argmax(axis=1) if self.threshold is None else (s[:, 1] >= self.threshold).astype(np.int64)
+
+    def _segmentation(self) -> dict[str, Entry]:
+        patients = self.table["patient"].nunique()
+        return self._entries({name: (mean_statistic(self.table[name]), patients) for name in ("dice", "iou")})
+
+    def _classification(self) -> dict[str, Entry]:
+        y, s = labels(self.table), scores(self.table)
+        right = np.asarray(self._called() == y)
+        everyone = np.ones(len(y), bool)
+        wanted = {"auroc": (main_statistic(self.table, "auroc"), independent_units(self.table, "auroc"))}
+        wanted["accuracy"] = self._share(right, everyone)
+        if self.threshold is not None:
+            wanted["sensitivity"] = self._share(right, y == 1)
+            wanted["specificity"] = self._share(right, y == 0)
+        else:
+            for k in [1, 3] if s.shape[1] > 3 else [1]:
+                wanted[f"top{k}"] = self._share(metrics.top_k_hits(y, s, k), everyone)
+        wanted["brier"] = (mean_statistic(metrics.brier_losses(y, s)), 0)
+        outcomes, probabilities = calibration_pairs(self.table)
+        error = metrics.expected_calibration_error(outcomes, probabilities)
+        # no interval: resampling an absolute error biases it upwards
+        return {**self._entries(wanted), "ece": {"value": error, "low": None, "high": None}}
+
+    def _share(self, right: Bools, where: Bools) -> tuple[Statistic, int]:
+        return mean_statistic(right, where), self.table.loc[where, "patient"].nunique()
+
+    def _entries(self, wanted: dict[str, tuple[Statistic, int]]) -> dict[str, Entry]:
+        statistics = [statistic for statistic, _ in wanted.values()]
+        drawn = cluster_bootstrap(statistics, self.table["patient"], resamples=self.resamples, seed=self.seed)
+        return {
+            name: self._entry(resampled, units)
+            for (name, (_, units)), resampled in zip(wanted.items(), drawn, strict=True)
+        }
+
+    def _entry(self, resampled: Resampled, units: int) -> Entry:
+        return asdict(bootstrap_interval(resampled, units, self.confidence))
+
+    def slices(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """The main metric by site, probe and device; a slice where it is undefined says why in `note`."""
+        return {
+            origin: {str(name): self._slice(part) for name, part in self.table.groupby(origin, sort=True)}
+            for origin in ORIGINS
+        }
+
+    def _slice(self, part: pd.DataFrame) -> dict[str, Any]:
+        found: dict[str, Any] = {"n": len(part), "patients": int(part["patient"].nunique())}
+        found |= {"value": None, "low": None, "high": None}
+        try:
+            statistic = main_statistic(part, self.main)
+            found["value"] = float(statistic(np.ones((1, len(part))))[0])
+            drawn = cluster_bootstrap([statistic], part["patient"], resamples=self.resamples, seed=self.seed)
+            return found | self._entry(drawn[0], independent_units(part, self.main))
+        except ValueError as reason:
+            return {**found, "note": str(reason)}
+
+
+def calibration_pairs(table: pd.DataFrame) -> tuple[Ints, Floats]:
+    """Outcome and probability of each image: of the positive class, or of the class called where there are more."""
+    y, s = labels(table), scores(table)
+    if s.shape[1] == 2:
+        return y, s[:, 1]
+    return (s.argmax(axis=1) == y).astype(np.int64), s.max(axis=1)
