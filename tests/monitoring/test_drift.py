@@ -16,7 +16,6 @@ from arl.monitoring.drift import (
     SAME_SITE,
     comparable,
     group_kernel,
-    holm,
     homogeneity,
     permutation_mmd,
     tabular_drift,
@@ -85,12 +84,6 @@ def test_the_p_value_of_all_permutations() -> None:
 def test_one_patient_cannot_be_tested() -> None:
     with pytest.raises(ValueError, match="two groups on each side, got 1 current of 3"):
         permutation_mmd(np.eye(3), np.array([True, False, False]), 9, seed=0)
-
-
-def test_holm_against_a_worked_example() -> None:
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.6, 0.7]) == [1.0, 1.0]
-    assert holm([]) == []
 
 
 def patients(count: int, *, seed: int, gain: float = 1.0, device: tuple[str, ...] = ("a", "b")) -> pd.DataFrame:

@@ -154,15 +154,6 @@ def _mmd2(kernel: Array, current: Array) -> Array:
     return np.asarray(first + second - 2 * across / (ones * zeros))
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted for their number (Holm 1979), in the order given."""
-    order = np.argsort(p_values, kind="stable")
-    steps = np.asarray(p_values, np.float64)[order] * np.arange(len(order), 0, -1)
-    adjusted = np.empty(len(order))
-    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1) if len(order) else steps
-    return [float(value) for value in adjusted]
-
-
 def tabular_drift(
     current: pd.DataFrame,
     reference: pd.DataFrame,

@@ -17,9 +17,10 @@ from arl.data.selection import select
 from arl.data.shards import read_images
 from arl.data.splits import groups
 from arl.data.views import eval_view
+from arl.evaluation.statistics import holm
 from arl.files import atomic_directory, write_json
 from arl.monitoring import figures
-from arl.monitoring.drift import TabularDrift, comparable, group_kernel, holm, permutation_mmd, tabular_drift
+from arl.monitoring.drift import TabularDrift, comparable, group_kernel, permutation_mmd, tabular_drift
 from arl.monitoring.features import CATEGORICAL, NUMERIC, embed, image_features, patient_features, thin
 from arl.params import Params
 from arl.training.checkpoint import load_encoder
