@@ -6,7 +6,6 @@ import torch
 
 from arl.data.anatomy import anatomy_index
 from arl.data.augment import (
-    ASPECT,
     DYNAMIC_RANGE,
     SLIDERS,
     Strength,
@@ -16,12 +15,14 @@ from arl.data.augment import (
     draw,
     flips,
     gain_curve,
-    random_boxes,
+    inner_boxes,
+    letterbox_boxes,
     shadow_loss,
     speckle_noise,
     step_generator,
 )
 
+ASPECT = (3 / 4, 4 / 3)
 OFF = Strength(flip=0, gain=0, slope=0, slider=0, shadow=0, speckle=0, blur=0)
 
 
@@ -59,7 +60,7 @@ def test_boxes_stay_inside_and_keep_their_share_and_shape():
     count = 2000
     draws = _draws(count)
     extent = torch.tensor([[97, 113]]).expand(count, 2)
-    top, left, height, width = random_boxes(draws.crop, extent, (0.2, 0.5)).unbind(dim=1)
+    top, left, height, width = inner_boxes(draws.crop, extent, (0.2, 0.5)).unbind(dim=1)
     assert (top >= 0).all()
     assert (left >= 0).all()
     assert (top + height <= 97 + 1e-4).all()
@@ -77,7 +78,7 @@ def test_boxes_stay_inside_and_keep_their_share_and_shape():
 
 @pytest.mark.parametrize("extent", [(11, 113), (113, 11)])
 def test_boxes_of_a_narrow_image_are_not_stretched(extent):
-    box = random_boxes(_draws(500).crop, torch.tensor([extent]).expand(500, 2), (0.3, 1.0))
+    box = inner_boxes(_draws(500).crop, torch.tensor([extent]).expand(500, 2), (0.3, 1.0))
     aspect = box[:, 3] / box[:, 2]
     assert aspect.min() >= ASPECT[0] - 1e-4
     assert aspect.max() <= ASPECT[1] + 1e-4
@@ -87,8 +88,31 @@ def test_boxes_of_a_narrow_image_are_not_stretched(extent):
 
 def test_the_whole_image_is_taken_when_asked_for():
     crop = torch.tensor([[0.3, 0.5, 0.7, 0.9]])
-    box = random_boxes(crop, torch.tensor([[53, 53]]), (1.0, 1.0))
+    box = inner_boxes(crop, torch.tensor([[53, 53]]), (1.0, 1.0))
     assert torch.allclose(box, torch.tensor([[0.0, 0.0, 53.0, 53.0]]), atol=1e-4)
+
+
+def test_letterboxes_are_a_share_of_the_square_around_the_image():
+    count, extent = 2000, torch.tensor([60.0, 100.0])
+    box = letterbox_boxes(_draws(count).crop, extent.expand(count, 2), (0.3, 1.0))
+    first, sides = box[:, :2], box[:, 2:]
+    share, aspect = sides.prod(dim=1) / 100**2, sides[:, 1] / sides[:, 0]
+    assert share.min() >= 0.3 - 1e-4
+    assert share.max() <= 1 + 1e-4
+    assert aspect.min() >= 0.9 - 1e-4
+    assert aspect.max() <= 1 / 0.9 + 1e-4
+    room = extent - sides
+    shorter = room > 0  # then inside of the image, otherwise around it
+    assert shorter.any(dim=0).all()
+    assert (~shorter).any(dim=0).all()
+    assert (torch.minimum(first, room - first)[shorter] >= -1e-4).all()
+    assert (torch.maximum(first, room - first)[~shorter] <= 1e-4).all()
+
+
+def test_a_whole_letterbox_is_the_square_around_the_image():
+    crop = torch.tensor([[0.3, 0.5, 0.25, 0.9]])
+    box = letterbox_boxes(crop, torch.tensor([[60, 100]]), (1.0, 1.0))
+    assert torch.allclose(box, torch.tensor([[-10.0, 0.0, 100.0, 100.0]]), atol=1e-4)
 
 
 def test_hearts_are_never_mirrored():
@@ -103,6 +127,7 @@ def test_blur_is_occasional_and_limited():
     std = blur_std(torch.linspace(0, 0.999, 1000), Strength(blur=0.3, blur_std=2.0))
     assert int((std > 0).sum()) == pytest.approx(300, abs=1)
     assert std.max() == pytest.approx(2.0)
+    assert float(std[std > 0].mean()) == pytest.approx(1.0, abs=0.01)
     assert (blur_std(torch.zeros(3), OFF) == 0).all()
 
 
@@ -189,6 +214,7 @@ def test_shadow_and_speckle_come_as_often_as_they_should():
     shaded = decibels(draws, replace(OFF, shadow=0.2), 13).flatten(1).abs().amax(dim=1) > 0
     grainy = decibels(draws, replace(OFF, speckle=0.5), 13).flatten(1).abs().amax(dim=1) > 0
     assert torch.equal(grainy, draws.speckle < 0.5)
+    assert torch.equal(shaded, draws.shadow[:, 0] < 0.2)
     assert abs(float(shaded.float().mean()) - 0.2) < 0.08
     assert abs(float(grainy.float().mean()) - 0.5) < 0.1
 

@@ -29,7 +29,7 @@ def _slow(image, extent, box, size, flip=False, blur=0.0):
             unit = (i + 0.5) / size
             center = first + (1 - unit if mirrored else unit) * length
             row = [max(0.0, 1 - abs(j + 0.5 - center) / support) if j < valid else 0.0 for j in range(SIDE)]
-            rows.append([weight / sum(row) if center < valid else 0.0 for weight in row])
+            rows.append([weight / sum(row) if 0 <= center < valid else 0.0 for weight in row])
         return np.array(rows)
 
     down = weights(box[0], box[2], extent[0], False)
@@ -42,11 +42,13 @@ def _slow(image, extent, box, size, flip=False, blur=0.0):
 def test_equals_the_filter_as_loops(size, blur):
     image = _canvas()
     extent = torch.tensor([[29, 23], [31, 17]])
-    box = _box([2.3, 0.0, 17.9, 23.0], [0.0, 1.7, 31.0, 11.3], [5.0, 6.0, 7.0, 11.0], [24.5, 3.0, 6.5, 13.9])
-    flip = torch.tensor([False, True, True, False])
-    got = resample(image, extent, box, size, flip=flip, blur=torch.full((4,), blur))
-    assert got.shape == (4, 1, size, size)
-    for row in range(4):
+    inner = _box([2.3, 0.0, 17.9, 23.0], [0.0, 1.7, 31.0, 11.3], [5.0, 6.0, 7.0, 11.0], [24.5, 3.0, 6.5, 13.9])
+    outer = _box([-7.7, -1.3, 41.0, 30.1], [20.1, -4.9, 19.0, 37.0])
+    box = torch.cat([inner, outer])
+    flip = torch.tensor([False, True, True, False, True, False])
+    got = resample(image, extent, box, size, flip=flip, blur=torch.full((6,), blur))
+    assert got.shape == (6, 1, size, size)
+    for row in range(6):
         b = row % 2  # view-major
         expected = _slow(image[b, 0], extent[b].tolist(), box[row].tolist(), size, bool(flip[row]), blur)
         assert torch.allclose(got[row, 0].double(), expected, atol=1e-5)
@@ -106,12 +108,12 @@ def test_a_mask_moves_with_its_image():
     mask = torch.zeros(1, 1, SIDE, SIDE, dtype=torch.uint8)
     mask[0, 0, 7:19, 5:13] = 1
     extent = torch.tensor([[29, 23]])
-    box = _box([1.5, 0.5, 26.0, 21.0], [3.0, 2.0, 22.0, 17.0])
-    flip = torch.tensor([False, True])
+    box = _box([1.5, 0.5, 26.0, 21.0], [3.0, 2.0, 22.0, 17.0], [-9.0, -3.0, 40.0, 37.0])
+    flip = torch.tensor([False, True, True])
     size = 47
     moved = resample_mask(mask, extent, box, size, flip=flip)
     assert moved.dtype == torch.uint8
-    assert moved.shape == (2, 1, size, size)
+    assert moved.shape == (3, 1, size, size)
     smooth = resample(mask.float(), extent, box, size, flip=flip)
     certain = (smooth - 0.5).abs() > 0.49
     assert torch.equal((smooth > 0.5)[certain], (moved == 1)[certain])
@@ -120,9 +122,9 @@ def test_a_mask_moves_with_its_image():
 
 def test_a_mask_at_its_own_size_is_itself_and_zero_beyond():
     mask = torch.ones(1, 1, SIDE, SIDE, dtype=torch.uint8)
-    got = resample_mask(mask, torch.tensor([[11, 29]]), _box([0, 0, SIDE, SIDE]), SIDE)
+    got = resample_mask(mask, torch.tensor([[11, 29]]), _box([-2, -1, SIDE, SIDE]), SIDE)
     expected = torch.zeros_like(mask)
-    expected[:, :, :11, :29] = 1
+    expected[:, :, 2:13, 1:30] = 1
     assert torch.equal(got, expected)
 
 

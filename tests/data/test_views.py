@@ -1,3 +1,4 @@
+import importlib.util
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,7 @@ import torch
 from PIL import Image
 
 from arl.data.anatomy import anatomy_index
-from arl.data.augment import Strength
+from arl.data.augment import Strength, letterbox_boxes
 from arl.data.loader import Batch
 from arl.data.views import MEAN, STD, MultiCrop, TrainView, denormalize, eval_view, normalize
 
@@ -95,7 +96,7 @@ def test_ranks_together_see_what_one_rank_sees(world_size):
 def test_views_of_an_image_differ_and_are_view_major():
     count = 6
     batch = _batch(count)
-    flat = Batch(**{**vars(batch), "image": torch.zeros_like(batch.image)})
+    flat = replace(batch, image=torch.zeros_like(batch.image))
     for b, (height, width) in enumerate(batch.extent.tolist()):
         flat.image[b, :, :height, :width] = 40 * b + 20
     views = _multi_crop(strength=OFF)(flat, step=0)
@@ -110,7 +111,7 @@ def test_views_of_an_image_differ_and_are_view_major():
 
 def test_scales_go_to_their_crops():
     ramp = torch.arange(SIDE, dtype=torch.uint8).expand(3, 1, SIDE, SIDE) * 6
-    batch = Batch(**{**vars(_batch(3)), "image": ramp.contiguous(), "extent": torch.full((3, 2), SIDE)})
+    batch = replace(_batch(3), image=ramp.contiguous(), extent=torch.full((3, 2), SIDE))
     views = MultiCrop(19, 11, (0.99, 1.0), (0.04, 0.05), 3, seed=5, strength=OFF)(batch, step=0)
 
     def width(crops):  # share of the canvas
@@ -128,10 +129,10 @@ def test_normalisation_is_undone():
 
 
 def test_train_view_moves_the_mask_along():
-    batch = _batch(mask=True)
+    batch = _batch()
     smooth = torch.zeros_like(batch.image)
-    smooth[:, :, 9:25, 7:31] = 255
-    batch = Batch(**{**vars(batch), "image": smooth, "mask": (smooth > 0).to(torch.uint8)})
+    smooth[:, :, 9:21, 7:27] = 255
+    batch = replace(batch, image=smooth, mask=(smooth > 0).to(torch.uint8))
     image, mask = TrainView(37, seed=5, strength=replace(OFF, flip=0.5))(batch, step=0)
     assert mask is not None
     assert mask.dtype == torch.uint8
@@ -140,6 +141,18 @@ def test_train_view_moves_the_mask_along():
     assert torch.equal((grey > 0.5)[certain], (mask == 1)[certain])
     assert certain.float().mean() > 0.8
     assert TrainView(37, seed=5)(_batch(), step=0).mask is None
+
+
+def test_the_widest_train_view_is_that_of_evaluation():
+    batch = replace(_batch(), extent=torch.full((6, 2), SIDE))  # square: there is one place for it
+    whole = letterbox_boxes(torch.full((1, 4), 0.5), batch.extent[:1], (1.0, 1.0))
+    assert torch.allclose(whole, torch.tensor([[0.0, 0.0, SIDE, SIDE]]))
+    narrow = _batch(3)
+    image = denormalize(TrainView(SIDE, seed=5, scale=(1.0, 1.0), strength=OFF)(narrow, step=0).image)
+    black = (image < 1e-6).float().mean(dim=(1, 2, 3))
+    expected = (denormalize(eval_view(narrow, SIDE).image) < 1e-6).float().mean(dim=(1, 2, 3))
+    assert expected[0] > 0.25
+    assert torch.allclose(black, expected, atol=0.1)  # the aspect varies
 
 
 def test_hearts_keep_their_side():
@@ -173,7 +186,7 @@ def test_eval_view_letterboxes():
 
 
 def test_a_small_image_fills_the_view():
-    batch = Batch(**{**vars(_batch(3)), "extent": torch.tensor([[10, 7]] * 3)})
+    batch = replace(_batch(3), extent=torch.tensor([[10, 7]] * 3))
     grey = denormalize(eval_view(batch, SIDE).image)
     assert (grey[:, :, :, :28] > 0).all()
     assert (grey[:, :, :, 30:].abs() < 1e-6).all()
@@ -187,6 +200,20 @@ def test_canvases_are_grey_bytes(image, named):
     batch = Batch(image, torch.full((2, 2), 5), torch.zeros(2).long(), torch.zeros(2).long(), None, torch.arange(2))
     with pytest.raises(ValueError, match=named):
         eval_view(batch, 5)
+
+
+def test_pictures_of_the_augmentations(tmp_path):
+    script = Path(__file__).parents[2] / "docs/make_view_figure.py"
+    spec = importlib.util.spec_from_file_location("make_view_figure", script)
+    figure = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(figure)
+    Image.fromarray(_batch().image[0, 0, :, :29].numpy()).save(tmp_path / "image.png")
+    figure.main(tmp_path / "image.png", tmp_path / "figures", side=24)
+    pictures = {path.stem: np.asarray(Image.open(path)) for path in (tmp_path / "figures").iterdir()}
+    assert pictures.keys() == {*figure.PARTS, "views"}
+    for name in figure.PARTS:
+        tiles = pictures[name].reshape(24, 5, 28)[:, :, :24]  # the image and four versions
+        assert any((tiles[:, 0] != tiles[:, version]).any() for version in range(1, 5)), name
 
 
 def test_constants_fit_real_ultrasound():

@@ -9,6 +9,7 @@ of them is an ultrasound image.
 Randomness is drawn for the global batch by `draw`, before it has a meaning; a rank takes its part of it.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -21,7 +22,6 @@ from torch.nn import functional as F
 from arl.data.anatomy import anatomy_index
 
 DYNAMIC_RANGE = 60.0  # dB between black and white of a usual B-mode display
-ASPECT = (3 / 4, 4 / 3)  # width / height of a crop
 SLIDERS = 6  # of the TGC, evenly over the depth
 _BLACK = 0.1  # below this grey level a change fades out: what has no signal (outside of the sector) stays black
 _ONSET = 0.05  # share of the depth over which a shadow sets in
@@ -96,25 +96,49 @@ def _occasional(uniform: Tensor, probability: float) -> Tensor:
     return torch.where(uniform < probability, 1 - uniform / max(probability, 1e-9), 0)
 
 
-def random_boxes(crop: Tensor, extent: Tensor, scale: Sequence[float]) -> Tensor:
-    """Boxes (R, 4) of a random share of the valid area and a random aspect, as in RandomResizedCrop.
+def _sides(crop: Tensor, area: Tensor, scale: Sequence[float], aspect: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """Height and width (R,) of a random share of the area and a random aspect."""
+    share = _between(crop[:, 0], scale) * area
+    ratio = _between(crop[:, 1], [math.log(bound) for bound in aspect]).exp()
+    return (share / ratio).sqrt(), (share * ratio).sqrt()
+
+
+def _placed(crop: Tensor, extent: Tensor, height: Tensor, width: Tensor) -> Tensor:
+    """Boxes (R, 4) at a random place: inside of the image, or around it where they are longer."""
+    first = crop[:, 2:] * (extent - torch.stack([height, width], dim=1))
+    return torch.cat([first, height[:, None], width[:, None]], dim=1)
+
+
+def inner_boxes(
+    crop: Tensor, extent: Tensor, scale: Sequence[float], aspect: Sequence[float] = (3 / 4, 4 / 3)
+) -> Tensor:
+    """Boxes (R, 4) inside of the image, as in RandomResizedCrop.
 
     A box too long for the image is cut to it, and its other side to the widest aspect allowed, so that nothing is
-    stretched by more than 4 / 3; torchvision would draw again.
+    stretched more than that; torchvision would draw again.
 
     Args:
         crop: uniform (R, 4).
         extent: valid height and width, (R, 2).
-        scale: least and greatest share of the area.
+        scale: least and greatest share of the image's valid area.
+        aspect: least and greatest width / height.
     """
-    area = _between(crop[:, 0], scale) * extent[:, 0] * extent[:, 1]
-    aspect = _between(crop[:, 1], [float(np.log(bound)) for bound in ASPECT]).exp()
-    height = torch.minimum((area / aspect).sqrt(), extent[:, 0])
-    width = torch.minimum((area * aspect).sqrt(), extent[:, 1])
-    height, width = torch.minimum(height, width / ASPECT[0]), torch.minimum(width, height * ASPECT[1])
-    top = crop[:, 2] * (extent[:, 0] - height)
-    left = crop[:, 3] * (extent[:, 1] - width)
-    return torch.stack([top, left, height, width], dim=1)
+    height, width = _sides(crop, extent[:, 0] * extent[:, 1], scale, aspect)
+    height, width = torch.minimum(height, extent[:, 0]), torch.minimum(width, extent[:, 1])
+    height, width = torch.minimum(height, width / aspect[0]), torch.minimum(width, height * aspect[1])
+    return _placed(crop, extent, height, width)
+
+
+def letterbox_boxes(
+    crop: Tensor, extent: Tensor, scale: Sequence[float], aspect: Sequence[float] = (9 / 10, 10 / 9)
+) -> Tensor:
+    """Boxes (R, 4) like `inner_boxes`, but a share of the square around the image: what is beyond the image is black.
+
+    At scale 1 this is the letterboxed view of evaluation, with the image at a random place. The aspect varies less:
+    taller than wide is a sign of malignancy.
+    """
+    height, width = _sides(crop, extent.amax(dim=1).square(), scale, aspect)
+    return _placed(crop, extent, height, width)
 
 
 def flips(uniform: Tensor, anatomy: Tensor, strength: Strength) -> Tensor:

@@ -28,7 +28,8 @@ def _taps(center: Tensor, support: Tensor, extent: Tensor) -> tuple[Tensor, Tens
     taps = int(2 * max(support.tolist(), default=0)) + 1
     pixel = (center[:, :, None] - reach - 0.5).ceil() + torch.arange(taps, device=center.device)
     weight = (1 - (pixel + 0.5 - center[:, :, None]).abs() / reach).clamp_(min=0)
-    valid = (pixel >= 0) & (pixel < extent[:, None, None]) & (center < extent[:, None])[:, :, None]
+    inside = (center >= 0) & (center < extent[:, None])
+    valid = (pixel >= 0) & (pixel < extent[:, None, None]) & inside[:, :, None]
     weight = weight.masked_fill_(~valid, 0)
     # one by one: the trailing zeros that another row's width brings must not change the rounding
     total = torch.stack(weight.unbind(dim=-1)).cumsum(dim=0)[-1]
@@ -81,14 +82,17 @@ def resample(
     return _sum_rows(upright, rows, row_weight.to(image.dtype)).unsqueeze(1)
 
 
+def _nearest(center: Tensor, extent: Tensor) -> tuple[Tensor, Tensor]:
+    """The pixel (R, size) that holds each centre, and whether it is inside of the extent (R, 1)."""
+    inside = (center >= 0) & (center < extent)
+    return center.clamp(min=0).minimum(extent - 1).long(), inside
+
+
 def resample_mask(mask: Tensor, extent: Tensor, box: Tensor, size: int, *, flip: Tensor | None = None) -> Tensor:
     """Nearest pixels of masks (B, 1, S, S) at the places of `resample`: (R, 1, size, size), 0 beyond extents."""
     source = torch.arange(len(box), device=mask.device) % len(mask)
     valid = extent.to(box.dtype)[source]
-    rows = _centers(box[:, 0], box[:, 2], size, None)
-    columns = _centers(box[:, 1], box[:, 3], size, flip)
-    inside = (rows < valid[:, :1])[:, :, None] & (columns < valid[:, 1:])[:, None, :]
-    row = rows.clamp(min=0).minimum(valid[:, :1] - 1).long()
-    column = columns.clamp(min=0).minimum(valid[:, 1:] - 1).long()
-    nearest = mask[source[:, None, None], 0, row[:, :, None], column[:, None, :]]
-    return (nearest * inside.to(mask.dtype)).unsqueeze(1)
+    rows, valid_row = _nearest(_centers(box[:, 0], box[:, 2], size, None), valid[:, :1])
+    columns, valid_column = _nearest(_centers(box[:, 1], box[:, 3], size, flip), valid[:, 1:])
+    nearest = mask[source[:, None, None], 0, rows[:, :, None], columns[:, None, :]]
+    return nearest.masked_fill(~(valid_row[:, :, None] & valid_column[:, None, :]), 0).unsqueeze(1)

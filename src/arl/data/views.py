@@ -18,7 +18,8 @@ from arl.data.augment import (
     decibels,
     draw,
     flips,
-    random_boxes,
+    inner_boxes,
+    letterbox_boxes,
     step_generator,
 )
 from arl.data.loader import Batch
@@ -65,14 +66,11 @@ def _grey(canvas: Tensor) -> Tensor:
 
 
 def _augment(
-    image: Tensor, batch: Batch, draws: Draws, scale: Sequence[float], size: int, strength: Strength
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalised views (R, 1, size, size), their boxes (R, 4) and flips (R,)."""
-    views = len(draws.flip) // len(image)
-    box = random_boxes(draws.crop, batch.extent.repeat(views, 1), scale)
-    flip = flips(draws.flip, batch.anatomy.repeat(views), strength)
-    crops = resample(image, batch.extent, box, size, flip=flip, blur=blur_std(draws.blur, strength))
-    return normalize(apply_decibels(crops, decibels(draws, strength, size))), box, flip
+    image: Tensor, extent: Tensor, draws: Draws, box: Tensor, flip: Tensor, size: int, strength: Strength
+) -> Tensor:
+    """Normalised views (R, 1, size, size) of grey levels (B, 1, S, S), from boxes (R, 4) and flips (R,)."""
+    crops = resample(image, extent, box, size, flip=flip, blur=blur_std(draws.blur, strength))
+    return normalize(apply_decibels(crops, decibels(draws, strength, size)))
 
 
 class MultiCrop:
@@ -108,15 +106,20 @@ class MultiCrop:
         crops = []
         for size, scale, number in zip(self.sizes, self.scales, self.numbers, strict=True):
             draws = draw(number, count * world_size, generator).part(rank * count, (rank + 1) * count)
-            crops.append(_augment(image, batch, draws, scale, size, self.strength)[0])
+            box = inner_boxes(draws.crop, batch.extent.repeat(number, 1), scale)
+            flip = flips(draws.flip, batch.anatomy.repeat(number), self.strength)
+            crops.append(_augment(image, batch.extent, draws, box, flip, size, self.strength))
         return Views(crops[0], crops[1], batch.anatomy)
 
 
 class TrainView:
-    """One random crop of each image for fine-tuning: flip and mild gain, a mask moved by the same geometry."""
+    """One random crop of each image for fine-tuning: flip and mild gain, a mask moved by the same geometry.
 
-    def __init__(self, size: int, seed: int, scale: Sequence[float] = (0.25, 1.0), strength: Strength = MILD) -> None:
-        """Size in pixels; scale as least and greatest share of the image's valid area."""
+    Crops are letterboxed like `eval_view`, so that the black beyond a narrow image is seen in training too.
+    """
+
+    def __init__(self, size: int, seed: int, scale: Sequence[float] = (0.5, 1.0), strength: Strength = MILD) -> None:
+        """Size in pixels; scale as least and greatest share of the square around the image."""
         self.size = size
         self.seed = seed
         self.scale = scale
@@ -127,7 +130,9 @@ class TrainView:
         count = len(batch.image)
         generator = step_generator(self.seed, step, "train-view")
         draws = draw(1, count * world_size, generator).part(rank * count, (rank + 1) * count)
-        image, box, flip = _augment(_grey(batch.image), batch, draws, self.scale, self.size, self.strength)
+        box = letterbox_boxes(draws.crop, batch.extent, self.scale)
+        flip = flips(draws.flip, batch.anatomy, self.strength)
+        image = _augment(_grey(batch.image), batch.extent, draws, box, flip, self.size, self.strength)
         if batch.mask is None:
             return View(image, None)
         return View(image, resample_mask(batch.mask, batch.extent, box, self.size, flip=flip))
