@@ -59,13 +59,13 @@ def gallbladder(tissue: Tissue, patient: Generator, view: Generator, label: str 
     """Liver around a pear of bile: normal, with stones or polyps (benign), or with a mass in its wall (malignant)."""
     d, z = tissue.probe.depth, tissue.z
     wall = between(patient, 1.2, 2.2)
-    long, wide = between(patient, 2.4, 3.6), between(patient, 1.1, 1.7)
+    long, wide = between(patient, 2.4, 3.5), between(patient, 1.25, 1.8)
     angle, depth = between(patient, -0.5, 0.5), d * between(patient, 0.42, 0.52)
     drawn = str(patient.choice(["normal", "benign", "malignant"], p=[0.5, 0.35, 0.15]))
     parenchyma(tissue, view, np.full_like(z, -1.0), between(patient, -3, 1), between(patient, -0.2, 0.5))
     vessels(tissue, view, np.full_like(z, -1.0), 4, walls=True)
     _below_the_liver(tissue, view, depth + 1.3 * wide)
-    place = (view.normal(0, 0.5), depth + view.normal(0, 0.2), long * view.uniform(0.9, 1.1), wide)
+    place = (view.normal(0, 0.4), depth + view.normal(0, 0.2), long * view.uniform(0.9, 1.1), wide)
     lumen = _bile(tissue, view, place, angle + view.normal(0, 0.1), between(patient, 0.1, 0.22))
     _gallbladder_findings(tissue, patient, view, label or drawn, lumen, place, angle)
     body_wall(tissue, view, wall)
@@ -77,7 +77,7 @@ def _below_the_liver(tissue: Tissue, rng: Generator, depth: float) -> None:
     bowel = -7 + 4 * tissue.texture(rng, 0.9, 0.4) + 3 * tissue.texture(rng, 2, 1)
     tissue.fill(border - tissue.z, bowel, 0.4, edge=0.3)
     for _ in range(rng.integers(0, 3)):
-        gas(tissue, rng, rng.uniform(-5, 5), depth + rng.uniform(0.7, 3), rng.uniform(0.6, 1.3))
+        gas(tissue, rng, rng.choice([-1, 1]) * rng.uniform(3, 5), depth + rng.uniform(0.7, 3), rng.uniform(0.6, 1.2))
 
 
 def _bile(
@@ -103,10 +103,10 @@ def _gallbladder_findings(
     place: tuple[float, float, float, float],
     angle: float,
 ) -> None:
-    sludge, stones = patient.random(), int(patient.integers(1, 4))
-    stone_too, polyp = patient.random() < 0.15, patient.random() < 0.15
-    sizes, hard = patient.uniform(0.25, 0.6, 3), float(np.clip(patient.normal(26, 7), 8, 45))
-    mass, spread = between(patient, 0.85, 1.4), between(patient, -0.6, 0.6)
+    sludge, stones = patient.random(), int(patient.integers(1, 4)) + 1
+    stone_too, polyp = patient.random() < 0.1, patient.random() < 0.12
+    sizes, hard = patient.uniform(0.25, 0.6, 4), float(np.clip(patient.normal(26, 7), 8, 45))
+    mass, spread = between(patient, 1.1, 1.8), between(patient, -0.5, 0.5)
     if sludge < 0.15:
         level = place[1] + place[3] * between(patient, 0.2, 0.7)
         tissue.fill(common(lumen, np.float32(level) - tissue.z), -14 + 2 * tissue.texture(view, 0.6, 0.2), edge=0.2)
@@ -147,7 +147,7 @@ def _wall_mass(
         x + along * math.cos(angle) - across * math.sin(angle),
         z + along * math.sin(angle) + across * math.cos(angle),
     )
-    growth = blob(tissue, rng, *at, 1.5 * mass, mass, angle, roughness=0.14)
+    growth = blob(tissue, rng, *at, 1.4 * mass, mass, angle, roughness=0.13)
     shell = np.abs(blob(tissue, rng, x, z, a, b, angle, roughness=0.04)) - np.float32(0.22)
     thick = common(shell, np.hypot(tissue.x - np.float32(at[0]), tissue.z - np.float32(at[1])) - np.float32(2.6 * mass))
     solid = -4 + 3 * tissue.texture(rng, 0.35, 0.25) + 1.5 * tissue.texture(rng, 0.9, 0.7)
