@@ -93,6 +93,23 @@ def test_ranks_together_see_what_one_rank_sees(world_size):
     assert torch.equal(torch.cat(pieces), train(batch, step=3).image)
 
 
+@pytest.mark.parametrize("part", ["flip", "gain", "slope", "slider", "shadow", "speckle", "blur"])
+def test_every_part_reaches_the_views(part):
+    batch = replace(_batch(), anatomy=torch.full((6,), anatomy_index("breast")))
+    on = replace(OFF, **{part: 1.0})
+    for changed, plain in (
+        (_multi_crop(strength=on)(batch, step=0), _multi_crop(strength=OFF)(batch, step=0)),
+        (TrainView(19, seed=5, strength=on)(batch, step=0), TrainView(19, seed=5, strength=OFF)(batch, step=0)),
+    ):
+        assert (changed[0] != plain[0]).flatten(1).any(dim=1).all()
+
+
+def test_train_views_differ_from_step_to_step():
+    train = TrainView(19, seed=5)
+    assert not torch.equal(train(_batch(), step=0).image, train(_batch(), step=1).image)
+    assert not torch.equal(train(_batch(), step=0).image, TrainView(19, seed=6)(_batch(), step=0).image)
+
+
 def test_views_of_an_image_differ_and_are_view_major():
     count = 6
     batch = _batch(count)
@@ -133,7 +150,7 @@ def test_train_view_moves_the_mask_along():
     smooth = torch.zeros_like(batch.image)
     smooth[:, :, 9:21, 7:27] = 255
     batch = replace(batch, image=smooth, mask=(smooth > 0).to(torch.uint8))
-    image, mask = TrainView(37, seed=5, strength=replace(OFF, flip=0.5))(batch, step=0)
+    image, mask = TrainView(37, seed=5, strength=replace(OFF, flip=1.0))(batch, step=0)
     assert mask is not None
     assert mask.dtype == torch.uint8
     grey = denormalize(image)
