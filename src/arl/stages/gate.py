@@ -1,0 +1,196 @@
+"""Decide whether the new models may replace the ones in use."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from markupsafe import Markup
+
+from arl import pages
+from arl.evaluation import figures
+from arl.evaluation.gate import NAMES, Decision, PairedTask, Settings, SliceResult, TaskResult, decide
+from arl.evaluation.metrics import main_metric, rounded
+from arl.evaluation.predictions import read_predictions
+from arl.evaluation.statistics import Interval
+from arl.files import atomic_directory, read_json, tree_hash, write_json
+from arl.params import Params
+from arl.stages._scoring import rows_of_task, score
+from arl.storage.registry import Registry
+
+
+def gate(
+    params: Params, *, corpus: Path, models: list[Path], evaluations: list[Path], registry: Path, decision: Path
+) -> None:
+    """Decide whether the new models may replace the ones in use.
+
+    Reads the corpus, the new models with their evaluations, and the registry, whose champion is scored on the same
+    test images. Writes a folder with decision.json (verdict promote, reject or inconclusive; reasons; what was found
+    for each task) and index.html, and prints the verdict. Only the tasks that params.yaml runs count.
+
+    Raises:
+        ValueError: a task has no evaluation, an evaluation is of another model, or the champion's files were changed.
+    """
+    torch.set_num_threads(params.pretrain.threads)
+    hashes = {tree_hash(model): model for model in models}
+    found = {task: _evaluation_of(task, evaluations, hashes) for task in params.tasks}
+    store = Registry(registry)
+    champion = store.champion()
+    if champion is not None:
+        store.verify(champion)
+    judged = decide(
+        [_pair(params, task, corpus, found[task], store, champion) for task in params.tasks], _settings(params)
+    )
+    notes = _notes(judged, store.tasks(champion) if champion else [])
+    with atomic_directory(decision) as folder:
+        content = {
+            **_json(judged),
+            "champion": champion,
+            "notes": notes,
+            "settings": asdict(_settings(params)),
+            "models": {task: read_json(path / "metrics.json")["model"] for task, path in found.items()},
+        }
+        write_json(folder / "decision.json", content)
+        (folder / "index.html").write_text(_page(judged, champion, notes), encoding="utf-8")
+    print("\n".join([f"gate: {judged.verdict}", *(f"  {line}" for line in [*judged.reasons, *notes])]))
+
+
+def _settings(params: Params) -> Settings:
+    chosen = params.gate
+    return Settings(chosen.bootstrap, chosen.alpha, chosen.min_slice_patients, params.seed)
+
+
+def _evaluation_of(task: str, evaluations: list[Path], models: dict[str, Path]) -> Path:
+    """The evaluation folder of a task, made from one of the models (by content hash)."""
+    of_task = {folder: about for folder in evaluations if (about := read_json(folder / "metrics.json"))["task"] == task}
+    if not of_task:
+        raise ValueError(f"task {task!r} has no evaluation among {', '.join(str(folder) for folder in evaluations)}")
+    for folder, about in of_task.items():
+        if about["model"] in models:
+            return folder
+    given = ", ".join(str(path) for path in models.values())
+    raise ValueError(f"{next(iter(of_task))} is the evaluation of another model than {given}: evaluate again")
+
+
+def _pair(
+    params: Params, task: str, corpus: Path, evaluation: Path, store: Registry, champion: str | None
+) -> PairedTask:
+    """Both models' predictions on the task's test images."""
+    settings = params.task[task]
+    rows = rows_of_task(params, task, corpus)
+    rows = rows[rows["split"] == "test"]
+    known = champion is not None and task in store.tasks(champion)
+    return PairedTask(
+        name=task,
+        main=main_metric(settings.kind, len(settings.classes)),
+        margin=settings.margin,
+        floor=settings.floor,
+        images=rows["id"].tolist(),
+        challenger=read_predictions(evaluation / "predictions.parquet"),
+        champion=score(store.task_folder(str(champion), task), corpus, rows, settings) if known else None,
+    )
+
+
+def _notes(judged: Decision, champions_tasks: list[str]) -> list[str]:
+    """What a reader must know beside the reasons."""
+    dropped = sorted(set(champions_tasks) - {result.task for result in judged.tasks})
+    synthetic = [result.task for result in judged.tasks if result.synthetic]
+    notes = [f"The current release also has {', '.join(dropped)}, which the new one would lack."] if dropped else []
+    if synthetic:
+        notes.append(f"Synthetic images in {', '.join(synthetic)}: these figures say nothing about patients.")
+    return notes
+
+
+def _json(judged: Decision) -> dict[str, Any]:
+    tasks = {result.task: rounded(asdict(result)) for result in judged.tasks}
+    return {"verdict": judged.verdict, "reasons": judged.reasons, "tasks": tasks}
+
+
+def _page(judged: Decision, champion: str | None, notes: list[str]) -> str:
+    body = pages.verdict(judged.verdict, _summary(judged, champion))
+    for note in notes:
+        body += pages.note(note, "warn")
+    body += pages.section("Reasons", pages.bullets(judged.reasons))
+    body += pages.section("Tasks", _tasks_table(judged.tasks) + _forest(judged.tasks))
+    slices = [(result, part) for result in judged.tasks for part in result.slices]
+    body += pages.section("Sites, probes and devices", _slices_table(slices))
+    return pages.page("Gate", body, subtitle="May the new models replace the ones in use?")
+
+
+def _summary(judged: Decision, champion: str | None) -> str:
+    against = f"against release {champion}" if champion else "as a first release"
+    meaning = {
+        "promote": "no task is worse than its margin allows, and no site, probe or device is worse",
+        "reject": "at least one task, site, probe or device is not good enough",
+        "inconclusive": "nothing is shown to be worse, but there are too few patients to show the contrary",
+    }
+    return f"Judged {against}: {meaning[judged.verdict]}."
+
+
+def _text(interval: Interval | None, form: str) -> str | None:
+    if interval is None:
+        return None
+    return f"{interval.value:{form}} ({interval.low:{form}} to {interval.high:{form}})"
+
+
+def _tasks_table(tasks: list[TaskResult]) -> Markup:
+    columns = [
+        "task",
+        "verdict",
+        "metric",
+        "images",
+        "patients",
+        "new",
+        "current",
+        "difference",
+        "margin",
+        "floor",
+        "power",
+    ]
+    rows = [
+        [
+            result.task,
+            pages.badge(result.verdict),
+            NAMES[result.main],
+            result.images,
+            result.patients,
+            _text(result.challenger, ".3f"),
+            _text(result.champion, ".3f"),
+            _text(result.difference, "+.3f"),
+            result.margin,
+            result.floor,
+            None if result.power is None else f"{result.power:.0%}",
+        ]
+        for result in tasks
+    ]
+    return pages.table(columns, rows) + pages.paragraph(
+        "Intervals are over patients. Power is the probability that an equally good model would have been accepted."
+    )
+
+
+def _forest(tasks: list[TaskResult]) -> Markup:
+    rows = [(result.task, result.difference, result.margin) for result in tasks if result.difference]
+    if not rows:
+        return Markup("")
+    text = "Difference of the main metric with its interval. Not worse: the whole line is right of the red mark."
+    return pages.figure(figures.differences(rows), text, "Difference of new and current model for each task", 720)
+
+
+def _slices_table(slices: list[tuple[TaskResult, SliceResult]]) -> Markup:
+    if not slices:
+        return pages.paragraph("Nothing to compare: no current model, or one site, probe and device only.")
+    columns = ["task", "by", "name", "images", "patients", "difference", "adjusted p", "result"]
+    rows = [
+        [
+            result.task,
+            part.origin,
+            part.name,
+            part.images,
+            part.patients,
+            _text(part.difference, "+.3f"),
+            None if part.p_value is None else f"{part.p_value:.3f}",
+            pages.badge("reject") if part.worse else part.note or "not worse",
+        ]
+        for result, part in slices
+    ]
+    return pages.table(columns, rows, "Tested for being worse at all, corrected for the number of slices (Holm).")

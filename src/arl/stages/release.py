@@ -1,0 +1,106 @@
+"""Put promoted models into the registry."""
+
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from arl.evaluation.model_card import model_card
+from arl.files import read_json, tree_hash, write_json
+from arl.params import Params
+from arl.storage.registry import Registry, version_of
+
+_DATA_FILE = Path("data.dvc")
+
+
+def release(
+    params: Params,
+    *,
+    decision: Path,
+    checkpoint: Path,
+    models: list[Path],
+    evaluations: list[Path],
+    registry: Path,
+    receipt: Path,
+) -> None:
+    """Put promoted models into the registry and make them the champion.
+
+    Reads the gate's decision folder, the encoder's checkpoint folder, the model folders and their evaluations. Where
+    the verdict is promote, adds one version to the registry and moves the champion pointer, if the champion is still
+    the one the gate compared with. Writes a receipt in every case: the verdict, and the version or null.
+
+    Raises:
+        ValueError: the decision is about other models, or another release has become champion since.
+    """
+    decided = read_json(decision / "decision.json")
+    version = None
+    if decided["verdict"] == "promote":
+        tasks = _judged_models(decided, models)
+        figures = [_figures_of(task, decided["models"][task], evaluations) for task in sorted(tasks)]
+        version = version_of(checkpoint, tasks)
+        documents = {
+            "decision.json": _text(decided),
+            "metrics.json": _text({about["task"]: about for about in figures}),
+            "model_card.md": model_card(version, figures, decided, read_json(checkpoint / "config.json")),
+        }
+        store = Registry(registry)
+        store.add_version(checkpoint, tasks, documents=documents, provenance=_provenance(params))
+        store.promote(version, expected=decided["champion"])
+    write_json(receipt, {"verdict": decided["verdict"], "version": version})
+
+
+def _judged_models(decided: dict[str, Any], models: list[Path]) -> dict[str, Path]:
+    """Task -> model folder, for the very models the decision is about."""
+    folders = {tree_hash(model): model for model in models}
+    for task, digest in decided["models"].items():
+        if digest not in folders:
+            given = ", ".join(str(model) for model in models)
+            raise ValueError(f"the gate judged another model for {task} than those in {given}: run the gate again")
+    return {task: folders[digest] for task, digest in decided["models"].items()}
+
+
+def _figures_of(task: str, model: str, evaluations: list[Path]) -> dict[str, Any]:
+    for folder in evaluations:
+        about: dict[str, Any] = read_json(folder / "metrics.json")
+        if (about["task"], about["model"]) == (task, model):
+            return about
+    given = ", ".join(str(folder) for folder in evaluations)
+    raise ValueError(f"none of {given} is the evaluation of the model for {task} that the gate judged")
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+
+def _provenance(params: Params) -> dict[str, Any]:
+    settings = {
+        "seed": params.seed,
+        "experiment": params.experiment,
+        "data": asdict(params.data),
+        "model": asdict(params.model),
+        "objective": asdict(params.objective),
+        "pretrain": asdict(params.pretrain),
+        "finetune": asdict(params.finetune),
+        "task": {task: asdict(params.task[task]) for task in params.tasks},
+    }
+    return {"params": settings, "git": _git(), "data": _data_hash()}
+
+
+def _git() -> dict[str, Any] | None:
+    """Commit of the working directory and whether anything differs from it; None outside a repository."""
+    if shutil.which("git") is None:
+        return None
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    if commit.returncode:
+        return None
+    status = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, check=True)
+    return {"commit": commit.stdout.strip(), "dirty": bool(status.stdout)}
+
+
+def _data_hash() -> str | None:
+    """The hash by which DVC knows the corpus; None where there is no data.dvc."""
+    found = re.search(r"md5: (\S+)", _DATA_FILE.read_text(encoding="utf-8")) if _DATA_FILE.is_file() else None
+    return found.group(1) if found else None
