@@ -78,6 +78,17 @@ def test_the_loss_falls() -> None:
     assert [record["step"] for record in history] == list(range(1, 41))
 
 
+@pytest.mark.parametrize("zero_stage", [0, 1, 2])
+def test_the_first_gradient_norm_is_that_of_torch(zero_stage: int) -> None:
+    module = Regression()
+    module.dropout.p = 0.0
+    module(points(0), 0.0)["loss"].backward()
+    expected = sum(p.grad.square().sum().item() for p in module.parameters()) ** 0.5
+    module.zero_grad()
+    history = fit(module, replace(RECIPE, zero_stage=zero_stage))
+    assert history[0]["grad_norm"] == pytest.approx(expected, rel=1e-5)
+
+
 @pytest.mark.parametrize("zero_stage", [0, 2])
 @pytest.mark.parametrize("killed_at", [1, 4, 5])
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path, killed_at: int, zero_stage: int) -> None:

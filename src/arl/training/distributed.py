@@ -92,3 +92,17 @@ def engine(
     }
     wrapped, _, _, _ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
     return wrapped
+
+
+def step(engine: Any) -> float:
+    """Step the engine's optimiser if the accumulation is complete; the gradient's norm before clipping.
+
+    DeepSpeed keeps the norm from ZeRO stage 1 on; below that the gradients are whole and are measured here.
+    """
+    norm = torch.zeros(())
+    if engine.is_gradient_accumulation_boundary() and engine.zero_optimization_stage() == 0:
+        gradients = [p.grad for p in engine.module.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+    engine.step()
+    kept = engine.get_global_grad_norm()
+    return float(norm if kept is None else kept)

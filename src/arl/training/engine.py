@@ -123,7 +123,7 @@ def _train_step(
     terms = [_micro_step(engine, next(batches), step / recipe.steps, recipe) for _ in range(recipe.accumulation)]
     engine.module.after_step((step + 1) / recipe.steps)
     mean = {name: sum(term[name] for term in terms) / len(terms) for name in terms[0]}
-    mean["grad_norm"] = float(engine.get_global_grad_norm() or 0.0)
+    mean["grad_norm"] = terms[-1]["grad_norm"]  # of the accumulated gradient
     record = {"step": step + 1, "lr": lr, **distributed.mean_over_ranks(mean)}
     _refuse_nan(record, state)
     return record
@@ -135,8 +135,8 @@ def _micro_step(engine: Any, inputs: Inputs, elapsed: float, recipe: Recipe) -> 
     with torch.autocast(engine.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
         terms = engine(inputs.to(engine.device), elapsed)
     engine.backward(terms["loss"])
-    engine.step()
-    return {name: float(value.detach()) for name, value in terms.items()}
+    norm = distributed.step(engine)
+    return {**{name: float(value.detach()) for name, value in terms.items()}, "grad_norm": norm}
 
 
 def _refuse_nan(record: dict[str, float], state: Path | None) -> None:

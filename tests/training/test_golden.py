@@ -1,0 +1,66 @@
+"""Five steps of the full objective on phantoms: a refactoring must not move them.
+
+`python tests/training/test_golden.py` writes the curve anew, after a change that means to move it.
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from arl import params as parameters
+from arl.data.anatomy import ANATOMIES
+from arl.files import read_json
+from arl.stages.pretrain import pretrain
+from arl.stages.sample import sample
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = Path(__file__).with_name("golden.json")
+TERMS = ("loss", "sd", "mim", "d", "adv", "lambda", "teacher_entropy", "grad_norm")
+OVERRIDES = [
+    "sample.images_per_anatomy=2",
+    "sample.images_per_task=0",
+    "sample.size=48",
+    "data.size=32",
+    "data.store_size=48",
+    "data.workers=1",
+    "model.patch_size=8",
+    "model.embed_dim=24",
+    "model.depth=4",
+    "model.anatomy_hidden=8",
+    "objective.local_crops_size=16",
+    "objective.prototypes=16",
+    "objective.head_hidden=32",
+    "objective.decoder_dim=16",
+    "objective.decoder_depth=1",
+    "objective.decoder_heads=2",
+    "objective.discriminator_dim=4",
+    "pretrain.batch_size=8",
+    "pretrain.max_steps=5",
+    "pretrain.threads=1",
+]
+
+
+def curve(folder: Path) -> list[dict[str, float]]:
+    """The terms of five steps on a corpus of two phantoms for each anatomy and scanner."""
+    params = parameters.load(OVERRIDES, ROOT / "params.yaml")
+    params = replace(params, objective=replace(params.objective, discriminator_start=0.4, adversarial_weight=1.0))
+    sample(params, corpus=folder / "data")
+    pretrain(params, corpus=folder / "data", checkpoint=folder / "checkpoint", metrics=folder / "metrics.json")
+    history = read_json(folder / "metrics.json")["history"]
+    return [{name: record[name] for name in TERMS if name in record} for record in history]
+
+
+def test_the_curve_has_not_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARL_RUNS", str(tmp_path / "runs"))
+    assert len(ANATOMIES) == 16
+    for step, (measured, golden) in enumerate(zip(curve(tmp_path), json.loads(GOLDEN.read_text()), strict=True)):
+        assert measured == pytest.approx(golden, rel=2e-4), f"step {step + 1}"
+
+
+if __name__ == "__main__":
+    with TemporaryDirectory() as temporary:
+        lines = ",\n ".join(json.dumps(record) for record in curve(Path(temporary)))
+    GOLDEN.write_text(f"[{lines}]\n")
