@@ -1,5 +1,6 @@
 """Splits: no group in two of them, nothing moves when a batch is added, files that say what they lack."""
 
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ def random_rows(seed: int) -> pd.DataFrame:
 def test_no_group_is_in_two_splits(seed: int) -> None:
     rows = random_rows(seed)
     ids, _ = splits.split_by_patient(rows, seed=seed)
-    assert sorted(sum(ids.values(), [])) == sorted(rows["id"])
+    assert sorted(chain.from_iterable(ids.values())) == sorted(rows["id"])
     chosen = rows["id"].map({identifier: split for split, members in ids.items() for identifier in members})
     assert (chosen.groupby(splits.groups(rows)).nunique() == 1).all()
 

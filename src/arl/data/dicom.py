@@ -25,6 +25,7 @@ from pydicom.pixels import apply_color_lut, iter_pixels
 from arl.data import deidentify, dicom_rules
 from arl.data.record import Pixels, Refused
 from arl.data.scan_region import (
+    CLIP,
     Region,
     Tag,
     coloured_share,
@@ -180,7 +181,7 @@ def _regions(header: Dataset, sample: list[Pixels], stills_by_content: bool) -> 
     height, width = sample[0].shape[:2]
     regions = tagged_regions(_tags(header), height, width)
     if not regions:
-        if len(sample) < 3 and not stills_by_content:
+        if len(sample) < CLIP and not stills_by_content:
             raise Refused("no valid tag says where its scan is, and it is no clip that shows it by moving")
         found = content_region([as_grey(picture) for picture in sample])
         regions = [found] if found else []

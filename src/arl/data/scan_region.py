@@ -13,6 +13,7 @@ from arl.data.record import Mask, Pixels
 
 Box = tuple[int, int, int, int]
 
+CLIP = 3  # frames that show what moves; fewer are stills
 MIN_SIDE = 64  # pixels; below it a scan is a thumbnail
 COLOUR_LEVELS = 24  # a pixel whose channels differ by more is coloured; JPEG noise on grey stays below
 TISSUE, COLOUR_FLOW = 1, 2  # Region Data Type (0018,6014)
@@ -21,6 +22,7 @@ _CENTIMETRES = 3  # Physical Units (0018,6024)
 _OFF_BY = 2  # pixels that a region may reach over the edge: writers disagree on whether the maximum is included
 _LIT = 6  # grey level above JPEG noise on black
 _FILLED = 0.7  # share of lit pixels around a pixel of speckle; text reaches half of it
+_MOVING = 0.5  # standard deviation in time, grey levels, above what JPEG does to a picture that stands still
 _INSIDE = 0.9  # share of a region inside another that makes it a part of it, as a colour box is of its image
 
 
@@ -120,18 +122,17 @@ def _largest(mask: Mask, closing: int) -> Box | None:
 
 
 def content_region(pictures: list[Pixels]) -> Region | None:
-    """The scan of a still (one grey picture) by its texture, of a clip (some of its frames) by what changes in time.
+    """The scan of a still by its texture, of a clip by what changes in time; `pictures` are grey frames of it.
 
-    Text, calipers and icons stand still in a clip; the tissue that stands still too is joined by its texture. The box
-    of a still may hold text that touches the scan.
+    Text, calipers and icons stand still in a clip, tissue never does: its noise alone is above `_MOVING`. The box of a
+    still may hold text that touches the scan.
     """
     stack = np.stack(pictures)
-    texture = _textured(stack.max(axis=0))
-    closing = max(9, min(texture.shape) // 24)
-    if len(pictures) == 1:
-        return _checked(_largest(texture, closing), "content")
-    moving = cv2.morphologyEx((stack.std(axis=0) > 1.5).astype(np.uint8), cv2.MORPH_OPEN, _disk(3)).astype(np.bool_)
-    return _checked(_largest(moving | texture, closing), "variance")
+    closing = max(9, min(stack.shape[1:]) // 24)
+    if len(pictures) < CLIP:
+        return _checked(_largest(_textured(stack[0]), closing), "content")
+    moving = cv2.morphologyEx((stack.std(axis=0) > _MOVING).astype(np.uint8), cv2.MORPH_OPEN, _disk(3))
+    return _checked(_largest(moving > 0, closing), "variance")
 
 
 def _checked(box: Box | None, rule: str) -> Region | None:

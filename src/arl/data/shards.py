@@ -22,16 +22,17 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
 from arl.data.anatomy import anatomy_index
 from arl.data.manifest import PROBES, QUARANTINE, SCHEMA, SPLITS, read_table
 from arl.data.record import Entry, Mask, Pixels
 from arl.data.splits import DEFAULT, SPLIT_SCHEMA, split_by_patient
 from arl.files import atomic_directory, write_json
+from arl.progress import progress
 
 ROWS_PER_GROUP = 32
 SHARD_BYTES = 256 << 20
+_LONG = 2000  # images whose decoding takes long enough, about 2 s, to show its progress
 _FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 SHARD_SCHEMA = pa.schema(
     [
@@ -435,7 +436,8 @@ def _for_each(corpus: Path, rows: pd.DataFrame, columns: list[str], use: Callabl
             _use(file, table, row, lambda *cells, at=position: use(at, *cells))
         return len(members)
 
-    with ThreadPoolExecutor(max_workers=cpu_count()) as pool, tqdm(total=len(rows), desc=title, delay=2) as bar:
+    shown = len(rows) > _LONG
+    with ThreadPoolExecutor(max_workers=cpu_count()) as pool, progress(len(rows), title, "image", shown=shown) as bar:
         for done in pool.map(read, list(_groups(rows))):
             bar.update(done)
 

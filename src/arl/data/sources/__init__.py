@@ -14,11 +14,10 @@ import importlib
 import pkgutil
 from types import ModuleType
 
-from tqdm import tqdm
-
 from arl.data.outcomes import outcomes
 from arl.data.record import Entry, Input
 from arl.data.shards import BatchWriter, DuplicateIdError, Stored
+from arl.progress import progress
 
 
 def names() -> list[str]:
@@ -44,11 +43,13 @@ def write(inputs: list[Input], writer: BatchWriter, workers: int = 0) -> None:
     """
     writer.expect(len(inputs))
     read = outcomes(inputs, writer.store_size, workers)
-    for input, outcome in tqdm(zip(inputs, read, strict=True), total=len(inputs), desc="ingest", unit="input"):
-        if isinstance(outcome, str):
-            writer.refuse(input.name, outcome)
-        else:
-            _append(writer, input.name, outcome)
+    with progress(len(inputs), "ingest", "input") as bar:
+        for input, outcome in zip(inputs, read, strict=True):
+            if isinstance(outcome, str):
+                writer.refuse(input.name, outcome)
+            else:
+                _append(writer, input.name, outcome)
+            bar.update()
 
 
 def _append(writer: BatchWriter, name: str, images: list[tuple[Stored, Entry]]) -> None:

@@ -1,0 +1,138 @@
+"""The ingest stage and its command line: counts told, errors in one sentence, nothing half written."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from arl.data import manifest, sources
+from arl.files import read_json, tree_hash
+from arl.params import Params
+from arl.stages.ingest import ingest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """FALLMUD in miniature: eight images, one without a mask."""
+    root = tmp_path / "FALLMUD"
+    for folder in ("images", "fascicle_masks"):
+        (root / "NeilCronin" / folder).mkdir(parents=True)
+    for number in range(8):
+        image = np.random.default_rng(number).integers(0, 256, (120, 90), dtype=np.uint8)
+        cv2.imwrite(str(root / f"NeilCronin/images/{number}.tif"), image)
+        if number:
+            cv2.imwrite(str(root / f"NeilCronin/fascicle_masks/{number}.tif"), (image > 200) * np.uint8(255))
+    return root
+
+
+@pytest.fixture
+def params(tiny_params: Params) -> Params:
+    tiny_params.data.workers = 0
+    tiny_params.data.store_size = 64
+    return tiny_params
+
+
+def test_a_batch_is_written_and_its_counts_are_told(
+    params: Params, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = tmp_path / "data"
+    ingest(params, "fallmud", root=root, corpus=corpus)
+    assert capsys.readouterr().out == f"{corpus}/fallmud/0000: 8 inputs, 7 accepted (7 images), 1 refused\n"
+    rows = manifest.read_manifest(corpus)
+    assert rows[["height", "width"]].drop_duplicates().values.tolist() == [[64, 48]]
+    about = read_json(corpus / "fallmud/0000/batch.json")
+    assert (about["given"], about["accepted"], about["refused"]) == (8, 7, 1)
+    assert "DL_Track" in about["licence"]
+    assert "AW-Net" in about["citation"]
+
+
+def test_two_runs_are_the_same_bytes_and_a_second_batch_is_its_own(params: Params, root: Path, tmp_path: Path) -> None:
+    for corpus in (tmp_path / "one", tmp_path / "two"):
+        ingest(params, "fallmud", root=root, corpus=corpus)
+    assert tree_hash(tmp_path / "one") == tree_hash(tmp_path / "two")
+    ingest(params, "fallmud", root=root, corpus=tmp_path / "one", batch="0001")
+    assert read_json(tmp_path / "one/fallmud/0001/batch.json")["refused"] == 8  # all were accepted before
+    with pytest.raises(ValueError, match="0001 exists: a batch is written once"):
+        ingest(params, "fallmud", root=root, corpus=tmp_path / "one", batch="0001")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"source": "busi"}, ValueError, "source 'busi' has no reader; known: bus-bra, dicom-folder, fallmud"),
+        ({"batch": "../other"}, ValueError, "'../other' cannot name a folder"),
+        ({"batch": ".hidden"}, ValueError, "'.hidden' cannot name a folder"),
+        ({"site": "north"}, ValueError, "source 'fallmud' is one site"),
+    ],
+)
+def test_wrong_arguments(
+    params: Params, root: Path, tmp_path: Path, arguments: dict[str, str], error: type[Exception], message: str
+) -> None:
+    given = {"source": "fallmud", **arguments}
+    with pytest.raises(error, match=message):
+        ingest(params, given.pop("source"), root=root, corpus=tmp_path / "data", **given)
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_missing_root_leaves_nothing(params: Params, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="holds neither"):
+        ingest(params, "fallmud", root=tmp_path / "absent", corpus=tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+
+
+def test_every_reader_keeps_the_contract() -> None:
+    headings = ("Layout", "Keys", "Coding", "Patient", "Split", "Licence", "Refuses")
+    for name in sources.names():
+        module = sources.reader(name)
+        assert module.LICENCE
+        assert isinstance(module.CITATION, str)
+        assert callable(module.read)
+        missing = [heading for heading in headings if f"\n{heading} " not in (module.__doc__ or "")]
+        assert not missing, f"{name}: its docstring does not tell {missing}"
+
+
+_COMMAND = "import sys; from arl.cli import main; sys.exit(main(sys.argv[1:]))"
+
+
+def command(root: Path, corpus: Path, *words: str) -> list[str]:
+    files = ["--root", str(root), "--corpus", str(corpus)]
+    return [sys.executable, "-c", _COMMAND, "ingest", "fallmud", *files, *words]
+
+
+def test_a_disk_that_is_full_is_one_sentence_and_leaves_nothing(root: Path, tmp_path: Path) -> None:
+    """A limit on the size of files stands in for the disk; the error has another number but takes the same way."""
+    limit = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+    limit += "resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192)); "
+    words = command(root, tmp_path / "data", "data.workers=0")
+    words[2] = limit + _COMMAND
+    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "arl ingest: " in done.stderr.splitlines()[-1]
+    assert not [path for path in tmp_path.joinpath("data").rglob("*") if path.is_file()]
+
+
+@pytest.mark.slow
+def test_killed_at_any_time_and_run_again_gives_the_same_bytes(root: Path, tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    subprocess.run(command(root, whole), check=True, capture_output=True, cwd=ROOT)
+    torn = tmp_path / "torn"
+    for delay in np.linspace(0.5, 4, 8):
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        process = subprocess.Popen(command(root, torn), cwd=ROOT, **quiet)
+        time.sleep(delay)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        if (torn / "fallmud/0000").exists():
+            break
+    else:
+        subprocess.run(command(root, torn), check=True, capture_output=True, cwd=ROOT)
+    assert tree_hash(torn) == tree_hash(whole)
