@@ -63,6 +63,8 @@ def place(task: dsl.PipelineTask, step: str) -> dsl.PipelineTask:
     if needs.gpus:
         task.set_accelerator_type(cluster.gpu).set_accelerator_limit(needs.gpus)
     task.set_retry(cluster.retries, backoff_duration="30s", backoff_factor=2)
+    # training states outlive a pod, so that a retry goes on where the killed try was
+    task.set_env_variable("ARL_RUNS", stored("runs"))
     kubernetes.mount_pvc(task, pvc_name=cluster.claim, mount_path=cluster.mount)
     kubernetes.empty_dir_mount(task, "shm", "/dev/shm", medium="Memory", size_limit=needs.shared_memory)
     kubernetes.set_timeout(task, int(needs.hours * 3600))

@@ -90,6 +90,7 @@ def test_dvc_reproduces_once(tmp_path: Path) -> None:
     assert "up to date" in dvc("repro")
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_great_expectations_checks_a_quantile(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fails under marshmallow 4 with: Object of type bool is not JSON serializable."""
     monkeypatch.setenv("GX_ANALYTICS_ENABLED", "false")
