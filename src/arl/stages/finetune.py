@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 
 from arl.data.loader import Examples, TrainingOrder, training_batches
-from arl.data.selection import task_rows
 from arl.data.views import TrainView
 from arl.params import Params
+from arl.stages._scoring import rows_of_task
 from arl.training import engine, optim
 from arl.training.checkpoint import build_task_model, load_encoder, save_model
 from arl.training.finetuner import FineTuner, TaskInputs
@@ -21,19 +21,9 @@ def finetune(params: Params, *, task: str, corpus: Path, checkpoint: Path, model
     Reads the corpus and the encoder's checkpoint folder; writes the task's model folder
     (safetensors and config.json). All weights are trained (appendix B).
     """
-    if task not in params.task:
-        raise ValueError(f"unknown task {task!r}: params.yaml defines {', '.join(sorted(params.task))}")
     torch.set_num_threads(params.pretrain.threads)
+    rows = rows_of_task(params, task, corpus)
     settings = params.task[task]
-    rows = task_rows(
-        corpus,
-        kind=settings.kind,
-        sources=settings.sources,
-        anatomy=settings.anatomy,
-        classes=settings.classes,
-        mask=settings.mask,
-        protocols=params.data.splits,
-    )
     rows = rows[rows["split"] == "train"].reset_index(drop=True)
     encoder, config = load_encoder(checkpoint)
     torch.manual_seed(params.seed)
