@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from arl.data.anatomy import NULL_ANATOMY, NUM_ANATOMIES
-from arl.models.acdt import ACDTBlock, DeformableDepthwise, extra_parameters, make_grid
-from arl.models.block import Grid, PlainBlock, code_table
+from arl.models.acdt import ACDTBlock, DeformableDepthwise, extra_parameters
+from arl.models.block import PlainBlock, code_table
 from arl.models.conditioning import CrossAttentionBlock, FiLMBlock, LoRABlock
 from arl.models.positions import sincos_positions
+from arl.models.sampling import Grid, make_grid
 
 CONDITIONINGS = ("acdt", "cross_attention", "film", "lora", "none")
 
@@ -60,6 +61,7 @@ class AViT(nn.Module):
         self.patch_size, self.in_chans, self.embed_dim = patch_size, in_chans, embed_dim
         self.grid_size = (img_size // patch_size, img_size // patch_size)
         self.num_features = self.head_hidden_size = embed_dim
+        self.deform_kernel = deform_kernel
         self.grad_checkpointing = False
         self.patch_embed = PatchEmbed(img_size, patch_size, in_chans, embed_dim, strict_img_size=False)
         self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dim))
@@ -184,7 +186,7 @@ class AViT(nn.Module):
         if ids_keep is not None:
             tokens = tokens.gather(1, ids_keep.unsqueeze(-1).expand(-1, -1, self.embed_dim))
         cls_token = (self.cls_token + positions[:, :1]).expand(len(x), -1, -1)
-        grid = make_grid(height, width, ids_keep, x.device)
+        grid = make_grid(height, width, self.deform_kernel, self.num_prefix_tokens, ids_keep, x.device)
         return torch.cat([cls_token, tokens], dim=1), self._codes(anatomy, len(x)), grid
 
     def _check_image(self, x: Tensor) -> tuple[int, int]:

@@ -1,26 +1,32 @@
 """Transformer block of timm's structure and parameter names, with keys and values from a second sequence."""
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath, Mlp
+from timm.layers import DropPath
 from torch import Tensor, nn
 
+from arl.models.sampling import Grid
 
-class Grid(NamedTuple):
-    """Where the patch tokens of a batch lie on the patch grid; made by `arl.models.acdt.make_grid`.
 
-    Attributes:
-        position: (L, 2) or (B, L, 2) float, row and column of each token, in patches.
-        rows: (1 or B, P) long, index of the token at each place of the grid padded by `PAD`; -1 where there is none.
-        height, width: patches.
-    """
+def add(x: Tensor, fresh: Tensor) -> Tensor:
+    """x + fresh; in inference in the memory of `fresh`, which nobody else holds: new memory costs page faults."""
+    return x + fresh if torch.is_grad_enabled() else fresh.add_(x)
 
-    position: Tensor
-    rows: Tensor
-    height: int
-    width: int
+
+class Mlp(nn.Module):
+    """The feed-forward network, with timm's parameter names."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., C) -> (..., C)."""
+        hidden: Tensor = self.fc1(x)
+        hidden = F.gelu(hidden) if torch.is_grad_enabled() else torch.ops.aten.gelu_(hidden)
+        out: Tensor = self.fc2(hidden)
+        return out
 
 
 class Attention(nn.Module):
@@ -71,13 +77,11 @@ class PlainBlock(nn.Module):
     def forward(self, x: Tensor, code: Tensor, grid: Grid) -> Tensor:
         """x (B, 1 + L, C), anatomy code (B, 16) -> (B, 1 + L, C)."""
         normed = self.norm1(x)
-        x = x + self.drop_path(self.attn(normed, normed))
-        return self.feed_forward(x)
+        return self.feed_forward(add(x, self.drop_path(self.attn(normed, normed))))
 
     def feed_forward(self, x: Tensor) -> Tensor:
         """The second half of the block."""
-        out: Tensor = x + self.drop_path(self.mlp(self.norm2(x)))
-        return out
+        return add(x, self.drop_path(self.mlp(self.norm2(x))))
 
 
 class AnatomyMLP(nn.Module):

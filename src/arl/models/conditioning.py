@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from arl.data.anatomy import NUM_ANATOMIES
-from arl.models.block import AnatomyMLP, Grid, PlainBlock
+from arl.models.block import AnatomyMLP, PlainBlock, add
+from arl.models.sampling import Grid
 
 
 class FiLMBlock(PlainBlock):
@@ -27,9 +28,8 @@ class FiLMBlock(PlainBlock):
         """x (B, 1 + L, C), anatomy code (B, 16) -> (B, 1 + L, C)."""
         scale1, shift1, scale2, shift2 = self.film(code).unsqueeze(1).chunk(4, dim=-1)
         normed = self.norm1(x) * (1 + scale1) + shift1
-        x = x + self.drop_path(self.attn(normed, normed))
-        out: Tensor = x + self.drop_path(self.mlp(self.norm2(x) * (1 + scale2) + shift2))
-        return out
+        x = add(x, self.drop_path(self.attn(normed, normed)))
+        return add(x, self.drop_path(self.mlp(self.norm2(x) * (1 + scale2) + shift2)))
 
 
 class LoRABlock(PlainBlock):
@@ -52,8 +52,7 @@ class LoRABlock(PlainBlock):
         normed = self.norm1(x)
         down = torch.einsum("ba,adr->bdr", code, self.lora_down)
         up = torch.einsum("ba,are->bre", code, self.lora_up)
-        x = x + self.drop_path(self.attn(normed, normed, normed @ down @ up))
-        return self.feed_forward(x)
+        return self.feed_forward(add(x, self.drop_path(self.attn(normed, normed, normed @ down @ up))))
 
 
 class CrossAttentionBlock(PlainBlock):
@@ -82,9 +81,8 @@ class CrossAttentionBlock(PlainBlock):
     def forward(self, x: Tensor, code: Tensor, grid: Grid) -> Tensor:
         """x (B, 1 + L, C), anatomy code (B, 16) -> (B, 1 + L, C)."""
         normed = self.norm1(x)
-        x = x + self.drop_path(self.attn(normed, normed))
-        x = x + self.drop_path(self._cross(x, code))
-        return self.feed_forward(x)
+        x = add(x, self.drop_path(self.attn(normed, normed)))
+        return self.feed_forward(add(x, self.drop_path(self._cross(x, code))))
 
     def _cross(self, x: Tensor, code: Tensor) -> Tensor:
         heads = self.attn.num_heads

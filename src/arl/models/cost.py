@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-import arl.models.acdt  # noqa: F401  defines torch.ops.arl.deform_depthwise
+import arl.models.sampling  # noqa: F401  defines torch.ops.arl.deform_depthwise
 
 
 def count_macs(model: nn.Module, *shapes: tuple[int, ...]) -> int:

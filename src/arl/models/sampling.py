@@ -1,0 +1,259 @@
+"""Deformable depthwise sampling (eq. 1) as weighted gathers, in plain PyTorch.
+
+Bilinear sampling reads four tokens with four weights, so y = sum_k w_k * (A_k x) with A_k sparse. `embedding_bag` is a
+product with a sparse matrix: over the K copies w_k * x of the tokens, one bag of 4 K rows gives an output token. On a
+CPU the copies are made for one slice of channels at a time, so that they stay in a core's cache.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+PAD = 2  # empty places around the grid: every corner of a sample just outside has a place in the tables
+CPU_TABLE = 1 << 18  # numbers in the table of weighted copies: 1 MB in fp32, a core's second-level cache
+GPU_TABLE = 1 << 27  # there only memory counts
+
+
+class Grid(NamedTuple):
+    """Where the tokens of a batch lie on the patch grid, for kernels of K taps.
+
+    A place is a position of the padded grid rounded down; its corners are the four tokens around it.
+
+    Attributes:
+        height, width: patches.
+        origin: (1 or B, L, 2, K), padded row and column of token + tap.
+        corners: (places, 4) long, which token of the sequence; 0 where there is none.
+        present: (places, 4), 1 where there is one.
+        base: (B, 1, 1) long, first place of each image, or None if all images share the places.
+    """
+
+    height: int
+    width: int
+    origin: Tensor
+    corners: Tensor
+    present: Tensor
+    base: Tensor | None
+
+
+def taps(kernel: int, device: torch.device | None = None) -> Tensor:
+    """Regular grid p_k of a kernel x kernel neighbourhood: (2, K), rows and columns."""
+    axis = torch.arange(kernel, device=device, dtype=torch.float32) - (kernel - 1) / 2
+    return torch.cartesian_prod(axis, axis).t()
+
+
+def make_grid(height: int, width: int, kernel: int, prefix: int, ids_keep: Tensor | None, device: torch.device) -> Grid:
+    """Geometry of `prefix` tokens and then patches: all of them row by row, or ids_keep (B, L) in that order."""
+    position = torch.cartesian_prod(torch.arange(height, device=device), torch.arange(width, device=device)) + PAD
+    place = position[:, 0] * (width + 2 * PAD) + position[:, 1]
+    if ids_keep is None:
+        position, place = position.unsqueeze(0), place.unsqueeze(0)
+    else:
+        position, place = position[ids_keep], place[ids_keep]
+    index = torch.arange(prefix, prefix + place.shape[1], device=device).expand_as(place)
+    tokens = torch.full((len(place), (height + 2 * PAD) * (width + 2 * PAD)), -1, device=device)
+    tokens = tokens.scatter(1, place, index).view(-1, height + 2 * PAD, width + 2 * PAD)
+    top, bottom = tokens[:, :-1], tokens[:, 1:]
+    corners = torch.stack([top[..., :-1], top[..., 1:], bottom[..., :-1], bottom[..., 1:]], dim=-1)
+    places = corners[0, ..., 0].numel()
+    base = None if ids_keep is None else torch.arange(0, len(place) * places, places, device=device).view(-1, 1, 1)
+    origin = position.unsqueeze(-1) + taps(kernel, device)
+    corners = corners.reshape(-1, 4)
+    return Grid(height, width, origin, corners.clamp_min(0), (corners >= 0).float(), base)
+
+
+def bilinear_corners(offsets: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+    """The four tokens around each sample and their weights.
+
+    Args:
+        offsets: (B, L, 2, K) rows and columns in patches, beyond the regular grid.
+
+    Returns:
+        rows (B, L, K, 4) long into the sequence, and weights (B, L, K, 4), zero where a corner has no token.
+    """
+    position = grid.origin + offsets
+    low = position.floor()
+    row, column = (position - low).unbind(2)
+    both = row * column
+    weights = torch.stack([1 - row - column + both, column - both, row - both, both], dim=-1)
+    place = _places(low.detach(), grid)
+    return F.embedding(place, grid.corners), weights * F.embedding(place, grid.present.to(weights.dtype))
+
+
+def _places(low: Tensor, grid: Grid) -> Tensor:
+    """(B, L, 2, K) whole numbers, as floats -> (B, L, K) long, far ones moved to the empty border."""
+    last = torch.tensor([[grid.height], [grid.width]], device=low.device) + 2 * PAD - 2
+    row, column = torch.minimum(low.clamp_min(0), last.to(low.dtype)).unbind(2)
+    stride = grid.width + 2 * PAD - 1
+    places = (grid.height + 2 * PAD - 1) * stride
+    # Clamped again as integers: a position that is not a number gets a place too (its weight stays not a number).
+    place = torch.add(column, row, alpha=stride).long().clamp_(0, places - 1)
+    return place if grid.base is None else place + grid.base
+
+
+def deform_depthwise(x: Tensor, rows: Tensor, weights: Tensor, kernel: Tensor) -> Tensor:
+    """y[b, p, c] = sum_k kernel[k, c] sum_j weights[b, p, k, j] x[b, rows[b, p, k, j], c].
+
+    Args:
+        x: (B, prefix + L, C); the tokens of the prefix pass through.
+        rows: (B, L, K, 4) long, into the whole sequence.
+        weights: (B, L, K, 4).
+        kernel: (K, C).
+
+    Returns:
+        (B, prefix + L, C).
+    """
+    if torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export():
+        return deform_by_indexing(x, rows, weights, kernel)
+    out: Tensor = _deform(x, rows, weights, kernel)
+    return out
+
+
+def deform_by_indexing(x: Tensor, rows: Tensor, weights: Tensor, kernel: Tensor) -> Tensor:
+    """The same as `deform_depthwise` in elementary operators, for exported graphs; needs 4 times the memory of x."""
+    batch, length, _ = x.shape
+    shift = torch.arange(batch, device=x.device).view(-1, 1, 1, 1) * length
+    flat, prefix = x.flatten(0, 1), length - rows.shape[1]
+    sampled = [
+        kernel[tap] * (flat[read] * weight.unsqueeze(-1)).sum(2)
+        for tap, (read, weight) in enumerate(zip((rows + shift).unbind(2), weights.unbind(2), strict=True))
+    ]
+    return torch.cat([x[:, :prefix], torch.stack(sampled).sum(0)], dim=1)
+
+
+@torch.library.custom_op("arl::deform_depthwise", mutates_args=())
+def _deform(x: Tensor, rows: Tensor, weights: Tensor, kernel: Tensor) -> Tensor:
+    out = torch.empty_like(x)
+    prefix = x.shape[1] - rows.shape[1]
+    out[:, :prefix] = x[:, :prefix]
+    images, step = _pieces(x, len(kernel))
+    read = _table_rows(rows, x.shape[1], images)
+    buffer = x.new_empty(images * len(kernel) * x.shape[1] * step)
+    for group in _groups(len(x), images):
+        weight, indices = weights[group].flatten(), read[group].flatten()
+        starts = torch.arange(0, len(indices) + 1, 4 * len(kernel), device=x.device)
+        for tokens, scale, target in _slices(step, x[group], kernel, out[group, prefix:]):
+            table = torch.mul(tokens.unsqueeze(1), scale.unsqueeze(1), out=_table(buffer, tokens, scale))
+            target.copy_(_bags(table, indices, starts, weight).view_as(target))
+    return out
+
+
+def _pieces(x: Tensor, count: int, tables: int = 1) -> tuple[int, int]:
+    """How many images, and how many of their channels, to work on at a time."""
+    budget = (CPU_TABLE if x.device.type == "cpu" else GPU_TABLE) // tables
+    batch, length, dim = x.shape
+    images = max(1, min(batch, budget // (count * length * dim)))
+    slices = -(-images * count * length * dim // budget)
+    return images, max(1, min(dim, -(-dim // (16 * slices)) * 16))
+
+
+def _groups(batch: int, images: int) -> list[slice]:
+    return [slice(first, first + images) for first in range(0, batch, images)]
+
+
+def _slices(step: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """The same channels of all tensors."""
+    return zip(*(torch.split(tensor, step, dim=-1) for tensor in tensors), strict=True)
+
+
+def _table(buffer: Tensor, tokens: Tensor, scale: Tensor) -> Tensor:
+    """(images, K, tokens, channels) in the buffer."""
+    images, length, dim = tokens.shape
+    return buffer[: images * len(scale) * length * dim].view(images, len(scale), length, dim)
+
+
+def _table_rows(rows: Tensor, length: int, images: int) -> Tensor:
+    """Rows of the table of a group: image, then tap, then token."""
+    batch, _, count, _ = rows.shape
+    image = (torch.arange(batch, device=rows.device) % images * (count * length)).view(-1, 1, 1, 1)
+    return rows + torch.arange(0, count * length, length, device=rows.device).unsqueeze(-1) + image
+
+
+def _bags(table: Tensor, indices: Tensor, starts: Tensor, weights: Tensor) -> Tensor:
+    """Weighted sums of the table's rows, one for each interval between two starts."""
+    return F.embedding_bag(
+        indices, table.flatten(0, -2), starts, mode="sum", per_sample_weights=weights, include_last_offset=True
+    )
+
+
+@_deform.register_fake
+def _(x: Tensor, rows: Tensor, weights: Tensor, kernel: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
+@torch.library.custom_op("arl::deform_depthwise_backward", mutates_args=())
+def _deform_backward(
+    grad: Tensor, x: Tensor, rows: Tensor, weights: Tensor, kernel: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients with respect to x, weights and kernel."""
+    grad_x, grad_kernel = _token_gradients(grad, x, rows, weights, kernel)
+    return grad_x, _weight_gradients(grad, x, rows, kernel), grad_kernel
+
+
+def _token_gradients(grad: Tensor, x: Tensor, rows: Tensor, weights: Tensor, kernel: Tensor) -> tuple[Tensor, Tensor]:
+    """With G_k = A_k^T grad:  dx = sum_k w_k * G_k  and  dw_k = sum over tokens of x * G_k."""
+    prefix = x.shape[1] - rows.shape[1]
+    images, step = _pieces(x, len(kernel), tables=2)
+    readers, read_weights, counts = _transpose(rows, weights, x.shape[1], images)
+    grad_x = torch.empty_like(x)
+    grad_kernel = torch.zeros_like(kernel, dtype=torch.promote_types(kernel.dtype, torch.float32))
+    buffer = x.new_empty(images * len(kernel) * x.shape[1] * step)
+    for group in _groups(len(x), images):
+        indices, weight = readers[group].flatten(), read_weights[group].flatten()
+        starts = F.pad(counts[group].flatten().cumsum(0), (1, 0))
+        parts = (grad[group], x[group], kernel, grad_x[group], grad_kernel)
+        for out, tokens, scale, target, scale_target in _slices(step, *parts):
+            table = _table(buffer, tokens, scale)
+            gathered = _bags(out, indices, starts, weight).view_as(table)
+            scale_target += torch.mul(gathered, tokens.unsqueeze(1), out=table).sum((0, 2), dtype=grad_kernel.dtype)
+            torch.sum(gathered.mul_(scale.unsqueeze(1)), 1, out=target)
+    grad_x[:, :prefix] = grad[:, :prefix]
+    return grad_x, grad_kernel.to(kernel.dtype)
+
+
+def _transpose(rows: Tensor, weights: Tensor, length: int, images: int) -> tuple[Tensor, Tensor, Tensor]:
+    """For each row of the table the tokens of the group that read it, their weights, and how many they are."""
+    batch, patches, count, corners = rows.shape
+    read = _table_rows(rows, length, images=1).flatten(1)
+    order = read.argsort(dim=1)
+    first = torch.arange(batch, device=rows.device).unsqueeze(1) % images * length + (length - patches)
+    counts = read.new_zeros(batch, count * length).scatter_add_(1, read, torch.ones_like(read))
+    return order // (count * corners) + first, weights.flatten(1).gather(1, order), counts
+
+
+def _weight_gradients(grad: Tensor, x: Tensor, rows: Tensor, kernel: Tensor) -> Tensor:
+    """The product of each corner's token with w_k * grad, tap by tap."""
+    (batch, length, _), patches = x.shape, rows.shape[1]
+    images = _pieces(x, 1)[0]
+    grad_weights = x.new_empty(rows.shape)
+    shift = (torch.arange(batch, device=x.device) % images * length).view(-1, 1, 1, 1)
+    read = rows + shift
+    for group in _groups(batch, images):
+        tokens, out, target = x[group].flatten(0, 1), grad[group, length - patches :], grad_weights[group]
+        starts = torch.arange(0, 4 * len(target) * patches, 4, device=x.device)
+        bag_of = torch.arange(len(starts), device=x.device).repeat_interleave(4)
+        for tap, scale in enumerate(kernel):
+            dots = torch.ops.aten._embedding_bag_per_sample_weights_backward(
+                (out * scale).flatten(0, 1), tokens, read[group, :, tap].flatten(), starts, bag_of, 0
+            )
+            target[:, :, tap] = dots.view(-1, patches, 4)
+    return grad_weights
+
+
+@_deform_backward.register_fake
+def _(grad: Tensor, x: Tensor, rows: Tensor, weights: Tensor, kernel: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(x), torch.empty_like(weights), torch.empty_like(kernel)
+
+
+def _save_inputs(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    grad_x, grad_weights, grad_kernel = _deform_backward(grad, *ctx.saved_tensors)
+    return grad_x, None, grad_weights, grad_kernel
+
+
+_deform.register_autograd(_backward, setup_context=_save_inputs)
