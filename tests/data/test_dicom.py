@@ -109,7 +109,7 @@ def test_the_region_of_a_clip_without_tags_is_where_it_was_tagged(tmp_path: Path
     def untag(dataset: FileDataset) -> None:
         del dataset.SequenceOfUltrasoundRegions
 
-    pixels, info = read(changed("color3d_jpeg_baseline.dcm", tmp_path, untag))[0]
+    pixels, info = next(frames(changed("color3d_jpeg_baseline.dcm", tmp_path, untag)))
     assert info.region_rule == "variance"
     assert pixels.shape == pytest.approx((384, 512), rel=0.06)
     assert info.depth_cm is None
@@ -219,6 +219,16 @@ def test_what_is_wrong_is_a_refusal_in_fixed_words(tmp_path: Path, change, reaso
         read(file)
     assert "Nightingale" not in str(refusal.value)
     assert str(tmp_path) not in str(refusal.value)
+
+
+def test_odd_values_are_not_quoted_in_warnings_or_logs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def misuse(dataset: FileDataset) -> None:
+        dataset.SpecificCharacterSet = "Nightingale"
+
+    file = changed("color-px.dcm", tmp_path, misuse)
+    caplog.clear()
+    assert read(file)  # a warning would be an error
+    assert caplog.text == ""
 
 
 def test_a_thumbnail_is_refused() -> None:

@@ -27,19 +27,16 @@ def tree(root: Path, count: int) -> list[Input]:
 
 def test_any_number_of_workers_writes_the_same_bytes(tmp_path: Path) -> None:
     inputs = tree(tmp_path / "FALLMUD", 21)
-    for workers in (0, 1, 3):
+    for workers in (0, 2):
         with BatchWriter(tmp_path / str(workers), "fallmud", "0000", 20, licence="", citation="") as writer:
             write(inputs, writer, workers)
-    assert len({tree_hash(tmp_path / str(workers)) for workers in (0, 1, 3)}) == 1
+    assert len({tree_hash(tmp_path / str(workers)) for workers in (0, 2)}) == 1
 
 
 def test_an_input_that_kills_its_process_is_refused_and_the_others_are_read(tmp_path: Path) -> None:
-    inputs = tree(tmp_path / "FALLMUD", 13)
+    inputs = tree(tmp_path / "FALLMUD", 7)
     expected = [isinstance(outcome, str) for outcome in outcomes(inputs, 20, 0)]
-    killer = partial(os.abort)
-    mixed = [*inputs[:4], Input("killer", killer), *inputs[4:12], Input("killer", killer), inputs[12]]  # type: ignore[arg-type]
-    read = list(outcomes(mixed, 20, 2))
-    for position in (4, 13):
-        assert read[position] == "reading it ended the process: its decoder crashed, or memory ran out"
-    rest = [outcome for position, outcome in enumerate(read) if position not in (4, 13)]
-    assert [isinstance(outcome, str) for outcome in rest] == expected
+    killer = Input("killer", partial(os.abort))  # type: ignore[arg-type]
+    read = list(outcomes([*inputs[:4], killer, *inputs[4:]], 20, 1))
+    assert read.pop(4) == "reading it ended the process: its decoder crashed, or memory ran out"
+    assert [isinstance(outcome, str) for outcome in read] == expected

@@ -23,6 +23,7 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.pixels import apply_color_lut, iter_pixels
 
 from arl.data import deidentify, dicom_rules
+from arl.data.pixels import as_grey
 from arl.data.record import Pixels, Refused
 from arl.data.scan_region import (
     CLIP,
@@ -34,7 +35,6 @@ from arl.data.scan_region import (
     probe_by_outline,
     tagged_regions,
 )
-from arl.data.shards import as_grey
 
 _MAGIC_OFFSET, _MAGIC = 128, b"DICM"
 _SAMPLED = 8  # frames of a clip that tell its region and outline

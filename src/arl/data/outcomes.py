@@ -10,8 +10,8 @@ from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from multiprocessing import get_context
 
+from arl.data.pixels import Stored, store
 from arl.data.record import Entry, Input, Refused
-from arl.data.shards import Stored, store
 
 # the images of an input as they will be stored, or the reason why there are none
 Outcome = list[tuple[Stored, Entry]] | str

@@ -5,18 +5,15 @@ depend on nothing but what was accepted, in its order.
 """
 
 import errno
-import hashlib
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
 from os import cpu_count
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -25,6 +22,7 @@ import pyarrow.parquet as pq
 
 from arl.data.anatomy import anatomy_index
 from arl.data.manifest import PROBES, QUARANTINE, SCHEMA, SPLITS, read_table
+from arl.data.pixels import Stored, decode_image, letterbox, store
 from arl.data.record import Entry, Mask, Pixels
 from arl.data.splits import DEFAULT, SPLIT_SCHEMA, split_by_patient
 from arl.files import atomic_directory, write_json
@@ -45,117 +43,61 @@ SHARD_SCHEMA = pa.schema(
 _PARQUET: dict[str, Any] = {"compression": "none", "use_dictionary": False, "write_statistics": False}
 
 
-def as_grey(image: Pixels) -> Pixels:
-    """(H, W, 3) to (H, W) by luma; a grey image as it is."""
-    return image if image.ndim == 2 else np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
-
-
-def _drop_equal_channels(image: Pixels) -> Pixels:
-    if (
-        image.ndim == 3
-        and np.array_equal(image[..., 0], image[..., 1])
-        and np.array_equal(image[..., 0], image[..., 2])
-    ):
-        return np.ascontiguousarray(image[..., 0])
-    return image
-
-
-def fit(height: int, width: int, size: int) -> tuple[int, int]:
-    """Height and width after scaling the long side to `size`, each at least 1."""
-    scale = size / max(height, width)
-    return max(1, round(height * scale)), max(1, round(width * scale))
-
-
-def _shrink(image: npt.NDArray[Any], size: int, interpolation: int) -> npt.NDArray[Any]:
-    height, width = image.shape[:2]
-    if max(height, width) <= size:
-        return image
-    rows, columns = fit(height, width, size)
-    return np.asarray(cv2.resize(image, (columns, rows), interpolation=interpolation))
-
-
-def _encode(image: npt.NDArray[Any], flags: list[int]) -> bytes:
-    ordered = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
-    done, png = cv2.imencode(".png", ordered, flags)
-    assert done
-    return bytes(png)
-
-
-def encode_image(image: Pixels) -> bytes:
-    """Lossless PNG of a grey (H, W) or RGB (H, W, 3) image."""
-    # OpenCV's own default (run lengths, filter "sub") is both smaller and 5x faster on speckle than zlib's levels
-    return _encode(image, [])
-
-
-def encode_mask(mask: Mask) -> bytes:
-    """1-bit PNG of a mask (H, W)."""
-    return _encode(mask.astype(np.uint8) * 255, [cv2.IMWRITE_PNG_BILEVEL, 1])
-
-
-def decode_image(png: bytes, channels: int = 1) -> Pixels:
-    """uint8 (H, W) for one channel, (H, W, 3) RGB for three.
-
-    Raises:
-        ValueError: the bytes are not an image.
-    """
-    image = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
-    if image is None:
-        raise ValueError("stored bytes are not a readable PNG")
-    if channels == 1:
-        return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY) if image.ndim == 3 else image, np.uint8)
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB if image.ndim == 3 else cv2.COLOR_GRAY2RGB), np.uint8)
-
-
-def pixel_sha256(image: Pixels) -> str:
-    """Hex SHA-256 of an image's shape and pixels."""
-    return hashlib.sha256(f"{image.shape}".encode() + np.ascontiguousarray(image).tobytes()).hexdigest()
-
-
-@dataclass(frozen=True)
-class Stored:
-    """An image as it will lie in a shard, with what the manifest says of its pixels."""
-
-    image: bytes
-    mask: bytes | None
-    columns: dict[str, Any]
-
-
-def store(image: Pixels, mask: Mask | None, store_size: int) -> Stored:
-    """Scale down (long side to `store_size`, never up), drop equal channels, measure and encode.
-
-    Raises:
-        ValueError: pixels or mask of another type or shape.
-    """
-    _check_pixels(image, mask)
-    stored: Pixels = _shrink(_drop_equal_channels(image), store_size, cv2.INTER_AREA)
-    grey = as_grey(stored)
-    columns = {
-        "height": stored.shape[0],
-        "width": stored.shape[1],
-        "original_height": image.shape[0],
-        "original_width": image.shape[1],
-        "mean": float(grey.mean()),
-        "std": float(grey.std()),
-        "pixel_sha256": pixel_sha256(stored),
-    }
-    return Stored(encode_image(stored), None if mask is None else _store_mask(mask, store_size), columns)
-
-
-def _store_mask(mask: Mask, store_size: int) -> bytes:
-    shrunk = _shrink(mask.astype(np.uint8), store_size, cv2.INTER_NEAREST)
-    return encode_mask(shrunk.astype(np.bool_))
-
-
-def _check_pixels(image: Pixels, mask: Mask | None) -> None:
-    shape = image.shape
-    if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and shape[2] == 3)) or 0 in shape:
-        raise ValueError(f"image: expected uint8 (H, W) or (H, W, 3), got {image.dtype} {shape}")
-    if mask is not None and (mask.dtype != np.bool_ or mask.shape != shape[:2]):
-        raise ValueError(f"mask: expected bool {shape[:2]}, got {mask.dtype} {mask.shape}")
-
-
 class DuplicateIdError(ValueError):
     """An id that the batch, or another batch of the source, has already accepted."""
+
+
+class _ShardWriter:
+    """Appends images to shard-00000.parquet, shard-00001.parquet, ...; holds one row group in memory."""
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        self._folder, self._limit = folder, limit  # bytes after which a shard is closed
+        self._file: pq.ParquetWriter | None = None
+        self._number = 0
+        self._written = 0  # rows of the shard
+        self._bytes = 0
+        self._group: list[tuple[str, bytes, bytes | None]] = []
+
+    def append(self, identifier: str, stored: Stored) -> tuple[str, int]:
+        """Add an image; its shard and its row there."""
+        place = self._name(), self._written + len(self._group)
+        self._group.append((identifier, stored.image, stored.mask))
+        self._bytes += len(stored.image) + len(stored.mask or b"")
+        if len(self._group) == ROWS_PER_GROUP:
+            self._write_group()
+            if self._bytes >= self._limit:
+                self._close_shard()
+        return place
+
+    def finish(self) -> None:
+        """Write what is left."""
+        if self._group:
+            self._write_group()
+        self._close_shard()
+
+    def discard(self) -> None:
+        """Let go of the open file without writing what is left."""
+        self._group = []
+        self._close_shard()
+
+    def _name(self) -> str:
+        return f"shard-{self._number:05d}.parquet"
+
+    def _write_group(self) -> None:
+        if self._file is None:
+            self._file = pq.ParquetWriter(self._folder / self._name(), SHARD_SCHEMA, **_PARQUET)
+        columns = [list(column) for column in zip(*self._group, strict=True)]
+        self._file.write_table(pa.table(columns, schema=SHARD_SCHEMA), row_group_size=ROWS_PER_GROUP)
+        self._written += len(self._group)
+        self._group = []
+
+    def _close_shard(self) -> None:
+        if self._file is None:
+            return
+        file, self._file = self._file, None
+        file.close()
+        self._number += 1
+        self._written = self._bytes = 0
 
 
 class BatchWriter:
@@ -201,17 +143,13 @@ class BatchWriter:
         self._pending_input: str | None = None
         self._accepted = 0
         self._given: int | None = None
-        self._group: list[tuple[str, bytes, bytes | None]] = []
-        self._shard: pq.ParquetWriter | None = None
-        self._shards = 0
-        self._in_shard = 0  # rows
-        self._shard_size = 0  # bytes
 
     def __enter__(self) -> Self:
         if self.folder.exists():
             raise ValueError(f"{self.folder} exists: a batch is written once; choose another batch name or delete it")
         self._earlier = _ids_of_source(self.folder.parent)
         self._partial = self._stack.enter_context(atomic_directory(self.folder))
+        self._shards = _ShardWriter(self._partial, self._shard_bytes)
         return self
 
     def __exit__(
@@ -222,8 +160,10 @@ class BatchWriter:
                 with self._stack:
                     self._finish()
             else:
-                self._close_shard()
-                self._stack.__exit__(kind, error, trace)
+                try:
+                    self._shards.discard()
+                finally:
+                    self._stack.__exit__(kind, error, trace)
         except OSError as failure:
             raise self._named(failure) from failure
         if isinstance(error, OSError):
@@ -322,41 +262,14 @@ class BatchWriter:
 
     def _flush_input(self) -> None:
         for row, stored in self._pending:
-            self._rows.append({**row, "shard": self._shard_name(), "row": self._in_shard + len(self._group)})
-            self._group.append((row["id"], stored.image, stored.mask))
-            self._shard_size += len(stored.image) + len(stored.mask or b"")
-            if len(self._group) == ROWS_PER_GROUP:
-                self._flush_group()
+            shard, position = self._shards.append(row["id"], stored)
+            self._rows.append({**row, "shard": shard, "row": position})
         self._accepted += self._pending_input is not None
         self._pending, self._pending_input = [], None
 
-    def _shard_name(self) -> str:
-        return f"shard-{self._shards:05d}.parquet"
-
-    def _flush_group(self) -> None:
-        if not self._group:
-            return
-        if self._shard is None:
-            self._shard = pq.ParquetWriter(self._partial / self._shard_name(), SHARD_SCHEMA, **_PARQUET)
-        columns = [list(column) for column in zip(*self._group, strict=True)]
-        self._shard.write_table(pa.table(columns, schema=SHARD_SCHEMA), row_group_size=ROWS_PER_GROUP)
-        self._in_shard += len(self._group)
-        self._group = []
-        if self._shard_size >= self._shard_bytes:
-            self._close_shard()
-
-    def _close_shard(self) -> None:
-        if self._shard is None:
-            return
-        shard, self._shard = self._shard, None
-        shard.close()
-        self._shards += 1
-        self._in_shard = self._shard_size = 0
-
     def _finish(self) -> None:
         self._flush_input()
-        self._flush_group()
-        self._close_shard()
+        self._shards.finish()
         self._check_counts()
         manifest = pa.Table.from_pylist(self._rows, schema=SCHEMA)
         pq.write_table(manifest, self._partial / "manifest.parquet")
@@ -485,15 +398,6 @@ def read_masks(corpus: Path, rows: pd.DataFrame) -> list[Mask | None]:
 
     _for_each(corpus, rows, ["mask"], keep, "reading masks")
     return [masks[position] for position in range(len(rows))]
-
-
-def letterbox(image: Pixels, size: int, *, nearest: bool = False) -> tuple[Pixels, tuple[int, int]]:
-    """Canvas uint8 (size, size) with the image, its long side scaled to `size`, in the top-left corner; its extent."""
-    height, width = fit(image.shape[0], image.shape[1], size)
-    smooth = cv2.INTER_AREA if max(image.shape[:2]) > size else cv2.INTER_LINEAR
-    canvas = np.zeros((size, size), np.uint8)
-    canvas[:height, :width] = cv2.resize(image, (width, height), interpolation=cv2.INTER_NEAREST if nearest else smooth)
-    return canvas, (height, width)
 
 
 class Canvases:

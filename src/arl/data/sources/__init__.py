@@ -15,8 +15,9 @@ import pkgutil
 from types import ModuleType
 
 from arl.data.outcomes import outcomes
+from arl.data.pixels import Stored
 from arl.data.record import Entry, Input
-from arl.data.shards import BatchWriter, DuplicateIdError, Stored
+from arl.data.shards import BatchWriter, DuplicateIdError
 from arl.progress import progress
 
 

@@ -16,8 +16,8 @@ from functools import partial
 from pathlib import Path
 
 from arl.data.pictures import read_mask, read_picture
+from arl.data.pixels import as_grey
 from arl.data.record import Entry, Input, Record, Refused
-from arl.data.shards import as_grey
 
 LICENCE = "Not stated by the download; NeilCronin also under Apache-2.0 (DL_Track repository)"
 CITATION = (
