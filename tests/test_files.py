@@ -24,6 +24,8 @@ def test_directory_appears_whole(tmp_path: Path) -> None:
         (folder / "a").mkdir()
         (folder / "a" / "b.txt").write_text("1")
         assert not target.exists()
+        inode = folder.stat().st_ino
+    assert target.stat().st_ino == inode, "copied, not renamed: a kill would leave a half"
     assert (target / "a" / "b.txt").read_text() == "1"
     assert [path.name for path in target.parent.iterdir()] == ["out"]
 
