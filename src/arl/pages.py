@@ -19,7 +19,7 @@ _KIND_OF_VERDICT = {
     "warn": {"inconclusive", "too-few", "warning", "synthetic", "not released"},
 }
 _KINDS = ("info", "good", "warn", "bad")
-_FORMATTED_NUMBER = re.compile(r"[-−<]?\s?\d[\d,]*(\.\d+|%).*")  # "0.913 (0.871–0.948)", "<0.001", "12%"; not "0001"
+_FORMATTED_NUMBER = re.compile(r"[-−+<]?\s?\d[\d,]*(\.\d+|%).*")  # "0.913 (0.871–0.948)", "<0.001", "12%"; not "0001"
 
 _STYLE = """
 :root { color-scheme: light dark; --ground: #fff; --panel: #f5f7f9; --ink: #17222d; --soft: #52606d; --line: #d8dee5;

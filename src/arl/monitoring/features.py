@@ -9,10 +9,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from arl.data.record import Pixels
 from arl.data.splits import groups
 from arl.models.avit import AViT
-
-Pixels = npt.NDArray[np.uint8]
 
 NUMERIC = ("mean", "std", "height", "width", "depth_cm", "speckle_snr", "speckle_axial", "speckle_lateral")
 CATEGORICAL = ("anatomy", "probe", "device")

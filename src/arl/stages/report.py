@@ -1,0 +1,272 @@
+"""One page that tells what a run did and found."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+
+from arl import pages
+from arl.data.manifest import read_manifest, read_quarantine
+from arl.data.record import Pixels
+from arl.data.shards import as_grey, encode_image, fit, letterbox, read_images
+from arl.evaluation import figures as results
+from arl.evaluation.predictions import labels, read_predictions, scores
+from arl.evaluation.summary import calibration_pairs
+from arl.files import atomic_directory, read_json
+from arl.monitoring import figures
+from arl.params import Params
+
+_THUMBNAIL = 176  # long side, pixels
+_THUMBNAILS = 36
+_METRICS = {
+    "auroc": "AUROC",
+    "accuracy": "accuracy",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "top1": "Top-1",
+    "top3": "Top-3",
+    "dice": "Dice",
+    "iou": "IoU",
+    "brier": "Brier score",
+    "ece": "calibration error",
+}
+_SECTIONS = ["Decision", "Tasks", "Corpus", "Pretraining", "Drift"]
+
+
+def report(
+    params: Params,
+    *,
+    corpus: Path,
+    validation: Path,
+    metrics: Path,
+    evaluations: list[Path],
+    decision: Path,
+    receipt: Path,
+    drift: Path,
+    report: Path,
+) -> None:
+    """Write one page that tells what a run did and found.
+
+    Reads the corpus and what the other stages wrote. Writes a folder with index.html and copies of the pages of
+    validation, gate and drift; the folder can be moved and opened anywhere.
+    """
+    decided = read_json(decision / "decision.json")
+    found = sorted(((read_json(folder / "metrics.json"), folder) for folder in evaluations), key=_by_task)
+    with atomic_directory(report) as out:
+        for name, folder in {"validation": validation, "decision": decision, "drift": drift}.items():
+            _copy_pages(folder, out / name)
+        body = (
+            _head(params, decided, read_json(receipt), corpus)
+            + pages.section("Decision", _decision(decided))
+            + pages.section("Tasks", _tasks(found))
+            + pages.section("Corpus", _corpus(corpus, read_json(validation / "result.json")))
+            + pages.section("Pretraining", _pretraining(read_json(metrics)))
+            + pages.section("Drift", _drift(read_json(drift / "drift.json"), (drift / "evidently.html").is_file()))
+        )
+        page = pages.page("Report", body, subtitle=f"Experiment {params.experiment}, seed {params.seed}.")
+        (out / "index.html").write_text(page, encoding="utf-8")
+
+
+def _by_task(entry: tuple[dict[str, Any], Path]) -> str:
+    return str(entry[0]["task"])
+
+
+def _copy_pages(folder: Path, target: Path) -> None:
+    target.mkdir()
+    for file in sorted(folder.glob("*.html")):
+        shutil.copyfile(file, target / file.name)
+
+
+def _head(params: Params, decided: dict[str, Any], receipt: dict[str, Any], corpus: Path) -> Markup:
+    rows = read_manifest(corpus)
+    notes = (pages.note(note, "warn") for note in decided["notes"])
+    return (
+        pages.verdict(decided["verdict"], _summary(decided, receipt))
+        + Markup("").join(notes)
+        + pages.facts(
+            {
+                "images": len(rows),
+                "of them synthetic": f"{rows['synthetic'].mean():.0%}",
+                "known patients": rows["patient"].nunique(),
+                "sites": rows["site"].nunique(),
+                "tasks": len(params.tasks),
+                "release": receipt["version"] or "none",
+            }
+        )
+        + pages.contents(_SECTIONS)
+    )
+
+
+def _summary(decided: dict[str, Any], receipt: dict[str, Any]) -> str:
+    before = f"release {decided['champion']}" if decided["champion"] else "no release before it"
+    if decided["verdict"] == "promote":
+        return f"The new models became release {receipt['version']}; compared with {before}."
+    stays = f"Release {decided['champion']} stays in use" if decided["champion"] else "Nothing was released"
+    because = {"reject": "a task or a part of it is not good enough", "inconclusive": "there are too few patients"}
+    return f"{stays}: {because[decided['verdict']]}."
+
+
+def _decision(decided: dict[str, Any]) -> Markup:
+    columns = ["task", "verdict", "metric", "new", "in use", "difference", "margin", "floor", "images", "patients"]
+    rows = [
+        [
+            name,
+            pages.badge(task["verdict"]),
+            _METRICS[task["main"]],
+            _interval(task["challenger"]),
+            _interval(task["champion"]),
+            _interval(task["difference"], sign="+"),
+            task["margin"],
+            task["floor"],
+            task["images"],
+            task["patients"],
+        ]
+        for name, task in sorted(decided["tasks"].items())
+    ]
+    link = pages.link("decision/index.html", "The gate in full, with sites, probes and devices")
+    return pages.bullets(decided["reasons"]) + pages.table(columns, rows) + Markup("<p>{}</p>\n").format(link)
+
+
+def _interval(entry: dict[str, Any] | None, sign: str = "") -> str | None:
+    if entry is None or entry["value"] is None:
+        return None
+    value = f"{entry['value']:{sign}.3f}"
+    return value if entry["low"] is None else f"{value} ({entry['low']:{sign}.3f} to {entry['high']:{sign}.3f})"
+
+
+def _tasks(found: Sequence[tuple[dict[str, Any], Path]]) -> Markup:
+    names = [name for name in _METRICS if any(name in about["metrics"] for about, _ in found)]
+    rows = [
+        [
+            about["task"],
+            pages.badge("synthetic") if about["synthetic"] else "real",
+            about["n"],
+            about["patients"],
+            *(_interval(about["metrics"].get(name)) for name in names),
+        ]
+        for about, _ in found
+    ]
+    columns = ["task", "images are", "n", "patients", *(_METRICS[name] for name in names)]
+    confidence = found[0][0]["confidence"] if found else 0.95
+    caption = f"On test images, with {confidence:.0%} intervals over patients. Synthetic rows say nothing of patients."
+    table = pages.table(columns, rows, caption)
+    return table + Markup("").join(pages.section(str(about["task"]), _task(about, at), 3) for about, at in found)
+
+
+def _task(about: dict[str, Any], folder: Path) -> Markup:
+    table = read_predictions(folder / "predictions.parquet")
+    title = f"{about['task']}{' (synthetic)' if about['synthetic'] else ''}"
+    if about["main"] == "dice":
+        return pages.gallery([_overlap(table, title)])
+    drawings = [] if about["threshold"] is None else [_roc(table, about, title)]
+    matrix = results.confusion(np.array(about["confusion"]), about["classes"], title=title)
+    reliability = results.calibration(*calibration_pairs(table), title=title)
+    drawings += [
+        pages.figure(matrix, "Confusion matrix of the test images.", f"Confusion matrix of {title}"),
+        pages.figure(reliability, "Calibration.", f"Predicted probability against observed share for {title}"),
+    ]
+    return pages.gallery(drawings)
+
+
+def _roc(table: pd.DataFrame, about: dict[str, Any], title: str) -> Markup:
+    curve = results.roc(labels(table), scores(table)[:, 1], table["patient"], title=title, threshold=about["threshold"])
+    return pages.figure(curve, f"ROC curve, positive class {about['classes'][1]}.", f"ROC curve of {title}")
+
+
+def _overlap(table: pd.DataFrame, title: str) -> Markup:
+    image = pages.png(figures.histogram(table["dice"], "Dice", title))
+    return pages.figure(image, "Dice of each test image.", f"Histogram of Dice of {title}")
+
+
+def _corpus(corpus: Path, validated: dict[str, Any]) -> Markup:
+    rows, quarantine = read_manifest(corpus), read_quarantine(corpus)
+    kind = np.where(rows["synthetic"], "synthetic", "real")
+    anatomies = pd.crosstab(rows["anatomy"], kind).reindex(columns=["real", "synthetic"], fill_value=0)
+    bars = pages.png(figures.stacked_bars(anatomies))
+    link = pages.link("validation/index.html", "All rules and batches")
+    return (
+        _validated(validated)
+        + Markup("<p>{}</p>\n").format(link)
+        + pages.figure(bars, "Images by anatomy.", "Bars of real and synthetic images by anatomy", width=760)
+        + _counts(rows, ["source", "site", "probe"])
+        + pages.section("Samples", _samples(corpus, rows), 3)
+        + pages.section("Quarantine", _quarantine(quarantine), 3)
+    )
+
+
+def _validated(validated: dict[str, Any]) -> Markup:
+    failed = validated["failed"]
+    if not validated["passed"]:
+        return pages.note(f"The corpus breaks {failed['critical']} critical rules.", "bad")
+    warnings = failed["warning"]
+    rest = f"{warnings} {'gives' if warnings == 1 else 'give'} a warning" if warnings else "none gives a warning"
+    return pages.paragraph(f"The corpus keeps to all critical rules of {len(validated['rules'])} rules; {rest}.")
+
+
+def _counts(rows: pd.DataFrame, keys: list[str]) -> Markup:
+    columns = [*keys, "images", "patients", "labelled", "with mask", "images are"]
+    cells = [
+        [
+            *key,
+            len(part),
+            part["patient"].nunique(),
+            int(part["label"].notna().sum()),
+            int(part["mask"].notna().sum()),
+            pages.badge("synthetic") if part["synthetic"].all() else "real",
+        ]
+        for key, part in rows.groupby(keys, sort=True)
+    ]
+    return pages.table(columns, cells)
+
+
+def _samples(corpus: Path, rows: pd.DataFrame) -> Markup:
+    """The first image of each anatomy in each source, then second ones, as far as the sheet goes."""
+    ordered = rows.sort_values("id")
+    turn = ordered.groupby(["source", "anatomy"]).cumcount()
+    chosen = ordered.assign(turn=turn).sort_values(["turn", "anatomy", "source"]).head(_THUMBNAILS)
+    chosen = chosen.sort_values(["anatomy", "source", "turn"])
+    images = read_images(corpus, chosen)
+    return pages.sheet(_thumbnail(row, image) for (_, row), image in zip(chosen.iterrows(), images, strict=True))
+
+
+def _thumbnail(row: "pd.Series[Any]", image: Pixels) -> Markup:
+    height, width = fit(image.shape[0], image.shape[1], _THUMBNAIL)
+    small = letterbox(as_grey(image), _THUMBNAIL)[0][:height, :width]
+    words = ", ".join(str(row[name]) for name in ("anatomy", "label") if pd.notna(row[name]))
+    mark = Markup(" ") + pages.badge("synthetic") if row["synthetic"] else Markup("")
+    caption = Markup("{}<br>{}{}").format(words, row["source"], mark)
+    kind = "Synthetic image" if row["synthetic"] else "Ultrasound image"
+    return pages.figure(encode_image(np.ascontiguousarray(small)), caption, f"{kind}: {words}")
+
+
+def _quarantine(quarantine: pd.DataFrame) -> Markup:
+    if quarantine.empty:
+        return pages.paragraph("Every input was accepted.")
+    counts = quarantine.groupby(["source", "reason"], sort=True).size().reset_index(name="inputs")
+    return pages.table(["source", "reason", "inputs"], counts.to_numpy().tolist(), "Refused inputs and why.")
+
+
+def _pretraining(found: dict[str, Any]) -> Markup:
+    history, final = found["history"], found["final"]
+    drawing = pages.png(figures.curves(history))
+    names = sorted(name for name in final if name != "step")
+    return (
+        pages.paragraph(f"{len(history):,} steps; the last values are in the table.")
+        + pages.figure(drawing, "The terms of the objective by step.", "Curves of the pretraining losses")
+        + pages.table(["term", "last value"], [[name, final[name]] for name in names])
+    )
+
+
+def _drift(found: dict[str, Any], has_evidently: bool) -> Markup:
+    links = [pages.link("drift/index.html", "The tests in full")]
+    if has_evidently:
+        links.append(pages.link("drift/evidently.html", "Image statistics by Evidently"))
+    return (
+        Markup("<p>{} {}</p>\n").format(pages.badge(found["decision"]), ", ".join(found["batches"]))
+        + pages.bullets(found["reasons"])
+        + Markup("<p>{}</p>\n").format(Markup(" · ").join(links))
+    )
