@@ -55,10 +55,15 @@ def check_scores(labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[Ints, Fl
     return y.astype(np.int64), s
 
 
-def _two_classes(labels: Ints) -> None:
-    present = np.unique(labels)
-    if len(present) < 2:
-        raise ValueError(f"all {len(labels)} images are of class {present[0]}: this metric needs both classes")
+def check_classes(labels: Ints, classes: int) -> None:
+    """Refuse labels (n,) that lack a class.
+
+    Raises:
+        ValueError: a class has no image.
+    """
+    missing = np.flatnonzero(np.bincount(labels, minlength=classes) == 0).tolist()
+    if missing:
+        raise ValueError(f"no image of class {missing} among {len(labels)}: this metric needs every class")
 
 
 def auroc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
@@ -68,7 +73,7 @@ def auroc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
         ValueError: see `check_scores`, or only one class is there.
     """
     y, s = check_scores(labels, scores)
-    _two_classes(y)
+    check_classes(y, 2)
     return float(roc_auc_score(y, s))
 
 
@@ -79,9 +84,7 @@ def macro_auroc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
         ValueError: see `check_scores`, or a class has no image.
     """
     y, s = check_scores(labels, scores)
-    missing = sorted(set(range(s.shape[1])) - set(y.tolist()))
-    if missing:
-        raise ValueError(f"no image of class {missing} among {len(y)}: macro AUROC needs every class")
+    check_classes(y, s.shape[1])
     if s.shape[1] == 2:
         return auroc(y, s[:, 1])
     return float(np.mean([auroc(y == c, s[:, c]) for c in range(s.shape[1])]))
@@ -97,7 +100,7 @@ def youden_threshold(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
         ValueError: see `auroc`.
     """
     y, s = check_scores(labels, scores)
-    _two_classes(y)
+    check_classes(y, 2)
     false_positive, true_positive, cuts = roc_curve(y, s, drop_intermediate=False)
     best = 1 + int(np.argmax((true_positive - false_positive)[1:]))  # cut 0 is infinite: nothing is positive
     below = cuts[best + 1] if best + 1 < len(cuts) else cuts[best]

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import binomtest, norm, rankdata
 
-from arl.evaluation.metrics import Floats, auroc, check_scores
+from arl.evaluation.metrics import Floats, check_classes, check_scores
 
 Statistic = Callable[[Floats], Floats]
 
@@ -141,8 +141,8 @@ def auroc_statistic(labels: npt.ArrayLike, scores: npt.ArrayLike) -> Statistic:
     Raises:
         ValueError: see `metrics.auroc`.
     """
-    auroc(labels, scores)
     y, s = check_scores(labels, scores)
+    check_classes(y, 2)
     order = np.argsort(s, kind="stable")
     positive, negative = order[y[order] == 1], order[y[order] == 0]
     below = np.searchsorted(s[negative], s[positive], "left")
@@ -159,8 +159,13 @@ def auroc_statistic(labels: npt.ArrayLike, scores: npt.ArrayLike) -> Statistic:
 
 
 def macro_auroc_statistic(labels: npt.ArrayLike, scores: npt.ArrayLike) -> Statistic:
-    """Weighted `metrics.macro_auroc` of scores (n, k); nan where a resample misses a class."""
+    """Weighted `metrics.macro_auroc` of scores (n, k); nan where a resample misses a class.
+
+    Raises:
+        ValueError: see `metrics.macro_auroc`.
+    """
     y, s = check_scores(labels, scores)
+    check_classes(y, s.shape[1])
     if s.shape[1] == 2:
         return auroc_statistic(y, s[:, 1])
     each = [auroc_statistic((y == c).astype(int), s[:, c]) for c in range(s.shape[1])]

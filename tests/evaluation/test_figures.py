@@ -1,0 +1,51 @@
+from collections.abc import Callable
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.metrics import roc_curve
+
+from arl.evaluation import figures
+from arl.evaluation.statistics import Interval
+
+RNG = np.random.default_rng(0)
+LABELS = np.arange(60) % 2
+SCORES = (RNG.normal(size=60) + LABELS).round(2)
+PATIENTS = np.arange(60) // 2
+PROBABILITIES = RNG.random(60)
+MATRIX = np.array([[30, 3], [5, 22]])
+
+MAKERS: dict[str, Callable[[], bytes]] = {
+    "roc": lambda: figures.roc(LABELS, SCORES, PATIENTS, title="breast", threshold=0.5, resamples=20),
+    "confusion": lambda: figures.confusion(MATRIX, ["benign", "malignant"], title="breast"),
+    "calibration": lambda: figures.calibration(LABELS, PROBABILITIES, title="breast"),
+    "differences": lambda: figures.differences(
+        [("breast", Interval(0.01, -0.02, 0.04), 0.05), ("site north", Interval(-0.1, -0.2, 0.0), None)]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_figures_are_pictures_and_the_same_bytes(name: str) -> None:
+    first, second = MAKERS[name](), MAKERS[name]()
+    assert first == second
+    image = np.asarray(Image.open(BytesIO(first)).convert("L"))
+    assert min(image.shape) > 150
+    assert 0.5 < (image > 250).mean() < 0.99 or name == "confusion"  # mostly paper, but something is drawn
+    assert b"tEXt" not in first
+
+
+def test_the_band_holds_the_curve() -> None:
+    grid, low, high = figures.roc_band(LABELS, SCORES, PATIENTS, resamples=200, seed=0)
+    false_positive, true_positive, _ = roc_curve(LABELS, SCORES)
+    curve = np.interp(grid, false_positive, true_positive)
+    assert ((low - 0.05 <= curve) & (curve <= high + 0.05)).mean() > 0.9
+    assert (high >= low).all()
+
+
+def test_what_cannot_be_drawn() -> None:
+    with pytest.raises(ValueError, match=r"no image of class \[1\] among 60"):
+        figures.roc(np.zeros(60, int), SCORES, PATIENTS, title="breast")
+    with pytest.raises(ValueError, match=r"\(2, 2\) does not fit 3 classes"):
+        figures.confusion(MATRIX, ["a", "b", "c"], title="breast")

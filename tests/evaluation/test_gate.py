@@ -1,0 +1,240 @@
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from arl.evaluation.gate import Decision, PairedTask, Settings, decide
+
+Tables = Callable[..., list[pd.DataFrame]]
+SETTINGS = Settings(bootstrap=300, alpha=0.05, min_slice_patients=20, seed=0)
+
+
+def task(challenger: pd.DataFrame, champion: pd.DataFrame | None, **changes) -> PairedTask:
+    basis = PairedTask(
+        name="breast",
+        main="auroc" if "label" in challenger else "dice",
+        margin=0.05,
+        floor=0.6,
+        images=challenger["id"].tolist(),
+        challenger=challenger,
+        champion=champion,
+    )
+    return replace(basis, **changes)
+
+
+def judge(challenger: pd.DataFrame, champion: pd.DataFrame | None, **changes) -> Decision:
+    return decide([task(challenger, champion, **changes)], SETTINGS)
+
+
+def test_a_clearly_worse_model_is_rejected(classifications: Tables) -> None:
+    worse, champion = classifications(400, 0.70, 0.92)
+    decision = judge(worse, champion)
+    assert decision.verdict == "reject"
+    assert "The loss is larger than the 0.050 that may be accepted" in decision.reasons[0]
+    found = decision.tasks[0]
+    assert found.difference is not None
+    assert found.difference.high < -0.05
+
+
+def test_an_equal_model_is_promoted_where_there_are_many_patients(classifications: Tables) -> None:
+    decision = judge(*classifications(1000, 0.92, 0.92, seed=1))
+    assert decision.verdict == "promote"
+    assert "1,000 images of 1,000 patients. A loss of 0.050 or more is ruled out." in decision.reasons[0]
+    assert decision.tasks[0].power is not None
+    assert decision.tasks[0].power > 0.99
+
+
+def test_an_equal_model_is_inconclusive_where_there_are_few(classifications: Tables) -> None:
+    decision = judge(*classifications(40, 0.85, 0.85))
+    assert decision.verdict == "inconclusive"
+    found = decision.tasks[0]
+    assert found.power is not None
+    assert found.patients_needed is not None
+    assert found.power < 0.5
+    assert found.patients_needed > 40
+    assert (
+        f"{found.power:.0%} of the time, and {found.patients_needed:,} patients would make that 80%"
+        in decision.reasons[0]
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("area", "share"), [(0.87, 0.05), (0.92, 0.8)])
+def test_how_often_models_are_promoted(classifications: Tables, area: float, share: float) -> None:
+    """A model worse by the margin rarely, an equal one often: 300 patients, margin 0.05."""
+    promoted = []
+    for seed in range(60):
+        settings = replace(SETTINGS, bootstrap=150, min_slice_patients=999, seed=seed)
+        promoted.append(decide([task(*classifications(300, area, 0.92, seed=seed))], settings).verdict == "promote")
+    if area < 0.9:
+        assert np.mean(promoted) <= share + 0.03
+    else:
+        assert np.mean(promoted) >= share
+
+
+def test_patients_count_and_not_images(classifications: Tables) -> None:
+    """Twenty images of each of forty patients say as much as one, when they all look the same."""
+    tables = classifications(40, 0.85, 0.85)
+    many = [pd.concat([t.assign(id=t["id"] + f"/{i}") for i in range(20)], ignore_index=True) for t in tables]
+    assert len(many[0]) == 800
+    assert judge(*many).verdict == judge(*tables).verdict == "inconclusive"
+
+
+def test_two_perfect_models_on_few_patients_are_inconclusive(classifications: Tables) -> None:
+    decision = judge(*classifications(30, 0.999999, 0.9999999))
+    assert decision.verdict == "inconclusive"
+    assert decision.tasks[0].power == 0
+    assert "too few, or too easy" in decision.reasons[0]
+
+
+def test_the_same_predictions_are_the_same_model(classifications: Tables) -> None:
+    champion = classifications(30, 0.9)[0]
+    assert judge(champion.sample(frac=1, random_state=0), champion).verdict == "promote"
+
+
+def test_a_first_release_needs_the_floor_only(classifications: Tables) -> None:
+    good, bad = classifications(60, 0.9, 0.4)
+    first = judge(good, None)
+    assert first.verdict == "promote"
+    assert "there is no current model to compare with" in first.reasons[0]
+    refused = judge(bad, None)
+    assert refused.verdict == "reject"
+    assert "is below the required minimum of 0.600" in refused.reasons[0]
+
+
+def test_the_floor_holds_although_the_champion_is_worse(classifications: Tables) -> None:
+    decision = judge(*classifications(400, 0.75, 0.70), floor=0.9)
+    assert decision.verdict == "reject"
+    assert "below the required minimum of 0.900" in decision.reasons[0]
+
+
+def test_a_worse_slice_rejects_although_the_whole_is_not_worse(classifications: Tables) -> None:
+    challenger, champion = classifications(800, 0.97, 0.92)
+    north = challenger["site"] == "north"
+    noise = np.random.default_rng(0).random(int(north.sum())) * 0.9
+    challenger.loc[north, "score_1"] = 0.5 * challenger.loc[north, "score_1"] + 0.5 * noise
+    decision = judge(challenger, champion, margin=0.15)
+    assert decision.tasks[0].difference is not None
+    assert decision.tasks[0].difference.low > -0.15
+    assert decision.verdict == "reject"
+    assert "breast: for site north the new model is worse than the current one" in decision.reasons[-1]
+    worse = {(part.origin, part.name): part.worse for part in decision.tasks[0].slices}
+    assert worse[("site", "north")]
+    assert not worse[("site", "south")]
+
+
+def test_slices_that_are_the_whole_or_too_small_or_of_one_class_are_not_tested(classifications: Tables) -> None:
+    challenger, champion = classifications(200, 0.9, 0.9)
+    site = np.r_[["tiny"] * 10, ["benign only"] * 50, ["rest"] * 140]
+    site[10:60][challenger["label"][10:60] == 1] = "rest"
+    for table in (challenger, champion):
+        table["site"] = site
+    parts = {(part.origin, part.name): part for part in judge(challenger, champion).tasks[0].slices}
+    assert {origin for origin, _ in parts} == {"site", "device"}  # one probe only
+    assert parts[("site", "tiny")].note == "fewer than 20 patients"
+    assert "needs every class" in parts[("site", "benign only")].note
+    assert parts[("site", "rest")].p_value is not None
+
+
+@pytest.mark.slow
+def test_slices_of_equal_models_share_their_error(classifications: Tables) -> None:
+    """Holm: at most one decision in twenty rejects for a slice, however many slices there are."""
+    rejected = 0
+    for seed in range(40):
+        challenger, champion = classifications(240, 0.9, 0.9, seed=seed)
+        for table in (challenger, champion):
+            table["site"] = [f"s{i % 8}" for i in np.arange(240) // 2]
+        decision = decide([task(challenger, champion)], replace(SETTINGS, bootstrap=200))
+        rejected += any(part.worse for part in decision.tasks[0].slices)
+    assert rejected <= 6
+
+
+def test_dice_is_compared_by_image(segmentations: Tables) -> None:
+    worse, champion, equal = segmentations(150, 0.6, 0.8, 0.8)
+    assert judge(worse, champion, floor=0.5).verdict == "reject"
+    decision = judge(equal, champion, floor=0.5)
+    assert decision.verdict == "promote"
+    assert "Dice 0.8" in decision.reasons[0]
+
+
+def test_several_classes(classifications: Tables) -> None:
+    about = classifications(240, 0.9)[0].drop(columns=["score_0", "score_1"])
+    labels = np.arange(240) % 4
+    rng = np.random.default_rng(0)
+
+    def scored(strength: float) -> pd.DataFrame:
+        s = rng.dirichlet(np.ones(4), 240) + strength * np.eye(4)[labels]
+        s /= s.sum(axis=1, keepdims=True)
+        return about.assign(label=labels, **{f"score_{c}": s[:, c] for c in range(4)})
+
+    champion, equal, worse = scored(0.8), scored(0.8), scored(0.1)
+    for main in ("auroc", "top1"):
+        assert judge(equal, champion, main=main, margin=0.1).verdict == "promote"
+        assert judge(worse, champion, main=main, margin=0.1).verdict == "reject"
+
+
+@pytest.mark.parametrize("who", ["new", "current"])
+def test_undefined_or_missing_predictions_reject(classifications: Tables, who: str) -> None:
+    def spoiled(change: Callable[[pd.DataFrame], pd.DataFrame]) -> Decision:
+        challenger, champion = classifications(100, 0.9, 0.9)
+        images = challenger["id"].tolist()
+        if who == "new":
+            return judge(change(challenger), champion, images=images)
+        return judge(challenger, change(champion), images=images)
+
+    def nan(table: pd.DataFrame) -> pd.DataFrame:
+        return table.assign(score_1=table["score_1"].where(table.index != 7))
+
+    for change, reason in {
+        nan: f"breast: the {who} model gives 1 predictions that are not a number (clinic:7).",
+        lambda t: t.drop(
+            index=[3, 4]
+        ): f"breast: the {who} model gives no prediction for 2 of 100 test images (clinic:3).",
+        lambda t: pd.concat([t, t[:2]]): f"breast: the {who} model has several predictions for 2 images.",
+        lambda t: pd.concat([t, t[:1].assign(id="x")]): f"breast: the {who} model has predictions for 1 images outside",
+    }.items():
+        decision = spoiled(change)
+        assert decision.verdict == "reject"
+        assert decision.reasons[0].startswith(reason)
+        assert decision.tasks[0].difference is None
+
+
+def test_other_labels_and_one_class_reject(classifications: Tables) -> None:
+    challenger, champion = classifications(100, 0.9, 0.9)
+    decision = judge(challenger, champion.assign(label=1 - champion["label"]))
+    assert decision.reasons == [
+        "breast: 100 images have another label in the current model's table than in the new one's."
+    ]
+    decision = judge(challenger.assign(label=1), champion.assign(label=1))
+    assert decision.verdict == "reject"
+    assert "AUROC cannot be measured: no image of class [0] among 100" in decision.reasons[0]
+
+
+def test_the_worst_task_decides(classifications: Tables) -> None:
+    good, few = task(*classifications(1000, 0.92, 0.92, seed=1)), task(*classifications(40, 0.85, 0.85), name="lung")
+    bad = task(*classifications(400, 0.7, 0.92), name="thyroid")
+    assert decide([good], SETTINGS).verdict == "promote"
+    assert decide([good, few], SETTINGS).verdict == "inconclusive"
+    decision = decide([good, few, bad], SETTINGS)
+    assert decision.verdict == "reject"
+    assert list(dict.fromkeys(reason.split(":")[0] for reason in decision.reasons)) == ["breast", "lung", "thyroid"]
+    assert [result.verdict for result in decision.tasks] == ["promote", "inconclusive", "reject"]
+
+
+def test_the_same_input_gives_the_same_decision(classifications: Tables) -> None:
+    tables = classifications(120, 0.9, 0.9, images=2)
+    assert judge(*tables) == judge(*tables)
+
+
+def test_what_the_gate_cannot_judge(classifications: Tables) -> None:
+    table = classifications(30, 0.9)[0]
+    with pytest.raises(ValueError, match="one entry for each task, got"):
+        decide([], SETTINGS)
+    with pytest.raises(ValueError, match="one entry for each task, got"):
+        decide([task(table, None), task(table, None)], SETTINGS)
+    with pytest.raises(ValueError, match="margin of 0 can never be shown"):
+        task(table, None, margin=0)
+    with pytest.raises(ValueError, match=r"alpha 1\.5"):
+        replace(SETTINGS, alpha=1.5)
