@@ -53,7 +53,7 @@ _BATCHES = (
     # the same machine after a service: a little brighter, harder and coarser, for the drift stage to look at
     _Batch("phantom-b", "0001", replace(_BETA, gain=9, dynamic_range=50, lateral=0.0135), 0.2),
 )
-_ABOUT = {"licence": "Synthetic images made by this software", "citation": "ARL phantoms, arl.data.phantom"}
+_LICENCE, _CITATION = "Synthetic: made by this software", "ARL phantoms (arl.data.phantom)"
 # of a class's patients, in turn: balanced at any size, which a hash of so few patients would not be
 _SPLITS = (
     *("train", "test", "val", "train", "train", "test", "train", "train", "test", "train"),
@@ -73,17 +73,14 @@ def sample(params: Params, *, corpus: Path) -> None:
     """
     if min(params.sample.images_per_anatomy, params.sample.images_per_task) < 0 or params.sample.size < 32:
         raise ValueError(f"{params.sample}: numbers of images must not be negative, and size must be 32 pixels or more")
+    size = params.data.store_size
     with _replacing(corpus) as staging:
         for batch in _BATCHES:
-            _write(params, staging, batch.source, batch.name, _patients(params, batch), **_ABOUT)
-        files = pydicom_data.read(pydicom_data.installed())
-        about = {"licence": pydicom_data.LICENCE, "citation": pydicom_data.CITATION}
-        _write(params, staging, "pydicom-data", "0000", files, **about)
-
-
-def _write(params: Params, corpus: Path, source: str, batch: str, inputs: list[Input], **about: str) -> None:
-    with BatchWriter(corpus, source, batch, params.data.store_size, **about) as writer:
-        write(inputs, writer, params.data.workers)
+            with BatchWriter(staging, batch.source, batch.name, size, licence=_LICENCE, citation=_CITATION) as writer:
+                write(_patients(params, batch), writer, params.data.workers)
+        licence, citation = pydicom_data.LICENCE, pydicom_data.CITATION
+        with BatchWriter(staging, "pydicom-data", "0000", size, licence=licence, citation=citation) as writer:
+            write(pydicom_data.read(pydicom_data.installed()), writer, params.data.workers)
 
 
 @contextmanager
@@ -130,8 +127,9 @@ def _patient(
     params: Params, batch: _Batch, anatomy: str, number: int, labels: Sequence[str | None], turn: int
 ) -> Input:
     name = f"{batch.name}-{anatomy}-{number:05d}"
-    seed = (params.seed, _BATCHES.index(batch), anatomy_index(anatomy), number)
-    split = _SPLITS[turn % len(_SPLITS)]
+    place = _BATCHES.index(batch)
+    seed = (params.seed, place, anatomy_index(anatomy), number)
+    split = _SPLITS[(turn + place) % len(_SPLITS)]  # each batch begins elsewhere, so that few patients fill all splits
     return Input(name, partial(_records, name, anatomy, batch.scanner, seed, tuple(labels), params.sample.size, split))
 
 

@@ -1,1 +1,1 @@
-"""B-mode phantoms with known ground truth: synthetic everywhere, for building and testing, never for clinical figures."""
+"""B-mode phantoms with known ground truth, for building and testing: synthetic, never for clinical figures."""

@@ -7,7 +7,7 @@ from numpy.random import Generator
 
 from arl.data.phantom.geometry import Array, Curved
 from arl.data.phantom.superficial import fat, fibres
-from arl.data.phantom.tissue import Structure, Tissue, between, blob, common, ellipse, facing, turned, union
+from arl.data.phantom.tissue import Oval, Structure, Tissue, between, blob, common, ellipse, facing, turned, union
 
 _FLUID = -32.0  # dB: bile, urine, blood
 _ENHANCE = -1.5  # dB/cm: fluid attenuates less than the TGC assumes
@@ -15,7 +15,8 @@ _ENHANCE = -1.5  # dB/cm: fluid attenuates less than the TGC assumes
 
 def probe(patient: Generator, depth: tuple[float, float]) -> Curved:
     """A convex probe whose depth setting lies in the given range, cm."""
-    return Curved(between(patient, *depth), math.radians(between(patient, 56, 72)), between(patient, 4.5, 6.0), "convex")
+    angle, radius = math.radians(between(patient, 56, 72)), between(patient, 4.5, 6.0)
+    return Curved(between(patient, *depth), angle, radius, "convex")
 
 
 def body_wall(tissue: Tissue, rng: Generator, thickness: float) -> None:
@@ -35,15 +36,14 @@ def parenchyma(tissue: Tissue, rng: Generator, region: Array, echo: float, atten
     tissue.fill(region, echo + mottled, attenuation, edge=0.15)
 
 
-def vessels(tissue: Tissue, rng: Generator, region: Array, count: int, walls: bool) -> None:
-    """Branches cut at all angles: portal ones with bright walls, hepatic veins without."""
+def vessels(tissue: Tissue, rng: Generator, region: Array, count: int) -> None:
+    """Portal branches cut at all angles, with bright walls."""
     d = tissue.probe.depth
     for _ in range(count):
         x, z = rng.uniform(-0.35, 0.35) * d, rng.uniform(0.25, 0.85) * d
         long, wide = rng.uniform(0.3, 2.2), rng.uniform(0.12, 0.3)
         branch = common(blob(tissue, rng, x, z, long, wide, rng.uniform(-1.1, 1.1), roughness=0.06), region)
-        if walls:
-            tissue.fill(branch - np.float32(0.12), 5.0, edge=0.15)
+        tissue.fill(branch - np.float32(0.12), 5.0, edge=0.15)
         tissue.fill(branch, _FLUID + 8, _ENHANCE / 2)
 
 
@@ -57,17 +57,18 @@ def gas(tissue: Tissue, rng: Generator, x: float, z: float, width: float) -> Non
 
 def gallbladder(tissue: Tissue, patient: Generator, view: Generator, label: str | None) -> Structure | None:
     """Liver around a pear of bile: normal, with stones or polyps (benign), or with a mass in its wall (malignant)."""
-    d, z = tissue.probe.depth, tissue.z
+    d, everywhere = tissue.probe.depth, np.full_like(tissue.z, -1.0)
     wall = between(patient, 1.2, 2.2)
     long, wide = between(patient, 2.4, 3.5), between(patient, 1.25, 1.8)
     angle, depth = between(patient, -0.5, 0.5), d * between(patient, 0.42, 0.52)
     drawn = str(patient.choice(["normal", "benign", "malignant"], p=[0.5, 0.35, 0.15]))
-    parenchyma(tissue, view, np.full_like(z, -1.0), between(patient, -3, 1), between(patient, -0.2, 0.5))
-    vessels(tissue, view, np.full_like(z, -1.0), 4, walls=True)
+    parenchyma(tissue, view, everywhere, between(patient, -3, 1), between(patient, -0.2, 0.5))
+    vessels(tissue, view, everywhere, 4)
     _below_the_liver(tissue, view, depth + 1.3 * wide)
-    place = (view.normal(0, 0.4), depth + view.normal(0, 0.2), long * view.uniform(0.9, 1.1), wide)
-    lumen = _bile(tissue, view, place, angle + view.normal(0, 0.1), between(patient, 0.1, 0.22))
-    _gallbladder_findings(tissue, patient, view, label or drawn, lumen, place, angle)
+    x, z, long = view.normal(0, 0.4), depth + view.normal(0, 0.2), long * view.uniform(0.9, 1.1)
+    place = Oval(x, z, long, wide, angle + view.normal(0, 0.1))
+    lumen = _bile(tissue, view, place, between(patient, 0.1, 0.22))
+    _gallbladder_findings(tissue, patient, view, label or drawn, lumen, place)
     body_wall(tissue, view, wall)
     return Structure("gallbladder", lumen)
 
@@ -80,13 +81,11 @@ def _below_the_liver(tissue: Tissue, rng: Generator, depth: float) -> None:
         gas(tissue, rng, rng.choice([-1, 1]) * rng.uniform(3, 5), depth + rng.uniform(0.7, 3), rng.uniform(0.6, 1.2))
 
 
-def _bile(
-    tissue: Tissue, rng: Generator, place: tuple[float, float, float, float], angle: float, wall: float
-) -> Array:
-    x, z, a, b = place
-    body = blob(tissue, rng, x, z, a, b, angle, roughness=0.02)
-    neck = ellipse(tissue, x + 1.0 * a * math.cos(angle), z + 1.0 * a * math.sin(angle), 0.5 * a, 0.35 * b, angle)
-    lumen = union(body, neck)
+def _bile(tissue: Tissue, rng: Generator, place: Oval, wall: float) -> Array:
+    """Body and neck, `wall` cm thick; returns the lumen."""
+    _, z, a, b, angle = place
+    body = blob(tissue, rng, *place, roughness=0.02)
+    lumen = union(body, ellipse(tissue, *place.point(a, 0), 0.5 * a, 0.35 * b, angle))
     tissue.fill(lumen - np.float32(wall), 4.0, edge=0.1)
     haze = 9 * np.exp(-np.maximum(tissue.z - (z - b), 0) / np.float32(0.35 * b))  # reverberation under the near wall
     tissue.fill(lumen, _FLUID + haze + 2 * tissue.texture(rng, 0.8, 0.3), _ENHANCE, edge=0.08)
@@ -95,61 +94,40 @@ def _bile(
 
 
 def _gallbladder_findings(
-    tissue: Tissue,
-    patient: Generator,
-    view: Generator,
-    kind: str,
-    lumen: Array,
-    place: tuple[float, float, float, float],
-    angle: float,
+    tissue: Tissue, patient: Generator, view: Generator, kind: str, lumen: Array, place: Oval
 ) -> None:
     sludge, stones = patient.random(), int(patient.integers(1, 4)) + 1
     stone_too, polyp = patient.random() < 0.1, patient.random() < 0.12
     sizes, hard = patient.uniform(0.25, 0.6, 4), float(np.clip(patient.normal(26, 7), 8, 45))
     mass, spread = between(patient, 1.1, 1.8), between(patient, -0.5, 0.5)
     if sludge < 0.15:
-        level = place[1] + place[3] * between(patient, 0.2, 0.7)
-        tissue.fill(common(lumen, np.float32(level) - tissue.z), -14 + 2 * tissue.texture(view, 0.6, 0.2), edge=0.2)
+        level = np.float32(place.z + place.b * between(patient, 0.2, 0.7))
+        tissue.fill(common(lumen, level - tissue.z), -14 + 2 * tissue.texture(view, 0.6, 0.2), edge=0.2)
     if kind == "malignant":
-        _wall_mass(tissue, view, place, angle, mass, spread)
+        _wall_mass(tissue, view, place, mass, spread)
     if kind == "benign" and polyp:
         for size in sizes[:stones]:
-            _on_the_floor(tissue, view, place, angle, 0.6 * float(size), 0.0)
+            _on_the_floor(tissue, view, place, 0.6 * float(size), 0.0)
     elif kind == "benign" or (kind == "malignant" and stone_too):
         for size in sizes[:stones]:
-            _on_the_floor(tissue, view, place, angle, float(size), hard)
+            _on_the_floor(tissue, view, place, float(size), hard)
 
 
-def _on_the_floor(
-    tissue: Tissue, rng: Generator, place: tuple[float, float, float, float], angle: float, radius: float, hard: float
-) -> None:
-    """A stone (`hard` dB/cm: bright front, shadow) or, at 0, a polyp on the dependent wall."""
-    x, z, a, b = place
-    along = rng.uniform(-0.65, 0.75) * a
-    across = max(b * math.sqrt(1 - (along / a) ** 2) - 0.8 * radius, 0.0)
-    at = (
-        x + along * math.cos(angle) - across * math.sin(angle),
-        z + along * math.sin(angle) + across * math.cos(angle),
-    )
+def _on_the_floor(tissue: Tissue, rng: Generator, place: Oval, radius: float, hard: float) -> None:
+    """A stone (bright front, `hard` dB lost in it) or, at 0 dB, a polyp on the dependent wall."""
+    share = rng.uniform(-0.65, 0.75)
+    at = place.point(share * place.a, max(place.b * math.sqrt(1 - share**2) - 0.8 * radius, 0.0))
     body = blob(tissue, rng, *at, radius, 0.85 * radius, roughness=0.06)
     tissue.fill(body, 4.0 if hard else -3.0, attenuation=hard / (2 * radius) if hard else 0.0)
     tissue.shine(body, 9 if hard else 0, 0.08, facing(tissue, body) * (tissue.z < at[1]))
 
 
-def _wall_mass(
-    tissue: Tissue, rng: Generator, place: tuple[float, float, float, float], angle: float, mass: float, spread: float
-) -> None:
+def _wall_mass(tissue: Tissue, rng: Generator, place: Oval, mass: float, spread: float) -> None:
     """Irregular solid tissue that grows from the wall into the lumen and the liver, thickening the wall."""
-    x, z, a, b = place
-    side = 1.0 if spread > 0 else -1.0
-    along, across = spread * a, side * 0.75 * b
-    at = (
-        x + along * math.cos(angle) - across * math.sin(angle),
-        z + along * math.sin(angle) + across * math.cos(angle),
-    )
-    growth = blob(tissue, rng, *at, 1.4 * mass, mass, angle, roughness=0.13)
-    shell = np.abs(blob(tissue, rng, x, z, a, b, angle, roughness=0.04)) - np.float32(0.22)
-    thick = common(shell, np.hypot(tissue.x - np.float32(at[0]), tissue.z - np.float32(at[1])) - np.float32(2.6 * mass))
+    at = place.point(spread * place.a, math.copysign(0.75 * place.b, spread))
+    growth = blob(tissue, rng, *at, 1.4 * mass, mass, place.angle, roughness=0.13)
+    shell = np.abs(blob(tissue, rng, *place, roughness=0.04)) - np.float32(0.22)
+    thick = common(shell, ellipse(tissue, *at, 2.6 * mass, 2.6 * mass))
     solid = -4 + 3 * tissue.texture(rng, 0.35, 0.25) + 1.5 * tissue.texture(rng, 0.9, 0.7)
     tissue.fill(union(growth, thick), solid, attenuation=0.7, edge=0.15)
 
@@ -160,7 +138,7 @@ def liver(tissue: Tissue, patient: Generator, view: Generator, label: str | None
     fatty, wall, dome = between(patient, 0, 1), between(patient, 1.2, 2.4), d * between(patient, 0.78, 0.9)
     everywhere = np.full_like(z, -1.0)
     parenchyma(tissue, view, everywhere, 3 * fatty - 1, 0.9 * fatty)
-    vessels(tissue, view, everywhere, int(view.integers(3, 6)), walls=True)
+    vessels(tissue, view, everywhere, int(view.integers(3, 6)))
     _hepatic_veins(tissue, view, dome)
     side = 1 if patient.random() < 0.5 else -1
     lung = -ellipse(tissue, side * 0.12 * d, dome - 0.75 * d + view.normal(0, 0.2), 0.85 * d, 0.75 * d)
@@ -185,25 +163,23 @@ def kidney(tissue: Tissue, patient: Generator, view: Generator, label: str | Non
     long, wide = between(patient, 4.2, 5.6), between(patient, 1.9, 2.6)
     angle, depth, wall = between(patient, -0.45, 0.45), d * between(patient, 0.46, 0.58), between(patient, 1.2, 2.2)
     parenchyma(tissue, view, np.full_like(z, -1.0), between(patient, -2, 1))
-    vessels(tissue, view, np.full_like(z, -1.0), 2, walls=True)
+    vessels(tissue, view, np.full_like(z, -1.0), 2)
     _below_the_liver(tissue, view, depth + 0.6 * wide)
-    x = view.normal(0, 0.5)
-    body = blob(tissue, view, x, depth, long, wide, angle + view.normal(0, 0.08), roughness=0.02)
+    place = Oval(view.normal(0, 0.5), depth, long, wide, angle + view.normal(0, 0.08))
+    body = blob(tissue, view, *place, roughness=0.02)
     tissue.fill(body - np.float32(0.25), 3 + 3 * tissue.texture(view, 0.8, 0.3), edge=0.2)
     tissue.fill(body, between(patient, -6, -2) + tissue.texture(view, 0.3, 0.2))
-    _collecting_system(tissue, view, x, depth, long, wide, angle)
+    _collecting_system(tissue, view, place)
     tissue.shine(body, 4, 0.07, facing(tissue, body))
     body_wall(tissue, view, wall)
     return Structure("kidney", body)
 
 
-def _collecting_system(
-    tissue: Tissue, rng: Generator, x: float, z: float, long: float, wide: float, angle: float
-) -> None:
+def _collecting_system(tissue: Tissue, rng: Generator, place: Oval) -> None:
+    x, z, long, wide, angle = place
     dark = between(rng, -13, -7)
     for turn in np.arange(7) * (2 * math.pi / 7) + rng.uniform(0, 0.5):
-        u, v = 0.66 * long * math.cos(turn), 0.6 * wide * math.sin(turn)
-        at = (x + u * math.cos(angle) - v * math.sin(angle), z + u * math.sin(angle) + v * math.cos(angle))
+        at = place.point(0.66 * long * math.cos(turn), 0.6 * wide * math.sin(turn))
         pyramid = blob(tissue, rng, *at, 0.13 * long, 0.2 * wide, angle, roughness=0.08)
         tissue.fill(pyramid, dark + tissue.texture(rng, 0.3, 0.2), edge=0.2)
     sinus = blob(tissue, rng, x, z, 0.55 * long, 0.36 * wide, angle, roughness=0.09)
@@ -293,5 +269,3 @@ def _loop(tissue: Tissue, rng: Generator, x: float, z: float, thick: float) -> N
     tissue.shine(inner, 1, 0.06, facing(tissue, inner))
     if rng.random() < 0.45:
         gas(tissue, rng, x, z - 0.2 * size, 0.6 * size)
-
-

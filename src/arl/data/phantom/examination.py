@@ -72,14 +72,12 @@ def examine(
     for label in labels:
         if label is not None and label not in LABELS.get(anatomy, ()):
             raise ValueError(f"label {label!r} of a {anatomy} phantom is not one of {LABELS.get(anatomy, ())}")
-    return [_image(anatomy, scanner, [*seed, 1 + view], seed, label, height) for view, label in enumerate(labels)]
+    return [_image(anatomy, scanner, seed, 1 + view, label, height) for view, label in enumerate(labels)]
 
 
-def _image(
-    anatomy: str, scanner: Scanner, view_seed: Sequence[int], patient_seed: Sequence[int], label: str | None, height: int
-) -> Phantom:
+def _image(anatomy: str, scanner: Scanner, seed: Sequence[int], number: int, label: str | None, height: int) -> Phantom:
     build_probe, scene = _SCENES[anatomy]
-    patient, view = np.random.default_rng([*patient_seed, 0]), np.random.default_rng(view_seed)
+    patient, view = (np.random.default_rng([*seed, stream]) for stream in (0, number))
     probe = build_probe(patient)
     tissue = Tissue(probe, round(_SAMPLES * height), round(_BEAMS * height))
     structure = scene(tissue, patient, view, label)

@@ -6,6 +6,7 @@ Beam coordinates are (sample, beam): sample 0 lies at the face, beam 0 at the le
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -66,7 +67,7 @@ class Curved:
 Probe = Linear | Curved
 
 
-def _grid(columns: NDArray[np.float64], rows: NDArray[np.float64]) -> tuple[Array, Array]:
+def _grid(columns: NDArray[np.floating[Any]], rows: NDArray[np.floating[Any]]) -> tuple[Array, Array]:
     x, z = np.meshgrid(columns.astype(np.float32), rows.astype(np.float32))
     return x, z
 
@@ -95,6 +96,5 @@ class ScanConverter:
 
     def __call__(self, beam_map: Array) -> Array:
         """(samples, beams) -> (height, width); values outside the field of view are those of its edge."""
-        return cv2.remap(  # type: ignore[no-any-return]
-            beam_map, self.beam_of_pixel, self.sample_of_pixel, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-        )
+        maps = self.beam_of_pixel, self.sample_of_pixel
+        return np.asarray(cv2.remap(beam_map, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32)

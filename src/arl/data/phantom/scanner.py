@@ -52,7 +52,7 @@ def _receive(tissue: Tissue, scanner: Scanner, rng: Generator) -> Array:
 
 def _beam_width(depth: Array, focus: float) -> Array:
     """Width over its value at the focus, by the hyperbola of a Gaussian beam."""
-    return np.sqrt(1 + np.square((depth - np.float32(focus)) / np.float32(0.45)))
+    return np.asarray(np.sqrt(1 + np.square((depth - np.float32(focus)) / np.float32(0.45))), np.float32)
 
 
 def _coupling(tissue: Tissue, rng: Generator) -> Array:
@@ -62,7 +62,7 @@ def _coupling(tissue: Tissue, rng: Generator) -> Array:
     ends = -between(rng, 0, 5) * np.abs(across) ** 4
     bad = -between(rng, 0, 9) * np.exp(-0.5 * ((across - rng.uniform(-1.2, 1.2)) / rng.uniform(0.05, 0.2)) ** 2)
     knots = np.interp(np.linspace(0, 5, samples), np.arange(6), np.cumsum(rng.normal(-0.5, 1.4, 6)))
-    return (ends + bad)[None, :].astype(np.float32) + knots[:, None].astype(np.float32)
+    return np.asarray((ends + bad)[None, :] + knots[:, None], np.float32)
 
 
 def _compress(received: Array, scanner: Scanner, rng: Generator) -> Array:

@@ -20,13 +20,13 @@ _ONE = np.ones(1, dtype=np.float32)
 def _gaussian(sigma: float, reach: int) -> Array:
     offsets = np.arange(-reach, reach + 1, dtype=np.float32)
     kernel = np.exp(-0.5 * (offsets / np.float32(sigma)) ** 2)
-    return (kernel / np.sqrt((kernel**2).sum())).astype(np.float32)  # unit energy keeps the field's variance
+    return np.asarray(kernel / np.linalg.norm(kernel), np.float32)  # unit energy keeps the field's variance
 
 
 def blur_axial(field: Array, sigma: float) -> Array:
     """Convolve (samples, beams, channels) along the samples with a Gaussian of unit energy."""
     kernel = _gaussian(sigma, int(np.ceil(_REACH * sigma)))
-    return cv2.sepFilter2D(field, -1, _ONE, kernel)  # type: ignore[no-any-return]
+    return np.asarray(cv2.sepFilter2D(field, -1, _ONE, kernel), np.float32)
 
 
 def blur_lateral(field: Array, sigma: Array) -> Array:
@@ -71,7 +71,7 @@ def envelope(field: Array) -> Array:
     """Mean magnitude over the looks of (samples, beams, 2 * looks), as (samples, beams)."""
     looks = field.shape[-1] // 2
     power = np.square(field[..., :looks]) + np.square(field[..., looks:])
-    return np.sqrt(power).mean(axis=-1, dtype=np.float32)
+    return np.asarray(np.sqrt(power).mean(axis=-1), np.float32)
 
 
 def with_clutter(level: Array, clutter: float) -> Array:
@@ -79,14 +79,16 @@ def with_clutter(level: Array, clutter: float) -> Array:
     samples, beams = level.shape
     power = np.power(np.float32(10), level / np.float32(10))
     wide = cv2.blur(power, (max(beams // 3, 1), max(samples // 12, 1)), borderType=cv2.BORDER_REPLICATE)
-    return (10 * np.log10(power + np.float32(10 ** (clutter / 10)) * wide)).astype(np.float32)
+    return np.asarray(10 * np.log10(power + np.float32(10 ** (clutter / 10)) * wide), np.float32)
 
 
 def transmission(attenuation: Array, step: float) -> Array:
-    """Level change in dB at each sample by the tissue above it.
+    """Level change in dB at each sample by the tissue above it; soft at the sides, where a part of the beam passes.
 
     Args:
         attenuation: two-way excess over what the TGC assumes, dB/cm, (samples, beams); negative enhances.
         step: cm between samples.
     """
-    return -np.cumsum(attenuation, axis=0, dtype=np.float32) * np.float32(step)
+    loss = np.cumsum(attenuation, axis=0, dtype=np.float32) * np.float32(step)
+    reach = max(round(0.012 * attenuation.shape[1]), 1)
+    return np.asarray(-cv2.blur(loss, (2 * reach + 1, 1), borderType=cv2.BORDER_REPLICATE), np.float32)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.random import Generator
 
 from arl.data.phantom.geometry import Array, Linear
-from arl.data.phantom.tissue import Structure, Tissue, between, blob, common, ellipse, facing, turned, union
+from arl.data.phantom.tissue import Oval, Structure, Tissue, between, blob, common, ellipse, facing, turned, union
 
 
 def probe(patient: Generator, depth: tuple[float, float]) -> Linear:
@@ -67,7 +67,8 @@ def _breast_layers(tissue: Tissue, rng: Generator, gland: float, muscle: float, 
     z, d = tissue.z, tissue.probe.depth
     fat(tissue, rng, np.full_like(z, -1.0))
     top, bottom = tissue.wavy(rng, gland, 0.05 * d, 4), tissue.wavy(rng, muscle - 0.1 * d, 0.03 * d, 5)
-    streaks = tissue.texture(rng, 0.5, 0.055, between(rng, -0.2, 0.2)) + tissue.texture(rng, 0.22, 0.045, rng.normal(0, 0.2))
+    streaks = tissue.texture(rng, 0.5, 0.055, between(rng, -0.2, 0.2))
+    streaks += tissue.texture(rng, 0.22, 0.045, rng.normal(0, 0.2))
     ducts = 5 * np.clip(streaks, -0.7, 2.5) + 4 * tissue.texture(rng, 0.7, 0.28)
     tissue.fill(common(top - z, z - bottom), density - 2 + ducts, edge=0.12)
     pectoral = tissue.wavy(rng, muscle, 0.02 * d, 6)
@@ -82,64 +83,53 @@ def _breast_layers(tissue: Tissue, rng: Generator, gland: float, muscle: float, 
 def _breast_mass(tissue: Tissue, patient: Generator, view: Generator, kind: str, depth: float) -> Array:
     """BI-RADS descriptors, each drawn around a mean that depends on the kind, so that they overlap."""
     m = 1.0 if kind == "malignant" else 0.0
-    size = between(patient, 0.14, 0.24) * tissue.probe.depth
+    d, size = tissue.probe.depth, between(patient, 0.14, 0.24)
     aspect = float(np.clip(patient.normal(0.62 + 0.33 * m, 0.15), 0.35, 1.5))  # depth over width
     rough = float(np.clip(patient.normal(0.05 + 0.1 * m, 0.05), 0.0, 0.3))
     shadow = float(patient.normal(-7 + 19.0 * m, 5.5))  # dB/cm; negative: posterior enhancement
     echo = float(patient.normal(-12 - 4 * m, 2.5))
     spikes = float(np.clip(patient.normal(-0.05 + 0.33 * m, 0.16), 0, 0.7))
     specks = patient.poisson(0.5 + 2 * m)
-    x = between(patient, -0.2, 0.2) * tissue.probe.width + view.normal(0, 0.1) if isinstance(tissue.probe, Linear) else 0
-    z = depth + view.normal(0, 0.03) * tissue.probe.depth
-    half = size * view.uniform(0.9, 1.12)
-    place = (x, z, half / aspect**0.5, half * aspect**0.5)
-    region = blob(tissue, view, *place, angle=view.normal(0, 0.12), roughness=rough)
+    x, z = between(patient, -0.2, 0.2) * tissue.width + view.normal(0, 0.1), depth + view.normal(0, 0.03) * d
+    half = size * d * view.uniform(0.9, 1.12)
+    place = Oval(x, z, half / aspect**0.5, half * aspect**0.5, view.normal(0, 0.12))
+    region = blob(tissue, view, *place, roughness=rough)
     if kind == "none":
         return region
-    _mass(tissue, view, region, place, echo, shadow, spikes)
+    _spiculation(tissue, view, place, spikes)
+    _mass(tissue, view, region, echo, shadow, spikes)
     _calcifications(tissue, view, place, specks)
     return region
 
 
-def _mass(
-    tissue: Tissue,
-    rng: Generator,
-    region: Array,
-    place: tuple[float, float, float, float],
-    echo: float,
-    shadow: float,
-    spikes: float,
-) -> None:
-    if spikes > 0:
-        _spiculation(tissue, rng, place, spikes)
+def _mass(tissue: Tissue, rng: Generator, region: Array, echo: float, shadow: float, spikes: float) -> None:
+    """Echogenic halo, hypoechoic inside, a margin that is blurred where there are spicules."""
     halo = np.exp(-0.5 * np.square(region / np.float32(0.06)))
-    tissue.add((halo * np.float32(2 + 6 * spikes)).astype(np.float32))
+    tissue.add(halo * (2 + 6 * spikes))
     inner = 2.0 * tissue.texture(rng, 0.3, 0.1) + 1.5 * tissue.texture(rng, 0.1, 0.06)
     tissue.fill(region, echo + inner, attenuation=shadow, edge=0.04 + 0.15 * spikes)
     rim = facing(tissue, region) * np.float32(max(0.0, 1 - 3 * spikes))
     tissue.shine(region, -1, 0.03, rim)
 
 
-def _spiculation(tissue: Tissue, rng: Generator, place: tuple[float, float, float, float], strength: float) -> None:
+def _spiculation(tissue: Tissue, rng: Generator, place: Oval, strength: float) -> None:
     """Straight bright and dark strands that radiate from the mass."""
-    x, z, a, b = place
-    u, v = turned(tissue, x, z)
+    u, v = turned(tissue, place.x, place.z, place.angle)
     ring = tissue.warped(rng, 0.16, 1.0, np.arctan2(v, u), np.zeros_like(u))
-    reach = np.exp(-np.maximum(np.hypot(u / np.float32(a), v / np.float32(b)) - 0.9, 0) * np.float32(2.2))
-    tissue.add((14 * strength * ring * reach).astype(np.float32))
+    radius = np.hypot(u / np.float32(place.a), v / np.float32(place.b))
+    tissue.add(14 * strength * ring * np.exp(-2.2 * np.maximum(radius - 0.9, 0)))
 
 
-def _calcifications(tissue: Tissue, rng: Generator, place: tuple[float, float, float, float], count: int) -> None:
-    x, z, a, b = place
+def _calcifications(tissue: Tissue, rng: Generator, place: Oval, count: int) -> None:
     for _ in range(count):
-        at = x + rng.normal(0, 0.35) * a, z + rng.normal(0, 0.35) * b
+        at = place.point(rng.normal(0, 0.35) * place.a, rng.normal(0, 0.35) * place.b)
         tissue.shine(np.hypot(tissue.x - np.float32(at[0]), tissue.z - np.float32(at[1])), 5, 0.03)
 
 
 def thyroid(tissue: Tissue, patient: Generator, view: Generator, label: str | None) -> Structure | None:
     """Transverse neck: strap muscles, a lobe beside the trachea, the carotid, and a nodule (three of four)."""
     side = 1.0 if patient.random() < 0.5 else -1.0  # on which side of the image the trachea lies
-    width = tissue.probe.extent()[1] * 2
+    width = tissue.width
     d, size, echo = tissue.probe.depth, between(patient, 0.9, 1.12), between(patient, -1, 3.5)
     lobe_x, lobe_z = -side * 0.06 * width, d * between(patient, 0.40, 0.47)
     shift = view.normal(0, 0.1)
@@ -166,9 +156,7 @@ def _neck(tissue: Tissue, rng: Generator, lobe_top: float) -> None:
     fascia(tissue, rng, deep, 0)
 
 
-def _lobe(
-    tissue: Tissue, rng: Generator, x: float, z: float, a: float, b: float, side: float, echo: float
-) -> Array:
+def _lobe(tissue: Tissue, rng: Generator, x: float, z: float, a: float, b: float, side: float, echo: float) -> Array:
     lobe = blob(tissue, rng, x, z, a, b, angle=-0.1 * side, roughness=0.04)
     isthmus = ellipse(tissue, x + side * 1.3 * a, z - 0.75 * b, a, 0.2 * b)
     gland = union(lobe, isthmus)
@@ -206,11 +194,11 @@ def _nodule(tissue: Tissue, patient: Generator, view: Generator, kind: str, cent
     halo = float(np.clip(patient.normal(5 - 5 * m, 3), 0, 9))
     specks = patient.poisson(0.5 + 4 * m)
     x, z = centre[0] + between(patient, -0.3, 0.3) + view.normal(0, 0.05), centre[1] + between(patient, -0.12, 0.12)
-    place = (x, z, size / aspect**0.5, size * aspect**0.5)
-    region = blob(tissue, view, *place, angle=view.normal(0, 0.1), roughness=rough)
+    place = Oval(x, z, size / aspect**0.5, size * aspect**0.5, view.normal(0, 0.1))
+    region = blob(tissue, view, *place, roughness=rough)
     if kind == "none":
         return region
-    tissue.add((-halo * np.exp(-0.5 * np.square((region - np.float32(0.03)) / np.float32(0.04)))).astype(np.float32))
+    tissue.add(-halo * np.exp(-0.5 * np.square((region - np.float32(0.03)) / np.float32(0.04))))
     holes = 14 * cystic * np.clip(tissue.texture(view, 0.16, 0.11) - 0.2, 0, 1.5)
     tissue.fill(region, echo - holes + 1.5 * tissue.texture(view, 0.2, 0.1), attenuation=-2 + 3 * m)
     _calcifications(tissue, view, place, specks)
@@ -260,8 +248,7 @@ def _bone(tissue: Tissue, rng: Generator, depth: Array) -> None:
 
 def testicle(tissue: Tissue, patient: Generator, view: Generator, label: str | None) -> Structure | None:
     """A homogeneous oval in its tunica under the scrotal wall, mediastinum line, epididymis, some hydrocele."""
-    d, z = tissue.probe.depth, tissue.z
-    width = tissue.probe.extent()[1] * 2
+    d, width, z = tissue.probe.depth, tissue.width, tissue.z
     long, short = width * between(patient, 0.33, 0.46), d * between(patient, 0.26, 0.33)
     fluid = max(0.0, between(patient, -0.15, 0.4))
     x, angle = view.normal(0, 0.15), view.normal(0, 0.08)
@@ -282,8 +269,7 @@ def testicle(tissue: Tissue, patient: Generator, view: Generator, label: str | N
 
 def oncology(tissue: Tissue, patient: Generator, view: Generator, label: str | None) -> Structure | None:
     """A chain of enlarged, rounded lymph nodes without hilum, some necrotic, beside a vessel."""
-    d, z = tissue.probe.depth, tissue.z
-    width = tissue.probe.extent()[1] * 2
+    d, width, z = tissue.probe.depth, tissue.width, tissue.z
     count, necrotic = int(patient.integers(2, 5)), patient.random() < 0.4
     sizes = patient.uniform(0.08, 0.17, 4) * d
     fat(tissue, view, np.full_like(z, -1.0), -5)

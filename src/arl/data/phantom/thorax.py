@@ -37,7 +37,8 @@ def lung(tissue: Tissue, patient: Generator, view: Generator, label: str | None)
     for _ in range(spots):
         _consolidation(tissue, view, pleura, depth)
     _ribs(tissue, patient, view, depth)
-    superficial.skin(tissue, view, 0.04 * tissue.probe.depth) if isinstance(tissue.probe, Linear) else None
+    if isinstance(tissue.probe, Linear):
+        superficial.skin(tissue, view, 0.04 * tissue.probe.depth)
     return None
 
 
@@ -174,7 +175,7 @@ def _dropout(tissue: Tissue, rng: Generator) -> None:
     for _ in range(rng.integers(0, 3)):
         centre, width = rng.uniform(0, 1), rng.uniform(0.03, 0.09)
         ray = np.exp(-0.5 * np.square((tissue.beam - np.float32(centre)) / np.float32(width)))
-        tissue.add((-rng.uniform(3, 10) * ray).astype(np.float32))
+        tissue.add(-rng.uniform(3, 10) * ray)
 
 
 def _muscle(heart: _Heart, rng: Generator, region: Array) -> None:

@@ -4,6 +4,7 @@ A region is an array of signed distances in cm, negative inside; a surface is an
 """
 
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from arl.data.phantom.geometry import Probe
 
 Array = NDArray[np.float32]
+AnyArray = NDArray[np.floating[Any]]
 
 _TILE = 64  # side of the random tile that textures are read from
 _TURNS = 2048  # angles at which an outline is tabulated
@@ -32,11 +34,27 @@ class Structure:
     region: Array
 
 
+class Oval(NamedTuple):
+    """Centre, half axes and turn of an ellipse, cm and radians; its parts are the arguments of `ellipse` and `blob`."""
+
+    x: float
+    z: float
+    a: float
+    b: float
+    angle: float = 0.0
+
+    def point(self, u: float, v: float) -> tuple[float, float]:
+        """x and z of the point u cm along the first axis and v cm along the second."""
+        cosine, sine = float(np.cos(self.angle)), float(np.sin(self.angle))
+        return self.x + u * cosine - v * sine, self.z + u * sine + v * cosine
+
+
 class Tissue:
     """Maps over (samples, beams) that a scene paints; 0 dB is soft tissue of average brightness."""
 
     def __init__(self, probe: Probe, samples: int, beams: int) -> None:
         self.probe = probe
+        self.width = 2 * probe.extent()[1]  # cm, at the widest
         self.x, self.z = probe.points(samples, beams)
         self.beam = np.broadcast_to((np.arange(beams, dtype=np.float32) + 0.5) / beams, self.x.shape)  # share, 0..1
         self.step = probe.depth / samples  # cm between samples
@@ -47,23 +65,23 @@ class Tissue:
         self.attenuation = np.zeros_like(self.x)  # dB/cm, two-way excess over what the TGC assumes
         self.specular = np.zeros_like(self.x)  # amplitude of the coherent echo, 1 = 0 dB
 
-    def fill(self, region: Array, echo: Array | float, attenuation: float = 0.0, edge: float = 0.05) -> None:
+    def fill(self, region: AnyArray, echo: AnyArray | float, attenuation: float = 0.0, edge: float = 0.05) -> None:
         """Replace what is inside a region, its border `edge` cm wide; reflections painted there before vanish."""
-        inside = np.clip(0.5 - region / np.float32(edge), 0, 1)
-        self.echo += inside * (echo - self.echo)
+        inside = np.clip(0.5 - region / np.float32(edge), 0, 1).astype(np.float32)
+        self.echo += (inside * (echo - self.echo)).astype(np.float32)
         self.attenuation += inside * (np.float32(attenuation) - self.attenuation)
         self.specular -= inside * self.specular
 
-    def add(self, change: Array) -> None:
+    def add(self, change: AnyArray) -> None:
         """Raise the echogenicity by `change` dB."""
-        self.echo += change
+        self.echo += change.astype(np.float32)
 
-    def shine(self, distance: Array, level: float, thickness: float, strength: Array | float = 1.0) -> None:
+    def shine(self, distance: AnyArray, level: float, thickness: float, strength: AnyArray | float = 1.0) -> None:
         """A reflecting surface `thickness` cm thick: coherent echo of `level` dB and some diffuse echo with it.
 
         `strength` (0..1) says where along the surface it is met at a right angle.
         """
-        profile = np.exp(-0.5 * np.square(distance / np.float32(thickness))) * strength
+        profile = (np.exp(-0.5 * np.square(distance / np.float32(thickness))) * strength).astype(np.float32)
         self.specular += np.float32(10 ** (level / 20)) * profile
         self.echo += np.maximum(np.float32(level - 4) - self.echo, 0) * profile
 
@@ -78,7 +96,8 @@ class Tissue:
         cosine, sine = np.float32(np.cos(angle)), np.float32(np.sin(angle))
         u = (x * cosine + z * sine) * np.float32(_FINER / along) + _TILE * _FINER / 2
         v = (z * cosine - x * sine) * np.float32(_FINER / across) + _TILE * _FINER / 2
-        return cv2.remap(fine * np.float32(1.25), u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+        read = cv2.remap(fine * np.float32(1.25), u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+        return np.asarray(read, np.float32)
 
     def wavy(self, rng: Generator, depth: float, amplitude: float, length: float) -> Array:
         """Depth z(x) in cm of an undulating interface, (samples, beams): swings by `amplitude` over `length` cm."""
@@ -92,7 +111,7 @@ class Tissue:
 def ellipse(tissue: Tissue, x: float, z: float, a: float, b: float, angle: float = 0.0) -> Array:
     """Region of an ellipse with half axes a (along x before turning by `angle` radians) and b, cm."""
     u, v = turned(tissue, x, z, angle)
-    return (np.hypot(u / np.float32(a), v / np.float32(b)) - 1) * np.float32(min(a, b))
+    return np.asarray((np.hypot(u / np.float32(a), v / np.float32(b)) - 1) * np.float32(min(a, b)), np.float32)
 
 
 def turned(tissue: Tissue, x: float, z: float, angle: float = 0.0) -> tuple[Array, Array]:
@@ -127,21 +146,21 @@ def segment(tissue: Tissue, start: tuple[float, float], end: tuple[float, float]
     dx, dz = end[0] - start[0], end[1] - start[1]
     u, v = tissue.x - np.float32(start[0]), tissue.z - np.float32(start[1])
     along = np.clip((u * np.float32(dx) + v * np.float32(dz)) / np.float32(dx * dx + dz * dz), 0, 1)
-    return np.hypot(u - along * np.float32(dx), v - along * np.float32(dz))
+    return np.asarray(np.hypot(u - along * np.float32(dx), v - along * np.float32(dz)), np.float32)
 
 
-def union(*regions: Array) -> Array:
+def union(*regions: AnyArray) -> Array:
     """Points inside any of the regions."""
-    return np.minimum.reduce(regions)
+    return np.asarray(np.minimum.reduce(regions), np.float32)
 
 
-def common(*regions: Array) -> Array:
+def common(*regions: AnyArray) -> Array:
     """Points inside all of the regions."""
-    return np.maximum.reduce(regions)
+    return np.asarray(np.maximum.reduce(regions), np.float32)
 
 
 def facing(tissue: Tissue, region: Array) -> Array:
     """How squarely the beam meets a region's border, 0..1: bright caps above and below, faint sides."""
     along = np.square(np.gradient(region, axis=0) / np.float32(tissue.step))
     across = np.square(np.gradient(region, axis=1) / tissue.pitch)
-    return along / (along + across + np.float32(1e-6))
+    return np.asarray(along / (along + across + np.float32(1e-6)), np.float32)
