@@ -5,7 +5,7 @@ Keys        `ID` of bus_data.csv: bus_<case>-<l|r|s>, left, right or single imag
 Coding      label = `Pathology` (benign, malignant); mask "lesion" = white of the 1-bit mask
 Patient     `Case`; 1,064 patients, 1,875 images. Clips: none
 Split       fold-1 ... fold-5 of 5-fold-cv.csv: valid_k NaN = test, 0 = val, 1 = train. The official test folds are
-            disjoint in patients. The official val is drawn by image, so 216 to 228 patients would be in both train and
+            disjoint in patients. The official val is drawn by image, so 201 to 216 patients would be in both train and
             val: here all images of a patient follow the first of them. "default" is fold-1
 Licence     free with citation (LICENSE.txt of the download)
 Refuses     a missing or damaged image or mask, a mask of another size or empty, an unknown pathology, a row without a
