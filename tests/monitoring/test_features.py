@@ -12,7 +12,14 @@ from arl.data.manifest import read_manifest
 from arl.data.shards import read_images
 from arl.models.avit import AViT
 from arl.monitoring import features
-from arl.monitoring.features import embed, image_features, patient_features, speckle_statistics, thin
+from arl.monitoring.features import (
+    adjust_for_anatomy,
+    embed,
+    image_features,
+    patient_features,
+    speckle_statistics,
+    thin,
+)
 
 
 def speckle(rows: int, columns: int, axial: float, lateral: float, scale: float = 60) -> np.ndarray:
@@ -93,3 +100,22 @@ def test_thinning_keeps_few_images_of_few_patients() -> None:
     assert kept.index.is_monotonic_increasing
     assert thin(rows, patients=2, images=9, seed=0)["group"].nunique() == 2
     assert thin(rows, patients=3, images=7, seed=0).equals(rows)
+
+
+def test_the_anatomy_is_taken_out_and_the_shift_stays() -> None:
+    rng = np.random.default_rng(0)
+    anatomy = pd.Series(rng.choice(["a", "b"], 200))
+    current = np.arange(200) >= 120
+    values = pd.DataFrame({"x": rng.normal(anatomy.map({"a": 0.0, "b": 50.0}) + 3 * current, 1)})
+    adjusted = adjust_for_anatomy(values, anatomy, current)["x"]
+    assert adjusted[~current].std() < 2
+    assert adjusted[current].mean() - adjusted[~current].mean() == pytest.approx(3, abs=0.4)
+    assert adjusted.median() == pytest.approx(values["x"].median(), abs=1)
+
+
+def test_an_anatomy_of_one_side_only_stays_where_it_is() -> None:
+    anatomy = pd.Series(["a", "a", "a", "b"])
+    values = pd.DataFrame({"x": [1.0, 2.0, 3.0, 90.0]}, index=[4, 5, 6, 7])
+    anatomy.index = values.index
+    adjusted = adjust_for_anatomy(values, anatomy, np.array([False, True, True, True]))
+    assert adjusted["x"].tolist() == [1.5, 2.5, 3.5, 90.0]

@@ -73,6 +73,20 @@ def image_features(rows: pd.DataFrame, images: Sequence[Pixels]) -> pd.DataFrame
     return pd.concat([known, texture, names], axis=1).assign(group=groups(rows))
 
 
+def adjust_for_anatomy(values: pd.DataFrame, anatomy: "pd.Series[str]", current: npt.NDArray[np.bool_]) -> pd.DataFrame:
+    """Values (N, columns) as they would be if every anatomy had the same median.
+
+    Anatomies differ more than scanners, and would drown a shift or, by another mix of them, feign one. The medians
+    are of both sides together, so that the labels `current` (N,) stay exchangeable. An anatomy that one side lacks
+    stays where it is.
+    """
+    shared = set(anatomy[current]) & set(anatomy[~current])
+    overall = values.median()
+    centre = values.groupby(anatomy).transform("median")
+    centre[~anatomy.isin(shared)] = overall
+    return values - centre + overall
+
+
 def patient_features(features: pd.DataFrame) -> pd.DataFrame:
     """One row a group (sorted): the median of each number, the commonest of each name.
 

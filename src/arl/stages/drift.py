@@ -21,7 +21,15 @@ from arl.evaluation.statistics import holm
 from arl.files import atomic_directory, write_json
 from arl.monitoring import figures
 from arl.monitoring.drift import TabularDrift, comparable, group_kernel, permutation_mmd, tabular_drift
-from arl.monitoring.features import CATEGORICAL, NUMERIC, embed, image_features, patient_features, thin
+from arl.monitoring.features import (
+    CATEGORICAL,
+    NUMERIC,
+    adjust_for_anatomy,
+    embed,
+    image_features,
+    patient_features,
+    thin,
+)
 from arl.params import Params
 from arl.training.checkpoint import load_encoder
 
@@ -153,7 +161,9 @@ def _test(
     reference = pd.concat([pair.reference for pair in pairs])
     reference = reference[~reference.index.duplicated()].sort_index()
     findings.reference_images, findings.reference_patients = len(reference), reference["group"].nunique()
-    tables = [patient_features(_features(corpus, part)) for part in (current, reference)]
+    rows = pd.concat([current, reference])
+    is_current = np.arange(len(rows)) < len(current)
+    tables = _tables(_features(corpus, rows), is_current)
     findings.tabular = tabular_drift(
         *tables,
         numeric=NUMERIC,
@@ -162,10 +172,16 @@ def _test(
         drift_share=params.drift.drift_share,
         html=folder / "evidently.html",
     )
-    rows = pd.concat([current, reference])
     embeddings = _embeddings(corpus, checkpoint, rows)
     findings.sites = _sites(params, pairs, pd.DataFrame(embeddings, index=rows.index))
-    return _drawings(findings.tabular, tables, embeddings, np.arange(len(rows)) < len(current))
+    return _drawings(findings.tabular, tables, embeddings, is_current)
+
+
+def _tables(features: pd.DataFrame, is_current: npt.NDArray[np.bool_]) -> list[pd.DataFrame]:
+    """One row a patient, adjusted for the anatomy: of the new images, then of the reference."""
+    numbers = adjust_for_anatomy(features[list(NUMERIC)], features["anatomy"], is_current)
+    adjusted = features.assign(**numbers)
+    return [patient_features(adjusted[is_current]), patient_features(adjusted[~is_current])]
 
 
 def _alpha(params: Params) -> float:
@@ -189,7 +205,9 @@ def _sites(params: Params, pairs: list[Pair], embeddings: pd.DataFrame) -> list[
     shifts = []
     for pair in pairs:
         rows = pd.concat([pair.current, pair.reference])
-        kernel, names = group_kernel(embeddings.loc[rows.index].to_numpy(), rows["group"].tolist())
+        is_new = np.arange(len(rows)) < len(pair.current)
+        points = adjust_for_anatomy(embeddings.loc[rows.index], rows["anatomy"], is_new)
+        kernel, names = group_kernel(points.to_numpy(), rows["group"].tolist())
         is_current = np.isin(names, pair.current["group"].unique())
         shifts.append(permutation_mmd(kernel, is_current, PERMUTATIONS, params.seed))
     adjusted = holm([shift.p_value for shift in shifts])
@@ -325,6 +343,7 @@ def _method(params: Params) -> Markup:
     return pages.bullets(
         [
             "The patient is the unit of every test; where a source names none, the clip or the image is.",
+            "Numbers and embeddings are adjusted for the anatomy: the median of each is moved to that of all images.",
             "Table: median or commonest name of each patient, Kolmogorov-Smirnov or chi-square test of homogeneity, "
             f"drift where at least {params.drift.drift_share:.0%} of the columns drift.",
             f"Embeddings: maximum mean discrepancy with {PERMUTATIONS:,} permutations of whole patients, by site, "

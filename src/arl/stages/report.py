@@ -11,8 +11,9 @@ from markupsafe import Markup
 
 from arl import pages
 from arl.data.manifest import read_manifest, read_quarantine
+from arl.data.pixels import encode_image, fit, letterbox
 from arl.data.record import Pixels
-from arl.data.shards import as_grey, encode_image, fit, letterbox, read_images
+from arl.data.shards import read_images
 from arl.evaluation import figures as results
 from arl.evaluation.predictions import labels, read_predictions, scores
 from arl.evaluation.summary import calibration_pairs
@@ -235,7 +236,7 @@ def _samples(corpus: Path, rows: pd.DataFrame) -> Markup:
 
 def _thumbnail(row: "pd.Series[Any]", image: Pixels) -> Markup:
     height, width = fit(image.shape[0], image.shape[1], _THUMBNAIL)
-    small = letterbox(as_grey(image), _THUMBNAIL)[0][:height, :width]
+    small = letterbox(image, _THUMBNAIL)[0][:height, :width]
     words = ", ".join(str(row[name]) for name in ("anatomy", "label") if pd.notna(row[name]))
     mark = Markup(" ") + pages.badge("synthetic") if row["synthetic"] else Markup("")
     caption = Markup("{}<br>{}{}").format(words, row["source"], mark)
