@@ -111,8 +111,8 @@ def test_missing_params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     assert "params.yaml does not exist" in error
 
 
-@pytest.mark.parametrize("name", ["validate", "pretrain", "finetune", "evaluate", "drift"])
-def test_missing_corpus_is_one_sentence_and_writes_nothing(
+@pytest.mark.parametrize("name", ["validate", "pretrain", "finetune", "evaluate", "gate", "release", "drift", "report"])
+def test_missing_input_is_one_sentence_and_writes_nothing(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copy(ROOT / "params.yaml", tmp_path)
