@@ -45,6 +45,13 @@ def test_lateral_blur_keeps_the_variance_at_every_depth_and_widens_the_speckle()
     assert neighbours == pytest.approx([np.exp(-0.25 / width**2) for width in widths], rel=0.05)  # Gaussian's own
 
 
+def test_lateral_kernels_have_unit_energy_between_the_widths_of_the_bank():
+    impulse = np.zeros((SAMPLES, 61, 1), np.float32)
+    impulse[:, 30] = 1
+    energy = np.square(blur_lateral(impulse, np.linspace(1.0, 4.3, SAMPLES, dtype=np.float32))).sum(axis=(1, 2))
+    np.testing.assert_allclose(energy, 1, rtol=1e-4)
+
+
 def test_attenuation_adds_up_along_the_beam():
     attenuation = np.zeros((SAMPLES, BEAMS), np.float32)
     attenuation[100:150, 50:150] = 7.0
