@@ -1,0 +1,91 @@
+"""Models that no one has trained, in the folders that training writes."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from arl.files import read_json
+from arl.models.avit import AViT
+from arl.params import Params
+from arl.stages.evaluate import evaluate
+from arl.stages.gate import gate
+from arl.stages.release import release
+from arl.training.checkpoint import build_task_model, save_model
+
+
+class Run:
+    """A run whose training is replaced by a seed; `judge` and `publish` are the stages themselves."""
+
+    def __init__(self, params: Params, corpus: Path, folder: Path, registry: Path, seed: int) -> None:
+        self.params = params
+        self.corpus = corpus
+        self.folder = folder
+        self.registry = registry
+        self.config = {"encoder": {"img_size": params.data.size, **asdict(params.model)}, "size": params.data.size}
+        torch.manual_seed(seed)
+        if not folder.exists():
+            save_model(folder / "pretrain", AViT(**self.config["encoder"]), {**self.config, "kind": "encoder"})
+            for task in params.tasks:
+                self.make_model(task)
+
+    def make_model(self, task: str) -> Path:
+        settings = asdict(self.params.task[task])
+        network = build_task_model(AViT(**self.config["encoder"]), settings, self.params.finetune.upernet_channels)
+        head = {"task": settings, "upernet_channels": self.params.finetune.upernet_channels, "name": task}
+        save_model(self.folder / "models" / task, network, {**self.config, **head, "kind": "task"})
+        return self.folder / "models" / task
+
+    @property
+    def files(self) -> dict[str, object]:
+        """What gate and release share."""
+        return {
+            "models": sorted((self.folder / "models").iterdir()),
+            "evaluations": sorted((self.folder / "evaluations").iterdir()),
+            "registry": self.registry,
+            "decision": self.folder / "decision",
+        }
+
+    def measure(self) -> None:
+        for task in self.params.tasks:
+            folder = self.folder / "evaluations" / task
+            evaluate(self.params, task=task, corpus=self.corpus, model=self.folder / "models" / task, evaluation=folder)
+
+    def judge(self) -> dict[str, object]:
+        gate(self.params, corpus=self.corpus, **self.files)
+        return read_json(self.folder / "decision" / "decision.json")
+
+    def publish(self) -> dict[str, object]:
+        receipt = self.folder / "receipt.json"
+        release(self.params, checkpoint=self.folder / "pretrain", **self.files, receipt=receipt)
+        return read_json(receipt)
+
+
+@pytest.fixture
+def lenient(tiny_params: Params) -> Params:
+    """Parameters under which a model that has learnt nothing may be released."""
+    tasks = {name: replace(task, floor=0.0, margin=0.99) for name, task in tiny_params.task.items()}
+    return replace(tiny_params, task=tasks)
+
+
+@pytest.fixture(scope="session")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs that were measured already: neither margins nor floors change what is measured."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture
+def make_run(tiny_corpus: Path, tmp_path: Path, shelf: Path) -> Callable[..., Run]:
+    """Measured runs that share a registry."""
+
+    def make(params: Params, seed: int = 0) -> Run:
+        name = f"run-{seed}"
+        if not (shelf / name).exists():
+            Run(params, tiny_corpus, shelf / name, tmp_path / "registry", seed).measure()
+        shutil.copytree(shelf / name, tmp_path / name)
+        return Run(params, tiny_corpus, tmp_path / name, tmp_path / "registry", seed)
+
+    return make

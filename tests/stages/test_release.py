@@ -1,0 +1,146 @@
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from arl.files import read_json, sha256, tree_hash
+from arl.params import Params
+from arl.storage.registry import Registry
+from arl.training.checkpoint import load_encoder, load_task_model
+
+Runs = Callable[..., Any]
+
+
+@pytest.fixture(autouse=True)
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory outside any repository."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def judged(make_run: Runs, params: Params, seed: int = 0) -> Any:
+    run = make_run(params, seed=seed)
+    run.judge()
+    return run
+
+
+def manifest(run: Any, version: str) -> dict[str, Any]:
+    return read_json(run.registry / "versions" / version / "manifest.json")
+
+
+def test_a_promoted_run_becomes_the_champion(lenient: Params, make_run: Runs) -> None:
+    run = judged(make_run, lenient)
+    receipt = run.publish()
+    version = receipt["version"]
+    assert receipt == {"verdict": "promote", "version": version}
+    registry = Registry(run.registry)
+    assert registry.champion() == version
+    registry.verify(version)
+    folder = registry.version_folder(version)
+    load_encoder(folder / "encoder")
+    for task in ("breast", "lv"):
+        load_task_model(registry.task_folder(version, task))
+    assert read_json(folder / "decision.json") == read_json(run.folder / "decision/decision.json")
+    assert set(read_json(folder / "metrics.json")) == {"breast", "lv"}
+
+
+def test_the_manifest_says_where_a_version_comes_from(lenient: Params, make_run: Runs, workplace: Path) -> None:
+    (workplace / "data.dvc").write_text("outs:\n- md5: 0123456789abcdef.dir\n  path: data\n")
+    git = ["git", "-c", "user.name=t", "-c", "user.email=t@t"]
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "one"]):
+        subprocess.run([*git, *words], check=True)
+    run = judged(make_run, lenient)
+    found = manifest(run, run.publish()["version"])
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    assert found["git"] == {"commit": commit, "dirty": False}
+    assert found["data"] == "0123456789abcdef.dir"
+    assert found["params"]["seed"] == lenient.seed
+    assert set(found["params"]["task"]) == {"breast", "lv"}
+    folder = run.registry / "versions" / found["version"]
+    assert all(sha256(folder / name) == digest for name, digest in found["files"].items())
+    assert "tasks/lv/model.safetensors" in found["files"]
+
+
+def test_a_changed_working_directory_is_dirty(lenient: Params, make_run: Runs, workplace: Path) -> None:
+    git = ["git", "-c", "user.name=t", "-c", "user.email=t@t"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-qm", "one", "--allow-empty"], check=True)
+    (workplace / "new.py").touch()
+    run = judged(make_run, lenient)
+    assert manifest(run, run.publish()["version"])["git"]["dirty"] is True
+
+
+def test_outside_a_repository_nothing_is_invented(lenient: Params, make_run: Runs) -> None:
+    run = judged(make_run, lenient)
+    found = manifest(run, run.publish()["version"])
+    assert (found["git"], found["data"]) == (None, None)
+
+
+def test_the_same_models_twice_are_one_release(lenient: Params, make_run: Runs) -> None:
+    run = judged(make_run, lenient)
+    first = run.publish()
+    before, receipt = tree_hash(run.registry), sha256(run.folder / "receipt.json")
+    assert run.publish() == first
+    run.judge()  # now against itself
+    assert run.publish() == first
+    assert tree_hash(run.registry) == before
+    assert sha256(run.folder / "receipt.json") == receipt
+
+
+@pytest.mark.parametrize("verdict", ["reject", "inconclusive"])
+def test_other_verdicts_leave_a_receipt_only(lenient: Params, make_run: Runs, verdict: str) -> None:
+    tasks = {name: replace(task, floor=1.01) for name, task in lenient.task.items()}
+    run = judged(make_run, replace(lenient, task=tasks))
+    file = run.folder / "decision/decision.json"
+    assert read_json(file)["verdict"] == "reject"
+    file.write_text(file.read_text().replace('"verdict": "reject"', f'"verdict": "{verdict}"'))
+    assert run.publish() == {"verdict": verdict, "version": None}
+    assert not run.registry.exists()
+
+
+def test_the_second_of_two_runs_judged_at_once_is_told(lenient: Params, make_run: Runs) -> None:
+    first, second = judged(make_run, lenient, 0), judged(make_run, lenient, 1)
+    version = first.publish()["version"]
+    with pytest.raises(ValueError, match=f"against champion none, but {version} is champion .* run the gate again"):
+        second.publish()
+    assert not (second.folder / "receipt.json").exists()
+    assert Registry(first.registry).champion() == version
+    second.judge()
+    assert second.publish()["version"] == Registry(first.registry).champion() != version
+
+
+def test_models_that_were_not_judged_are_not_released(lenient: Params, make_run: Runs) -> None:
+    run = judged(make_run, lenient)
+    run.make_model("lv")
+    with pytest.raises(ValueError, match=r"the gate judged another model for lv than those in .* run the gate again"):
+        run.publish()
+    assert not run.registry.exists()
+
+
+def test_the_model_card_has_measured_values_and_no_claims(lenient: Params, make_run: Runs) -> None:
+    run = judged(make_run, lenient)
+    version = run.publish()["version"]
+    card = (run.registry / "versions" / version / "model_card.md").read_text()
+    found = read_json(run.folder / "evaluations/breast/metrics.json")["metrics"]["auroc"]
+    assert card.startswith(f"# ARL {version}\n")
+    assert f"| AUROC | {found['value']:.3f} | {found['low']:.3f} to {found['high']:.3f} |" in card
+    assert "not a medical device" in card
+    assert "6 test images of 6 patients" in card
+    assert "Synthetic" not in card
+    assert "| device | scanner 0 | 3 | 3 |" in card
+    assert "Called malignant from a probability of" in card
+
+
+def test_the_model_card_labels_synthetic_images(lenient: Params, make_run: Runs) -> None:
+    run = make_run(lenient)
+    file = run.folder / "evaluations/breast/metrics.json"
+    file.write_text(file.read_text().replace('"synthetic": false', '"synthetic": true'))
+    run.judge()
+    card = (run.registry / "versions" / run.publish()["version"] / "model_card.md").read_text()
+    assert "The test images of breast are phantoms: no figure is clinical." in card
+    assert "6 synthetic test images" in card
