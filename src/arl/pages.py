@@ -24,10 +24,10 @@ _FORMATTED_NUMBER = re.compile(r"[-−+<]?\s?\d[\d,]*(\.\d+|%).*")  # "0.913 (0.
 _STYLE = """
 :root { color-scheme: light dark; --ground: #fff; --panel: #f5f7f9; --ink: #17222d; --soft: #52606d; --line: #d8dee5;
   --accent: #0b5c8a; --good: #17693a; --good-ground: #e6f4ec; --bad: #a61b29; --bad-ground: #fcebec;
-  --warn: #7d5100; --warn-ground: #fdf3dc; --info: #2f4a63; --info-ground: #eaf0f6; }
+  --shade: #c3ccd6; --warn: #7d5100; --warn-ground: #fdf3dc; --info: #2f4a63; --info-ground: #eaf0f6; }
 @media (prefers-color-scheme: dark) { :root { --ground: #11171d; --panel: #192129; --ink: #e4e9ee; --soft: #a3afba;
   --line: #313c47; --accent: #7cc1ec; --good: #84d7a5; --good-ground: #14301f; --bad: #ff9ea4; --bad-ground: #3c191d;
-  --warn: #f0c674; --warn-ground: #372a0f; --info: #b6c9db; --info-ground: #1d2934; } }
+  --shade: #3a4754; --warn: #f0c674; --warn-ground: #372a0f; --info: #b6c9db; --info-ground: #1d2934; } }
 * { box-sizing: border-box; }
 html { -webkit-text-size-adjust: 100%; }
 body { margin: 0; background: var(--ground); color: var(--ink);
@@ -48,7 +48,13 @@ p { margin: .6rem 0; max-width: 46rem; }
 a { color: var(--accent); text-underline-offset: .15em; }
 a:focus-visible, [tabindex]:focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; }
 nav { margin-top: 1.5rem; display: flex; flex-wrap: wrap; gap: .3rem 1.25rem; font-size: .92rem; }
-.scroll { overflow-x: auto; margin: .9rem 0; }
+/* a shade at the side where a table goes on */
+.scroll { overflow-x: auto; margin: .9rem 0; background-repeat: no-repeat;
+  background-image: linear-gradient(to right, var(--ground) 30%, transparent),
+    linear-gradient(to left, var(--ground) 30%, transparent),
+    linear-gradient(to right, var(--shade), transparent), linear-gradient(to left, var(--shade), transparent);
+  background-position: left, right, left, right; background-size: 3rem 100%, 3rem 100%, 1rem 100%, 1rem 100%;
+  background-attachment: local, local, scroll, scroll; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums lining-nums; }
 .caption { margin: 1.1rem 0 -.4rem; color: var(--soft); font-size: .9rem; }
 th, td { padding: .42rem .9rem .42rem 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
@@ -77,11 +83,12 @@ code { font: .88em/1.4 ui-monospace, "SFMono-Regular", "Liberation Mono", monosp
 .facts dt { color: var(--soft); font-size: .82rem; }
 .facts dd { margin: .1rem 0 0; font-size: 1.15rem; font-weight: 600; font-variant-numeric: tabular-nums lining-nums;
   overflow-wrap: anywhere; }
+.facts small { display: block; color: var(--soft); font-size: .82rem; font-weight: 400; }
 figure { margin: 1rem 0; }
 figure img { display: block; max-width: 100%; height: auto; background: #fff; border: 1px solid var(--line);
   border-radius: 4px; }
 figcaption { margin-top: .4rem; color: var(--soft); font-size: .87rem; max-width: 46rem; }
-.gallery { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); gap: 0 1.5rem; }
+.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); gap: 0 1.5rem; }
 .sheet { display: grid; grid-template-columns: repeat(auto-fill, minmax(7.5rem, 1fr)); gap: .9rem .75rem; }
 .sheet figure { margin: 0; }
 .sheet img { width: 100%; background: #000; }

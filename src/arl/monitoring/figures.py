@@ -7,16 +7,18 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 REFERENCE, CURRENT = "#8a97a3", "#0b5c8a"
 _COLUMNS = 3
 # names of the history of a training run, in the order of the paper's objective
-_CURVES = {
+TERMS = {
     "loss": "loss",
     "mim": "L_MIM (eq. 3)",
     "adv": "L_adv (eq. 4)",
     "sd": "L_SD (eq. 5)",
     "lambda": "λ (eq. 6)",
+    "generator": "λ L_adv",
     "d": "discriminator loss",
     "d_accuracy": "discriminator accuracy",
     "teacher_entropy": "teacher entropy, nat",
@@ -62,12 +64,13 @@ def embedding_map(embeddings: npt.NDArray[np.float32], current: npt.NDArray[np.b
 def curves(history: Sequence[Mapping[str, float]]) -> Figure:
     """Every term of a training run by step; a term that starts late is drawn from its first step."""
     seen = {name for record in history for name in record} - {"step"}
-    names = [name for name in _CURVES if name in seen] + sorted(seen - _CURVES.keys())
-    figure, axes = _panels([_CURVES.get(name, name) for name in names])
+    names = [name for name in TERMS if name in seen] + sorted(seen - TERMS.keys())
+    figure, axes = _panels([TERMS.get(name, name) for name in names])
     for axis, name in zip(axes, names, strict=True):
         points = [(record["step"], record[name]) for record in history if name in record]
         axis.plot(*zip(*points, strict=True), color=CURRENT, lw=1.2)
         axis.margins(x=0.01)
+        axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     return figure
 
 

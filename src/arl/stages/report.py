@@ -56,13 +56,13 @@ def report(
     validation, gate and drift; the folder can be moved and opened anywhere.
     """
     decided = read_json(decision / "decision.json")
-    found = sorted(((read_json(folder / "metrics.json"), folder) for folder in evaluations), key=_by_task)
+    found = [(read_json(folder / "metrics.json"), folder) for folder in evaluations]
     with atomic_directory(report) as out:
         for name, folder in {"validation": validation, "decision": decision, "drift": drift}.items():
             _copy_pages(folder, out / name)
         body = (
             _head(params, decided, read_json(receipt), corpus)
-            + pages.section("Decision", _decision(decided))
+            + pages.section("Decision", _decision(params, decided))
             + pages.section("Tasks", _tasks(found))
             + pages.section("Corpus", _corpus(corpus, read_json(validation / "result.json")))
             + pages.section("Pretraining", _pretraining(read_json(metrics)))
@@ -70,10 +70,6 @@ def report(
         )
         page = pages.page("Report", body, subtitle=f"Experiment {params.experiment}, seed {params.seed}.")
         (out / "index.html").write_text(page, encoding="utf-8")
-
-
-def _by_task(entry: tuple[dict[str, Any], Path]) -> str:
-    return str(entry[0]["task"])
 
 
 def _copy_pages(folder: Path, target: Path) -> None:
@@ -111,7 +107,7 @@ def _summary(decided: dict[str, Any], receipt: dict[str, Any]) -> str:
     return f"{stays}: {because[decided['verdict']]}."
 
 
-def _decision(decided: dict[str, Any]) -> Markup:
+def _decision(params: Params, decided: dict[str, Any]) -> Markup:
     columns = ["task", "verdict", "metric", "new", "in use", "difference", "margin", "floor", "images", "patients"]
     rows = [
         [
@@ -126,7 +122,8 @@ def _decision(decided: dict[str, Any]) -> Markup:
             task["images"],
             task["patients"],
         ]
-        for name, task in sorted(decided["tasks"].items())
+        for name in params.tasks
+        if (task := decided["tasks"].get(name))
     ]
     link = pages.link("decision/index.html", "The gate in full, with sites, probes and devices")
     return pages.bullets(decided["reasons"]) + pages.table(columns, rows) + Markup("<p>{}</p>\n").format(link)
@@ -140,37 +137,56 @@ def _interval(entry: dict[str, Any] | None, sign: str = "") -> str | None:
 
 
 def _tasks(found: Sequence[tuple[dict[str, Any], Path]]) -> Markup:
-    names = [name for name in _METRICS if any(name in about["metrics"] for about, _ in found)]
     rows = [
         [
             about["task"],
             pages.badge("synthetic") if about["synthetic"] else "real",
             about["n"],
             about["patients"],
-            *(_interval(about["metrics"].get(name)) for name in names),
+            _METRICS[about["main"]],
+            _interval(about["metrics"][about["main"]]),
         ]
         for about, _ in found
     ]
-    columns = ["task", "images are", "n", "patients", *(_METRICS[name] for name in names)]
-    confidence = found[0][0]["confidence"] if found else 0.95
-    caption = f"On test images, with {confidence:.0%} intervals over patients. Synthetic rows say nothing of patients."
-    table = pages.table(columns, rows, caption)
+    caption = "Main metric on the test images, with its interval over patients. Synthetic rows say nothing of patients."
+    table = pages.table(["task", "data", "images", "patients", "metric", "value"], rows, caption)
     return table + Markup("").join(pages.section(str(about["task"]), _task(about, at), 3) for about, at in found)
 
 
 def _task(about: dict[str, Any], folder: Path) -> Markup:
-    table = read_predictions(folder / "predictions.parquet")
+    values = {
+        _METRICS.get(name, name): _interval(entry) for name, entry in sorted(about["metrics"].items(), key=_order)
+    }
+    return pages.facts(values) + pages.gallery(_task_figures(about, read_predictions(folder / "predictions.parquet")))
+
+
+def _fact(entry: dict[str, Any]) -> Markup | None:
+    if entry["value"] is None:
+        return None
+    value = Markup("{:.3f}").format(entry["value"])
+    if entry["low"] is None:
+        return value
+    return value + Markup("<small>{:.3f} to {:.3f}</small>").format(entry["low"], entry["high"])
+
+
+def _order(entry: tuple[str, Any]) -> tuple[int, str]:
+    """Metrics as _METRICS lists them, others after."""
+    names = list(_METRICS)
+    return (names.index(entry[0]) if entry[0] in names else len(names), entry[0])
+
+
+def _task_figures(about: dict[str, Any], table: pd.DataFrame) -> list[Markup]:
     title = f"{about['task']}{' (synthetic)' if about['synthetic'] else ''}"
     if about["main"] == "dice":
-        return pages.gallery([_overlap(table, title)])
+        return [_overlap(table, title)]
     drawings = [] if about["threshold"] is None else [_roc(table, about, title)]
     matrix = results.confusion(np.array(about["confusion"]), about["classes"], title=title)
     reliability = results.calibration(*calibration_pairs(table), title=title)
-    drawings += [
+    return [
+        *drawings,
         pages.figure(matrix, "Confusion matrix of the test images.", f"Confusion matrix of {title}"),
         pages.figure(reliability, "Calibration.", f"Predicted probability against observed share for {title}"),
     ]
-    return pages.gallery(drawings)
 
 
 def _roc(table: pd.DataFrame, about: dict[str, Any], title: str) -> Markup:
@@ -209,7 +225,7 @@ def _validated(validated: dict[str, Any]) -> Markup:
 
 
 def _counts(rows: pd.DataFrame, keys: list[str]) -> Markup:
-    columns = [*keys, "images", "patients", "labelled", "with mask", "images are"]
+    columns = [*keys, "images", "patients", "labelled", "with mask", "data"]
     cells = [
         [
             *key,
@@ -254,11 +270,11 @@ def _quarantine(quarantine: pd.DataFrame) -> Markup:
 def _pretraining(found: dict[str, Any]) -> Markup:
     history, final = found["history"], found["final"]
     drawing = pages.png(figures.curves(history))
-    names = sorted(name for name in final if name != "step")
+    last = {title: final[name] for name, title in figures.TERMS.items() if name in final}
     return (
-        pages.paragraph(f"{len(history):,} steps; the last values are in the table.")
+        pages.paragraph(f"{len(history):,} steps; the values of the last one:")
+        + pages.facts(last)
         + pages.figure(drawing, "The terms of the objective by step.", "Curves of the pretraining losses")
-        + pages.table(["term", "last value"], [[name, final[name]] for name in names])
     )
 
 
