@@ -46,9 +46,9 @@ def test_lateral_blur_keeps_the_variance_at_every_depth_and_widens_the_speckle()
 
 
 def test_lateral_kernels_have_unit_energy_between_the_widths_of_the_bank():
-    impulse = np.zeros((SAMPLES, 61, 1), np.float32)
+    impulse = np.zeros((SAMPLES, 61, 2), np.float32)
     impulse[:, 30] = 1
-    energy = np.square(blur_lateral(impulse, np.linspace(1.0, 4.3, SAMPLES, dtype=np.float32))).sum(axis=(1, 2))
+    energy = np.square(blur_lateral(impulse, np.linspace(1.0, 4.3, SAMPLES, dtype=np.float32))).sum(axis=1)
     np.testing.assert_allclose(energy, 1, rtol=1e-4)
 
 
