@@ -5,7 +5,8 @@ product with a sparse matrix: over the K copies w_k * x of the tokens, one bag o
 CPU the copies are made for one slice of channels at a time, so that they stay in a core's cache.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -28,6 +29,7 @@ class Grid(NamedTuple):
         corners: (places, 4) long, which token of the sequence; 0 where there is none.
         present: (places, 4), 1 where there is one.
         base: (B, 1, 1) long, first place of each image, or None if all images share the places.
+        last: (2, 1), largest row and column of a place.
     """
 
     height: int
@@ -36,6 +38,7 @@ class Grid(NamedTuple):
     corners: Tensor
     present: Tensor
     base: Tensor | None
+    last: Tensor
 
 
 def taps(kernel: int, device: torch.device | None = None) -> Tensor:
@@ -60,8 +63,9 @@ def make_grid(height: int, width: int, kernel: int, prefix: int, ids_keep: Tenso
     places = corners[0, ..., 0].numel()
     base = None if ids_keep is None else torch.arange(0, len(place) * places, places, device=device).view(-1, 1, 1)
     origin = position.unsqueeze(-1) + taps(kernel, device)
+    last = torch.tensor([[height + 2 * PAD - 2.0], [width + 2 * PAD - 2.0]], device=device)
     corners = corners.reshape(-1, 4)
-    return Grid(height, width, origin, corners.clamp_min(0), (corners >= 0).float(), base)
+    return Grid(height, width, origin, corners.clamp_min(0), (corners >= 0).float(), base, last)
 
 
 def bilinear_corners(offsets: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
@@ -75,17 +79,17 @@ def bilinear_corners(offsets: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
     """
     position = grid.origin + offsets
     low = position.floor()
-    row, column = (position - low).unbind(2)
-    both = row * column
-    weights = torch.stack([1 - row - column + both, column - both, row - both, both], dim=-1)
+    upper = position - low
+    row, column = torch.stack([1 - upper, upper], dim=-1).unbind(2)
+    weights = (row.unsqueeze(-1) * column.unsqueeze(-2)).flatten(-2)
     place = _places(low.detach(), grid)
     return F.embedding(place, grid.corners), weights * F.embedding(place, grid.present.to(weights.dtype))
 
 
 def _places(low: Tensor, grid: Grid) -> Tensor:
     """(B, L, 2, K) whole numbers, as floats -> (B, L, K) long, far ones moved to the empty border."""
-    last = torch.tensor([[grid.height], [grid.width]], device=low.device) + 2 * PAD - 2
-    row, column = torch.minimum(low.clamp_min(0), last.to(low.dtype)).unbind(2)
+    last = grid.last.to(low.dtype)
+    row, column = torch.clamp(low, torch.zeros_like(last), last).unbind(2)
     stride = grid.width + 2 * PAD - 1
     places = (grid.height + 2 * PAD - 1) * stride
     # Clamped again as integers: a position that is not a number gets a place too (its weight stays not a number).
@@ -125,57 +129,61 @@ def deform_by_indexing(x: Tensor, rows: Tensor, weights: Tensor, kernel: Tensor)
 
 @torch.library.custom_op("arl::deform_depthwise", mutates_args=())
 def _deform(x: Tensor, rows: Tensor, weights: Tensor, kernel: Tensor) -> Tensor:
-    out = torch.empty_like(x)
-    prefix = x.shape[1] - rows.shape[1]
+    (batch, length, _), count = x.shape, len(kernel)
+    out, prefix = torch.empty_like(x), length - rows.shape[1]
     out[:, :prefix] = x[:, :prefix]
-    images, step = _pieces(x, len(kernel))
-    read = _table_rows(rows, x.shape[1], images)
-    buffer = x.new_empty(images * len(kernel) * x.shape[1] * step)
-    for group in _groups(len(x), images):
-        weight, indices = weights[group].flatten(), read[group].flatten()
-        starts = torch.arange(0, len(indices) + 1, 4 * len(kernel), device=x.device)
-        for tokens, scale, target in _slices(step, x[group], kernel, out[group, prefix:]):
-            table = torch.mul(tokens.unsqueeze(1), scale.unsqueeze(1), out=_table(buffer, tokens, scale))
-            target.copy_(_bags(table, indices, starts, weight).view_as(target))
+    images, slices = _pieces(x, count)
+    read, scales = _table_rows(rows, length, images).flatten(1), kernel.unsqueeze(1).chunk(slices, dim=-1)
+    tables = _tables(x, images, length, scales)
+    for group in _groups(batch, images):
+        indices, weight = read[group].flatten(), weights[group].flatten()
+        starts = torch.arange(0, len(indices) + 1, 4 * count, device=x.device)
+        tokens = x[group].unsqueeze(1).chunk(slices, dim=-1)
+        targets = out[group, prefix:].chunk(slices, dim=-1)
+        for part, scale, table, target in zip(tokens, scales, _room(tables, len(x[group])), targets, strict=True):
+            copies = torch.mul(part, scale, out=table)
+            target.copy_(_bags(copies, indices, starts, weight).view_as(target))
     return out
 
 
 def _pieces(x: Tensor, count: int, tables: int = 1) -> tuple[int, int]:
-    """How many images, and how many of their channels, to work on at a time."""
+    """How many images to work on at a time, and in how many slices of their channels."""
     budget = (CPU_TABLE if x.device.type == "cpu" else GPU_TABLE) // tables
     batch, length, dim = x.shape
     images = max(1, min(batch, budget // (count * length * dim)))
-    slices = -(-images * count * length * dim // budget)
-    return images, max(1, min(dim, -(-dim // (16 * slices)) * 16))
+    # Not below 16 channels: a slice has its own overhead.
+    return images, max(1, min(-(-images * count * length * dim // budget), dim // 16))
 
 
 def _groups(batch: int, images: int) -> list[slice]:
     return [slice(first, first + images) for first in range(0, batch, images)]
 
 
-def _slices(step: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """The same channels of all tensors."""
-    return zip(*(torch.split(tensor, step, dim=-1) for tensor in tensors), strict=True)
+def _tables(x: Tensor, images: int, length: int, scales: Sequence[Tensor]) -> list[Tensor]:
+    """For each slice the room for its weighted copies, (images, K, tokens, channels); all share the same memory."""
+    shapes = [(images, len(scale), length, scale.shape[-1]) for scale in scales]
+    memory = x.new_empty(max(math.prod(shape) for shape in shapes))
+    return [memory[: math.prod(shape)].view(shape) for shape in shapes]
 
 
-def _table(buffer: Tensor, tokens: Tensor, scale: Tensor) -> Tensor:
-    """(images, K, tokens, channels) in the buffer."""
-    images, length, dim = tokens.shape
-    return buffer[: images * len(scale) * length * dim].view(images, len(scale), length, dim)
+def _room(tables: list[Tensor], images: int) -> list[Tensor]:
+    """The tables for a group that may be the last, smaller one."""
+    return tables if len(tables[0]) == images else [table[:images] for table in tables]
 
 
 def _table_rows(rows: Tensor, length: int, images: int) -> Tensor:
     """Rows of the table of a group: image, then tap, then token."""
     batch, _, count, _ = rows.shape
-    image = (torch.arange(batch, device=rows.device) % images * (count * length)).view(-1, 1, 1, 1)
-    return rows + torch.arange(0, count * length, length, device=rows.device).unsqueeze(-1) + image
+    read = rows + torch.arange(0, count * length, length, device=rows.device).unsqueeze(-1)
+    if images > 1:
+        read += (torch.arange(batch, device=rows.device) % images * (count * length)).view(-1, 1, 1, 1)
+    return read
 
 
 def _bags(table: Tensor, indices: Tensor, starts: Tensor, weights: Tensor) -> Tensor:
     """Weighted sums of the table's rows, one for each interval between two starts."""
-    return F.embedding_bag(
-        indices, table.flatten(0, -2), starts, mode="sum", per_sample_weights=weights, include_last_offset=True
-    )
+    rows = table.view(-1, table.shape[-1])
+    return torch.embedding_bag(rows, indices, starts, False, 0, False, weights, True)[0]
 
 
 @_deform.register_fake
@@ -194,21 +202,25 @@ def _deform_backward(
 
 def _token_gradients(grad: Tensor, x: Tensor, rows: Tensor, weights: Tensor, kernel: Tensor) -> tuple[Tensor, Tensor]:
     """With G_k = A_k^T grad:  dx = sum_k w_k * G_k  and  dw_k = sum over tokens of x * G_k."""
-    prefix = x.shape[1] - rows.shape[1]
-    images, step = _pieces(x, len(kernel), tables=2)
-    readers, read_weights, counts = _transpose(rows, weights, x.shape[1], images)
+    (batch, length, _), prefix = x.shape, x.shape[1] - rows.shape[1]
+    images, slices = _pieces(x, len(kernel), tables=2)
+    readers, read_weights, counts = _transpose(rows, weights, length, images)
     grad_x = torch.empty_like(x)
     grad_kernel = torch.zeros_like(kernel, dtype=torch.promote_types(kernel.dtype, torch.float32))
-    buffer = x.new_empty(images * len(kernel) * x.shape[1] * step)
-    for group in _groups(len(x), images):
+    scales, scale_targets = (one.unsqueeze(1).chunk(slices, dim=-1) for one in (kernel, grad_kernel))
+    tables = _tables(x, images, length, scales)
+    for group in _groups(batch, images):
         indices, weight = readers[group].flatten(), read_weights[group].flatten()
         starts = F.pad(counts[group].flatten().cumsum(0), (1, 0))
-        parts = (grad[group], x[group], kernel, grad_x[group], grad_kernel)
-        for out, tokens, scale, target, scale_target in _slices(step, *parts):
-            table = _table(buffer, tokens, scale)
-            gathered = _bags(out, indices, starts, weight).view_as(table)
-            scale_target += torch.mul(gathered, tokens.unsqueeze(1), out=table).sum((0, 2), dtype=grad_kernel.dtype)
-            torch.sum(gathered.mul_(scale.unsqueeze(1)), 1, out=target)
+        tokens, targets = (one[group].unsqueeze(1).chunk(slices, dim=-1) for one in (x, grad_x))
+        outs = grad[group].chunk(slices, dim=-1)
+        room = _room(tables, len(x[group]))
+        for out, part, scale, table, target, scale_target in zip(
+            outs, tokens, scales, room, targets, scale_targets, strict=True
+        ):
+            gathered = _bags(out.contiguous(), indices, starts, weight).view_as(table)
+            scale_target += torch.mul(gathered, part, out=table).sum((0, 2), dtype=grad_kernel.dtype).unsqueeze(1)
+            torch.sum(gathered.mul_(scale), 1, keepdim=True, out=target)
     grad_x[:, :prefix] = grad[:, :prefix]
     return grad_x, grad_kernel.to(kernel.dtype)
 
