@@ -139,23 +139,52 @@ def test_dvc_repro_and_again(reproduced: Path) -> None:
     assert (reproduced / "out/report/index.html").is_file()
 
 
+def stages_due(project: Path) -> set[str]:
+    """The stages that `dvc repro` would run at once; what comes after them depends on what they write."""
+    told = run(project, "dvc", "repro", "--dry").splitlines()
+    return {line.split("'")[1] for line in told if line.startswith("Running stage")}
+
+
 @pytest.mark.slow
-def test_dvc_runs_what_a_change_touches_and_no_more(reproduced: Path) -> None:
-    dry = ["dvc", "repro", "--dry"]
+@pytest.mark.parametrize(
+    ("key", "value", "due"),
+    [
+        ("data.workers", 7, {"release"}),  # which writes all parameters down
+        ("pretrain.warmup", 0.7, {"pretrain", "release"}),
+        ("finetune.epochs", 7, {"finetune@breast", "finetune@lv", "release"}),
+        ("evaluate.bootstrap", 7, {"evaluate@breast", "evaluate@lv"}),
+        ("gate.alpha", 0.7, {"gate"}),
+        ("drift.alpha", 0.7, {"drift"}),
+    ],
+)
+def test_dvc_runs_the_stages_that_read_a_parameter(reproduced: Path, key: str, value: float, due: set[str]) -> None:
+    file = reproduced / "params.yaml"
+    before = file.read_text(encoding="utf-8")
+    values = yaml.safe_load(before)
+    section, name = key.split(".")
+    assert values[section][name] != value
+    values[section][name] = value
+    file.write_text(yaml.safe_dump(values), encoding="utf-8")
+    assert stages_due(reproduced) == due
+    file.write_text(before, encoding="utf-8")
 
-    def stages(change: str, by: str, file: str) -> set[str]:
-        path = reproduced / file
-        before = path.read_text()
-        assert change in before
-        path.write_text(before.replace(change, by, 1))
-        told = run(reproduced, *dry)
-        path.write_text(before)
-        return {line.split("'")[1] for line in told.splitlines() if line.startswith("Running stage")}
 
-    assert stages("  warmup: 0.1", "  warmup: 0.2", "params.yaml") >= {"pretrain", "finetune@breast", "gate", "report"}
-    touched = stages("margin: 0.05", "margin: 0.06", "params.yaml")
-    assert "pretrain" not in touched
-    assert stages("import", "import  ", "src/arl/stages/drift.py") == {"drift", "report"}
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("source", "due"),
+    [
+        ("stages/drift.py", {"drift"}),
+        ("objectives/mim.py", {"pretrain"}),
+        ("storage/registry.py", {"gate", "release"}),
+        ("params.py", set()),
+    ],
+)
+def test_dvc_runs_the_stages_that_import_a_file(reproduced: Path, source: str, due: set[str]) -> None:
+    file = reproduced / "src" / "arl" / source
+    before = file.read_text(encoding="utf-8")
+    file.write_text(before + "# changed\n", encoding="utf-8")
+    assert stages_due(reproduced) == due
+    file.write_text(before, encoding="utf-8")
 
 
 def same_bytes(first: Path, second: Path) -> None:
