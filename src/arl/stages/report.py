@@ -154,9 +154,7 @@ def _tasks(found: Sequence[tuple[dict[str, Any], Path]]) -> Markup:
 
 
 def _task(about: dict[str, Any], folder: Path) -> Markup:
-    values = {
-        _METRICS.get(name, name): _interval(entry) for name, entry in sorted(about["metrics"].items(), key=_order)
-    }
+    values = {_METRICS.get(name, name): _fact(entry) for name, entry in sorted(about["metrics"].items(), key=_order)}
     return pages.facts(values) + pages.gallery(_task_figures(about, read_predictions(folder / "predictions.parquet")))
 
 
