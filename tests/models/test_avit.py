@@ -149,6 +149,48 @@ def test_activation_checkpointing_gives_the_same_gradients() -> None:
     torch.testing.assert_close(*gradients, rtol=0, atol=0)
 
 
+def test_folding_the_anatomy_keeps_the_features() -> None:
+    model, images = moved(tiny()), torch.randn(3, 1, 40, 40)
+    before = model(images, ANATOMY)
+    model.fold_anatomy()
+    torch.testing.assert_close(model(images, ANATOMY), before)
+    assert not any("anatomy.fc1" in name for name, _ in model.named_parameters())
+
+
+def test_inference_in_place_gives_the_same_features_and_keeps_the_images() -> None:
+    model, images = moved(tiny()), torch.randn(3, 1, 40, 40)
+    before = images.clone()
+    with torch.no_grad():
+        torch.testing.assert_close(model(images, ANATOMY), model.train()(images, ANATOMY))
+        maps = model.forward_intermediates(images, output_fmt="NLC", anatomy=ANATOMY, intermediates_only=True)
+    expected = model.forward_intermediates(images, output_fmt="NLC", anatomy=ANATOMY, intermediates_only=True)
+    torch.testing.assert_close(maps, expected)
+    torch.testing.assert_close(images, before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("visible", [False, True])
+def test_the_exported_graph_gives_the_same_features(visible: bool) -> None:
+    model, images = moved(tiny(depth=1)), torch.randn(3, 1, 40, 40)
+    options = {"ids_keep": shuffled(3, 25)[:, :7]} if visible else {}
+    exported = torch.export.export(model, (images, ANATOMY), options)
+    torch.testing.assert_close(exported.module()(images, ANATOMY, **options), model(images, ANATOMY, **options))
+    assert not any("arl" in str(node.target) for node in exported.graph.nodes)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+def test_a_compiled_model_gives_the_same_features_and_gradients() -> None:
+    model, images = moved(tiny(depth=2)), torch.randn(3, 1, 40, 40)
+    compiled = torch.compile(model)
+    results = []
+    for run in (model, compiled):
+        model.zero_grad()
+        out = run(images, ANATOMY)
+        out.square().sum().backward()
+        results.append([out.detach(), *(one.grad.clone() for one in model.parameters() if one.grad is not None)])
+    torch.testing.assert_close(*results, rtol=1e-3, atol=1e-3)
+
+
 def test_stochastic_depth_grows_with_depth() -> None:
     rates = [getattr(block.drop_path, "drop_prob", 0.0) for block in tiny(drop_path_rate=0.2).blocks]
     assert rates == pytest.approx([0.0, 0.1, 0.2])

@@ -52,7 +52,7 @@ class ACDTBlock(PlainBlock):
         self, dim: int, num_heads: int, mlp_ratio: float, drop_path: float, deform_kernel: int, anatomy_hidden: int
     ) -> None:
         super().__init__(dim, num_heads, mlp_ratio, drop_path)
-        self.anatomy = AnatomyMLP(NUM_ANATOMIES, anatomy_hidden, dim)
+        self.anatomy: nn.Module = AnatomyMLP(NUM_ANATOMIES, anatomy_hidden, dim)
         self.deform = DeformableDepthwise(dim, deform_kernel)
 
     def forward(self, x: Tensor, code: Tensor, grid: Grid) -> Tensor:

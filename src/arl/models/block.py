@@ -99,6 +99,15 @@ class AnatomyMLP(nn.Module):
         context: Tensor = self.fc2(F.gelu(self.fc1(code)))
         return context
 
+    def folded(self) -> nn.Linear:
+        """The linear layer with the same answers to one-hot codes and to zero."""
+        weight = self.fc1.weight
+        with torch.no_grad():
+            contexts = self(torch.eye(weight.shape[1], dtype=weight.dtype, device=weight.device))
+        table = nn.Linear(contexts.shape[0], contexts.shape[1], bias=False)
+        table.weight = nn.Parameter(contexts.t().contiguous(), requires_grad=False)
+        return table
+
 
 def code_table(num_anatomies: int) -> Tensor:
     """(A + 1, A): one-hot rows, then the zero vector of the null condition."""
