@@ -68,10 +68,10 @@ def test_wrong_override_is_named_in_one_line(override: str, message: str) -> Non
     ("text", "by", "message"),
     [
         ("seed: 0\n", "", "params.yaml.*seed"),
-        ("  depth: 12\n", "", "params.yaml.*depth"),
+        ("  depth: 6\n", "", "params.yaml.*depth"),
         ("seed: 0\n", "seed: 0\nsead: 1\n", "params.yaml.*sead"),
-        ("  depth: 12\n", "  depth: deep\n", "params.yaml.*depth"),
-        ("  depth: 12\n", "  depth: null\n", "params.yaml.*depth"),
+        ("  depth: 6\n", "  depth: deep\n", "params.yaml.*depth"),
+        ("  depth: 6\n", "  depth: null\n", "params.yaml.*depth"),
         ("seed: 0\n", "seed: [\n", "params.yaml"),
     ],
 )

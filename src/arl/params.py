@@ -22,7 +22,7 @@ class Data:
     store_size: int  # long side an ingested image is scaled down to, pixels; never up
     sources: list[str]  # sources used for pretraining; empty: all of the corpus
     splits: dict[str, str]  # source -> split protocol; a source not named uses "default"
-    workers: int  # decoding processes of ingest
+    workers: int  # decoding processes of ingest; 0: this process
 
 
 @dataclass

@@ -29,7 +29,9 @@ OVERRIDES = [
     "model.patch_size=8",
     "model.embed_dim=24",
     "model.depth=4",
+    "model.num_heads=3",
     "model.anatomy_hidden=8",
+    "objective.mask_ratio=0.5",
     "objective.local_crops_size=16",
     "objective.prototypes=16",
     "objective.head_hidden=32",
@@ -38,6 +40,7 @@ OVERRIDES = [
     "objective.decoder_heads=2",
     "objective.discriminator_dim=4",
     "pretrain.batch_size=8",
+    "pretrain.base_lr=1e-3",
     "pretrain.max_steps=5",
     "pretrain.threads=1",
 ]

@@ -104,6 +104,7 @@ def pseudonyms(header: Dataset, key: bytes, site: str) -> Pseudonyms:
     patient = _text(header, "PatientID")
     study = _text(header, "StudyInstanceUID")
     instance = _text(header, "SOPInstanceUID")
+    group: str | None
     if patient:
         group = keyed_hash(key, "patient", site, _text(header, "IssuerOfPatientID"), patient)
     else:

@@ -14,7 +14,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-DECIMALS = 4  # of every number in a JSON file of results
+DECIMALS = 6  # of every number in a JSON file of results
 CALIBRATION_BINS = 15
 _PAPER_TOP = 3  # the paper reports Top-1 and Top-3 of its cardiac views
 

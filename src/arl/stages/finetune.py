@@ -1,7 +1,6 @@
 """Fine-tune the pretrained encoder for one task."""
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -27,7 +26,9 @@ def finetune(params: Params, *, task: str, corpus: Path, checkpoint: Path, model
     rows = rows[rows["split"] == "train"].reset_index(drop=True)
     encoder, config = load_encoder(checkpoint)
     torch.manual_seed(params.seed)
-    network = build_task_model(encoder, asdict(settings), params.finetune.upernet_channels)
+    # what the model is; margin and floor are the gate's business and may change without a new training
+    about = {"kind": settings.kind, "classes": settings.classes, "anatomy": settings.anatomy, "mask": settings.mask}
+    network = build_task_model(encoder, about, params.finetune.upernet_channels)
     segmentation = settings.kind == "segmentation"
     examples = Examples(
         corpus, rows, config["size"] + config["size"] // 4, classes=settings.classes, masks=segmentation
@@ -42,7 +43,7 @@ def finetune(params: Params, *, task: str, corpus: Path, checkpoint: Path, model
     )
     view = TrainView(config["size"], seed=params.seed)
     engine.fit(tuner, groups, lambda start: _inputs(examples, order, view, start, recipe.steps), recipe, title=task)
-    head = {"task": asdict(settings), "upernet_channels": params.finetune.upernet_channels}
+    head = {"task": about, "upernet_channels": params.finetune.upernet_channels}
     save_model(model, network, {**config, **head, "kind": "task", "name": task})
 
 

@@ -125,8 +125,9 @@ def _noise(params: Params, place: TrainingOrder, step: int, patches: int) -> tup
 
 def _state_folder(params: Params, content: str) -> Path:
     """Where a run with these parameters on these images keeps its training states."""
-    sections = {name: asdict(params)[name] for name in ("seed", "data", "model", "objective", "pretrain")}
-    digest = hashlib.sha256((json.dumps(sections, sort_keys=True) + content).encode()).hexdigest()
+    sections = [asdict(params.model), asdict(params.objective), asdict(params.pretrain)]
+    settings = [params.seed, params.data.size, *sections]
+    digest = hashlib.sha256((json.dumps(settings, sort_keys=True) + content).encode()).hexdigest()
     return Path(os.environ.get("ARL_RUNS", "runs")) / f"pretrain-{digest[:16]}"
 
 

@@ -56,7 +56,9 @@ def report(
     validation, gate and drift; the folder can be moved and opened anywhere.
     """
     decided = read_json(decision / "decision.json")
-    found = [(read_json(folder / "metrics.json"), folder) for folder in evaluations]
+    measured = [(read_json(folder / "metrics.json"), folder) for folder in evaluations]
+    # a former experiment may have left evaluations of tasks that this one does not have
+    found = [(metrics_, folder) for metrics_, folder in measured if metrics_["task"] in params.tasks]
     with atomic_directory(report) as out:
         for name, folder in {"validation": validation, "decision": decision, "drift": drift}.items():
             _copy_pages(folder, out / name)

@@ -13,7 +13,7 @@ from arl.models.avit import AViT
 from arl.models.decoder import MAEDecoder, patchify, unpatchify
 from arl.models.discriminator import PatchDiscriminator
 from arl.models.heads import DINOHead
-from arl.objectives.adversarial import discriminator_loss, generator_loss
+from arl.objectives.adversarial import discriminator_accuracy, discriminator_loss, generator_loss
 from arl.objectives.balance import adaptive_weight
 from arl.objectives.health import feature_std
 from arl.objectives.masking import random_masking
@@ -174,38 +174,33 @@ class Pretrainer(nn.Module):
         if not self.objective.adversarial:
             return {"mim": mim}
         shown = denormalize_patches(prediction, mean, std) if self.objective.norm_pix_loss else prediction
-        return {"mim": mim, **self._judge(prediction, shown, pixels, mask, noise, images, mim, progress)}
-
-    @torch.autocast("cuda", enabled=False)
-    @torch.autocast("cpu", enabled=False)
-    def _judge(
-        self,
-        prediction: Tensor,
-        shown: Tensor,
-        pixels: Tensor,
-        mask: Tensor,
-        noise: Tensor,
-        images: Tensor,
-        mim: Tensor,
-        progress: float,
-    ) -> dict[str, Tensor]:
-        """Both sides of eq. 4 on masked patches with half a patch of context around them."""
         composite = unpatchify(torch.where(mask[..., None], shown, pixels), self.encoder.patch_size, images.shape[-2:])
+        with torch.autocast(images.device.type, enabled=False):  # a saturated discriminator is no place for bfloat16
+            real, fake = self._judged(images.float(), mask, noise), self._judged(composite, mask, noise)
+            terms = {"mim": mim, **self._discriminate(real, fake.detach())}
+            if progress >= self.objective.discriminator_start:
+                terms |= self._fool(fake, mim, prediction)
+        return terms
+
+    def _judged(self, images: Tensor, mask: Tensor, noise: Tensor) -> Tensor:
+        """The masked patches shown to the discriminator, with half a patch of context around them."""
         count = min(self.objective.discriminator_patches, int(mask[0].sum()))
-        judged = noise.masked_fill(~mask, -1.0).topk(count, dim=1).indices
-        real = crop_patches(images.float(), judged, self.encoder.patch_size)
-        fake = crop_patches(composite, judged, self.encoder.patch_size)
-        real_logits, fake_logits = self.discriminator(real), self.discriminator(fake.detach())
-        d_loss = discriminator_loss(real_logits, fake_logits)
-        accuracy = 0.5 * ((real_logits > 0).float().mean() + (fake_logits < 0).float().mean())
-        terms = {"d": d_loss, "d_accuracy": accuracy.detach()}
-        if progress < self.objective.discriminator_start:
-            return terms
-        # the generator must not teach the discriminator: the same weights, detached
+        index = noise.masked_fill(~mask, -1.0).topk(count, dim=1).indices
+        return crop_patches(images, index, self.encoder.patch_size)
+
+    def _discriminate(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+        """The discriminator's side of eq. 4."""
+        real_logits, fake_logits = self.discriminator(real), self.discriminator(fake)
+        accuracy = discriminator_accuracy(real_logits.detach(), fake_logits.detach())
+        return {"d": discriminator_loss(real_logits, fake_logits), "d_accuracy": accuracy}
+
+    def _fool(self, fake: Tensor, mim: Tensor, prediction: Tensor) -> dict[str, Tensor]:
+        """The generator's side of eq. 4, weighted by eq. 6."""
+        # it must not teach the discriminator: the same weights, detached
         weights = {name: value.detach() for name, value in self.discriminator.named_parameters()}
-        g_loss = generator_loss(functional_call(self.discriminator, weights, (fake,)))
-        weight = self._adversarial_weight(mim, g_loss, prediction)
-        return {**terms, "adv": g_loss.detach(), "lambda": weight, "generator": weight * g_loss}
+        adversarial = generator_loss(functional_call(self.discriminator, weights, (fake,)))
+        weight = self._adversarial_weight(mim, adversarial, prediction)
+        return {"adv": adversarial.detach(), "lambda": weight, "generator": weight * adversarial}
 
     def _adversarial_weight(self, mim: Tensor, g_loss: Tensor, prediction: Tensor) -> Tensor:
         """lambda of eq. 6, from the gradients at the decoder's output."""
