@@ -71,6 +71,26 @@ def test_keys_and_values_come_from_the_deformed_tokens() -> None:
     torch.testing.assert_close(block(x, code, grid)[:, others], block(moved, code, grid)[:, others])
 
 
+def test_attention_is_equation_2() -> None:
+    """Queries from x_P, keys and values from y_P, written out."""
+    dim, heads = 12, 3
+    block = ACDTBlock(dim, heads, 2.0, 0.0, KERNEL, anatomy_hidden=7)
+    torch.nn.init.normal_(block.deform.offset.weight)
+    torch.nn.init.normal_(block.deform.weight)
+    x, code = torch.randn(BATCH, 1 + HEIGHT * WIDTH, dim), torch.eye(16)[[2, 9]]
+    normed = block.norm1(x)
+    deformed = block.deform(normed, block.anatomy(code), full_grid())
+    (wq, wk, wv), (bq, bk, bv) = block.attn.qkv.weight.chunk(3), block.attn.qkv.bias.chunk(3)
+    heads_out = []
+    for head in range(heads):
+        part = slice(head * dim // heads, (head + 1) * dim // heads)
+        query, key = normed @ wq[part].t() + bq[part], deformed @ wk[part].t() + bk[part]
+        attention = (query @ key.transpose(1, 2) / (dim // heads) ** 0.5).softmax(-1)
+        heads_out.append(attention @ (deformed @ wv[part].t() + bv[part]))
+    attended = x + block.attn.proj(torch.cat(heads_out, dim=-1))
+    torch.testing.assert_close(block(x, code, full_grid()), attended + block.mlp(block.norm2(attended)))
+
+
 def test_the_anatomy_learns_once_offsets_have_moved() -> None:
     model = AViT(img_size=32, patch_size=8, embed_dim=12, depth=2, num_heads=3, anatomy_hidden=5)
     images, anatomy = torch.randn(3, 1, 32, 32), torch.tensor([0, 7, 16])
