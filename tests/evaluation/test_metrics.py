@@ -189,5 +189,5 @@ def test_tasks_without_a_metric() -> None:
 
 
 def test_rounding_goes_everywhere_and_hides_no_nan() -> None:
-    value = {"a": [0.123456, (np.float64(1 / 3), 2)], "b": float("nan"), "c": np.int64(3), "d": "x", "e": True}
-    assert metrics.rounded(value) == {"a": [0.1235, [0.3333, 2]], "b": None, "c": 3, "d": "x", "e": True}
+    value = {"a": [0.12345678, (np.float64(1 / 3), 2)], "b": float("nan"), "c": np.int64(3), "d": "x", "e": True}
+    assert metrics.rounded(value) == {"a": [0.123457, [0.333333, 2]], "b": None, "c": 3, "d": "x", "e": True}

@@ -1,5 +1,6 @@
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from arl.training import checkpoint, distributed, engine, optim
+from arl.training import checkpoint, engine, optim
 
 RECIPE = engine.Recipe(
     steps=7,
@@ -177,6 +178,12 @@ torch.distributed.destroy_process_group()
 """
 
 
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("zero_stage", [0, 1, 2])
 def test_two_ranks_equal_one(tmp_path: Path, zero_stage: int) -> None:
@@ -185,7 +192,7 @@ def test_two_ranks_equal_one(tmp_path: Path, zero_stage: int) -> None:
         out = tmp_path / f"{world}.json"
         script = tmp_path / "rank.py"
         script.write_text(RANK_SCRIPT)
-        port = str(distributed._free_port())
+        port = str(free_port())
         command = [sys.executable, str(script), str(Path(__file__).parent), str(out), str(zero_stage)]
         ranks = [
             subprocess.Popen(

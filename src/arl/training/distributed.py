@@ -2,7 +2,6 @@
 
 import logging
 import os
-import socket
 from typing import Any
 
 # DeepSpeed asks for its accelerator when it is imported, and warns when it has to guess.
@@ -25,17 +24,13 @@ def initialize() -> None:
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     # The shared-memory op would be compiled on first use; gloo needs no compiler.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    if "RANK" not in os.environ:
-        alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
-        os.environ.update(alone, MASTER_PORT=str(_free_port()))
     backend = "nccl" if torch.cuda.is_available() else "gloo"
+    if "MASTER_ADDR" not in os.environ:  # not started by torchrun
+        # a store in memory: a port that is free now may be taken before it is used
+        os.environ.update({"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"})
+        store = dist.HashStore()  # type: ignore[attr-defined]
+        dist.init_process_group(backend, store=store, rank=0, world_size=1)
     deepspeed.init_distributed(backend, auto_mpi_discovery=False, verbose=False)
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def rank() -> int:
