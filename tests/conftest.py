@@ -102,7 +102,7 @@ class Opened:
 def chromium() -> Iterator[Any]:
     executable = shutil.which("chromium")
     if executable is None:
-        pytest.skip("no chromium on the PATH, so pages cannot be opened")
+        pytest.fail("no chromium on the PATH, so pages cannot be opened: run `make chromium`")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
