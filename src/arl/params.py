@@ -56,6 +56,8 @@ class Objective:
     mim: bool  # L_MIM, eq. 3
     adversarial: bool  # L_adv, eq. 4
     self_distillation: bool  # L_SD, eq. 5
+    patch_distillation: bool  # iBOT's loss on masked tokens; needs drop_masked: false
+    contrastive: bool  # MoCo v3's loss
     weighting: str  # adaptive (eq. 6) | constant
     adversarial_weight: float  # the constant, or a factor on the adaptive weight
     max_adversarial_weight: float  # clamp of lambda
@@ -65,7 +67,7 @@ class Objective:
     norm_pix_loss: bool
     anatomy_dropout: float  # probability of the null condition in training
     prototypes: int  # K of L_SD
-    head_hidden: int  # width of the projection head of L_SD
+    head_hidden: int  # width of the projection head of L_SD, or of MoCo v3
     student_temp: float
     teacher_temp: float
     warmup_teacher_temp: float
@@ -73,6 +75,7 @@ class Objective:
     teacher_momentum: float  # at step 0; rises to 1 by a cosine
     center_momentum: float
     centering: str  # center | sinkhorn
+    contrastive_temp: float
     global_crops_scale: list[float]
     local_crops_scale: list[float]
     local_crops_number: int

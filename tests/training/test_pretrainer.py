@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn.functional import normalize
 
 from arl.models.avit import AViT
 from arl.training.pretrainer import Objective, Pretrainer, PretrainInputs, crop_patches
@@ -10,6 +11,8 @@ OBJECTIVE = Objective(
     mim=True,
     adversarial=True,
     self_distillation=True,
+    patch_distillation=False,
+    contrastive=False,
     weighting="adaptive",
     adversarial_weight=1.0,
     max_adversarial_weight=100.0,
@@ -26,12 +29,17 @@ OBJECTIVE = Objective(
     teacher_momentum=0.9,
     center_momentum=0.9,
     centering="center",
+    contrastive_temp=0.2,
     decoder_dim=8,
     decoder_depth=1,
     decoder_heads=2,
     discriminator_dim=4,
     discriminator_patches=4,
 )
+
+
+IBOT = {"mim": False, "adversarial": False, "patch_distillation": True, "drop_masked": False}
+MOCO_V3 = {"mim": False, "adversarial": False, "self_distillation": False, "contrastive": True}
 
 
 def pretrainer(**changes: object) -> Pretrainer:
@@ -103,9 +111,14 @@ def test_the_teacher_gets_no_gradient_and_follows_by_its_momentum() -> None:
     torch.testing.assert_close(module.teacher.norm.weight, before + 0.1)
 
 
+def one_view() -> PretrainInputs:
+    both = inputs()
+    return replace(both, global_crops=both.global_crops[:3], local_crops=both.local_crops[:0], noise=both.noise[:3])
+
+
 def test_visible_pixels_decide_nothing_of_the_reconstruction_loss_target() -> None:
     module = pretrainer(self_distillation=False, adversarial=False)
-    one = inputs()
+    one = one_view()
     full = module(one, 0.0)["mim"]
     assert full.item() > 0
     mask_free = replace(one, noise=1 - one.noise)
@@ -119,13 +132,16 @@ def test_visible_pixels_decide_nothing_of_the_reconstruction_loss_target() -> No
         {"norm_pix_loss": True},
         {"self_distillation": False, "adversarial": False},
         {"mim": False, "adversarial": False},
+        IBOT,
+        MOCO_V3,
         {"weighting": "constant"},
         {"centering": "sinkhorn"},
     ],
 )
 def test_every_objective_trains_what_it_uses(changes: dict[str, object]) -> None:
     module = pretrainer(**changes)
-    module(inputs(), 0.7)["loss"].backward()
+    views = inputs() if module.objective.has_teacher else one_view()
+    module(views, 0.7)["loss"].backward()
     unused = [
         name for name, p in module.named_parameters() if p.requires_grad and p.grad is None and "mask_token" not in name
     ]
@@ -135,8 +151,10 @@ def test_every_objective_trains_what_it_uses(changes: dict[str, object]) -> None
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"mim": False, "self_distillation": False, "adversarial": False}, "needs mim or self_distillation"),
+        ({"mim": False, "self_distillation": False, "adversarial": False}, "needs mim, self_distillation"),
         ({"mim": False}, "judges reconstructions"),
+        ({"patch_distillation": True}, "drop_masked"),
+        ({"contrastive": True}, "choose one"),
         ({"weighting": "often"}, "often"),
     ],
 )
@@ -148,3 +166,36 @@ def test_objectives_that_cannot_be(changes: dict[str, object], message: str) -> 
 def test_constant_weighting_is_the_constant() -> None:
     terms = pretrainer(weighting="constant", adversarial_weight=0.25)(inputs(), 0.7)
     assert terms["lambda"].item() == 0.25
+
+
+def test_ibot_compares_the_masked_tokens_of_student_and_teacher_view_by_view() -> None:
+    module, views = pretrainer(**IBOT), inputs()
+    terms = module(views, 0.7)
+    anatomy, mask = views.anatomy.repeat(2), torch.zeros(6, 16, dtype=torch.bool)
+    mask.scatter_(1, views.noise.argsort(dim=1)[:, 8:], True)  # half of the patches, those of the greatest noise
+    student = module.head(module.encoder(views.global_crops, anatomy, mask=mask)[:, 1:]) / 0.1
+    teacher = module.teacher_head(module.teacher(views.global_crops, anatomy)[:, 1:]) / 0.07  # the centre starts at 0
+    images = [
+        sum(-(teacher[b, n].softmax(0) * student[b, n].log_softmax(0)).sum() for n in range(16) if mask[b, n]) / 8
+        for b in range(6)
+    ]
+    assert terms["patch_sd"].item() == pytest.approx(torch.stack(images).mean().item(), rel=1e-4)
+    assert terms["loss"].item() == pytest.approx((terms["sd"] + terms["patch_sd"]).item(), rel=1e-6)
+
+
+def test_moco_contrasts_each_view_with_the_keys_of_the_other() -> None:
+    module, views = pretrainer(**MOCO_V3), inputs()
+    loss = module(views, 0.7)["contrast"].item()
+    anatomy = views.anatomy.repeat(2)
+    seen, taught = (encoder(views.global_crops, anatomy)[:, 0].chunk(2) for encoder in (module.encoder, module.teacher))
+    query = [normalize(module.predictor(module.head(view))) for view in seen]
+    key = [normalize(module.teacher_head(view)) for view in taught]
+    expected = 0.0
+    for q, k in ((query[0], key[1]), (query[1], key[0])):
+        expected += sum(-(q[b] @ k.T / 0.2).log_softmax(0)[b] for b in range(3)) / 3 * 2 * 0.2
+    assert loss == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_a_reconstruction_needs_one_view_and_a_teacher_two() -> None:
+    assert pretrainer(self_distillation=False, adversarial=False).objective.global_crops_number == 1
+    assert pretrainer(**MOCO_V3).objective.global_crops_number == 2

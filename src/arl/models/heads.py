@@ -1,4 +1,4 @@
-"""Heads on the encoder: DINO's projection and image classification."""
+"""Heads on the encoder: the projections of DINO and MoCo v3, and image classification."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -31,6 +31,25 @@ class DINOHead(nn.Module):
         # DINO's epsilon for half precision: 1e-12 is zero there.
         z = F.normalize(self.mlp(x), dim=-1, eps=1e-6)
         return F.linear(z, F.normalize(self.last_layer.weight, dim=-1, eps=1e-6))
+
+
+class MoCoProjector(nn.Sequential):
+    """MoCo v3's three-layer projection to 256, with batch norm after each layer, the last without weights."""
+
+    def __init__(self, in_dim: int, hidden: int = 4096, out_dim: int = 256) -> None:
+        super().__init__(*_normed(in_dim, hidden), *_normed(hidden, hidden), *_normed(hidden, out_dim, last=True))
+
+
+class MoCoPredictor(nn.Sequential):
+    """MoCo v3's two-layer prediction of the other view's key."""
+
+    def __init__(self, hidden: int = 4096, dim: int = 256) -> None:
+        super().__init__(*_normed(dim, hidden), *_normed(hidden, dim, last=True))
+
+
+def _normed(in_dim: int, out_dim: int, last: bool = False) -> list[nn.Module]:
+    norm = nn.BatchNorm1d(out_dim, affine=not last)
+    return [nn.Linear(in_dim, out_dim, bias=False), norm, *([] if last else [nn.ReLU()])]
 
 
 class ClassificationHead(nn.Module):

@@ -20,7 +20,7 @@ from arl.models.avit import AViT
 from arl.params import Params
 from arl.training import distributed, engine, optim
 from arl.training.checkpoint import save_model
-from arl.training.pretrainer import GLOBAL_CROPS, Objective, Pretrainer, PretrainInputs
+from arl.training.pretrainer import Objective, Pretrainer, PretrainInputs
 
 
 def pretrain(params: Params, *, corpus: Path, checkpoint: Path, metrics: Path) -> None:
@@ -44,7 +44,7 @@ def pretrain(params: Params, *, corpus: Path, checkpoint: Path, metrics: Path) -
     history = engine.fit(
         pretrainer,
         optim.parameter_groups(pretrainer, weight_decay=params.pretrain.weight_decay),
-        lambda start: _inputs(params, examples, order, start, recipe),
+        lambda start: _inputs(params, pretrainer.objective, examples, order, start, recipe),
         recipe,
         state=state,
         title="pretraining",
@@ -87,7 +87,7 @@ def _objective(params: Params) -> Objective:
 
 
 def _inputs(
-    params: Params, examples: Examples, order: TrainingOrder, start: int, recipe: engine.Recipe
+    params: Params, terms: Objective, examples: Examples, order: TrainingOrder, start: int, recipe: engine.Recipe
 ) -> Iterator[PretrainInputs]:
     """Micro-batches from a step on; their randomness is a function of (seed, step, position in the global batch)."""
     objective = params.objective
@@ -96,7 +96,8 @@ def _inputs(
         local_size=objective.local_crops_size,
         global_crops_scale=objective.global_crops_scale,
         local_crops_scale=objective.local_crops_scale,
-        local_crops_number=objective.local_crops_number if objective.self_distillation else 0,
+        local_crops_number=objective.local_crops_number if terms.self_distillation else 0,
+        global_crops_number=terms.global_crops_number,
         seed=params.seed,
     )
     patches = (params.data.size // params.model.patch_size) ** 2
@@ -109,15 +110,15 @@ def _inputs(
                 world=order.world * recipe.accumulation,
             )
             crops = views(examples.take(place.indices(step)), step, rank=place.rank, world_size=place.world)
-            noise, dropped = _noise(params, place, step, patches)
+            noise, dropped = _noise(params, terms.global_crops_number, place, step, patches)
             anatomy = crops.anatomy.masked_fill(dropped, NULL_ANATOMY)
             yield PretrainInputs(crops.global_crops, crops.local_crops, anatomy, noise)
 
 
-def _noise(params: Params, place: TrainingOrder, step: int, patches: int) -> tuple[Tensor, Tensor]:
-    """Mask noise (2B, N) and which labels are dropped (B,): one draw for the global batch, of which this is a part."""
+def _noise(params: Params, crops: int, place: TrainingOrder, step: int, patches: int) -> tuple[Tensor, Tensor]:
+    """Mask noise (G*B, N) and which labels are dropped (B,): one draw for the global batch, of which this is a part."""
     generator = step_generator(params.seed, step, "masks")
-    noise = torch.rand(GLOBAL_CROPS, place.batch_size, patches, generator=generator)
+    noise = torch.rand(crops, place.batch_size, patches, generator=generator)
     dropped = torch.rand(place.batch_size, generator=generator) < params.objective.anatomy_dropout
     share = slice(place.rank * place.batch_size // place.world, (place.rank + 1) * place.batch_size // place.world)
     return noise[:, share].flatten(0, 1), dropped[share]

@@ -1,4 +1,4 @@
-"""The objective of eq. 6 on one module: student, teacher, decoder and discriminator."""
+"""The objective of eq. 6, and those it is compared with (Table 7), on one module made of the same parts."""
 
 import copy
 from dataclasses import dataclass, replace
@@ -12,26 +12,26 @@ from torch.nn import functional as F
 from arl.models.avit import AViT
 from arl.models.decoder import MAEDecoder, patchify, unpatchify
 from arl.models.discriminator import PatchDiscriminator
-from arl.models.heads import DINOHead
+from arl.models.heads import DINOHead, MoCoPredictor, MoCoProjector
 from arl.objectives.adversarial import discriminator_accuracy, discriminator_loss, generator_loss
 from arl.objectives.balance import adaptive_weight
+from arl.objectives.contrastive import contrastive_loss
 from arl.objectives.health import feature_std
+from arl.objectives.ibot import PatchDistillation
 from arl.objectives.masking import random_masking
 from arl.objectives.mim import denormalize_patches, mim_loss, normalize_patches
 from arl.objectives.schedules import teacher_momentum, warmup_schedule
 from arl.objectives.self_distillation import SelfDistillation, teacher_entropy
 
-GLOBAL_CROPS = 2
-
 
 @dataclass
 class PretrainInputs:
-    """Views of a micro-batch of B images."""
+    """Views of a micro-batch of B images; G of them global."""
 
-    global_crops: Tensor  # (2B, C, S, S), all first views and then all second views
+    global_crops: Tensor  # (G*B, C, S, S), all first views and then all second views
     local_crops: Tensor  # (L*B, C, s, s); may be empty
     anatomy: Tensor  # (B,) long; `NULL_ANATOMY` where the label is unknown or dropped
-    noise: Tensor  # (2B, N) uniform, decides the masks
+    noise: Tensor  # (G*B, N) uniform, decides the masks
 
     def to(self, device: torch.device) -> "PretrainInputs":
         """The same views on a device."""
@@ -41,11 +41,13 @@ class PretrainInputs:
 
 @dataclass(frozen=True)
 class Objective:
-    """Terms and constants of eq. 6; see `arl.params.Objective`."""
+    """Terms and constants of the loss; see `arl.params.Objective`."""
 
     mim: bool
     adversarial: bool
     self_distillation: bool
+    patch_distillation: bool
+    contrastive: bool
     weighting: str
     adversarial_weight: float
     max_adversarial_weight: float
@@ -62,6 +64,7 @@ class Objective:
     teacher_momentum: float
     center_momentum: float
     centering: str
+    contrastive_temp: float
     decoder_dim: int
     decoder_depth: int
     decoder_heads: int
@@ -69,12 +72,31 @@ class Objective:
     discriminator_patches: int
 
     def __post_init__(self) -> None:
-        if not (self.mim or self.self_distillation):
-            raise ValueError("an objective needs mim or self_distillation")
+        if not (self.mim or self.has_teacher):
+            raise ValueError("an objective needs mim, self_distillation, patch_distillation or contrastive")
         if self.adversarial and not self.mim:
             raise ValueError("the adversarial loss judges reconstructions: it needs mim")
         if self.weighting not in ("adaptive", "constant"):
             raise ValueError(f"weighting {self.weighting!r} is neither adaptive nor constant")
+        if self.contrastive and (self.self_distillation or self.patch_distillation):
+            raise ValueError("contrastive has another head than self_distillation and patch_distillation: choose one")
+        if self.patch_distillation and self.drop_masked:
+            raise ValueError("patch_distillation compares masked tokens, which drop_masked drops: set it to false")
+
+    @property
+    def has_teacher(self) -> bool:
+        """Whether a moving average of the encoder gives targets."""
+        return self.self_distillation or self.patch_distillation or self.contrastive
+
+    @property
+    def global_crops_number(self) -> int:
+        """G: a teacher needs two views to compare, a reconstruction one."""
+        return 2 if self.has_teacher else 1
+
+    @property
+    def masks(self) -> bool:
+        """Whether the student sees masked images."""
+        return self.mim or self.patch_distillation
 
 
 class Pretrainer(nn.Module):
@@ -98,61 +120,88 @@ class Pretrainer(nn.Module):
             self.discriminator = PatchDiscriminator(
                 encoder.patch_size, encoder.patch_size // 2, encoder.in_chans, objective.discriminator_dim
             )
-        if objective.self_distillation:
-            self.head = DINOHead(encoder.embed_dim, objective.prototypes, objective.head_hidden)
+        if objective.has_teacher:
+            self.head = _head(encoder.embed_dim, objective)
             self.teacher = _frozen_copy(encoder)
             self.teacher_head = _frozen_copy(self.head)
-            self.self_distillation = SelfDistillation(
-                objective.prototypes,
-                student_temp=objective.student_temp,
-                center_momentum=objective.center_momentum,
-                centering=objective.centering,
-            )
+        if objective.self_distillation:
+            self.self_distillation = SelfDistillation(**_distillation(objective))
+        if objective.patch_distillation:
+            self.patch_distillation = PatchDistillation(**_distillation(objective))
+        if objective.contrastive:
+            self.predictor = MoCoPredictor(objective.head_hidden)
 
     def forward(self, inputs: PretrainInputs, progress: float) -> dict[str, Tensor]:
         """Named terms of the objective; `loss` is what is minimised. `progress` runs from 0 to 1."""
-        both = inputs.anatomy.repeat(GLOBAL_CROPS)
-        tokens, ids_keep, mask = self._encode(inputs, both)
+        anatomy = inputs.anatomy.repeat(self.objective.global_crops_number)
+        tokens, ids_keep, mask = self._encode(inputs, anatomy)
         terms: dict[str, Tensor] = {"feature_std": torch.tensor(feature_std(tokens[:, 0].detach()))}
-        loss = tokens.new_zeros(())
-        if self.objective.self_distillation:
-            distilled = self._distill(inputs, both, tokens[:, 0], progress)
-            terms |= distilled
-            loss = loss + distilled["sd"]
+        if self.objective.has_teacher:
+            terms |= self._learn_from_teacher(inputs, anatomy, tokens, mask, progress)
         if self.objective.mim:
-            reconstructed = self._reconstruct(inputs.global_crops, tokens, ids_keep, mask, inputs.noise, progress)
-            terms |= reconstructed
-            loss = loss + reconstructed["mim"] + reconstructed.get("generator", 0.0) + reconstructed.get("d", 0.0)
-        return {"loss": loss, **terms}
+            terms |= self._reconstruct(inputs.global_crops, tokens, ids_keep, mask, inputs.noise, progress)
+        minimised = ("sd", "patch_sd", "contrast", "mim", "generator", "d")
+        return {"loss": torch.stack([terms[name] for name in minimised if name in terms]).sum(), **terms}
 
     def _encode(self, inputs: PretrainInputs, anatomy: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        if not self.objective.mim:
+        if not self.objective.masks:
             return self.encoder.forward_features(inputs.global_crops, anatomy), None, None
         ids_keep, mask = random_masking(inputs.noise, self.objective.mask_ratio)
         if self.objective.drop_masked:
             return self.encoder.forward_features(inputs.global_crops, anatomy, ids_keep=ids_keep), ids_keep, mask
         return self.encoder.forward_features(inputs.global_crops, anatomy, mask=mask), None, mask
 
-    def _distill(self, inputs: PretrainInputs, both: Tensor, cls_token: Tensor, progress: float) -> dict[str, Tensor]:
+    def _learn_from_teacher(
+        self, inputs: PretrainInputs, anatomy: Tensor, tokens: Tensor, mask: Tensor | None, progress: float
+    ) -> dict[str, Tensor]:
+        """The terms whose targets come from the teacher's view of the unmasked global crops."""
+        with torch.no_grad():
+            taught = self.teacher.forward_features(inputs.global_crops, anatomy)
+        temperature = warmup_schedule(
+            progress,
+            start=self.objective.warmup_teacher_temp,
+            end=self.objective.teacher_temp,
+            warmup=self.objective.teacher_temp_warmup,
+        )
+        terms: dict[str, Tensor] = {}
+        if self.objective.self_distillation:
+            terms |= self._distill(inputs, tokens[:, 0], taught[:, 0], temperature)
+        if self.objective.patch_distillation:
+            assert mask is not None
+            terms["patch_sd"] = self._distill_patches(tokens[:, 1:], taught[:, 1:], mask, temperature)
+        if self.objective.contrastive:
+            terms["contrast"] = self._contrast(tokens[:, 0], taught[:, 0])
+        return terms
+
+    def _distill(
+        self, inputs: PretrainInputs, cls_token: Tensor, taught: Tensor, temperature: float
+    ) -> dict[str, Tensor]:
         """L_SD (eq. 5): the student's views predict the teacher's unmasked global views."""
-        objective = self.objective
-        student = list(self.head(cls_token).chunk(GLOBAL_CROPS))
+        views = self.objective.global_crops_number
+        student = list(self.head(cls_token).chunk(views))
         if len(inputs.local_crops):
             crops = len(inputs.local_crops) // len(inputs.anatomy)
             local = self.encoder.forward_features(inputs.local_crops, inputs.anatomy.repeat(crops))[:, 0]
             student += self.head(local).chunk(crops)
         with torch.no_grad():
-            teacher_tokens = self.teacher.forward_features(inputs.global_crops, both)
-            teacher = self.teacher_head(teacher_tokens[:, 0]).chunk(GLOBAL_CROPS)
-        temperature = warmup_schedule(
-            progress,
-            start=objective.warmup_teacher_temp,
-            end=objective.teacher_temp,
-            warmup=objective.teacher_temp_warmup,
-        )
+            teacher = self.teacher_head(taught).chunk(views)
         targets = self.self_distillation.targets(teacher, temperature)
         loss = self.self_distillation.cross_entropy(student, targets)
         return {"sd": loss, "teacher_entropy": teacher_entropy(targets)}
+
+    def _distill_patches(self, tokens: Tensor, taught: Tensor, mask: Tensor, temperature: float) -> Tensor:
+        """iBOT's L_MIM: the student's masked tokens predict the teacher's at the same places."""
+        with torch.no_grad():
+            targets = self.teacher_head(taught[mask])
+        loss: Tensor = self.patch_distillation(self.head(tokens[mask]), targets, mask, temperature)
+        return loss
+
+    def _contrast(self, cls_token: Tensor, taught: Tensor) -> Tensor:
+        """MoCo v3's loss of the two views, each with its own batch statistics in the heads."""
+        first, second = (self.predictor(self.head(view)) for view in cls_token.chunk(2))
+        with torch.no_grad():
+            key_1, key_2 = (self.teacher_head(view) for view in taught.chunk(2))
+        return contrastive_loss((first, second), (key_1, key_2), self.objective.contrastive_temp)
 
     def _reconstruct(
         self,
@@ -212,7 +261,7 @@ class Pretrainer(nn.Module):
     @torch.no_grad()
     def after_step(self, progress: float) -> None:
         """Move the teacher towards the student (exponential moving average)."""
-        if not self.objective.self_distillation:
+        if not self.objective.has_teacher:
             return
         momentum = teacher_momentum(progress, self.objective.teacher_momentum)
         for teacher, student in ((self.teacher, self.encoder), (self.teacher_head, self.head)):
@@ -221,7 +270,18 @@ class Pretrainer(nn.Module):
 
     def released_encoder(self) -> AViT:
         """The weights worth keeping: the teacher where there is one."""
-        return self.teacher if self.objective.self_distillation else self.encoder
+        return self.teacher if self.objective.has_teacher else self.encoder
+
+
+def _head(embed_dim: int, objective: Objective) -> DINOHead | MoCoProjector:
+    if objective.contrastive:
+        return MoCoProjector(embed_dim, objective.head_hidden)
+    return DINOHead(embed_dim, objective.prototypes, objective.head_hidden)
+
+
+def _distillation(objective: Objective) -> dict[str, Any]:
+    names = ("prototypes", "student_temp", "center_momentum", "centering")
+    return {name: getattr(objective, name) for name in names}
 
 
 def _frozen_copy(module: Any) -> Any:
