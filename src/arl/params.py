@@ -134,6 +134,14 @@ class Task:
 
 
 @dataclass
+class Probe:
+    """Frozen features, `arl probe`."""
+
+    pooling: str  # gap: the mean of the patch tokens | cls
+    neighbours: int  # of the k-NN classifier
+
+
+@dataclass
 class Evaluate:
     bootstrap: int  # resamples
     confidence: float
@@ -166,6 +174,7 @@ class Params:
     finetune: Finetune
     tasks: list[str]  # the ones that run
     task: dict[str, Task]  # all that are defined
+    probe: Probe
     evaluate: Evaluate
     gate: Gate
     drift: Drift

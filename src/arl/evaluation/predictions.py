@@ -39,9 +39,14 @@ def classification_table(rows: pd.DataFrame, outputs: Outputs, classes: int) -> 
     labels, scores = np.full(len(rows), -1), np.full((len(rows), classes), np.nan)
     for batch, logits in outputs:
         labels[batch.index.numpy()] = batch.label.numpy()
-        scores[batch.index.numpy()] = logits.double().softmax(dim=1).numpy().round(_SCORE_DECIMALS)
+        scores[batch.index.numpy()] = logits.double().softmax(dim=1).numpy()
+    return score_table(rows, labels, scores)
+
+
+def score_table(rows: pd.DataFrame, labels: Ints, scores: Floats) -> pd.DataFrame:
+    """The table of rows with class indices (n,) and class probabilities (n, classes)."""
     table = _origin(rows).assign(label=labels)
-    return table.assign(**{f"score_{c}": scores[:, c] for c in range(classes)})
+    return table.assign(**{f"score_{c}": column.round(_SCORE_DECIMALS) for c, column in enumerate(scores.T)})
 
 
 def segmentation_table(rows: pd.DataFrame, outputs: Outputs) -> pd.DataFrame:

@@ -70,6 +70,29 @@ class ClassificationHead(nn.Module):
         return logits
 
 
+class Pooled(nn.Module):
+    """Encoder and pooling: one feature vector an image.
+
+    Args:
+        pooling: "gap", the mean of the patch tokens; "cls", the CLS token.
+
+    Raises:
+        ValueError: another pooling.
+    """
+
+    def __init__(self, encoder: AViT, pooling: str) -> None:
+        super().__init__()
+        if pooling not in ("gap", "cls"):
+            raise ValueError(f"pooling {pooling!r} is neither gap nor cls")
+        self.encoder = encoder
+        self.pooling = pooling
+
+    def forward(self, x: Tensor, anatomy: Tensor | None = None) -> Tensor:
+        """x (B, in_chans, H, W), anatomy (B,) long -> (B, C)."""
+        tokens: Tensor = self.encoder(x, anatomy)
+        return tokens[:, 0] if self.pooling == "cls" else tokens[:, 1:].mean(dim=1)
+
+
 class Classifier(nn.Module):
     """Encoder and classification head."""
 

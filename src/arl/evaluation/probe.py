@@ -1,0 +1,117 @@
+"""What frozen features know of a label: a linear probe and k nearest neighbours, on plain arrays."""
+
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from arl.evaluation.metrics import Floats, Ints, check_classes, macro_auroc
+
+STRENGTHS = tuple(float(c) for c in np.logspace(-5, 1, 13))  # C, the inverse of the L2 penalty
+_ITERATIONS = 1000
+
+
+class Part(NamedTuple):
+    """Features (n, d) of the images of a split, and their class indices (n,)."""
+
+    features: Floats
+    labels: Ints
+
+
+class Probed(NamedTuple):
+    """Class probabilities (n, k) of the test images, and the penalty that validation chose."""
+
+    scores: Floats
+    strength: float
+
+
+def linear_probe(train: Part, val: Part, test: Part, strengths: tuple[float, ...] = STRENGTHS) -> Probed:
+    """Logistic regression on standardised features, the batch norm before the head of MAE's linear probing.
+
+    The convex problem is solved to its end for each penalty, so there is neither a learning rate nor a seed; the
+    penalty is the one of the greatest macro AUROC on the validation images.
+
+    Raises:
+        ValueError: a split lacks a class, or a feature is not a finite number.
+    """
+    classes = 1 + int(max(part.labels.max(initial=0) for part in (train, val, test)))
+    for name, part in (("train", train), ("val", val), ("test", test)):
+        _check(name, part, classes)
+    fitted = [(_fit(train, strength), strength) for strength in strengths]
+    model, strength = max(fitted, key=lambda one: macro_auroc(val.labels, one[0].predict_proba(val.features)))
+    return Probed(model.predict_proba(test.features), strength)
+
+
+def _check(name: str, part: Part, classes: int) -> None:
+    if not np.isfinite(part.features).all():
+        raise ValueError(f"{name}: a feature is not a finite number")
+    try:
+        check_classes(part.labels, classes)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+def _fit(train: Part, strength: float) -> Pipeline:
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=_ITERATIONS))
+    with warnings.catch_warnings():
+        # weak penalties lose to stronger ones on the validation images long before they have converged
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        fitted: Pipeline = model.fit(train.features, train.labels)
+    return fitted
+
+
+def knn_scores(train: Part, features: Floats, k: int = 20, temp: float = 0.07) -> Floats:
+    """Class probabilities (n, classes) of features (n, d): votes of the k nearest, weighted by exp(cosine / temp).
+
+    The weighted k-NN classifier of DINO (Caron et al. 2021; Wu et al. 2018).
+
+    Raises:
+        ValueError: fewer than k training images.
+    """
+    if len(train.labels) < k:
+        raise ValueError(f"{len(train.labels)} training images are fewer than the {k} neighbours asked for")
+    cosine = _unit(features) @ _unit(train.features).T
+    nearest = _nearest(cosine, k)
+    weight = np.exp(np.take_along_axis(cosine, nearest, axis=1) / temp)
+    return _votes(train.labels[nearest], weight, int(train.labels.max()) + 1)
+
+
+def _nearest(cosine: Floats, k: int) -> Ints:
+    """Columns (n, k) of the k greatest of each row."""
+    return np.argpartition(-cosine, k - 1, axis=1)[:, :k].astype(np.int64)
+
+
+def _votes(labels: Ints, weight: Floats, classes: int) -> Floats:
+    """Share (n, classes) of the weight (n, k) that each class has among labels (n, k)."""
+    votes = np.zeros((len(labels), classes))
+    np.add.at(votes, (np.arange(len(labels))[:, None], labels), weight)
+    shares: Floats = votes / votes.sum(axis=1, keepdims=True)
+    return shares
+
+
+def _unit(features: Floats) -> Floats:
+    length: Floats = np.linalg.norm(features, axis=1, keepdims=True)
+    return features / np.maximum(length, np.finfo(np.float64).tiny)
+
+
+def knn_accuracy(features: Floats, labels: npt.ArrayLike, patients: npt.ArrayLike, k: int = 10) -> float:
+    """Balanced accuracy of calling each image by the majority of its k nearest among other patients' images.
+
+    A sign of health to follow over a training, on one pool (features (n, d)); no figure to report.
+
+    Raises:
+        ValueError: a patient leaves fewer than k images of others.
+    """
+    codes, groups = (np.unique(np.asarray(one).astype(str), return_inverse=True)[1] for one in (labels, patients))
+    if len(groups) - np.bincount(groups).max() < k:
+        raise ValueError(f"a patient leaves fewer than {k} of {len(groups)} images to be neighbours")
+    cosine = _unit(features) @ _unit(features).T
+    cosine[groups[:, None] == groups] = -np.inf
+    neighbours = codes[_nearest(cosine, k)]
+    right = _votes(neighbours, np.ones(neighbours.shape), int(codes.max()) + 1).argmax(axis=1) == codes
+    return float(np.mean([right[codes == code].mean() for code in np.unique(codes)]))

@@ -1,0 +1,35 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from arl.files import read_json
+from arl.params import Params
+from arl.stages.probe import probe
+
+
+def probed(params: Params, run: object, corpus: Path, folder: Path, task: str = "breast") -> dict:
+    probe(params, task=task, corpus=corpus, checkpoint=run.folder / "pretrain", metrics=folder / "probe.json")
+    return read_json(folder / "probe.json")
+
+
+def test_frozen_features_are_measured_on_the_test_patients(lenient: Params, make_run, tiny_corpus, tmp_path) -> None:
+    run = make_run(lenient)
+    found = probed(replace(lenient, probe=replace(lenient.probe, neighbours=5)), run, tiny_corpus, tmp_path)
+    assert (found["n"], found["patients"], found["grouping"]) == (6, 6, "patient")
+    for kind in ("linear", "knn"):
+        auroc = found[kind]["auroc"]
+        assert 0 <= auroc["low"] <= auroc["value"] <= auroc["high"] <= 1
+
+
+def test_pooling_changes_the_features(lenient: Params, make_run, tiny_corpus, tmp_path) -> None:
+    run = make_run(lenient)
+    lenient = replace(lenient, probe=replace(lenient.probe, neighbours=5))
+    gap = probed(lenient, run, tiny_corpus, tmp_path)
+    cls = probed(replace(lenient, probe=replace(lenient.probe, pooling="cls")), run, tiny_corpus, tmp_path)
+    assert gap["linear"]["brier"] != cls["linear"]["brier"]
+
+
+def test_a_segmentation_has_no_probe(lenient: Params, make_run, tiny_corpus, tmp_path) -> None:
+    with pytest.raises(ValueError, match="'lv' is no classification"):
+        probed(lenient, make_run(lenient), tiny_corpus, tmp_path, task="lv")
