@@ -101,6 +101,10 @@ class Pretrain:
     zero_stage: int
     accumulation: int
     checkpoint_every: int  # steps
+    examine_every: int  # steps between looks at the health of the features; 0: never
+    examine_images: int  # of the training split, fixed by the seed
+    grad_checkpointing: bool  # compute each block twice instead of keeping its activations
+    compile: bool  # torch.compile of each block; needs a C++ compiler, or a GPU
     threads: int  # CPU threads of torch; part of the result, since sums are rounded per thread
 
 

@@ -31,7 +31,35 @@ def test_pretraining_leaves_an_encoder_and_its_history(checkpoint: Path, runs: P
     assert [record["step"] for record in metrics["history"]] == [1, 2, 3]
     assert {"loss", "mim", "sd", "d", "lambda", "teacher_entropy", "grad_norm"} <= set(metrics["final"])
     assert metrics["images"] == 36  # the training patients' only
-    assert list(runs.glob("*/*")) == []
+    assert list(runs.glob("pretrain-*")) == []
+    assert len(list(runs.glob("tensorboard/pretrain-*/events*"))) == 1
+
+
+def test_health_is_measured_without_a_trace_in_the_weights(
+    checkpoint: Path, tiny_params: Params, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    settings = replace(tiny_params.pretrain, examine_every=2, examine_images=30)
+    files = {"checkpoint": tmp_path / "examined", "metrics": tmp_path / "examined.json"}
+    pretrain(replace(tiny_params, pretrain=settings), corpus=tiny_corpus, **files)
+    assert tree_hash(files["checkpoint"]) == tree_hash(checkpoint)
+    found, plain = read_json(files["metrics"]), read_json(checkpoint.with_suffix(".json"))
+    assert found["history"] == plain["history"]
+    assert plain["health"] == []
+    assert [row["step"] for row in found["health"]] == [2, 3]
+    for row in found["health"]:
+        assert 1 <= row["rankme"] <= 24
+        assert 0 <= row["knn"] <= 1
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # dynamo looks at every attribute
+@pytest.mark.parametrize("changes", [{"grad_checkpointing": True}, {"compile": True}])
+def test_how_blocks_are_run_does_not_matter(
+    checkpoint: Path, tiny_params: Params, tiny_corpus: Path, tmp_path: Path, changes: dict[str, bool]
+) -> None:
+    files = {"checkpoint": tmp_path / "other", "metrics": tmp_path / "other.json"}
+    pretrain(replace(tiny_params, pretrain=replace(tiny_params.pretrain, **changes)), corpus=tiny_corpus, **files)
+    expected = read_json(checkpoint.with_suffix(".json"))["final"]["loss"]
+    assert read_json(files["metrics"])["final"]["loss"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_pretraining_again_gives_the_same_bytes(

@@ -209,3 +209,40 @@ def test_two_ranks_equal_one(tmp_path: Path, zero_stage: int) -> None:
     torch.testing.assert_close(
         torch.tensor(results[1]["weight"]), torch.tensor(results[2]["weight"]), atol=1e-5, rtol=1e-5
     )
+
+
+def test_the_module_is_examined_on_time_and_goes_on_training(tmp_path: Path) -> None:
+    module, seen = Regression(), []
+
+    def examine() -> dict[str, float]:
+        module.eval()
+        seen.append(module.training)
+        return {"health": float(len(seen))}
+
+    history = fit(module, replace(RECIPE, examine_every=3), examine=examine)
+    assert {record["step"]: record.get("health") for record in history} == {
+        **dict.fromkeys((1, 2, 4, 5)),
+        3: 1.0,
+        6: 2.0,
+        7: 3.0,
+    }
+    assert module.training
+    plain = fit(Regression())
+    assert [record["loss"] for record in history] == [record["loss"] for record in plain]
+
+
+def test_tensorboard_gets_every_step_and_its_speed_once_after_a_kill(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def dying(start: int) -> Iterator[Points]:
+        yield from batches(start, 5)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(Regression(), inputs=dying, state=tmp_path / "state", log=tmp_path / "log")
+    history = fit(Regression(), state=tmp_path / "state", log=tmp_path / "log")
+    events = EventAccumulator(str(tmp_path / "log")).Reload()
+    logged = [(event.step, event.value) for event in events.Scalars("loss")]
+    assert logged == [(record["step"], pytest.approx(record["loss"], rel=1e-6)) for record in history]
+    assert all(event.value > 0 for event in events.Scalars("images_per_second"))
+    assert "images_per_second" not in history[0]

@@ -13,6 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from arl.evaluation.metrics import Floats, Ints, check_classes, macro_auroc
 
 STRENGTHS = tuple(float(c) for c in np.logspace(-5, 1, 13))  # C, the inverse of the L2 penalty
+NEIGHBOURS = 10  # of `knn_accuracy`
 _ITERATIONS = 1000
 
 
@@ -99,7 +100,7 @@ def _unit(features: Floats) -> Floats:
     return features / np.maximum(length, np.finfo(np.float64).tiny)
 
 
-def knn_accuracy(features: Floats, labels: npt.ArrayLike, patients: npt.ArrayLike, k: int = 10) -> float:
+def knn_accuracy(features: Floats, labels: npt.ArrayLike, patients: npt.ArrayLike, k: int = NEIGHBOURS) -> float:
     """Balanced accuracy of calling each image by the majority of its k nearest among other patients' images.
 
     A sign of health to follow over a training, on one pool (features (n, d)); no figure to report.

@@ -164,6 +164,11 @@ class AViT(nn.Module):
         """Recompute each block in the backward pass instead of keeping its activations."""
         self.grad_checkpointing = enable
 
+    def compile_blocks(self) -> None:
+        """torch.compile for each block: they share one graph, where the whole encoder would be compiled as one."""
+        for block in self.blocks:
+            block.compile()
+
     def fold_anatomy(self) -> None:
         """For inference only: put each block's sixteen anatomy contexts in place of the MLP that makes them.
 

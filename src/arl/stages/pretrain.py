@@ -3,10 +3,13 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -14,13 +17,20 @@ from arl.data.anatomy import NULL_ANATOMY
 from arl.data.augment import step_generator
 from arl.data.loader import Examples, TrainingOrder
 from arl.data.selection import select
+from arl.data.splits import groups
 from arl.data.views import MultiCrop
+from arl.evaluation.probe import NEIGHBOURS, knn_accuracy
 from arl.files import write_json
 from arl.models.avit import AViT
+from arl.models.heads import Pooled
+from arl.objectives.health import rankme
 from arl.params import Params
 from arl.training import distributed, engine, optim
 from arl.training.checkpoint import save_model
+from arl.training.engine import predict
 from arl.training.pretrainer import Objective, Pretrainer, PretrainInputs
+
+_EXAMINED = ("rankme", "knn")
 
 
 def pretrain(params: Params, *, corpus: Path, checkpoint: Path, metrics: Path) -> None:
@@ -38,8 +48,7 @@ def pretrain(params: Params, *, corpus: Path, checkpoint: Path, metrics: Path) -
     recipe = _recipe(params, order)
     examples = Examples(corpus, rows, params.data.size + params.data.size // 4)
     torch.manual_seed(params.seed)
-    encoder = AViT(img_size=params.data.size, **asdict(params.model))
-    pretrainer = Pretrainer(encoder, _objective(params))
+    pretrainer = _pretrainer(params)
     state = _state_folder(params, "".join(rows["pixel_sha256"]))
     history = engine.fit(
         pretrainer,
@@ -47,11 +56,54 @@ def pretrain(params: Params, *, corpus: Path, checkpoint: Path, metrics: Path) -
         lambda start: _inputs(params, pretrainer.objective, examples, order, start, recipe),
         recipe,
         state=state,
+        log=_runs() / "tensorboard" / state.name,
+        examine=_examination(params, pretrainer, examples, rows),
         title="pretraining",
     )
     if distributed.rank() == 0:
         _write(params, pretrainer, history, len(rows), checkpoint, metrics)
     engine.forget(state)
+
+
+def _pretrainer(params: Params) -> Pretrainer:
+    encoder = AViT(img_size=params.data.size, **asdict(params.model))
+    pretrainer = Pretrainer(encoder, _objective(params))
+    encoder.set_grad_checkpointing(params.pretrain.grad_checkpointing)
+    if params.pretrain.compile:
+        encoder.compile_blocks()
+    return pretrainer
+
+
+def _examination(
+    params: Params, pretrainer: Pretrainer, examples: Examples, rows: pd.DataFrame
+) -> Callable[[], dict[str, float]]:
+    """RankMe of a fixed pool of training images and, where labels are, k-NN among other patients' (`health`)."""
+    count = min(params.pretrain.examine_images, len(rows))
+    pool = np.sort(np.random.default_rng(params.seed).permutation(len(rows))[:count])
+    labelled = _labelled(rows.iloc[pool])
+
+    def examine() -> dict[str, float]:
+        batches = (examples.take(part) for part in np.array_split(pool, -(-count // 64)))
+        outputs = predict(Pooled(pretrainer.released_encoder(), "gap"), batches, size=params.data.size)
+        features = torch.cat([pooled for _, pooled in outputs])
+        found = {"rankme": rankme(features)}
+        if labelled.any():
+            known = rows.iloc[pool[labelled]]
+            found["knn"] = knn_accuracy(features[labelled].double().numpy(), known["label"], groups(known))
+        return found
+
+    return examine
+
+
+def _labelled(rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    """The rows with a label of the anatomy that has most of them, if it has two labels and enough patients."""
+    known = rows[rows["label"].notna()]
+    if known.empty:
+        return np.zeros(len(rows), bool)
+    anatomy = known["anatomy"].value_counts().index[0]
+    chosen = (rows["label"].notna() & (rows["anatomy"] == anatomy)).to_numpy(copy=True)
+    enough = rows[chosen]["label"].nunique() > 1 and groups(rows[chosen]).nunique() > NEIGHBOURS
+    return chosen if enough else np.zeros(len(rows), bool)
 
 
 def _order(params: Params, length: int) -> TrainingOrder:
@@ -78,6 +130,7 @@ def _recipe(params: Params, order: TrainingOrder) -> engine.Recipe:
         seed=params.seed,
         accumulation=settings.accumulation,
         checkpoint_every=settings.checkpoint_every,
+        examine_every=settings.examine_every,
     )
 
 
@@ -129,7 +182,11 @@ def _state_folder(params: Params, content: str) -> Path:
     sections = [asdict(params.model), asdict(params.objective), asdict(params.pretrain)]
     settings = [params.seed, params.data.size, *sections]
     digest = hashlib.sha256((json.dumps(settings, sort_keys=True) + content).encode()).hexdigest()
-    return Path(os.environ.get("ARL_RUNS", "runs")) / f"pretrain-{digest[:16]}"
+    return _runs() / f"pretrain-{digest[:16]}"
+
+
+def _runs() -> Path:
+    return Path(os.environ.get("ARL_RUNS", "runs"))
 
 
 def _write(
@@ -137,4 +194,11 @@ def _write(
 ) -> None:
     config = {"kind": "encoder", "encoder": {"img_size": params.data.size, **asdict(params.model)}}
     save_model(folder, pretrainer.released_encoder(), {**config, "size": params.data.size})
-    write_json(metrics, {"images": images, "steps": len(history), "history": history, "final": history[-1]})
+    steps = [{name: value for name, value in record.items() if name not in _EXAMINED} for record in history]
+    health = [{"step": record["step"], **examined} for record in history if (examined := _only_examined(record))]
+    about = {"images": images, "steps": len(history)}
+    write_json(metrics, {**about, "history": steps, "health": health, "final": history[-1]})
+
+
+def _only_examined(record: dict[str, float]) -> dict[str, float]:
+    return {name: record[name] for name in _EXAMINED if name in record}

@@ -2,7 +2,9 @@
 
 import math
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -46,6 +48,7 @@ class Recipe:
     seed: int
     accumulation: int = 1
     checkpoint_every: int = 0  # steps; 0: never
+    examine_every: int = 0  # steps; 0: never
 
     def __post_init__(self) -> None:
         if self.precision not in ("fp32", "bf16"):
@@ -72,6 +75,8 @@ def fit(
     recipe: Recipe,
     *,
     state: Path | None = None,
+    log: Path | None = None,
+    examine: Callable[[], dict[str, float]] = dict,
     title: str = "training",
 ) -> list[dict[str, float]]:
     """Train `module` (a `Trainable`) for `recipe.steps` optimiser steps and return their history.
@@ -79,6 +84,9 @@ def fit(
     Args:
         inputs: gives the micro-batches from an optimiser step on, so that training may start anywhere.
         state: folder of resumable checkpoints; a run killed at any moment goes on from the last one.
+        log: folder for TensorBoard, which also gets the images a second; None: no log.
+        examine: measures the module every `recipe.examine_every` steps and after the last one, on rank 0; its numbers
+            join the history of that step.
 
     Raises:
         ValueError: the recipe does not fit the ranks.
@@ -96,15 +104,47 @@ def fit(
     history = checkpoint.resume(engine, state) if state else []
     engine.train()
     batches = inputs(len(history))
-    bar = progress(recipe.steps, title, "step", initial=len(history), shown=distributed.rank() == 0)
-    for step in range(len(history), recipe.steps):
-        history.append(_train_step(engine, batches, step, recipe, state))
-        bar.set_postfix(loss=f"{history[-1]['loss']:.3f}", refresh=False)
-        bar.update()
-        if state and recipe.checkpoint_every and (step + 1) % recipe.checkpoint_every == 0:
-            checkpoint.save(engine, state, history)
+    first = distributed.rank() == 0
+    bar = progress(recipe.steps, title, "step", initial=len(history), shown=first)
+    with _logbook(log if first else None, len(history)) as write:
+        for step in range(len(history), recipe.steps):
+            start = time.perf_counter()
+            record = _train_step(engine, batches, step, recipe, state)
+            speed = recipe.batch_size / (time.perf_counter() - start)
+            if first and recipe.examine_every and ((step + 1) % recipe.examine_every == 0 or step + 1 == recipe.steps):
+                record |= _examined(engine.module, examine)
+            history.append(record)
+            # the speed differs from run to run, the history must not
+            write(step + 1, record | {"images_per_second": speed})
+            bar.set_postfix(loss=f"{record['loss']:.3f}", refresh=False)
+            bar.update()
+            if state and recipe.checkpoint_every and (step + 1) % recipe.checkpoint_every == 0:
+                checkpoint.save(engine, state, history)
     bar.close()
     return history
+
+
+def _examined(module: nn.Module, examine: Callable[[], dict[str, float]]) -> dict[str, float]:
+    found = examine()
+    module.train()  # examining it in evaluation mode leaves it there
+    return found
+
+
+@contextmanager
+def _logbook(folder: Path | None, done: int) -> Iterator[Callable[[int, dict[str, float]], None]]:
+    """Writes named numbers of a step to TensorBoard; what a killed run wrote after step `done` is hidden."""
+    if folder is None:
+        yield lambda step, record: None
+        return
+    from torch.utils.tensorboard import SummaryWriter  # half a second that only this needs
+
+    with SummaryWriter(folder, purge_step=done + 1) as writer:
+
+        def write(step: int, record: dict[str, float]) -> None:
+            for name, value in record.items():
+                writer.add_scalar(name, value, step)
+
+        yield write
 
 
 def _train_step(

@@ -16,7 +16,7 @@ from arl.models.heads import DINOHead, MoCoPredictor, MoCoProjector
 from arl.objectives.adversarial import discriminator_accuracy, discriminator_loss, generator_loss
 from arl.objectives.balance import adaptive_weight
 from arl.objectives.contrastive import contrastive_loss
-from arl.objectives.health import feature_std
+from arl.objectives.health import feature_std, uniform_distance
 from arl.objectives.ibot import PatchDistillation
 from arl.objectives.masking import random_masking
 from arl.objectives.mim import denormalize_patches, mim_loss, normalize_patches
@@ -187,7 +187,8 @@ class Pretrainer(nn.Module):
             teacher = self.teacher_head(taught).chunk(views)
         targets = self.self_distillation.targets(teacher, temperature)
         loss = self.self_distillation.cross_entropy(student, targets)
-        return {"sd": loss, "teacher_entropy": teacher_entropy(targets)}
+        below = uniform_distance(float(loss.detach()), self.objective.prototypes)
+        return {"sd": loss, "teacher_entropy": teacher_entropy(targets), "uniform_distance": loss.new_tensor(below)}
 
     def _distill_patches(self, tokens: Tensor, taught: Tensor, mask: Tensor, temperature: float) -> Tensor:
         """iBOT's L_MIM: the student's masked tokens predict the teacher's at the same places."""
@@ -228,8 +229,9 @@ class Pretrainer(nn.Module):
             real, fake = self._judged(images.float(), mask, noise), self._judged(composite, mask, noise)
             terms = {"mim": mim, **self._discriminate(real, fake.detach())}
             if progress >= self.objective.discriminator_start:
-                terms |= self._fool(fake, mim, prediction)
-        return terms
+                return terms | self._fool(fake, mim, prediction)
+        # the same names at every step, so that the history is a table
+        return terms | {name: mim.new_zeros(()) for name in ("adv", "lambda", "generator")}
 
     def _judged(self, images: Tensor, mask: Tensor, noise: Tensor) -> Tensor:
         """The masked patches shown to the discriminator, with half a patch of context around them."""
