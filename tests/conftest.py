@@ -1,10 +1,12 @@
 """A corpus of a few dozen little images, parameters that fit it, and a real browser without a network."""
 
+import runpy
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -85,6 +87,36 @@ def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     corpus = tmp_path_factory.mktemp("corpus") / "data"
     write_batch(corpus, "clinic")
     return corpus
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A real S3 server (`s3_server.S3Server`); only slow tests use it."""
+    running = runpy.run_path(str(ROOT / "tests" / "s3_server.py"))["running"]
+    with running(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def s3_bucket(s3_server: Any, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a new bucket; the environment holds the server's address and keys."""
+    from minio import Minio
+
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("AWS_SESSION_TOKEN", raising=False)
+    environment = s3_server.environment
+    keys = (environment["AWS_ACCESS_KEY_ID"], environment["AWS_SECRET_ACCESS_KEY"])
+    client = Minio(
+        s3_server.endpoint.removeprefix("http://"),
+        access_key=keys[0],
+        secret_key=keys[1],
+        secure=False,
+        region=environment["AWS_REGION"],
+    )
+    name = f"arl-{uuid4().hex[:12]}"
+    client.make_bucket(name)
+    return name
 
 
 @dataclass(frozen=True)
