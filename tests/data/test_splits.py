@@ -106,3 +106,29 @@ def test_a_row_that_the_file_lacks_is_named(tmp_path: Path) -> None:
     rows.loc[8, "id"] = "second:new"
     with pytest.raises(ValueError, match=r"default.parquet gives no split for 1 rows, e.g. second:new"):
         splits.read_split(tmp_path, rows, {})
+
+
+def test_an_official_test_part_stays_and_the_rest_gives_val() -> None:
+    assert {splits.keep_test("test", f"g{n}") for n in range(50)} == {"test"}
+    chosen = [splits.keep_test("train", f"g{n}") for n in range(2000)]
+    assert set(chosen) == {"train", "val"}
+    assert 0.13 < chosen.count("val") / 2000 < 0.17
+
+
+def test_stratified_gives_every_class_its_share_and_divides_no_group() -> None:
+    labels = {f"k{n}": "malignant" if n < 34 else "benign" for n in range(400)}
+    groups = {key: f"g{int(key[1:]) // 2}" for key in labels}  # pairs of one class
+    split = splits.stratified(labels, groups)
+    assert split == splits.stratified(dict(reversed(labels.items())), groups)
+    for label, total in (("malignant", 34), ("benign", 366)):
+        held = [split[key] for key in labels if labels[key] == label]
+        for name, share in zip(("train", "val", "test"), splits.FRACTIONS, strict=True):
+            assert abs(held.count(name) - share * total) <= 2  # one group
+    assert all(split[f"k{n}"] == split[f"k{n + 1}"] for n in range(0, 400, 2))
+
+
+def test_stratified_keeps_a_group_of_several_classes_whole() -> None:
+    labels = {"a": "benign", "b": "malignant", "c": "benign"}
+    split = splits.stratified(labels, {"a": "p", "b": "p", "c": "q"})
+    assert split["a"] == split["b"]
+    assert splits.stratified({}, {}) == {}

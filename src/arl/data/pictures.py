@@ -25,7 +25,8 @@ def read_picture(file: Path) -> Pixels:
     try:
         with Image.open(file) as picture:
             mode = picture.mode
-            pixels = np.asarray(picture.convert("L" if mode in _GREY else "RGB"), np.uint8)
+            opaque = picture.convert("RGBA") if "transparency" in picture.info else picture  # Pillow asks for it
+            pixels = np.asarray(opaque.convert("L" if mode in _GREY else "RGB"), np.uint8)
     except _DAMAGE as error:
         raise Refused(f"{file.name} is not a readable picture ({type(error).__name__})") from error
     if mode not in _GREY + _COLOUR:
@@ -34,16 +35,39 @@ def read_picture(file: Path) -> Pixels:
 
 
 def read_mask(file: Path, image: Pixels, threshold: int) -> Mask:
-    """Mask bool (H, W) of an image: the grey levels >= `threshold`.
+    """Mask bool (H, W) of an image; see `read_binary`.
 
     Raises:
         Refused: the file cannot be read, has another size than the image, or shows nothing.
     """
-    mask = read_picture(file)
-    grey = mask if mask.ndim == 2 else mask.max(axis=2)
-    if grey.shape != image.shape[:2]:
-        raise Refused(f"{file.name} is {grey.shape[1]}x{grey.shape[0]}, its image {image.shape[1]}x{image.shape[0]}")
-    binary = grey >= threshold
-    if not binary.any():
+    mask = read_binary(file, image, threshold)
+    if not mask.any():
         raise Refused(f"{file.name} is empty")
-    return binary
+    return mask
+
+
+def read_binary(file: Path, image: Pixels, threshold: int) -> Mask:
+    """Mask bool (H, W) of an image, which may be empty: the levels >= `threshold`, or the ones of zeros and ones.
+
+    Raises:
+        Refused: the file cannot be read, or has another size than the image.
+    """
+    pixels = same_size(file, read_picture(file), image)
+    return binary(pixels if pixels.ndim == 2 else pixels.max(axis=2), threshold)
+
+
+def binary(levels: Pixels, threshold: int) -> Mask:
+    """The levels >= `threshold`; where there are only zeros and ones, the ones."""
+    return levels >= (1 if levels.max(initial=0) == 1 else threshold)
+
+
+def same_size(file: Path, pixels: Pixels, image: Pixels) -> Pixels:
+    """The pixels of a file that belongs to an image.
+
+    Raises:
+        Refused: they have another size than the image.
+    """
+    height, width = pixels.shape[:2]
+    if (height, width) != image.shape[:2]:
+        raise Refused(f"{file.name} is {width}x{height}, its image {image.shape[1]}x{image.shape[0]}")
+    return pixels

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -55,3 +56,12 @@ class Input:
 
     name: str  # as quarantine names it: relative to the root, or a keyed hash for hospital data
     records: Callable[[], Iterable[Record]]
+
+
+def refusal(name: str, reason: str) -> Input:
+    """An input that cannot be accepted, as is known before it is opened."""
+    return Input(name, partial(_refuse, reason))
+
+
+def _refuse(reason: str) -> list[Record]:
+    raise Refused(reason)

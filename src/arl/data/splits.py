@@ -5,7 +5,7 @@ Groups are never divided: the patient, else the clip, else the image.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -44,6 +44,40 @@ def assign(group: str, seed: int = SEED, fractions: tuple[float, float, float] =
     if position < fractions[0]:
         return SPLITS[0]
     return SPLITS[1] if position < fractions[0] + fractions[1] else SPLITS[2]
+
+
+def keep_test(official: str, group: str) -> str:
+    """The default split where only a test part is official: that stays, and 15 % of the other groups are for val."""
+    return "test" if official == "test" else assign(group, fractions=(0.85, 0.15, 0.0))
+
+
+def stratified(labels: Mapping[str, str], groups: Mapping[str, str]) -> dict[str, str]:
+    """The default split of a public set that has none: each class in its share, groups whole. Key -> split.
+
+    Small sets need it: by the hash of each group alone, 17 malignant nodules might leave none for val. Groups that hold
+    the same classes are ordered by their hash and cut at `FRACTIONS`.
+
+    Args:
+        labels: class of every key; may be empty.
+        groups: what no split may divide, for every key.
+    """
+    classes: dict[str, set[str]] = {}
+    for key, label in labels.items():
+        classes.setdefault(groups[key], set()).add(label)
+    strata: dict[tuple[str, ...], list[str]] = {}
+    for group, held in classes.items():
+        strata.setdefault(tuple(sorted(held)), []).append(group)
+    split = {group: chosen for members in strata.values() for group, chosen in _cut(members)}
+    return {key: split[groups[key]] for key in labels}
+
+
+def _cut(groups: list[str]) -> Iterator[tuple[str, str]]:
+    for rank, group in enumerate(sorted(groups, key=lambda group: (_uniform(group, SEED), group))):
+        position = (rank + 0.5) / len(groups)
+        if position < FRACTIONS[0]:
+            yield group, SPLITS[0]
+        else:
+            yield group, SPLITS[1] if position < FRACTIONS[0] + FRACTIONS[1] else SPLITS[2]
 
 
 def split_by_patient(
