@@ -74,6 +74,17 @@ def test_how_often_models_are_promoted(classifications: Tables, area: float, sha
         assert np.mean(promoted) >= share
 
 
+def test_failures_that_few_patients_need_not_show_are_not_promoted(classifications: Tables) -> None:
+    """The new model fails every twentieth malignant patient wholly; half of such small test sets hold none."""
+    promoted = []
+    for seed in range(60):
+        challenger, champion = classifications(40, 0.98, 0.98, seed=seed, shared=0.95)
+        fails = (np.random.default_rng(seed).random(40) < 0.05) & (challenger["label"] == 1)
+        challenger = challenger.assign(score_1=challenger["score_1"].where(~fails, 0.0))
+        promoted.append(judge(challenger.assign(score_0=1 - challenger["score_1"]), champion).verdict == "promote")
+    assert np.mean(promoted) <= 0.05
+
+
 def test_patients_count_and_not_images(classifications: Tables) -> None:
     """Twenty images of each of forty patients say as much as one, when they all look the same."""
     tables = classifications(40, 0.85, 0.85)
@@ -86,7 +97,9 @@ def test_two_perfect_models_on_few_patients_are_inconclusive(classifications: Ta
     decision = judge(*classifications(30, 0.999999, 0.9999999))
     assert decision.verdict == "inconclusive"
     assert decision.tasks[0].power == 0
-    assert "too few, or too easy" in decision.reasons[0]
+    assert "a model that fails 18.1% of patients may fail none of so few" in decision.reasons[0]
+    assert decision.tasks[0].patients_needed == 117  # 59 pairs, of which each takes two patients
+    assert judge(*classifications(118, 0.999999, 0.9999999)).verdict == "promote"
 
 
 def test_the_same_predictions_are_the_same_model(classifications: Tables) -> None:

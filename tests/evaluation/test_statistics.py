@@ -231,9 +231,10 @@ def test_pairs_of_patients_are_used_once() -> None:
 
 
 def difference(challenger: np.ndarray, champion: np.ndarray, labels: np.ndarray, **kwargs) -> statistics.Difference:
-    settings = {"units": 30, "resamples": 500, "confidence": 0.95, "seed": 0} | kwargs
+    settings = {"units": 30, "resamples": 500} | kwargs
     both = (statistics.auroc_statistic(labels, challenger), statistics.auroc_statistic(labels, champion))
-    return statistics.paired_difference(*both, np.arange(len(labels)), **settings)
+    drawn = statistics.cluster_bootstrap(both, np.arange(len(labels)), resamples=settings["resamples"], seed=0)
+    return statistics.paired_difference(*drawn, units=settings["units"], confidence=0.95)
 
 
 def test_a_paired_difference_agrees_with_delong() -> None:
@@ -256,15 +257,56 @@ def test_two_perfect_models_are_not_surely_equal() -> None:
     labels = np.repeat([0, 1], 10)
     found = difference(labels + 0.1 * np.arange(20), 2.0 * labels, labels, units=10)
     assert (found.value, found.error, found.p_worse) == (0, 0, 1)
-    assert found.low == pytest.approx(-(1 - 0.025 ** (1 / 10)))
+    assert found.low == pytest.approx(-(1 - 0.05 ** (1 / 10)))
 
 
-def test_power_is_the_share_of_equal_models_that_pass() -> None:
-    error, margin = 0.0142, 0.02
-    lower_limits = np.random.default_rng(0).normal(0, error, 100_000) - stats.norm.ppf(0.975) * error
-    assert statistics.power(error, margin) == pytest.approx(np.mean(lower_limits > -margin), abs=0.005)
-    needed = statistics.patients_needed(150, error, margin, 0.8)
-    assert statistics.power(error * np.sqrt(150 / needed), margin) == pytest.approx(0.8, abs=0.005)
+def test_what_no_patient_need_show_is_the_rule_of_three() -> None:
+    """Of 59 patients a model that fails 5 % of them fails none with a probability of just under 5 %."""
+    assert 0.95**59 < 0.05 < 0.95**58
+    assert statistics.unseen_loss(59, 0.05) < 0.05 < statistics.unseen_loss(58, 0.05)
+    assert statistics.unseen_loss(0, 0.05) == 1
+
+
+@pytest.mark.parametrize("skew", [1, -1])
+def test_the_lower_limit_is_the_lowest_of_three(skew: int) -> None:
+    """BCa leans to the long tail, Student's t does not; and few patients need not show a failure."""
+    values, champion = 0.5 + skew * 0.1 * np.random.default_rng(0).exponential(size=31), np.full(31, 0.5)
+    both = [statistics.mean_statistic(v) for v in (values, champion)]
+    drawn = statistics.cluster_bootstrap(both, np.arange(31), resamples=2000, seed=0)
+    bca = statistics.bca_limits(drawn[0].minus(drawn[1]))[0]
+    t = stats.ttest_1samp(values - champion, 0).confidence_interval(0.95).low
+    assert (bca < t) == (skew < 0)
+    limit = statistics.paired_difference(*drawn, units=31, confidence=0.95)
+    assert limit.low == limit.value - statistics.unseen_loss(31, 0.05) < min(bca, t)
+    enough = statistics.paired_difference(*drawn, units=1_000_000, confidence=0.95)
+    z = stats.norm.ppf(0.975) / stats.t.ppf(0.975, 30)  # t of so many units
+    assert enough.low == pytest.approx(bca if skew < 0 else limit.value - z * (limit.value - t))
+
+
+def test_the_error_of_a_jackknife_by_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(1).normal(size=700)
+    [drawn] = statistics.cluster_bootstrap([statistics.mean_statistic(values)], np.arange(700), resamples=2, seed=0)
+    assert len(drawn.left_out) == 400
+    assert statistics._jackknife_error(drawn.left_out) == pytest.approx(values.std(ddof=1) / np.sqrt(700), rel=0.15)
+
+
+@pytest.mark.parametrize("units", [75, 5000])
+def test_power_is_the_share_of_equal_models_that_pass(units: int) -> None:
+    error, margin = 0.0142, 0.05 if units == 75 else 0.02
+    differences = np.random.default_rng(0).normal(0, error, 100_000)
+    reach = stats.t.ppf(0.975, units - 1) * error
+    lower_limits = differences - max(reach, statistics.unseen_loss(units, 0.05))
+    assert statistics.power(error, margin, units) == pytest.approx(np.mean(lower_limits > -margin), abs=0.005)
+
+
+@pytest.mark.parametrize(("patients", "units", "error"), [(150, 75, 0.0142), (40, 20, 0.0), (31, 7, 0.09)])
+def test_the_patients_needed_are_the_fewest_with_the_power(patients: int, units: int, error: float) -> None:
+    def power(number: int) -> float:
+        more = number / patients
+        return statistics.power(error / np.sqrt(more), 0.05, units * more)
+
+    needed = statistics.patients_needed(patients, units, error, 0.05, 0.8)
+    assert power(needed) >= 0.8 > power(needed - 1)
 
 
 def test_two_thousand_resamples_of_two_thousand_images_take_about_a_second() -> None:
@@ -298,4 +340,6 @@ def test_bad_input() -> None:
     with pytest.raises(ValueError, match="6 of 100 resamples leave the statistic undefined"):
         statistics.bca_limits(Resampled(0.5, np.r_[np.full(6, np.nan), np.full(94, 0.5)], np.ones(2)))
     with pytest.raises(ValueError, match="must be positive"):
-        statistics.patients_needed(100, 0.01, 0, 0.8)
+        statistics.patients_needed(100, 50, 0.01, 0, 0.8)
+    with pytest.raises(ValueError, match="100 patients with 0 independent units"):
+        statistics.patients_needed(100, 0, 0.01, 0.05, 0.8)

@@ -2,6 +2,7 @@
 
 For each task the difference challenger - champion of the main metric is bootstrapped over patients, on the same
 images. The challenger is *not worse* when the lower limit is above -margin; *worse* when the upper limit is below it.
+The lower limit also allows for failures that patients like these need not show: too few patients promote nothing.
 Slices by site, probe and device are tested one-sidedly for being worse at all, with Holm's correction over all slices
 of all tasks. Any undefined or missing prediction, a main metric below the task's floor, a worse task or a worse slice
 rejects; a task that is neither shown to be worse nor not to be leaves the verdict inconclusive.
@@ -18,6 +19,7 @@ from arl.evaluation.predictions import ORIGINS, independent_units, main_statisti
 from arl.evaluation.statistics import (
     Difference,
     Interval,
+    Resampled,
     bootstrap_interval,
     cluster_bootstrap,
     holm,
@@ -104,6 +106,7 @@ class TaskResult:
     challenger: Interval | None = None
     champion: Interval | None = None
     difference: Interval | None = None
+    unseen: float | None = None  # loss by failures that none of so many patients need show
     power: float | None = None  # probability that an equal model would have been found not worse
     patients_needed: int | None = None  # for a power of 0.8
     slices: list[SliceResult] = field(default_factory=list)
@@ -151,11 +154,10 @@ def _judge(task: PairedTask, settings: Settings) -> TaskResult:
         return replace(result, reasons=[f"{task.name}: {problem}" for problem in problems])
     challenger = task.challenger.sort_values("id", ignore_index=True)
     try:
-        result = replace(result, challenger=_interval(challenger, task.main, settings))
         if task.champion is None:
-            return _first(result)
+            [drawn] = _bootstrap([challenger], task.main, settings)
+            return _first(replace(result, challenger=_interval(drawn, challenger, task.main, settings)))
         champion = task.champion.sort_values("id", ignore_index=True)
-        result = replace(result, champion=_interval(champion, task.main, settings))
         return _compared(result, challenger, champion, settings)
     except ValueError as error:
         return replace(result, reasons=[f"{task.name}: {NAMES[task.main]} cannot be measured: {error}."])
@@ -191,11 +193,14 @@ def _gaps(name: str, table: pd.DataFrame, images: set[str]) -> list[str]:
     return problems
 
 
-def _interval(table: pd.DataFrame, main: str, settings: Settings) -> Interval:
-    drawn = cluster_bootstrap(
-        [main_statistic(table, main)], table["patient"], resamples=settings.bootstrap, seed=settings.seed
-    )
-    return bootstrap_interval(drawn[0], independent_units(table, main), settings.confidence)
+def _bootstrap(tables: list[pd.DataFrame], main: str, settings: Settings) -> list[Resampled]:
+    """The main metric of tables of the same images, in the same resamples of their patients."""
+    statistics = [main_statistic(table, main) for table in tables]
+    return cluster_bootstrap(statistics, tables[0]["patient"], resamples=settings.bootstrap, seed=settings.seed)
+
+
+def _interval(drawn: Resampled, table: pd.DataFrame, main: str, settings: Settings) -> Interval:
+    return bootstrap_interval(drawn, independent_units(table, main), settings.confidence)
 
 
 def _below_floor(result: TaskResult) -> list[str]:
@@ -220,40 +225,41 @@ def _first(result: TaskResult) -> TaskResult:
 
 
 def _compared(result: TaskResult, challenger: pd.DataFrame, champion: pd.DataFrame, settings: Settings) -> TaskResult:
-    found = _difference(challenger, champion, result.main, settings)
-    chance, needed = _strength(found, result, settings)
+    main, units = result.main, independent_units(challenger, result.main)
+    ours, theirs = _bootstrap([challenger, champion], main, settings)
+    found = _difference(challenger, champion, ours, theirs, units, settings)
     result = replace(
         result,
+        challenger=_interval(ours, challenger, main, settings),
+        champion=_interval(theirs, champion, main, settings),
         difference=Interval(*found[:3]),
-        power=chance,
-        patients_needed=needed,
-        slices=_slices(challenger, champion, result.main, settings),
+        unseen=found.unseen,
+        power=power(found.error, result.margin, units, settings.confidence),
+        patients_needed=_needed(result, units, found.error, settings),
+        slices=_slices(challenger, champion, main, settings),
     )
     verdict, reason = _compare_with_margin(result, settings)
     below = _below_floor(result)
     return replace(result, verdict="reject" if below else verdict, reasons=[*below, reason])
 
 
-def _difference(challenger: pd.DataFrame, champion: pd.DataFrame, main: str, settings: Settings) -> Difference:
+def _difference(
+    challenger: pd.DataFrame,
+    champion: pd.DataFrame,
+    ours: Resampled,
+    theirs: Resampled,
+    units: int,
+    settings: Settings,
+) -> Difference:
     if np.array_equal(measured(challenger), measured(champion)):
-        return Difference(0.0, 0.0, 0.0, p_worse=1.0, error=0.0)  # the same model, as far as anyone can see
-    return paired_difference(
-        main_statistic(challenger, main),
-        main_statistic(champion, main),
-        challenger["patient"],
-        units=independent_units(challenger, main),
-        resamples=settings.bootstrap,
-        confidence=settings.confidence,
-        seed=settings.seed,
-    )
+        return Difference(0.0, 0.0, 0.0, p_worse=1.0, error=0.0, unseen=0.0)  # the same model, for all one can see
+    return paired_difference(ours, theirs, units=units, confidence=settings.confidence)
 
 
-def _strength(found: Difference, result: TaskResult, settings: Settings) -> tuple[float, int | None]:
-    """Power of the test, and the patients it would need; by the exact limit where no resample shows a difference."""
-    if found.error == 0:
-        return float(found.low - found.value > -result.margin), None
-    needed = patients_needed(result.patients, found.error, result.margin, _WANTED_POWER, settings.confidence)
-    return power(found.error, result.margin, settings.confidence), needed
+def _needed(result: TaskResult, units: int, error: float, settings: Settings) -> int | None:
+    if units < 1:
+        return None
+    return patients_needed(result.patients, units, error, result.margin, _WANTED_POWER, settings.confidence)
 
 
 def _compare_with_margin(result: TaskResult, settings: Settings) -> tuple[Verdict, str]:
@@ -271,13 +277,20 @@ def _compare_with_margin(result: TaskResult, settings: Settings) -> tuple[Verdic
         return "reject", f"{measured_values}. The loss is larger than the {result.margin:.3f} that may be accepted."
     return (
         "inconclusive",
-        f"{measured_values}. A loss of {result.margin:.3f} or more is not ruled out{_chance(result)}.",
+        f"{measured_values}. A loss of {result.margin:.3f} or more is not ruled out{_unseen(result)}{_chance(result)}.",
     )
+
+
+def _unseen(result: TaskResult) -> str:
+    """Said where the number of patients alone forbids a promotion of an equal model."""
+    if result.unseen is None or result.unseen < result.margin:
+        return ""
+    return f", as a model that fails {result.unseen:.1%} of patients may fail none of so few"
 
 
 def _chance(result: TaskResult) -> str:
     if result.power is None or result.patients_needed is None:
-        return ": these images are too few, or too easy, to tell the models apart"
+        return ""
     chance = f"; with these patients an equally good model would have been accepted {result.power:.0%} of the time"
     if result.patients_needed > result.patients:
         chance += f", and {result.patients_needed:,} patients would make that {_WANTED_POWER:.0%}"
@@ -301,7 +314,8 @@ def _slice(
     if result.patients < settings.min_slice_patients:
         return replace(result, note=f"fewer than {settings.min_slice_patients} patients")
     try:
-        found = _difference(challenger, champion, main, settings)
+        ours, theirs = _bootstrap([challenger, champion], main, settings)
+        found = _difference(challenger, champion, ours, theirs, independent_units(challenger, main), settings)
     except ValueError as error:
         return replace(result, note=str(error))
     return replace(result, difference=Interval(*found[:3]), p_value=found.p_worse)

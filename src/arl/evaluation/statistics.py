@@ -5,6 +5,7 @@ the weight of every image in every resample, (b, n), and returns the statistic o
 (b,); nan where a resample leaves it undefined.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import binomtest, norm, rankdata
+from scipy.stats import t as student
 
 from arl.evaluation.metrics import Floats, check_classes, check_scores
 
@@ -322,51 +324,80 @@ class Difference(NamedTuple):
     high: float
     p_worse: float  # one-sided, small: the challenger is worse
     error: float  # standard error
+    unseen: float  # `unseen_loss` of these patients
 
 
-def paired_difference(
-    challenger: Statistic,
-    champion: Statistic,
-    clusters: npt.ArrayLike,
-    *,
-    units: int,
-    resamples: int,
-    confidence: float,
-    seed: int,
-) -> Difference:
-    """Paired patient-cluster bootstrap of the difference of two statistics on the same images.
+def unseen_loss(units: float, alpha: float) -> float:
+    """How much a metric may lose by failures of which `units` independent patients show none: 1 - alpha^(1/units).
 
-    Where no resample shows a difference the bootstrap knows nothing, and the lower limit is the exact one of no
-    failure in `units` independent trials: P(loss) <= 1 - (alpha/2)^(1/units).
+    A model that fails a share q of all patients fails none of them with probability (1 - q)^units; no resampling of
+    the patients that are there can know of it.
+    """
+    return float(1 - alpha ** (1 / units)) if units > 0 else 1.0
+
+
+def paired_difference(challenger: Resampled, champion: Resampled, *, units: int, confidence: float) -> Difference:
+    """Limits of the difference of two statistics that saw the same resamples of the same patients.
+
+    The lower limit is the lowest of three: BCa; Student's t with the jackknife's error, as BCa is too short on few
+    patients; and the `unseen_loss` below the difference. `units` are the independent trials among the patients.
 
     Raises:
-        ValueError: see `cluster_bootstrap` and `Resampled.defined`.
+        ValueError: see `Resampled.defined`.
     """
-    both = cluster_bootstrap([challenger, champion], clusters, resamples=resamples, seed=seed)
-    difference = both[0].minus(both[1])
-    draws = difference.defined()
+    difference = challenger.minus(champion)
+    draws, value = difference.defined(), difference.value
+    unseen = unseen_loss(units, 1 - confidence)
     p_worse = (1 + int((draws >= 0).sum())) / (1 + len(draws))
     if np.ptp(draws) < _ROUNDING:
-        reach = clopper_pearson(0, units, confidence)[1]
-        return Difference(difference.value, difference.value - reach, difference.value + reach, p_worse, 0.0)
-    return Difference(difference.value, *bca_limits(difference, confidence), p_worse, difference.error())
+        return Difference(value, value - unseen, value + unseen, p_worse, 0.0, unseen)
+    low, high = bca_limits(difference, confidence)
+    reach = _student(units, confidence) * _jackknife_error(difference.left_out)
+    low, high = min(low, value - reach, value - unseen), max(high, value + reach)
+    return Difference(value, low, high, p_worse, difference.error(), unseen)
 
 
-def power(error: float, margin: float, confidence: float = 0.95) -> float:
+def _student(units: float, confidence: float) -> float:
+    return float(student.ppf((1 + confidence) / 2, max(units - 1, 1)))
+
+
+def _jackknife_error(left_out: Floats) -> float:
+    """Standard error from the statistics (groups,) without each group of patients."""
+    values = left_out[np.isfinite(left_out)]
+    return float(np.sqrt((len(values) - 1) * values.var())) if len(values) else float("inf")
+
+
+def power(error: float, margin: float, units: float, confidence: float = 0.95) -> float:
     """Probability that a model equal to the champion is found non-inferior, by the normal approximation.
 
-    The lower limit is d - z·error with d ~ N(0, error²), and must exceed -margin. The error is positive.
+    The difference is N(0, error²), and the lower limit must exceed -margin; see `paired_difference`.
     """
-    return float(norm.cdf(margin / error - norm.ppf((1 + confidence) / 2)))
+    unseen = unseen_loss(units, 1 - confidence)
+    if error == 0:
+        return float(unseen < margin)
+    return float(norm.cdf((margin - max(_student(units, confidence) * error, unseen)) / error))
 
 
-def patients_needed(patients: int, error: float, margin: float, wanted: float, confidence: float = 0.95) -> int:
-    """Patients at which the `power` would be `wanted`, the error falling with the square root of their number.
+def patients_needed(
+    patients: int, units: int, error: float, margin: float, wanted: float, confidence: float = 0.95
+) -> int:
+    """Patients at which the `power` would be `wanted`, with patients like the ones there.
+
+    The error falls with the square root of their number, and the independent `units` grow with it.
 
     Raises:
-        ValueError: the margin is not positive.
+        ValueError: the margin is not positive, or there are no patients or units.
     """
     if margin <= 0:
         raise ValueError(f"a margin of {margin:g} can never be shown: it must be positive")
-    z = norm.ppf((1 + confidence) / 2) + norm.ppf(wanted)
-    return int(np.ceil(patients * (error * z / margin) ** 2))
+    if min(patients, units) < 1:
+        raise ValueError(f"{patients} patients with {units} independent units say nothing about more of them")
+
+    def reached(number: int) -> bool:
+        more = number / patients
+        return power(error / np.sqrt(more), margin, units * more, confidence) >= wanted
+
+    most = patients
+    while not reached(most):
+        most *= 2
+    return bisect_left(range(most), True, lo=1, key=reached)
