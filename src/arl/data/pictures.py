@@ -10,7 +10,7 @@ from PIL import Image
 from arl.data.record import Mask, Pixels, Refused
 
 # what Pillow raises on damaged files, depending on where the damage is
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 _GREY, _COLOUR = ("1", "L", "LA"), ("P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 
 
@@ -27,7 +27,7 @@ def read_picture(file: Path) -> Pixels:
             mode = picture.mode
             opaque = picture.convert("RGBA") if "transparency" in picture.info else picture  # Pillow asks for it
             pixels = np.asarray(opaque.convert("L" if mode in _GREY else "RGB"), np.uint8)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise Refused(f"{file.name} is not a readable picture ({type(error).__name__})") from error
     if mode not in _GREY + _COLOUR:
         raise Refused(f"{file.name} holds {mode} pixels, not 8 bits a channel")
