@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from arl.models.avit import AViT
 from arl.training.optim import adamw, layer_of, lr_at, parameter_groups, set_lr
 
 SCHEDULE = {"steps": 110, "lr": 2.0, "min_lr": 0.5, "warmup_steps": 10}
@@ -17,11 +18,20 @@ def test_warm_up_then_half_a_cosine(step: int, expected: float) -> None:
     assert lr_at(step, **SCHEDULE) == pytest.approx(expected)
 
 
+class Encoder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, 3))
+        self.kernel = nn.Parameter(torch.zeros(9, 3))
+
+    def no_weight_decay(self) -> set[str]:
+        return {"cls_token", "kernel"}
+
+
 class Tiny(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.encoder = nn.Module()
-        self.encoder.cls_token = nn.Parameter(torch.zeros(1, 1, 3))
+        self.encoder = Encoder()
         self.encoder.blocks = nn.ModuleList(nn.Linear(3, 3) for _ in range(2))
         self.encoder.norm = nn.LayerNorm(3)
         self.head = nn.Linear(3, 5)
@@ -48,6 +58,7 @@ def test_layer_decay_and_weight_decay_per_parameter() -> None:
     groups = parameter_groups(module, weight_decay=0.1, layer_decay=0.5, depth=2)
     found = {id(p): (group["lr_scale"], group["weight_decay"]) for group in groups for p in group["params"]}
     assert found[id(module.encoder.cls_token)] == (0.125, 0.0)
+    assert found[id(module.encoder.kernel)] == (0.125, 0.0)
     assert found[id(module.encoder.blocks[0].weight)] == (0.25, 0.1)
     assert found[id(module.encoder.blocks[1].bias)] == (0.5, 0.0)
     assert found[id(module.head.weight)] == (1.0, 0.1)
@@ -57,3 +68,15 @@ def test_set_lr_keeps_the_scale_of_each_group() -> None:
     optimizer = adamw(parameter_groups(Tiny(), weight_decay=0.1, layer_decay=0.5, depth=2))
     set_lr(optimizer, 0.8)
     assert all(math.isclose(group["lr"], 0.8 * group["lr_scale"]) for group in optimizer.param_groups)
+
+
+@pytest.mark.parametrize(
+    "name", ["pos_embed", "cls_token", "mask_token", "blocks.1.deform.weight", "blocks.0.norm1.bias"]
+)
+def test_positions_tokens_and_identity_kernels_of_an_encoder_do_not_decay(name: str) -> None:
+    encoder = AViT(img_size=24, patch_size=8, embed_dim=12, depth=2, num_heads=3, anatomy_hidden=5)
+    decay = {
+        id(p): group["weight_decay"] for group in parameter_groups(encoder, weight_decay=0.1) for p in group["params"]
+    }
+    assert decay[id(encoder.get_parameter(name))] == 0.0
+    assert decay[id(encoder.blocks[0].deform.offset.weight)] == 0.1

@@ -73,6 +73,10 @@ class MAEDecoder(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
 
+    def no_weight_decay(self) -> set[str]:
+        """The mask token, as timm's models name what decay would pull away from where it starts."""
+        return {"mask_token"}
+
     def forward(self, tokens: Tensor, ids_keep: Tensor | None, num_patches: int) -> Tensor:
         """tokens (B, 1 + K, C) of the patches ids_keep (B, K), or of all in order -> (B, N, p * p * in_chans).
 

@@ -1,9 +1,11 @@
 """Resumable training states, and the models that training leaves behind.
 
-A training state is a DeepSpeed checkpoint that counts only when its list of files, written last,
-is complete. A model is a folder of `model.safetensors` and `config.json`, never a pickle.
+A training state is a folder of `state.safetensors` and `history.json` that appears whole and counts only while its
+hashes fit; it knows nothing of ranks, so another number of them may go on from it. A model is a folder of
+`model.safetensors` and `config.json`. Nothing is a pickle.
 """
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from arl.models.upernet import Segmenter
 from arl.training import distributed
 
 _KEEP = 2  # training states kept, so that one is whole while the next is written
-_FILES = "files.json"
+_STATE, _HISTORY, _FILES = "state.safetensors", "history.json", "files.json"
 
 
 def _is_whole(folder: Path) -> bool:
@@ -40,27 +42,32 @@ def latest(state: Path) -> Path | None:
 
 def save(engine: Any, state: Path, history: list[dict[str, float]]) -> None:
     """Write a training state: weights, optimiser, buffers and history. A kill leaves the older ones whole."""
-    tag = f"step-{len(history):08d}"
+    tensors = distributed.training_state(engine)
     if distributed.rank() == 0:
-        shutil.rmtree(state / tag, ignore_errors=True)
-    distributed.barrier()
-    engine.save_checkpoint(str(state), tag=tag, client_state={"history": history}, save_latest=False)
-    distributed.barrier()
-    if distributed.rank() == 0:
-        files = sorted(file for file in (state / tag).iterdir() if file.is_file())
-        write_json(state / tag / _FILES, {file.name: sha256(file) for file in files})
+        with atomic_directory(state / f"step-{len(history):08d}") as partial:
+            save_file(tensors, partial / _STATE)
+            # a number that is not finite may stand in it, so it is not strict JSON
+            (partial / _HISTORY).write_text(json.dumps(history), encoding="utf-8")
+            write_json(partial / _FILES, {name: sha256(partial / name) for name in (_STATE, _HISTORY)})
         for old in sorted(state.glob("step-*"))[:-_KEEP]:
             shutil.rmtree(old)
     distributed.barrier()
 
 
 def resume(engine: Any, state: Path) -> list[dict[str, float]]:
-    """Load the newest whole training state into the engine; its history, empty if there is none."""
+    """Load the newest whole training state into the engine; its history, empty if there is none.
+
+    Raises:
+        ValueError: it is the state of another module.
+    """
     folder = latest(state)
     if folder is None:
         return []
-    _, client_state = engine.load_checkpoint(str(state), tag=folder.name)
-    history: list[dict[str, float]] = client_state["history"]
+    try:
+        distributed.load_training_state(engine, load_file(folder / _STATE))
+    except RuntimeError as error:
+        raise ValueError(f"{folder} is the state of another module: {' '.join(str(error).split())}") from error
+    history: list[dict[str, float]] = read_json(folder / _HISTORY)
     return history
 
 

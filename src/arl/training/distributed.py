@@ -12,9 +12,16 @@ if not torch.cuda.is_available():
 
 import deepspeed
 import torch.distributed as dist
-from torch import nn
+from deepspeed.utils import (
+    lazy_init_hp_params_optimizer_state,
+    safe_get_full_optimizer_state,
+    safe_set_full_fp32_param,
+    safe_set_full_optimizer_state,
+)
+from torch import Tensor, nn
 
 MAX_ZERO_STAGE = 2
+_MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's state of a parameter, besides the count of steps
 
 
 def initialize() -> None:
@@ -101,3 +108,78 @@ def step(engine: Any) -> float:
     engine.step()
     kept = engine.get_global_grad_norm()
     return float(norm if kept is None else kept)
+
+
+def training_state(engine: Any) -> dict[str, Tensor]:
+    """What the next step depends on, whole on rank 0 and empty elsewhere, by names that no rank count enters.
+
+    `module.<name>` are parameters and buffers, `exp_avg.<name>` and `exp_avg_sq.<name>` AdamW's moments of the trained
+    parameters, `step` its count.
+    """
+    state = {f"module.{name}": value for name, value in engine.module.state_dict().items()}
+    inner = _adamw(engine)
+    if engine.zero_optimization_stage():
+        _link_moments(engine)
+    for name, parameter in _trained(engine):
+        for moment in _MOMENTS:
+            if engine.zero_optimization_stage():  # a collective: every rank asks
+                state[f"{moment}.{name}"] = safe_get_full_optimizer_state(parameter, moment)
+            elif parameter in inner.state:  # it has had a gradient
+                state[f"{moment}.{name}"] = inner.state[parameter][moment]
+    state["step"] = next(iter(inner.state.values()))["step"]
+    if rank() != 0:
+        return {}
+    return {name: value.detach().to("cpu", copy=True) for name, value in state.items()}
+
+
+def load_training_state(engine: Any, state: dict[str, Tensor]) -> None:
+    """Put a `training_state` into an engine of any number of ranks and any ZeRO stage.
+
+    Raises:
+        RuntimeError: the state is that of another module.
+    """
+    module = {name.removeprefix("module."): value for name, value in state.items() if name.startswith("module.")}
+    engine.module.load_state_dict(module)
+    inner, sharded = _adamw(engine), engine.zero_optimization_stage() > 0
+    if sharded:
+        for group in inner.param_groups:
+            for flat in group["params"]:
+                inner.state[flat] = _fresh(flat, state["step"])
+        _link_moments(engine)
+    for name, parameter in _trained(engine):
+        if sharded:
+            safe_set_full_fp32_param(parameter, parameter.detach())
+        elif f"{_MOMENTS[0]}.{name}" in state:
+            inner.state[parameter] = _fresh(parameter, state["step"])
+        for moment in _MOMENTS:
+            value = state.get(f"{moment}.{name}")
+            if value is None:
+                continue
+            if sharded:
+                safe_set_full_optimizer_state(parameter, value.to(parameter.device), moment)
+            else:
+                inner.state[parameter][moment].copy_(value)
+
+
+def _fresh(parameter: Tensor, step: Tensor) -> dict[str, Tensor]:
+    return {"step": step.clone(), **{moment: torch.zeros_like(parameter.detach()) for moment in _MOMENTS}}
+
+
+def _adamw(engine: Any) -> torch.optim.Optimizer:
+    """The torch optimiser inside of DeepSpeed's."""
+    inner: torch.optim.Optimizer = getattr(engine.optimizer, "optimizer", engine.optimizer)
+    return inner
+
+
+def _link_moments(engine: Any) -> None:
+    """Tell DeepSpeed which part of the flat moments is which parameter's.
+
+    It does so itself after the first parameter group's first step, when the other groups have no moments yet.
+    """
+    zero = engine.optimizer
+    for parameters, flat in zip(zero.bit16_groups, zero.single_partition_of_fp32_groups, strict=True):
+        lazy_init_hp_params_optimizer_state(parameters, flat, zero.optimizer.state)
+
+
+def _trained(engine: Any) -> list[tuple[str, nn.Parameter]]:
+    return [(name, parameter) for name, parameter in engine.module.named_parameters() if parameter.requires_grad]

@@ -29,21 +29,27 @@ def layer_of(name: str, depth: int) -> int:
 def parameter_groups(
     module: nn.Module, *, weight_decay: float, layer_decay: float = 1.0, depth: int = 0
 ) -> list[dict[str, Any]]:
-    """Groups for AdamW: no decay on vectors and tokens, `lr_scale` = layer_decay ** distance from the head."""
+    """Groups for AdamW: `lr_scale` = layer_decay ** distance from the head, and no decay where `_undecayed` says so."""
     groups: dict[tuple[float, float], dict[str, Any]] = {}
+    undecayed = _undecayed(module)
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
-        decay = 0.0 if _undecayed(name, parameter) else weight_decay
+        decay = 0.0 if parameter.ndim <= 1 or name in undecayed else weight_decay
         scale = layer_decay ** (depth + 1 - layer_of(name, depth))
         group = groups.setdefault((decay, scale), {"params": [], "weight_decay": decay, "lr_scale": scale})
         group["params"].append(parameter)
     return list(groups.values())
 
 
-def _undecayed(name: str, parameter: nn.Parameter) -> bool:
-    tokens = ("pos_embed", "cls_token", "mask_token")
-    return parameter.ndim <= 1 or name.endswith(tokens)
+def _undecayed(module: nn.Module) -> set[str]:
+    """What the parts of a module name in timm's `no_weight_decay`."""
+    return {
+        f"{path}.{name}" if path else name
+        for path, part in module.named_modules()
+        if hasattr(part, "no_weight_decay")
+        for name in part.no_weight_decay()
+    }
 
 
 def adamw(groups: Iterable[dict[str, Any]], *, betas: tuple[float, float] = (0.9, 0.999)) -> torch.optim.AdamW:
