@@ -1,0 +1,21 @@
+"""Phantoms in the layout of a site's own export, to try the loop without a hospital; see `picture_table`.
+
+Layout, keys, coding, patient, split and refusals are those of `picture_table`. Every image is marked synthetic, and the
+source's name says so too, which the rules of the corpus ask for.
+"""
+
+from pathlib import Path
+
+from arl.data.record import Input
+from arl.data.sources import picture_table
+
+LICENCE, CITATION = "Synthetic: made by this software", "ARL phantoms (arl.data.phantom)"
+
+
+def read(root: Path, site: str = "site") -> list[Input]:
+    """One input for each row of pictures.csv, and for each file it does not name.
+
+    Raises:
+        FileNotFoundError, ValueError: see `picture_table.read`.
+    """
+    return picture_table.inputs(root, site, synthetic=True)
