@@ -84,7 +84,8 @@ def drift(params: Params, *, corpus: Path, checkpoint: Path, drift: Path) -> Non
 
     Reads the corpus and the encoder's checkpoint folder. New are the batches that drift.batches names, else the
     newest batch of each source that has several. Writes a folder with drift.json (the decision: drift, no-drift,
-    too-few or no-new-data, with its reasons), index.html and, where there was something to compare, evidently.html.
+    too-few or no-new-data, with its reasons), index.html and, where there was something to compare, evidently.html and
+    the figures statistics.png and embeddings.png.
 
     Raises:
         ValueError: a named batch is not in the corpus.
@@ -174,7 +175,7 @@ def _test(
     )
     embeddings = _embeddings(corpus, checkpoint, rows)
     findings.sites = _sites(params, pairs, pd.DataFrame(embeddings, index=rows.index))
-    return _drawings(findings.tabular, tables, embeddings, is_current)
+    return _drawings(findings.tabular, tables, embeddings, is_current, folder)
 
 
 def _tables(features: pd.DataFrame, is_current: npt.NDArray[np.bool_]) -> list[pd.DataFrame]:
@@ -266,10 +267,13 @@ def _drawings(
     tables: list[pd.DataFrame],
     embeddings: npt.NDArray[np.float32],
     is_current: npt.NDArray[np.bool_],
+    folder: Path,
 ) -> list[Markup]:
     numbers = [column.column for column in tabular.columns if column.column in NUMERIC]
     histograms = pages.png(figures.distributions(tables[0], tables[1], numbers))
     scatter = pages.png(figures.embedding_map(embeddings, is_current))
+    (folder / "statistics.png").write_bytes(histograms)  # for the page of a monitoring run
+    (folder / "embeddings.png").write_bytes(scatter)
     return [
         pages.figure(histograms, "Image statistics, one value a patient.", "Histograms of new and reference patients"),
         pages.figure(scatter, "Embeddings, one point an image.", "Scatter plot of new and reference images", width=560),
