@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from arl.models.avit import AViT
+from arl.models.encoder import Encoder
 
 
 class DINOHead(nn.Module):
@@ -55,18 +55,19 @@ def _normed(in_dim: int, out_dim: int, last: bool = False) -> list[nn.Module]:
 class ClassificationHead(nn.Module):
     """Mean of the patch tokens, LayerNorm, Linear (the paper's fine-tuning head)."""
 
-    def __init__(self, embed_dim: int, num_classes: int) -> None:
+    def __init__(self, embed_dim: int, num_classes: int, prefix: int = 1) -> None:
         super().__init__()
         if num_classes < 2:
             raise ValueError(f"num_classes is {num_classes}: a classifier needs at least 2")
+        self.prefix = prefix
         self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
         self.linear = nn.Linear(embed_dim, num_classes)
         nn.init.trunc_normal_(self.linear.weight, std=0.02)
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """tokens (B, 1 + L, C) with CLS first -> logits (B, num_classes)."""
-        logits: Tensor = self.linear(self.norm(tokens[:, 1:].mean(dim=1)))
+        """tokens (B, prefix + L, C) with the patches last -> logits (B, num_classes)."""
+        logits: Tensor = self.linear(self.norm(tokens[:, self.prefix :].mean(dim=1)))
         return logits
 
 
@@ -77,29 +78,31 @@ class Pooled(nn.Module):
         pooling: "gap", the mean of the patch tokens; "cls", the CLS token.
 
     Raises:
-        ValueError: another pooling.
+        ValueError: another pooling, or an encoder without a CLS token.
     """
 
-    def __init__(self, encoder: AViT, pooling: str) -> None:
+    def __init__(self, encoder: Encoder, pooling: str) -> None:
         super().__init__()
         if pooling not in ("gap", "cls"):
             raise ValueError(f"pooling {pooling!r} is neither gap nor cls")
+        if pooling == "cls" and not encoder.num_prefix_tokens:
+            raise ValueError("this encoder has no CLS token: pool by gap")
         self.encoder = encoder
         self.pooling = pooling
 
     def forward(self, x: Tensor, anatomy: Tensor | None = None) -> Tensor:
         """x (B, in_chans, H, W), anatomy (B,) long -> (B, C)."""
         tokens: Tensor = self.encoder(x, anatomy)
-        return tokens[:, 0] if self.pooling == "cls" else tokens[:, 1:].mean(dim=1)
+        return tokens[:, 0] if self.pooling == "cls" else tokens[:, self.encoder.num_prefix_tokens :].mean(dim=1)
 
 
 class Classifier(nn.Module):
     """Encoder and classification head."""
 
-    def __init__(self, encoder: AViT, num_classes: int) -> None:
+    def __init__(self, encoder: Encoder, num_classes: int) -> None:
         super().__init__()
         self.encoder = encoder
-        self.head = ClassificationHead(encoder.embed_dim, num_classes)
+        self.head = ClassificationHead(encoder.embed_dim, num_classes, encoder.num_prefix_tokens)
 
     def forward(self, x: Tensor, anatomy: Tensor | None = None) -> Tensor:
         """x (B, in_chans, H, W), anatomy (B,) long -> logits (B, num_classes)."""

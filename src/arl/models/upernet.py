@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from arl.models.avit import AViT
+from arl.models.encoder import Encoder
 
 POOL_SIDES = (1, 2, 3, 6)
 
@@ -15,7 +15,7 @@ POOL_SIDES = (1, 2, 3, 6)
 class Segmenter(nn.Module):
     """Encoder and segmentation head, logits at the image's own size."""
 
-    def __init__(self, encoder: AViT, channels: int = 256, num_classes: int = 1) -> None:
+    def __init__(self, encoder: Encoder, channels: int = 256, num_classes: int = 1) -> None:
         super().__init__()
         self.encoder = encoder
         self.indices = four_blocks(len(encoder.blocks))

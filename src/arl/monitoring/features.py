@@ -11,7 +11,7 @@ from torch import Tensor
 
 from arl.data.record import Pixels
 from arl.data.splits import groups
-from arl.models.avit import AViT
+from arl.models.encoder import Encoder
 
 NUMERIC = ("mean", "std", "height", "width", "depth_cm", "speckle_snr", "speckle_axial", "speckle_lateral")
 CATEGORICAL = ("anatomy", "probe", "device")
@@ -116,7 +116,7 @@ def thin(rows: pd.DataFrame, *, patients: int, images: int, seed: int) -> pd.Dat
 
 
 @torch.no_grad()
-def embed(encoder: AViT, batches: Iterable[tuple[Tensor, Tensor]]) -> npt.NDArray[np.float32]:
+def embed(encoder: Encoder, batches: Iterable[tuple[Tensor, Tensor]]) -> npt.NDArray[np.float32]:
     """Mean of the patch tokens of each image, (N, C).
 
     `batches` are normalised images (B, in_chans, H, W) with their anatomy indices (B,).

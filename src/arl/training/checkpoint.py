@@ -7,6 +7,7 @@ hashes fit; it knows nothing of ranks, so another number of them may go on from 
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from arl.files import atomic_directory, read_json, sha256, write_json
-from arl.models.avit import AViT
+from arl.models.encoder import Encoder, build_encoder
 from arl.models.heads import Classifier
 from arl.models.upernet import Segmenter
 from arl.training import distributed
@@ -71,12 +72,16 @@ def resume(engine: Any, state: Path) -> list[dict[str, float]]:
     return history
 
 
-def save_model(folder: Path, module: nn.Module, config: dict[str, Any]) -> None:
-    """Write a model's weights and what is needed to build it, atomically."""
+def save_model(
+    folder: Path, module: nn.Module, config: dict[str, Any], *, documents: Mapping[str, Any] | None = None
+) -> None:
+    """Write a model's weights and what is needed to build it, atomically; `documents` are JSON files beside them."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
     with atomic_directory(folder) as partial:
         save_file(weights, partial / "model.safetensors")
         write_json(partial / "config.json", config)
+        for name, content in (documents or {}).items():
+            write_json(partial / name, content)
 
 
 def _read_model(folder: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -96,19 +101,19 @@ def _load_strictly(module: nn.Module, weights: dict[str, torch.Tensor], folder: 
         raise ValueError(f"{folder} does not fit its own config.json: {' '.join(str(error).split())}") from error
 
 
-def load_encoder(folder: Path) -> tuple[AViT, dict[str, Any]]:
+def load_encoder(folder: Path) -> tuple[Encoder, dict[str, Any]]:
     """The pretrained encoder of a checkpoint folder and its config.
 
     Raises:
         ValueError: the folder holds another kind of model, or weights of another architecture.
     """
     weights, config = _read_model(folder, "encoder")
-    encoder = AViT(**config["encoder"])
+    encoder = build_encoder(config["encoder"])
     _load_strictly(encoder, weights, folder)
     return encoder, config
 
 
-def build_task_model(encoder: AViT, task: dict[str, Any], upernet_channels: int) -> Classifier | Segmenter:
+def build_task_model(encoder: Encoder, task: dict[str, Any], upernet_channels: int) -> Classifier | Segmenter:
     """A head of the task's kind on an encoder."""
     if task["kind"] == "segmentation":
         return Segmenter(encoder, channels=upernet_channels)
@@ -122,6 +127,6 @@ def load_task_model(folder: Path) -> tuple[Classifier | Segmenter, dict[str, Any
         ValueError: the folder holds another kind of model, or weights of another architecture.
     """
     weights, config = _read_model(folder, "task")
-    model = build_task_model(AViT(**config["encoder"]), config["task"], config["upernet_channels"])
+    model = build_task_model(build_encoder(config["encoder"]), config["task"], config["upernet_channels"])
     _load_strictly(model, weights, folder)
     return model, config

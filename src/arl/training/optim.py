@@ -20,7 +20,7 @@ def layer_of(name: str, depth: int) -> int:
     """Depth of an encoder parameter: 0 for the embeddings, 1..depth for the blocks, depth + 1 above them."""
     if not name.startswith("encoder."):
         return depth + 1
-    part = name.removeprefix("encoder.")
+    part = name.removeprefix("encoder.").removeprefix("net.")  # a baseline's weights are its net's
     if part.startswith("blocks."):
         return int(part.split(".")[1]) + 1
     return depth + 1 if part.startswith("norm.") else 0

@@ -1,0 +1,267 @@
+"""A published checkpoint into a `Baseline`: exactly, or not at all."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from math import isqrt
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.layers import resample_abs_pos_embed
+from timm.layers.pos_embed_rel import resize_rel_pos_bias_table_simple
+from torch import Tensor
+
+from arl.models.baselines.encoder import WINDOW, Baseline
+from arl.models.baselines.files import describe, read_checkpoint, unwrap
+from arl.models.baselines.layouts import METHODS, Layout, Method
+
+_SHOWN = 12  # names in a message
+_REL_POS = re.compile(r"blocks\.(\d+)\.attn\.rel_pos_[hw]$")
+
+
+@dataclass
+class Imported:
+    """An encoder, how to build it again, and what was done to the file's tensors."""
+
+    encoder: Baseline
+    config: dict[str, Any]
+    layout: str
+    container: str | None
+    dropped: list[str] = field(default_factory=list)
+    resampled: dict[str, list[list[int]]] = field(default_factory=dict)  # name -> shape in the file, shape now
+
+
+def import_baseline(method: str, file: Path, *, size: int, grey: tuple[float, float]) -> Imported:
+    """The encoder of an official file.
+
+    Args:
+        method: one of `METHODS`.
+        size: side of the images it will read, pixels; positions are resampled to it.
+        grey: mean and standard deviation that images are normalised with before they come to it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: an unknown method, or a file that is not wholly understood; the message says what was found.
+    """
+    if method not in METHODS:
+        raise ValueError(f"unknown baseline {method!r}: expected one of {', '.join(METHODS)}")
+    about = METHODS[method]
+    found = read_checkpoint(file)
+    layout, tensors, container = _recognise(method, about, found, file)
+    try:
+        kept, dropped = _renamed(layout, _unstacked(tensors) if layout.name == "big_vision" else tensors)
+        state = _fused(_in_torch_order(kept) if layout.name == "big_vision" else kept)
+        if "pos_embed" in state and state["pos_embed"].ndim == 2:  # Hugging Face's table
+            state["pos_embed"] = state["pos_embed"].unsqueeze(0)
+        config = _config(method, about, state, size, grey)
+        encoder = Baseline(**config)
+        resampled = _fit_positions(encoder, state)
+        _load(encoder, state)
+    except ValueError as error:
+        raise ValueError(f"{file} is no whole {method} checkpoint ({layout.name} layout): {error}") from error
+    return Imported(encoder, config, layout.name, container, dropped, resampled)
+
+
+def _recognise(
+    method: str, about: Method, found: Mapping[str, Any], file: Path
+) -> tuple[Layout, dict[str, Tensor], str | None]:
+    for layout in about.layouts:
+        opened = _opened(layout, found)
+        if opened is not None:
+            return layout, *opened
+    fits = [name for name, other in METHODS.items() if any(_opened(layout, found) for layout in other.layouts)]
+    guess = f"; it looks like {' or '.join(fits)}" if fits else ""
+    wanted = ", ".join(layout.name for layout in about.layouts)
+    raise ValueError(f"{file} is no {method} checkpoint ({wanted} layout). It holds {describe(found)}{guess}")
+
+
+def _opened(layout: Layout, found: Mapping[str, Any]) -> tuple[dict[str, Tensor], str | None] | None:
+    """The tensors and their container, if the file has this layout."""
+    try:
+        tensors, container = unwrap(found, layout.containers)
+    except ValueError:
+        return None
+    marked = all(any(re.match(mark, name) for name in tensors) for mark in layout.marks)
+    return (tensors, container) if marked else None
+
+
+def _renamed(layout: Layout, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """Tensors by timm's names, and the file's names of those left behind."""
+    kept: dict[str, Tensor] = {}
+    dropped = []
+    for name, tensor in tensors.items():
+        new = _new_name(layout, name)
+        if any(re.match(pattern, new) for pattern in layout.drop):
+            dropped.append(name)
+        elif new in kept:
+            raise ValueError(f"two tensors would be {new}, one of them {name}")
+        else:
+            kept[new] = tensor.float()
+    return kept, dropped
+
+
+def _new_name(layout: Layout, name: str) -> str:
+    for pattern, replacement in layout.rename:
+        match = re.match(pattern, name)
+        if match:
+            name = match.expand(replacement) + name[match.end() :]
+    return name
+
+
+def _unstacked(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Flax may keep the same tensor of all blocks as one, which the rules know by the block's number."""
+    apart: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if "/encoderblock/" in name:
+            apart |= {name.replace("/encoderblock/", f"/encoderblock_{i}/"): part for i, part in enumerate(tensor)}
+        else:
+            apart[name] = tensor
+    return apart
+
+
+def _in_torch_order(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Flax keeps a kernel with its outputs last, and the heads of attention as an axis of their own."""
+    return {name: _transposed(name, tensor) for name, tensor in state.items()}
+
+
+def _transposed(name: str, tensor: Tensor) -> Tensor:
+    if name == "patch_embed.proj.weight":
+        return tensor.permute(3, 2, 0, 1)
+    if name.endswith("attn.proj.weight"):
+        return tensor.flatten(0, 1).t()  # (heads, dim, C)
+    if re.search(r"attn\.[qkv]\.(weight|bias)$", name):
+        return tensor.flatten(-2).t() if name.endswith("weight") else tensor.flatten()
+    return tensor.t() if tensor.ndim == 2 and name.endswith("weight") else tensor
+
+
+def _fused(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Separate projections of queries, keys and values as timm's one; a key's bias that is missing counts for nothing.
+
+    Adding a bias to all keys changes no softmax, which is why BEiT and DINO v3 train without it.
+    """
+    fused = {}
+    for name, tensor in state.items():
+        match = re.match(r"(blocks\.\d+\.attn\.)([qkv])\.(weight|bias)$", name)
+        if match is None:
+            fused[name] = tensor
+        elif match[2] == "q":
+            fused[f"{match[1]}qkv.{match[3]}"] = torch.cat(_parts(state, match[1], match[3]))
+    return fused
+
+
+def _parts(state: Mapping[str, Tensor], block: str, kind: str) -> list[Tensor]:
+    query = state[f"{block}q.{kind}"]
+    missing = [part for part in "kv" if f"{block}{part}.{kind}" not in state]
+    if "v" in missing or (missing and kind == "weight"):
+        raise ValueError(f"{block}{missing[0]}.{kind} is missing")
+    return [query, state.get(f"{block}k.{kind}", torch.zeros_like(query)), state[f"{block}v.{kind}"]]
+
+
+def _config(
+    method: str, about: Method, state: dict[str, Tensor], size: int, grey: tuple[float, float]
+) -> dict[str, Any]:
+    """The arguments of `Baseline`, read from the shapes; what the family's own tensors say is added to it."""
+    stem = _tensor(state, "patch_embed.proj.weight")
+    if stem.ndim != 4 or stem.shape[1] != 3 or stem.shape[2] != stem.shape[3]:
+        raise ValueError(f"patch_embed.proj.weight is {tuple(stem.shape)}, expected (width, 3, patch, patch)")
+    width = stem.shape[0]
+    blocks = {int(match[1]) for name in state if (match := re.match(r"blocks\.(\d+)\.", name))}
+    config = {
+        "method": method,
+        "family": about.family,
+        "img_size": size,
+        "patch_size": stem.shape[2],
+        "embed_dim": width,
+        "depth": 1 + max(blocks, default=-1),
+        "num_heads": about.heads or max(1, width // 64),
+        "mlp_ratio": _tensor(state, "blocks.0.mlp.fc1.weight").shape[0] / width,
+        "grey_mean": grey[0],
+        "grey_std": grey[1],
+        "mean": list(about.normalisation[0]),
+        "std": list(about.normalisation[1]),
+        "blur": about.blur,
+        "prefix": about.prefix,
+        "tanh_gelu": about.tanh_gelu,
+    }
+    special: dict[str, Callable[[dict[str, Tensor]], dict[str, Any]]] = {"eva": _eva, "beit": _beit, "sam": _sam}
+    return config | (special[about.family](state) if about.family in special else {})
+
+
+def _tensor(state: Mapping[str, Tensor], name: str) -> Tensor:
+    if name not in state:
+        raise ValueError(f"{name} is missing")
+    return state[name]
+
+
+def _eva(state: dict[str, Tensor]) -> dict[str, Any]:
+    """Registers and biases; the bias of the keys is masked in DINO v3's own code, and has no effect on attention."""
+    biased = [name for name in state if name.endswith("attn.qkv.bias")]
+    for name in biased:
+        query, _, value = state.pop(name).chunk(3)
+        state[name.replace("qkv.bias", "q_bias")], state[name.replace("qkv.bias", "v_bias")] = query, value
+    has_bias = "blocks.0.attn.q_bias" in state
+    return {"prefix": 1 + _tensor(state, "reg_token").shape[1], "qkv_bias": has_bias}
+
+
+def _beit(state: dict[str, Tensor]) -> dict[str, Any]:
+    table = _tensor(state, "rel_pos_bias.relative_position_bias_table")
+    return {"num_heads": table.shape[1], "final_norm": "norm.weight" in state}
+
+
+def _sam(state: dict[str, Tensor]) -> dict[str, Any]:
+    """Heads and which blocks see the whole image: those whose table is longer than a window's."""
+    tables = {name: tensor for name, tensor in state.items() if _REL_POS.match(name)}
+    width = _tensor(state, "patch_embed.proj.weight").shape[0]
+    longer = {int(name.split(".")[1]) for name, table in tables.items() if len(table) > 2 * WINDOW - 1}
+    return {
+        "num_heads": width // _tensor(state, "blocks.0.attn.rel_pos_h").shape[1],
+        "global_blocks": sorted(longer),
+    }
+
+
+def _fit_positions(encoder: Baseline, state: dict[str, Tensor]) -> dict[str, list[list[int]]]:
+    """Resample the positions to the encoder's grid; their shapes before and after."""
+    own = encoder.net.state_dict()
+    before = {name: state[name] for name in state if name in own and state[name].shape != own[name].shape}
+    for name, tensor in before.items():
+        if name == "pos_embed":
+            state[name] = _resample_absolute(tensor, encoder)
+        elif name.endswith("relative_position_bias_table"):
+            state[name] = resize_rel_pos_bias_table_simple(tensor, encoder.grid_size, tuple(own[name].shape))
+        elif _REL_POS.match(name):
+            state[name] = _resample_relative(tensor, len(own[name]))
+    changed = {name: [list(tensor.shape), list(state[name].shape)] for name, tensor in before.items()}
+    return {name: shapes for name, shapes in changed.items() if shapes[0] != shapes[1]}
+
+
+def _resample_absolute(positions: Tensor, encoder: Baseline) -> Tensor:
+    patches = positions.shape[1] - encoder.num_prefix_tokens
+    if isqrt(patches) ** 2 != patches:
+        raise ValueError(f"pos_embed has {patches} places besides the prefix, which is no square")
+    resampled: Tensor = resample_abs_pos_embed(
+        positions, new_size=list(encoder.grid_size), num_prefix_tokens=encoder.num_prefix_tokens
+    )
+    return resampled
+
+
+def _resample_relative(table: Tensor, length: int) -> Tensor:
+    """(2 g - 1, dim) to another grid, as SAM does when it runs."""
+    resampled = F.interpolate(table.t().unsqueeze(0), size=length, mode="linear")
+    return resampled.squeeze(0).t().contiguous()
+
+
+def _load(encoder: Baseline, state: Mapping[str, Tensor]) -> None:
+    own = encoder.net.state_dict()
+    problems = [f"{name} is missing" for name in sorted(own.keys() - state.keys())]
+    problems += [f"{name} {tuple(state[name].shape)} is unknown" for name in sorted(state.keys() - own.keys())]
+    problems += [
+        f"{name} is {tuple(state[name].shape)}, expected {tuple(own[name].shape)}"
+        for name in sorted(own.keys() & state.keys())
+        if own[name].shape != state[name].shape
+    ]
+    if problems:
+        more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        raise ValueError("; ".join(problems[:_SHOWN]) + more)
+    encoder.net.load_state_dict(dict(state))
