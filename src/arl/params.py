@@ -15,6 +15,15 @@ PARAMS_FILE = Path("params.yaml")
 
 
 @dataclass
+class Thinning:
+    """Which frames of a clip ingest keeps; masked and official ones always."""
+
+    every: int  # frames from one kept to the next; 1: all
+    distance: int  # bits of the 64-bit perceptual hash in which a frame differs at least from the last one kept; 0: off
+    most: int  # frames of a clip; 0: no limit
+
+
+@dataclass
 class Data:
     """Which part of the corpus is used, and how images are stored and read."""
 
@@ -22,7 +31,9 @@ class Data:
     store_size: int  # long side an ingested image is scaled down to, pixels; never up
     sources: list[str]  # sources used for pretraining; empty: all of the corpus
     splits: dict[str, str]  # source -> split protocol; a source not named uses "default"
-    workers: int  # decoding processes of ingest; 0: this process
+    workers: int  # decoding processes of ingest; 0: this process, which a decoder that crashes or hangs takes with it
+    input_seconds: int  # after which ingest gives up reading one input; 0: never
+    thinning: dict[str, Thinning]  # source -> rule; "default" is for those not named
 
 
 @dataclass

@@ -5,15 +5,17 @@ import signal
 import subprocess
 import sys
 import time
+from inspect import signature
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from arl import cli
 from arl.data import manifest, sources
 from arl.files import read_json, tree_hash
-from arl.params import Params
+from arl.params import Params, Thinning
 from arl.stages.ingest import ingest
 
 ROOT = Path(__file__).parents[2]
@@ -67,10 +69,12 @@ def test_two_runs_are_the_same_bytes_and_a_second_batch_is_its_own(params: Param
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"source": "busi"}, ValueError, "source 'busi' has no reader; known: bus-bra, dicom-folder, fallmud"),
+        ({"source": "bussi"}, ValueError, "source 'bussi' has no reader; known: bus-bra, .*fallmud"),
         ({"batch": "../other"}, ValueError, "'../other' cannot name a folder"),
         ({"batch": ".hidden"}, ValueError, "'.hidden' cannot name a folder"),
-        ({"site": "north"}, ValueError, "source 'fallmud' is one site"),
+        ({"site": "north"}, ValueError, r"source 'fallmud' takes no --site \(given: 'north'\); of these it takes none"),
+        ({"source": "dicom-folder", "mask_name": "cyst"}, ValueError, "takes no --mask-name .*it takes --site"),
+        ({"name": "bus-bra"}, ValueError, "--name bus-bra is the name of another reader"),
     ],
 )
 def test_wrong_arguments(
@@ -80,6 +84,30 @@ def test_wrong_arguments(
     with pytest.raises(error, match=message):
         ingest(params, given.pop("source"), root=root, corpus=tmp_path / "data", **given)
     assert not (tmp_path / "data").exists()
+
+
+def test_every_option_of_a_reader_is_an_option_of_the_command() -> None:
+    taken = {option for name in sources.names() for option in signature(sources.reader(name).read).parameters}
+    given = {argument.name for argument in cli.read_command("arl.stages.ingest").arguments}
+    assert taken <= given
+
+
+def test_a_set_of_ones_own_has_its_name_and_the_batch_says_who_read_it(
+    params: Params, root: Path, tmp_path: Path
+) -> None:
+    ingest(params, "fallmud", root=root, corpus=tmp_path / "data", name="our-muscle")
+    about = read_json(tmp_path / "data/our-muscle/0000/batch.json")
+    assert (about["source"], about["reader"], about["options"]) == ("our-muscle", "fallmud", {})
+    assert manifest.read_manifest(tmp_path / "data")["source"].unique().tolist() == ["our-muscle"]
+
+
+def test_the_rule_of_thinning_is_that_of_the_source(params: Params, root: Path, tmp_path: Path) -> None:
+    """FALLMUD has stills, which no rule thins; the batch says which rule it was."""
+    params.data.thinning = {"default": Thinning(3, 0, 0), "muscle": Thinning(7, 2, 5)}
+    for name, every in ((None, 3), ("muscle", 7)):
+        ingest(params, "fallmud", root=root, corpus=tmp_path / "data", name=name)
+        about = read_json(tmp_path / "data" / (name or "fallmud") / "0000/batch.json")
+        assert (about["thinning"]["every"], about["images"], about["thinned"]) == (every, 7, 0)
 
 
 def test_a_missing_root_leaves_nothing(params: Params, tmp_path: Path) -> None:

@@ -77,6 +77,20 @@ def pixel_sha256(image: Pixels) -> str:
     return hashlib.sha256(f"{image.shape}".encode() + np.ascontiguousarray(image).tobytes()).hexdigest()
 
 
+def perceptual_hash(image: Pixels) -> int:
+    """64 bits that near-identical pictures share but for a few: which low frequencies lie above their median (pHash).
+
+    The lowest 8 x 8 terms of the cosine transform of the picture, grey and scaled to 32 x 32.
+    """
+    small = cv2.resize(as_grey(image), (32, 32), interpolation=cv2.INTER_AREA).astype(np.float64)
+    low = _COSINES @ small @ _COSINES.T
+    return int.from_bytes(np.packbits(low > np.median(low)).tobytes())
+
+
+# rows: the lowest 8 of the cosine transform of 32 samples (type II)
+_COSINES = np.cos(np.pi / 32 * np.outer(np.arange(8), np.arange(32) + 0.5))
+
+
 @dataclass(frozen=True)
 class Stored:
     """An image as it will lie in a shard, with what the manifest says of its pixels."""

@@ -31,6 +31,7 @@ class Entry:
     depth_cm: float | None = None
     color_doppler: bool = False
     synthetic: bool = False
+    official: bool = False  # a frame that its dataset singles out, as end-diastole: never thinned; not in the manifest
     splits: Mapping[str, str] = field(default_factory=dict)  # protocol -> train, val or test
 
 

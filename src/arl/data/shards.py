@@ -6,7 +6,7 @@ depend on nothing but what was accepted, in its order.
 
 import errno
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from os import cpu_count
@@ -118,8 +118,9 @@ class BatchWriter:
         licence: str,
         citation: str,
         shard_bytes: int = SHARD_BYTES,
+        made_by: Mapping[str, Any] | None = None,
     ) -> None:
-        """`store_size`: long side above which an image is scaled down, pixels.
+        """`store_size`: long side above which an image is scaled down, pixels; `made_by`: more for batch.json.
 
         Raises:
             ValueError: the source or batch is not a plain folder name.
@@ -130,7 +131,7 @@ class BatchWriter:
         self.folder = corpus / source / batch
         self.store_size = store_size
         self._source, self._batch = source, batch
-        self._about = {"licence": licence, "citation": citation}
+        self._about = {"licence": licence, "citation": citation, **(made_by or {})}
         self._shard_bytes = shard_bytes
         self._stack = ExitStack()
         self._partial = Path()
@@ -142,6 +143,7 @@ class BatchWriter:
         self._pending: list[tuple[dict[str, Any], Stored]] = []  # images of the input being read
         self._pending_input: str | None = None
         self._accepted = 0
+        self._thinned = 0
         self._given: int | None = None
 
     def __enter__(self) -> Self:
@@ -238,6 +240,10 @@ class BatchWriter:
         self._flush_input()
         self._refused.append({"source": self._source, "batch": self._batch, "input": input, "reason": reason})
 
+    def thin(self, frames: int) -> None:
+        """Count frames of an accepted input that were left out, since they are near to others of their clip."""
+        self._thinned += frames
+
     def split(self, protocol: str, id: str, split: str) -> None:
         """Put an accepted image into a split of a protocol.
 
@@ -307,6 +313,7 @@ class BatchWriter:
             "accepted": self._accepted,
             "refused": len(self._refused),
             "images": len(self._rows),
+            "thinned": self._thinned,
             "store_size": self.store_size,
             "splits": splits,
             **self._about,

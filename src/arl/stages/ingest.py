@@ -1,44 +1,83 @@
 """Read a dataset or a hospital drop into one new batch of the corpus."""
 
+from dataclasses import asdict
 from inspect import signature
 from pathlib import Path
 from types import ModuleType
 
 from arl.data.shards import BatchWriter
-from arl.data.sources import reader, write
+from arl.data.sources import names, reader, write
+from arl.data.thinning import WHOLE, Thinning
 from arl.files import read_json
 from arl.params import Params
 
 
 def ingest(
-    params: Params, source: str, *, root: Path, corpus: Path, batch: str = "0000", site: str | None = None
+    params: Params,
+    source: str,
+    *,
+    root: Path,
+    corpus: Path,
+    batch: str = "0000",
+    name: str | None = None,
+    site: str | None = None,
+    anatomy: str | None = None,
+    probe: str | None = None,
+    device: str | None = None,
+    mask_name: str | None = None,
 ) -> None:
     """Read a dataset or a hospital drop into one new batch of the corpus.
 
     Reads the folder `root` in the layout of `source`; writes <corpus>/<source>/<batch>. Every input ends as accepted
-    images or in the batch's quarantine with a reason.
+    images or in the batch's quarantine with a reason; frames of clips that `data.thinning` leaves out are counted.
 
     Args:
-        source: a reader of `arl.data.sources`: bus-bra, fallmud, dicom-folder, ...
-        site: name of the institution; for hospital drops only.
+        source: a reader of `arl.data.sources`, as `arl datasets` lists them: bus-bra, dicom-folder, folder, csv, ...
+        name: what the corpus calls the source, for sets of your own; otherwise as its reader.
+        site, anatomy, probe, device, mask_name: of all images, for sets that do not say it themselves.
 
     Raises:
-        ValueError: unknown source, a batch that exists, an input that was lost.
+        ValueError: unknown source, an option that its reader does not take, a batch that exists, an input was lost.
         FileNotFoundError: `root` is not in the layout of the source.
     """
     module = reader(source)
-    inputs = module.read(root, **_options(source, module, site))
-    about = {"licence": module.LICENCE, "citation": module.CITATION}
-    with BatchWriter(corpus, source, batch, params.data.store_size, **about) as writer:
-        write(inputs, writer, params.data.workers)
+    said = {"site": site, "anatomy": anatomy, "probe": probe, "device": device, "mask_name": mask_name}
+    options = _options(source, module, {option: value for option, value in said.items() if value is not None})
+    called = _name(source, name)
+    inputs = module.read(root, **options)
+    thinning = _thinning(params, called)
+    made_by = {"reader": source, "options": options, "thinning": asdict(thinning)}
+    about = {"licence": module.LICENCE, "citation": module.CITATION, "made_by": made_by}
+    with BatchWriter(corpus, called, batch, params.data.store_size, **about) as writer:
+        write(inputs, writer, params.data.workers, thinning=thinning, seconds=params.data.input_seconds)
     counts = read_json(writer.folder / "batch.json")
     told = "{given} inputs, {accepted} accepted ({images} images), {refused} refused".format(**counts)
-    print(f"{writer.folder}: {told}")
+    print(f"{writer.folder}: {told}" + (f", {counts['thinned']} frames thinned" if counts["thinned"] else ""))
 
 
-def _options(source: str, module: ModuleType, site: str | None) -> dict[str, str]:
-    if site is None:
-        return {}
-    if "site" not in signature(module.read).parameters:
-        raise ValueError(f"source {source!r} is one site: leave out --site {site}")
-    return {"site": site}
+def _options(source: str, module: ModuleType, given: dict[str, str]) -> dict[str, str]:
+    """What the reader is told: the options that its signature names, and no others."""
+    taken = [name for name in signature(module.read).parameters if name != "root"]
+    for option, value in given.items():
+        if option not in taken:
+            flags = ", ".join(_flag(name) for name in taken) or "none"
+            raise ValueError(
+                f"source {source!r} takes no {_flag(option)} (given: {value!r}); of these it takes {flags}"
+            )
+    return given
+
+
+def _flag(option: str) -> str:
+    return "--" + option.replace("_", "-")
+
+
+def _name(source: str, name: str | None) -> str:
+    if name is not None and name != source and name in names():
+        raise ValueError(f"--name {name} is the name of another reader; choose one of your own")
+    return name or source
+
+
+def _thinning(params: Params, source: str) -> Thinning:
+    rules = params.data.thinning
+    rule = rules.get(source, rules.get("default"))
+    return WHOLE if rule is None else Thinning(rule.every, rule.distance, rule.most)

@@ -73,14 +73,14 @@ def sample(params: Params, *, corpus: Path) -> None:
     """
     if min(params.sample.images_per_anatomy, params.sample.images_per_task) < 0 or params.sample.size < 32:
         raise ValueError(f"{params.sample}: numbers of images must not be negative, and size must be 32 pixels or more")
-    size = params.data.store_size
+    size, seconds = params.data.store_size, params.data.input_seconds
     with _replacing(corpus) as staging:
         for batch in _BATCHES:
             with BatchWriter(staging, batch.source, batch.name, size, licence=_LICENCE, citation=_CITATION) as writer:
-                write(_patients(params, batch), writer, params.data.workers)
+                write(_patients(params, batch), writer, params.data.workers, seconds=seconds)
         licence, citation = pydicom_data.LICENCE, pydicom_data.CITATION
         with BatchWriter(staging, "pydicom-data", "0000", size, licence=licence, citation=citation) as writer:
-            write(pydicom_data.read(pydicom_data.installed()), writer, params.data.workers)
+            write(pydicom_data.read(pydicom_data.installed()), writer, params.data.workers, seconds=seconds)
 
 
 @contextmanager

@@ -7,17 +7,18 @@ A reader is a module with
 
 and a docstring that states its contract: layout, keys, coding, patient or video identifier, official split, licence,
 and what it refuses. `read` lists every input before any is opened and raises FileNotFoundError or ValueError when the
-layout is not there; what is wrong with one input is that input's refusal.
+layout is not there; what is wrong with one input is that input's refusal. A clip is one input, of which `outcomes` may
+thin near-identical frames.
 """
 
 import importlib
 import pkgutil
 from types import ModuleType
 
-from arl.data.outcomes import outcomes
-from arl.data.pixels import Stored
-from arl.data.record import Entry, Input
+from arl.data.outcomes import Read, outcomes
+from arl.data.record import Input
 from arl.data.shards import BatchWriter, DuplicateIdError
+from arl.data.thinning import WHOLE, Thinning
 from arl.progress import progress
 
 
@@ -37,13 +38,21 @@ def reader(name: str) -> ModuleType:
     return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
 
 
-def write(inputs: list[Input], writer: BatchWriter, workers: int = 0) -> None:
+def write(
+    inputs: list[Input],
+    writer: BatchWriter,
+    workers: int = 0,
+    *,
+    thinning: Thinning = WHOLE,
+    seconds: float = 0,
+) -> None:
     """Read every input, in order, and end each as accepted images or as a refusal.
 
-    `workers` processes decode and encode (0: this one); what is written does not depend on their number.
+    `workers` processes decode and encode (0: this one, without the limit of `seconds` an input); what is written does
+    not depend on their number. Frames of clips are thinned by `thinning`, and counted.
     """
     writer.expect(len(inputs))
-    read = outcomes(inputs, writer.store_size, workers)
+    read = outcomes(inputs, writer.store_size, workers, thinning=thinning, seconds=seconds)
     with progress(len(inputs), "ingest", "input") as bar:
         for input, outcome in zip(inputs, read, strict=True):
             if isinstance(outcome, str):
@@ -53,9 +62,11 @@ def write(inputs: list[Input], writer: BatchWriter, workers: int = 0) -> None:
             bar.update()
 
 
-def _append(writer: BatchWriter, name: str, images: list[tuple[Stored, Entry]]) -> None:
+def _append(writer: BatchWriter, name: str, read: Read) -> None:
     try:
-        for stored, entry in images:
+        for stored, entry in read.images:
             writer.append(stored, entry, name)
     except DuplicateIdError:
         writer.refuse(name, "an image with this id was accepted before")
+    else:
+        writer.thin(read.thinned)
