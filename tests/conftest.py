@@ -13,6 +13,7 @@ import pytest
 
 from arl import params as parameters
 from arl.data.shards import BatchWriter
+from arl.storage.signing import Keys
 
 ROOT = Path(__file__).parent.parent
 TINY = [
@@ -117,6 +118,31 @@ def s3_bucket(s3_server: Any, monkeypatch: pytest.MonkeyPatch) -> str:
     name = f"arl-{uuid4().hex[:12]}"
     client.make_bucket(name)
     return name
+
+
+@pytest.fixture
+def new_keys() -> Callable[[Path], Keys]:
+    """Make a pair of keys in a folder, as OpenSSL would."""
+
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    def make(folder: Path) -> Keys:
+        folder.mkdir()
+        key = ec.generate_private_key(ec.SECP256R1())
+        keys = Keys(folder / "public.pem", folder / "private.pem")
+        assert keys.private is not None
+        keys.private.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
+        keys.public.write_bytes(
+            key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+        )
+        return keys
+
+    return make
 
 
 @dataclass(frozen=True)

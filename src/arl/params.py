@@ -170,6 +170,11 @@ class Gate:
 
 
 @dataclass
+class Release:
+    signed: bool  # versions are signed with the key of $ARL_SIGNING_KEY, and none is used that $ARL_VERIFY_KEY refuses
+
+
+@dataclass
 class Drift:
     batches: list[str]  # "source/batch"; empty: the newest batch of each source that has several
     alpha: float
@@ -192,6 +197,7 @@ class Params:
     probe: Probe
     evaluate: Evaluate
     gate: Gate
+    release: Release
     drift: Drift
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from arl.files import read_json, sha256, tree_hash
 from arl.params import Params
-from arl.storage.registry import Registry
+from arl.storage.registry import Registry, tasks_of
+from arl.storage.signing import Keys
 from arl.training.checkpoint import load_encoder, load_task_model
 
 Runs = Callable[..., Any]
@@ -38,13 +39,13 @@ def test_a_promoted_run_becomes_the_champion(lenient: Params, make_run: Runs) ->
     receipt = run.publish()
     version = receipt["version"]
     assert receipt == {"verdict": "promote", "version": version}
-    registry = Registry(run.registry)
+    registry = Registry(run.registry, None)
     assert registry.champion() == version
-    registry.verify(version)
-    folder = registry.version_folder(version)
+    folder = registry.fetch(version)
     load_encoder(folder / "encoder")
-    for task in ("breast", "lv"):
-        load_task_model(registry.task_folder(version, task))
+    assert set(tasks_of(folder)) == {"breast", "lv"}
+    for model in tasks_of(folder).values():
+        load_task_model(model)
     assert read_json(folder / "decision.json") == read_json(run.folder / "decision/decision.json")
     assert set(read_json(folder / "metrics.json")) == {"breast", "lv"}
 
@@ -81,6 +82,46 @@ def test_outside_a_repository_nothing_is_invented(lenient: Params, make_run: Run
     assert (found["git"], found["data"]) == (None, None)
 
 
+def test_a_version_names_its_licences_packages_and_image(
+    lenient: Params, make_run: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ARL_IMAGE", "registry.example/arl-train@sha256:0123")
+    run = judged(make_run, lenient)
+    found = manifest(run, run.publish()["version"])
+    folder = run.registry / "versions" / found["version"]
+    assert (found["image"], found["signed"]) == ("registry.example/arl-train@sha256:0123", False)
+    assert read_json(folder / "licences.json") == {
+        "code": "Apache-2.0",
+        "data": {"clinic": {"licence": "none", "citation": "tests"}},
+    }
+    bill = read_json(folder / "sbom.json")
+    assert {"numpy", "torch"} <= {component["name"] for component in bill["components"]}
+    assert {"licences.json", "sbom.json"} <= found["files"].keys()
+
+
+def test_a_signed_release_is_verified_by_the_gate(
+    lenient: Params, make_run: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, new_keys: Callable[[Path], Keys]
+) -> None:
+    params = replace(lenient, release=replace(lenient.release, signed=True))
+    run = make_run(params)
+    with pytest.raises(ValueError, match=r"the registry is signed .* \$ARL_VERIFY_KEY names no public key"):
+        run.judge()
+    keys = new_keys(tmp_path / "keys")
+    monkeypatch.setenv("ARL_VERIFY_KEY", str(keys.public))
+    run.judge()
+    with pytest.raises(ValueError, match=r"\$ARL_SIGNING_KEY names no private key"):
+        run.publish()
+    assert Registry(run.registry, None).versions() == []
+    monkeypatch.setenv("ARL_SIGNING_KEY", str(keys.private))
+    version = run.publish()["version"]
+    assert manifest(run, version)["signed"] is True
+    run.judge()
+    victim = run.registry / "versions" / version / "model.sig"
+    victim.write_bytes(victim.read_bytes()[:-20])
+    with pytest.raises(ValueError, match=r"signature of .* does not hold"):
+        run.judge()
+
+
 def test_the_same_models_twice_are_one_release(lenient: Params, make_run: Runs) -> None:
     run = judged(make_run, lenient)
     first = run.publish()
@@ -109,9 +150,9 @@ def test_the_second_of_two_runs_judged_at_once_is_told(lenient: Params, make_run
     with pytest.raises(ValueError, match=f"against champion none, but {version} is champion .* run the gate again"):
         second.publish()
     assert not (second.folder / "receipt.json").exists()
-    assert Registry(first.registry).champion() == version
+    assert Registry(first.registry, None).champion() == version
     second.judge()
-    assert second.publish()["version"] == Registry(first.registry).champion() != version
+    assert second.publish()["version"] == Registry(first.registry, None).champion() != version
 
 
 def test_models_that_were_not_judged_are_not_released(lenient: Params, make_run: Runs) -> None:

@@ -1,15 +1,22 @@
+"""The registry in a folder, and the same in a bucket of a real S3 server."""
+
 import json
 import pickle
+import resource
+import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from arl.files import tree_hash
-from arl.storage.registry import Registry, version_of
+from arl.storage.places import locked
+from arl.storage.registry import Registry, tasks_of, version_of
+from arl.storage.s3 import Store
+from arl.storage.signing import Keys
 
 
 def model(folder: Path, value: float) -> Path:
@@ -25,8 +32,24 @@ def encoder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    return Registry(tmp_path / "registry")
+def folder_address(tmp_path: Path) -> str:
+    return str(tmp_path / "registry")
+
+
+@pytest.fixture
+def bucket_address(s3_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("ARL_CACHE", str(tmp_path / "cache"))
+    return f"s3://{s3_bucket}/models/ours"
+
+
+@pytest.fixture(params=["folder", pytest.param("bucket", marks=pytest.mark.slow)])
+def address(request: pytest.FixtureRequest) -> str:
+    return str(request.getfixturevalue(f"{request.param}_address"))
+
+
+@pytest.fixture
+def registry(address: str) -> Registry:
+    return Registry(address, None)
 
 
 def add(registry: Registry, encoder: Path, value: float) -> str:
@@ -37,11 +60,38 @@ def add(registry: Registry, encoder: Path, value: float) -> str:
     return version
 
 
+def stored(address: str) -> dict[str, bytes]:
+    """Everything that lies at an address."""
+    if address.startswith("s3://"):
+        store = Store(address)
+        return {item.key: store.get(item.key) for item in store.objects()}
+    files = [path for path in Path(address).rglob("*") if path.is_file()]
+    return {path.relative_to(address).as_posix(): path.read_bytes() for path in files}
+
+
+def tamper(address: str, version: str, name: str, change: Callable[[bytes], bytes | None]) -> None:
+    """Change a file of a version where it lies; None removes it."""
+    here = [key for key in stored(address) if key.startswith(f"versions/{version}/")]
+    beside = next(key for key in here if key.endswith("/card.md")).removesuffix("card.md")
+    key = next((key for key in here if key.endswith(f"/{name}")), beside + name)
+    content = change(stored(address).get(key, b""))
+    if address.startswith("s3://"):
+        Store(address).remove(key) if content is None else Store(address).put(key, content)
+    elif content is None:
+        (Path(address) / key).unlink()
+    else:
+        (Path(address) / key).write_bytes(content)
+
+
+def flipped(content: bytes) -> bytes:
+    return content[:-1] + bytes([content[-1] ^ 1])
+
+
 def test_a_version_is_its_content(registry: Registry, encoder: Path) -> None:
     version = add(registry, encoder, 1.0)
     assert len(version) == 12
     assert int(version, 16) >= 0
-    folder = registry.version_folder(version)
+    folder = registry.fetch(version)
     assert {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} == {
         "encoder/model.safetensors",
         "encoder/config.json",
@@ -50,36 +100,37 @@ def test_a_version_is_its_content(registry: Registry, encoder: Path) -> None:
         "card.md",
         "manifest.json",
     }
-    assert registry.tasks(version) == ["breast"]
-    assert (registry.task_folder(version, "breast") / "config.json").is_file()
-    registry.verify(version)
+    assert tasks_of(folder) == {"breast": folder / "tasks/breast"}
+    assert (folder / "encoder/model.safetensors").read_bytes() == (encoder / "model.safetensors").read_bytes()
+    assert registry.manifest(version)["version"] == version
     assert add(registry, encoder, 2.0) != version
     assert len(registry.versions()) == 2
 
 
-def test_the_same_content_twice_changes_nothing(registry: Registry, encoder: Path) -> None:
+def test_the_same_content_twice_changes_nothing(registry: Registry, encoder: Path, address: str) -> None:
     version = add(registry, encoder, 1.0)
     registry.promote(version, expected=None)
-    before = tree_hash(registry.folder)
+    before = stored(address)
     assert add(registry, encoder, 1.0) == version
     registry.promote(version, expected=None)  # already champion: nothing to compare
-    assert tree_hash(registry.folder) == before
+    assert stored(address) == before
 
 
-def test_an_empty_registry_has_no_champion(registry: Registry) -> None:
+def test_an_empty_registry_has_no_champion(registry: Registry, address: str) -> None:
     assert registry.champion() is None
     assert registry.versions() == []
-    assert not registry.folder.exists()
+    assert stored(address) == {}
+    assert not Path("registry").exists()
 
 
-def test_promotions_follow_each_other_and_roll_back(registry: Registry, encoder: Path) -> None:
+def test_promotions_follow_each_other_and_roll_back(registry: Registry, encoder: Path, address: str) -> None:
     first, second, third = (add(registry, encoder, value) for value in (1.0, 2.0, 3.0))
     registry.promote(first, expected=None)
     registry.promote(second, expected=first)
     registry.promote(third, expected=second)
-    assert registry.champion() == third
+    assert Registry(address, None).champion() == third
     assert registry.rollback() == second
-    assert registry.champion() == second
+    assert Registry(address, None).champion() == second
     registry.promote(third, expected=second)
     assert [registry.rollback(), registry.rollback()] == [second, first]
     with pytest.raises(ValueError, match="no earlier champion"):
@@ -101,53 +152,76 @@ def test_a_promotion_against_an_older_champion_is_refused(registry: Registry, en
 
 PROMOTE = """
 import sys
-from pathlib import Path
 from arl.storage.registry import Registry
+registry = Registry(sys.argv[1], None)
+registry.fetch(sys.argv[2])
 print("ready", flush=True)
 sys.stdin.readline()
 try:
-    Registry(Path(sys.argv[1])).promote(sys.argv[2], expected=None)
+    registry.promote(sys.argv[2], expected=None)
     print("won", flush=True)
 except ValueError as error:
     print(error, flush=True)
 """
 
 
-def promoter(registry: Registry, version: str) -> subprocess.Popen[str]:
+def promoter(address: str, version: str) -> "subprocess.Popen[str]":
     """A process that promotes the version when it is sent a line, and says how that went."""
     process = subprocess.Popen(
-        [sys.executable, "-c", PROMOTE, str(registry.folder), version],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
+        [sys.executable, "-c", PROMOTE, address, version], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     return process
 
 
-def test_of_two_promotions_at_once_one_wins_and_one_is_told(registry: Registry, encoder: Path) -> None:
+def test_of_two_promotions_at_once_one_wins_and_one_is_told(registry: Registry, encoder: Path, address: str) -> None:
     versions = [add(registry, encoder, value) for value in (1.0, 2.0)]
-    processes = {version: promoter(registry, version) for version in versions}
-    with registry._lock():  # both come while a third is changing the registry
-        for process in processes.values():
-            assert process.stdin is not None
-            process.stdin.write("\n")
-            process.stdin.flush()
+    processes = {version: promoter(address, version) for version in versions}
+    for process in processes.values():
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
     found = {version: process.communicate(timeout=60)[0].strip() for version, process in processes.items()}
     winner = registry.champion()
     assert winner is not None
     (loser,) = set(versions) - {winner}
     assert found[winner] == "won"
-    assert f"judged against champion none, but {winner} is champion" in found[loser]
+    # told by the comparison, or by the swap
+    assert f"{winner} is champion" in found[loser] or f"to {winner}, so {loser} did not become" in found[loser]
+    assert found[loser].endswith("run the gate again")
 
 
-def test_one_waits_for_the_other(registry: Registry, encoder: Path) -> None:
-    """While the lock is held nothing is promoted: the compare and the swap are one."""
+@pytest.mark.parametrize("move", ["promote", "rollback"])
+def test_between_comparison_and_swap_nobody_moves_the_champion(
+    registry: Registry, encoder: Path, address: str, move: str
+) -> None:
+    """Another process promotes after this one has read the pointer."""
+    first, second, third, fourth = (add(registry, encoder, value) for value in (1.0, 2.0, 3.0, 4.0))
+    registry.promote(first, expected=None)
+    registry.promote(second, expected=first)
+    read = registry._place.pointer
+
+    def read_late() -> object:
+        registry._place.pointer = read
+        pointer = read()
+        Registry(address, None).promote(third, expected=second)
+        return pointer
+
+    registry._place.pointer = read_late
+    loser = fourth if move == "promote" else first
+    with pytest.raises(ValueError, match=f"at the same moment, to {third}, so {loser} did not become champion"):
+        registry.promote(fourth, expected=second) if move == "promote" else registry.rollback()
+    assert Registry(address, None).champion() == third
+
+
+def test_one_waits_for_the_other(folder_address: str, encoder: Path) -> None:
+    """While the lock of a folder is held nothing is promoted: the compare and the swap are one."""
+    registry = Registry(folder_address, None)
     version = add(registry, encoder, 1.0)
-    process = promoter(registry, version)
+    process = promoter(folder_address, version)
     assert process.stdin is not None
-    with registry._lock():
+    with locked(Path(folder_address)):
         process.stdin.write("\n")
         process.stdin.flush()
         with pytest.raises(subprocess.TimeoutExpired):
@@ -157,9 +231,10 @@ def test_one_waits_for_the_other(registry: Registry, encoder: Path) -> None:
     assert registry.champion() == version
 
 
-def test_a_killed_process_holds_no_lock(registry: Registry, encoder: Path) -> None:
+def test_a_killed_process_holds_no_lock(folder_address: str, encoder: Path) -> None:
+    registry = Registry(folder_address, None)
     version = add(registry, encoder, 1.0)
-    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(registry.folder)], stdout=subprocess.PIPE, text=True)
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, folder_address], stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
     holder.kill()
@@ -171,25 +246,39 @@ def test_a_killed_process_holds_no_lock(registry: Registry, encoder: Path) -> No
 HOLD = """
 import sys, time
 from pathlib import Path
-from arl.storage.registry import Registry
-with Registry(Path(sys.argv[1]))._lock():
+from arl.storage.places import locked
+with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
 """
 
 
 @pytest.mark.parametrize(
-    ("file", "state"),
-    [("tasks/breast/model.safetensors", "changed"), ("card.md", "changed"), ("extra.bin", "not listed")],
+    ("file", "change", "state"),
+    [
+        ("tasks/breast/model.safetensors", flipped, "changed"),
+        ("tasks/breast/model.safetensors", lambda content: content[:-7], "changed"),
+        ("card.md", flipped, "changed"),
+        ("extra.bin", lambda _: b"x", "not listed"),
+        ("encoder/config.json", lambda _: None, "missing"),
+    ],
+    ids=["changed", "truncated", "document", "added", "removed"],
 )
-def test_a_tampered_version_is_detected(registry: Registry, encoder: Path, file: str, state: str) -> None:
+def test_a_tampered_version_is_not_used(
+    registry: Registry,
+    encoder: Path,
+    address: str,
+    file: str,
+    change: Callable[[bytes], bytes | None],
+    state: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     version = add(registry, encoder, 1.0)
-    victim = registry.version_folder(version) / file
-    content = bytearray(victim.read_bytes() if victim.exists() else b"x")
-    content[-1] ^= 1
-    victim.write_bytes(content)
+    tamper(address, version, file, change)
+    monkeypatch.setenv("ARL_CACHE", str(tmp_path / "another"))  # another machine
     for use in (
-        lambda: registry.verify(version),
+        lambda: registry.fetch(version),
         lambda: registry.promote(version, expected=None),
         lambda: add(registry, encoder, 1.0),
     ):
@@ -198,40 +287,42 @@ def test_a_tampered_version_is_detected(registry: Registry, encoder: Path, file:
     assert registry.champion() is None
 
 
-def test_a_missing_file_is_detected(registry: Registry, encoder: Path) -> None:
-    version = add(registry, encoder, 1.0)
-    (registry.version_folder(version) / "encoder/config.json").unlink()
-    with pytest.raises(ValueError, match=r"encoder/config\.json is missing"):
-        registry.verify(version)
-
-
-def test_a_manifest_changed_with_its_file_is_detected(registry: Registry, encoder: Path) -> None:
+def test_a_manifest_changed_with_its_file_is_detected(
+    registry: Registry, encoder: Path, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     version, other = add(registry, encoder, 1.0), add(registry, encoder, 2.0)
+    source = registry.fetch(other)
     for name in ("tasks/breast/model.safetensors", "manifest.json", "tasks/breast/config.json"):
-        (registry.version_folder(version) / name).write_bytes((registry.version_folder(other) / name).read_bytes())
+        tamper(address, version, name, lambda _, name=name: (source / name).read_bytes())
+    monkeypatch.setenv("ARL_CACHE", str(tmp_path / "another"))
     with pytest.raises(ValueError, match="changed with its manifest"):
-        registry.verify(version)
+        registry.fetch(version)
 
 
-def test_rolling_back_to_a_tampered_version_is_refused(registry: Registry, encoder: Path) -> None:
+def test_rolling_back_to_a_tampered_version_is_refused(
+    registry: Registry, encoder: Path, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, second = add(registry, encoder, 1.0), add(registry, encoder, 2.0)
     registry.promote(first, expected=None)
     registry.promote(second, expected=first)
-    (registry.version_folder(first) / "card.md").write_text("another")
+    tamper(address, first, "card.md", lambda _: b"another")
+    monkeypatch.setenv("ARL_CACHE", str(tmp_path / "another"))
     with pytest.raises(ValueError, match=r"card\.md is changed"):
         registry.rollback()
     assert registry.champion() == second
 
 
-def test_a_champion_that_is_gone_is_told(registry: Registry, encoder: Path) -> None:
+def test_a_champion_that_is_gone_is_told(registry: Registry, encoder: Path, address: str) -> None:
     version = add(registry, encoder, 1.0)
     registry.promote(version, expected=None)
-    (registry.version_folder(version) / "manifest.json").unlink()
+    tamper(address, version, "upload" if address.startswith("s3://") else "manifest.json", lambda _: None)
     with pytest.raises(ValueError, match=f"has no version '{version}'"):
         registry.champion()
 
 
-def test_pickles_and_broken_weights_are_refused(registry: Registry, encoder: Path, tmp_path: Path) -> None:
+def test_pickles_and_broken_weights_are_refused(
+    registry: Registry, encoder: Path, tmp_path: Path, address: str
+) -> None:
     folder = model(tmp_path / "models/pickled", 1.0)
     whole = (folder / "model.safetensors").read_bytes()
     for content in (pickle.dumps({"weight": [1.0]}), whole[:-4], b""):
@@ -242,7 +333,7 @@ def test_pickles_and_broken_weights_are_refused(registry: Registry, encoder: Pat
     (folder / "model.pt").write_bytes(pickle.dumps({}))
     with pytest.raises(FileNotFoundError, match=r"model\.safetensors does not exist"):
         registry.add_version(encoder, {"breast": folder}, documents={}, provenance={})
-    assert not registry.folder.exists()
+    assert stored(address) == {}
 
 
 def test_other_bad_input(registry: Registry, encoder: Path) -> None:
@@ -250,13 +341,184 @@ def test_other_bad_input(registry: Registry, encoder: Path) -> None:
         registry.add_version(encoder, {}, documents={}, provenance={})
     with pytest.raises(ValueError, match=r"task '\.\./x' cannot name a folder"):
         registry.add_version(encoder, {"../x": encoder}, documents={}, provenance={})
+    for use in (registry.fetch, registry.manifest):
+        with pytest.raises(ValueError, match="has no version 'abc'"):
+            use("abc")
     with pytest.raises(ValueError, match="has no version 'abc'"):
         registry.promote("abc", expected=None)
 
 
-def test_a_failed_release_leaves_nothing(registry: Registry, encoder: Path) -> None:
+def test_a_failed_release_leaves_nothing(registry: Registry, encoder: Path, address: str) -> None:
     task = model(encoder.parent / "breast", 1.0)
     with pytest.raises(TypeError):  # a provenance that JSON cannot hold fails after the copy
         registry.add_version(encoder, {"breast": task}, documents={}, provenance={"git": object()})
     assert registry.versions() == []
-    assert list((registry.folder / "versions").iterdir()) == []
+    assert [key for key in stored(address) if key != ".lock"] == []
+
+
+def test_a_full_disk_leaves_nothing_and_says_so(folder_address: str, encoder: Path) -> None:
+    """The operating system refuses to write more than 200 bytes to a file, in the middle of the weights."""
+    registry = Registry(folder_address, None)
+    before = add(registry, encoder, 1.0)
+    registry.promote(before, expected=None)
+    task = model(encoder.parent / "breast", 2.0)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            registry.add_version(encoder, {"breast": task}, documents={}, provenance={})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (registry.versions(), registry.champion()) == ([before], before)
+    assert [path.name for path in (Path(folder_address) / "versions").iterdir()] == [before]
+    assert registry.add_version(encoder, {"breast": task}, documents={}, provenance={}) in registry.versions()
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from arl.storage import places
+from arl.storage.registry import Registry
+upload, count = places.Store.upload, 0
+def dies(store, key, file):
+    global count
+    count += 1
+    if count == 3:
+        os._exit(9)
+    upload(store, key, file)
+places.Store.upload = dies
+Registry(sys.argv[1], None).add_version(Path(sys.argv[2]), {"breast": Path(sys.argv[3])}, documents={}, provenance={})
+"""
+
+
+@pytest.mark.slow
+def test_a_half_uploaded_version_is_none_and_a_rerun_releases_it(bucket_address: str, encoder: Path) -> None:
+    task = model(encoder.parent / "breast", 1.0)
+    died = subprocess.run([sys.executable, "-c", KILLED, bucket_address, encoder, task], check=False)
+    assert died.returncode == 9
+    assert len(stored(bucket_address)) == 2
+    registry = Registry(bucket_address, None)
+    assert (registry.versions(), registry.champion()) == ([], None)
+    version = registry.add_version(encoder, {"breast": task}, documents={}, provenance={})
+    registry.promote(version, expected=None)
+    assert registry.champion() == version
+    registry.fetch(version)
+
+
+@pytest.mark.slow
+def test_an_upload_that_loses_bytes_is_no_version(
+    bucket_address: str, encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Store.upload
+
+    def cut(store: Store, key: str, file: Path) -> None:
+        if key.endswith("breast/model.safetensors"):
+            store.put(key, file.read_bytes()[:-1])
+        else:
+            whole(store, key, file)
+
+    registry = Registry(bucket_address, None)
+    monkeypatch.setattr(Store, "upload", cut)
+    with pytest.raises(OSError, match=r"breast/model\.safetensors has \d+ of \d+ bytes: upload again"):
+        add(registry, encoder, 1.0)
+    assert (registry.versions(), stored(bucket_address)) == ([], {})
+
+
+@pytest.mark.slow
+def test_two_runs_that_release_the_same_models_at_once_make_one_version(
+    bucket_address: str, encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = Registry(bucket_address, None), Registry(bucket_address, None)
+    check = Store.check_create_once
+
+    def late(store: Store) -> None:
+        monkeypatch.setattr(Store, "check_create_once", check)
+        add(second, encoder, 1.0)
+        check(store)
+
+    monkeypatch.setattr(Store, "check_create_once", late)
+    version = add(first, encoder, 1.0)
+    assert first.versions() == [version]
+    assert len(stored(bucket_address)) == 7  # six files once, and the object that makes them a version
+
+
+@pytest.mark.slow
+def test_an_expired_secret_promotes_nothing(
+    bucket_address: str, encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = Registry(bucket_address, None)
+    version = add(registry, encoder, 1.0)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "no-longer-valid")
+    outdated = Registry(bucket_address, None)
+    for use in (lambda: outdated.promote(version, expected=None), outdated.champion, outdated.versions):
+        with pytest.raises(PermissionError, match=r"refuses the request .* check the credentials"):
+            use()
+    assert registry.champion() is None
+
+
+def test_an_unreachable_store_is_named(encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound, not listening: refuses connections
+        endpoint = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        for name, value in {"ENDPOINT_URL": endpoint, "ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b"}.items():
+            monkeypatch.setenv(f"AWS_{name}", value)
+        monkeypatch.setenv("AWS_REGION", "us-east-1")
+        with pytest.raises(ConnectionError, match=f"{endpoint} cannot be reached"):
+            add(Registry("s3://bucket/models", None), encoder, 1.0)
+
+
+@pytest.fixture
+def keys(tmp_path: Path, new_keys: Callable[[Path], Keys]) -> Keys:
+    return new_keys(tmp_path / "keys")
+
+
+def test_a_signed_version_is_verified_on_load(address: str, encoder: Path, keys: Keys) -> None:
+    registry = Registry(address, keys)
+    version = add(registry, encoder, 1.0)
+    registry.promote(version, expected=None)
+    assert (registry.fetch(version) / "model.sig").is_file()
+    assert Registry(address, Keys(keys.public, None)).fetch(version)  # who loads has no private key
+
+
+def test_files_changed_with_hashes_and_name_are_found_by_the_signature(
+    address: str, encoder: Path, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody who may write makes a whole version of his own, which only the signature tells from ours."""
+    forged = add(Registry(address, None), encoder, 666.0)
+    registry = Registry(address, keys)
+    ours = add(registry, encoder, 1.0)
+    signature = (registry.fetch(ours) / "model.sig").read_bytes()
+    with pytest.raises(ValueError, match="is not signed, and the registry is configured as signed"):
+        registry.promote(forged, expected=None)
+    tamper(address, forged, "model.sig", lambda _: signature)
+    monkeypatch.setenv("ARL_CACHE", str(tmp_path / "another"))
+    with pytest.raises(ValueError, match=r"signature of .* does not hold"):
+        registry.promote(forged, expected=None)
+    assert registry.champion() is None
+
+
+def test_a_version_of_another_signer_is_refused(
+    address: str, encoder: Path, keys: Keys, tmp_path: Path, new_keys: Callable[[Path], Keys]
+) -> None:
+    version = add(Registry(address, keys), encoder, 1.0)
+    with pytest.raises(ValueError, match=r"signature of .* does not hold for .*others"):
+        Registry(address, new_keys(tmp_path / "others")).promote(version, expected=None)
+
+
+def test_without_a_private_key_nothing_is_released(address: str, encoder: Path, keys: Keys) -> None:
+    with pytest.raises(ValueError, match=r"\$ARL_SIGNING_KEY names no private key"):
+        add(Registry(address, Keys(keys.public, None)), encoder, 1.0)
+    assert Registry(address, None).versions() == []
+
+
+@pytest.mark.slow
+def test_the_cache_is_not_trusted(bucket_address: str, encoder: Path, tmp_path: Path) -> None:
+    registry = Registry(bucket_address, None)
+    version = add(registry, encoder, 1.0)
+    kept = registry.fetch(version)
+    assert kept.is_relative_to(tmp_path / "cache")
+    weights = kept / "tasks/breast/model.safetensors"
+    weights.write_bytes(flipped(weights.read_bytes()))
+    with pytest.raises(ValueError, match="is changed"):
+        registry.fetch(version)
+    assert registry.fetch(version) == kept  # downloaded again

@@ -15,6 +15,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from arl.files import read_json
+
 SPLITS = ("train", "val", "test")
 PROBES = ("linear", "convex", "sector", "unknown")
 
@@ -89,6 +91,12 @@ def batch_folders(corpus: Path) -> list[Path]:
     if not folders:
         raise FileNotFoundError(f"corpus {corpus} holds no complete batch (no */*/batch.json)")
     return folders
+
+
+def sources(corpus: Path) -> dict[str, dict[str, str]]:
+    """Source -> its licence and citation, as the last batch has them."""
+    about = {folder.parent.name: read_json(folder / "batch.json") for folder in batch_folders(corpus)}
+    return {source: {key: str(found[key]) for key in ("licence", "citation")} for source, found in about.items()}
 
 
 def read_manifest(corpus: Path) -> pd.DataFrame:

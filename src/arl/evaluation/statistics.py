@@ -149,12 +149,13 @@ def auroc_statistic(labels: npt.ArrayLike, scores: npt.ArrayLike) -> Statistic:
     positive, negative = order[y[order] == 1], order[y[order] == 0]
     below = np.searchsorted(s[negative], s[positive], "left")
     not_above = np.searchsorted(s[negative], s[positive], "right")
+    ties = not np.array_equal(below, not_above)
 
     def statistic(weights: Floats) -> Floats:
         p = weights[:, positive]
         n = np.zeros((len(weights), len(negative) + 1))
         np.cumsum(weights[:, negative], axis=1, out=n[:, 1:])
-        lower = (n[:, below] + n[:, not_above]) / 2
+        lower = (n[:, below] + n[:, not_above]) / 2 if ties else n[:, below]
         return _ratio(np.einsum("ij,ij->i", lower, p), p.sum(axis=1) * n[:, -1])
 
     return statistic

@@ -8,6 +8,7 @@ import torch
 from markupsafe import Markup
 
 from arl import pages
+from arl.data.manifest import sources
 from arl.evaluation import figures
 from arl.evaluation.gate import NAMES, Decision, PairedTask, Settings, SliceResult, TaskResult, decide
 from arl.evaluation.metrics import main_metric, rounded
@@ -16,36 +17,39 @@ from arl.evaluation.statistics import Interval
 from arl.files import atomic_directory, read_json, tree_hash, write_json
 from arl.params import Params
 from arl.stages._scoring import rows_of_task, score
-from arl.storage.registry import Registry
+from arl.storage.registry import Registry, tasks_of
+from arl.storage.signing import keys_from_environment
 
 
 def gate(
-    params: Params, *, corpus: Path, models: list[Path], evaluations: list[Path], registry: Path, decision: Path
+    params: Params, *, corpus: Path, models: list[Path], evaluations: list[Path], registry: str, decision: Path
 ) -> None:
     """Decide whether the new models may replace the ones in use.
 
     Reads the corpus, the new models with their evaluations, and the registry, whose champion is scored on the same
     test images. Writes a folder with decision.json (verdict promote, reject or inconclusive; reasons; what was found
-    for each task) and index.html, and prints the verdict. Only the tasks that params.yaml runs count.
+    for each task; the corpus' sources and licences) and index.html, and prints the verdict. Only the tasks that
+    params.yaml runs count.
 
     Raises:
-        ValueError: a task has no evaluation, an evaluation is of another model, or the champion's files were changed.
+        ValueError: a task has no evaluation, an evaluation is of another model, or the champion's files were changed or
+            are not signed as params.yaml asks.
     """
     torch.set_num_threads(params.pretrain.threads)
     hashes = {tree_hash(model): model for model in models}
     found = {task: _evaluation_of(task, evaluations, hashes) for task in params.tasks}
-    store = Registry(registry)
+    store = Registry(registry, keys_from_environment(params.release.signed))
     champion = store.champion()
-    if champion is not None:
-        store.verify(champion)
+    current = tasks_of(store.fetch(champion)) if champion is not None else {}
     judged = decide(
-        [_pair(params, task, corpus, found[task], store, champion) for task in params.tasks], _settings(params)
+        [_pair(params, task, corpus, found[task], current.get(task)) for task in params.tasks], _settings(params)
     )
-    notes = _notes(judged, store.tasks(champion) if champion else [])
+    notes = _notes(judged, sorted(current))
     with atomic_directory(decision) as folder:
         content = {
             **_json(judged),
             "champion": champion,
+            "sources": sources(corpus),
             "notes": notes,
             "settings": asdict(_settings(params)),
             "models": {task: read_json(path / "metrics.json")["model"] for task, path in found.items()},
@@ -72,14 +76,11 @@ def _evaluation_of(task: str, evaluations: list[Path], models: dict[str, Path]) 
     raise ValueError(f"{next(iter(of_task))} is the evaluation of another model than {given}: evaluate again")
 
 
-def _pair(
-    params: Params, task: str, corpus: Path, evaluation: Path, store: Registry, champion: str | None
-) -> PairedTask:
+def _pair(params: Params, task: str, corpus: Path, evaluation: Path, champion: Path | None) -> PairedTask:
     """Both models' predictions on the task's test images."""
     settings = params.task[task]
     rows = rows_of_task(params, task, corpus)
     rows = rows[rows["split"] == "test"]
-    known = champion is not None and task in store.tasks(champion)
     return PairedTask(
         name=task,
         main=main_metric(settings.kind, len(settings.classes)),
@@ -87,7 +88,7 @@ def _pair(
         floor=settings.floor,
         images=rows["id"].tolist(),
         challenger=read_predictions(evaluation / "predictions.parquet"),
-        champion=score(store.task_folder(str(champion), task), corpus, rows, settings) if known else None,
+        champion=score(champion, corpus, rows, settings) if champion is not None else None,
     )
 
 

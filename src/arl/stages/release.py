@@ -1,6 +1,7 @@
 """Put promoted models into the registry."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -12,8 +13,11 @@ from arl.evaluation.model_card import model_card
 from arl.files import read_json, tree_hash, write_json
 from arl.params import Params
 from arl.storage.registry import Registry, version_of
+from arl.storage.sbom import licence_of, sbom
+from arl.storage.signing import keys_from_environment
 
 _DATA_FILE = Path("data.dvc")
+_IMAGE = "ARL_IMAGE"  # environment variable: name and digest of the container image this runs in
 
 
 def release(
@@ -23,17 +27,19 @@ def release(
     checkpoint: Path,
     models: list[Path],
     evaluations: list[Path],
-    registry: Path,
+    registry: str,
     receipt: Path,
 ) -> None:
     """Put promoted models into the registry and make them the champion.
 
     Reads the gate's decision folder, the encoder's checkpoint folder, the model folders and their evaluations. Where
-    the verdict is promote, adds one version to the registry and moves the champion pointer, if the champion is still
-    the one the gate compared with. Writes a receipt in every case: the verdict, and the version or null.
+    the verdict is promote, adds one version to the registry (a folder or s3://bucket/prefix), signed where
+    release.signed says so, and moves the champion pointer, if the champion is still the one the gate compared with.
+    Writes a receipt in every case: the verdict, and the version or null.
 
     Raises:
-        ValueError: the decision is about other models, or another release has become champion since.
+        ValueError: the decision is about other models, another release has become champion since, or there is no key
+            to sign with.
     """
     decided = read_json(decision / "decision.json")
     version = None
@@ -44,9 +50,11 @@ def release(
         documents = {
             "decision.json": _text(decided),
             "metrics.json": _text({about["task"]: about for about in figures}),
+            "licences.json": _text(_licences(decided)),
+            "sbom.json": _text(sbom("arl")),
             "model_card.md": model_card(version, figures, decided, read_json(checkpoint / "config.json")),
         }
-        store = Registry(registry)
+        store = Registry(registry, keys_from_environment(params.release.signed))
         store.add_version(checkpoint, tasks, documents=documents, provenance=_provenance(params))
         store.promote(version, expected=decided["champion"])
     write_json(receipt, {"verdict": decided["verdict"], "version": version})
@@ -75,6 +83,11 @@ def _text(value: Any) -> str:
     return json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n"
 
 
+def _licences(decided: dict[str, Any]) -> dict[str, Any]:
+    """Of the code, and of the images that the models have seen or were measured on: weights may fall under both."""
+    return {"code": licence_of("arl"), "data": decided["sources"]}
+
+
 def _provenance(params: Params) -> dict[str, Any]:
     settings = {
         "seed": params.seed,
@@ -86,7 +99,8 @@ def _provenance(params: Params) -> dict[str, Any]:
         "finetune": asdict(params.finetune),
         "task": {task: asdict(params.task[task]) for task in params.tasks},
     }
-    return {"params": settings, "git": _git(), "data": _data_hash()}
+    image = os.environ.get(_IMAGE) or None
+    return {"params": settings, "git": _git(), "data": _data_hash(), "image": image, "signed": params.release.signed}
 
 
 def _git() -> dict[str, Any] | None:

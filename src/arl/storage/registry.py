@@ -1,32 +1,34 @@
-"""Released models, in a folder.
+"""Released models, in a folder or a bucket of any S3 store (s3://bucket/prefix).
 
-    registry/versions/<version>/encoder/{model.safetensors, config.json}
-                                tasks/<task>/{model.safetensors, config.json}
-                                decision.json, metrics.json, model_card.md, ...
-                                manifest.json      SHA-256 of every other file, provenance
-    registry/champion.json                         the version in use and those before it
-    registry/.lock                                 held while anything changes
+    versions/<version>/encoder/{model.safetensors, config.json}
+                       tasks/<task>/{model.safetensors, config.json}
+                       decision.json, metrics.json, model_card.md, licences.json, sbom.json
+                       manifest.json      SHA-256 of every other file, provenance
+                       model.sig          signature of every other file, where the registry is signed
+    champion                              the version in use and those before it
 
 A version is named by the content of its weights and configurations, so releasing the same models twice is one
-release. A version appears whole and is never changed; the champion changes only by compare-and-swap.
+release. A version appears whole, is never changed and is verified before it is used; the champion changes only by
+compare-and-swap. See `places` for where the files are.
 """
 
-import fcntl
 import hashlib
+import json
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from arl.files import atomic_directory, read_json, sha256, write_json
+from arl.files import read_json, sha256, write_json
+from arl.storage.places import MANIFEST, BucketPlace, FolderPlace, Place, Pointer
+from arl.storage.s3 import is_address
+from arl.storage.signing import SIGNATURE, Keys, check_signature, sign
 
 _MODEL_FILES = ("config.json", "model.safetensors")
 _VERSION_DIGITS = 12
-_CHAMPION = "champion.json"
-_MANIFEST = "manifest.json"
 
 
 def _models(encoder: Path, tasks: Mapping[str, Path]) -> dict[str, Path]:
@@ -75,42 +77,61 @@ def version_of(encoder: Path, tasks: Mapping[str, Path]) -> str:
 
 
 class Registry:
-    """The versions below a folder, and which of them is in use."""
+    """The versions at an address, and which of them is in use.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    Every method may raise what the place raises: `OSError` of a folder, and of a bucket the errors of `s3.Store`.
+    """
 
-    @contextmanager
-    def _lock(self) -> Iterator[None]:
-        """Wait until no other process is changing the registry; a killed one lets go by itself."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("a") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)
-            yield
+    def __init__(self, address: str | Path, keys: Keys | None) -> None:
+        """`keys` sign and verify every version; None: the registry is unsigned, and hashes alone are checked."""
+        text = str(address)
+        self._place: Place = BucketPlace(text) if is_address(text) else FolderPlace(Path(address))
+        self._keys = keys
+        self.address = self._place.address
 
-    def version_folder(self, version: str) -> Path:
-        """Where a version lies.
+    def versions(self) -> list[str]:
+        """All versions, sorted by name."""
+        return self._place.versions()
+
+    def _known(self, version: str) -> None:
+        if version not in self.versions():
+            raise ValueError(f"registry {self.address} has no version {version!r}; it has {self.versions()}")
+
+    def manifest(self, version: str) -> dict[str, Any]:
+        """What manifest.json says of a version, not verified: to list, not to load.
 
         Raises:
             ValueError: there is no such version.
         """
-        folder = self.folder / "versions" / version
-        if version not in self.versions():
-            raise ValueError(f"registry {self.folder} has no version {version!r}; it has {self.versions()}")
+        self._known(version)
+        content: dict[str, Any] = json.loads(self._place.read(version, MANIFEST))
+        return content
+
+    def fetch(self, version: str) -> Path:
+        """The local folder of a version, after its files were held against their hashes, its name and its signature.
+
+        Raises:
+            ValueError: a file is changed, missing or added, the signature does not hold, or there is no such version.
+        """
+        self._known(version)
+        folder = self._place.fetch(version)
+        try:
+            self._check(version, folder)
+        except ValueError:
+            self._place.forget(version)
+            raise
         return folder
 
-    def versions(self) -> list[str]:
-        """All versions, sorted by name."""
-        found = self.folder.glob(f"versions/*/{_MANIFEST}")
-        return sorted(file.parent.name for file in found if not file.parent.name.startswith("."))
-
-    def tasks(self, version: str) -> list[str]:
-        """The tasks a version has a model for."""
-        return sorted(path.name for path in (self.version_folder(version) / "tasks").iterdir())
-
-    def task_folder(self, version: str, task: str) -> Path:
-        """The model folder of a task."""
-        return self.version_folder(version) / "tasks" / task
+    def _check(self, version: str, folder: Path) -> None:
+        listed, found = read_json(folder / MANIFEST)["files"], _hashes(folder)
+        for name in sorted(listed.keys() | found.keys()):
+            if listed.get(name) != found.get(name):
+                state = "missing" if name not in found else "not listed" if name not in listed else "changed"
+                raise ValueError(f"{folder / name} is {state}: version {version} is not what was released")
+        if _name(_of_models(found)) != version:
+            raise ValueError(f"{folder} does not hold the models its name says: it was changed with its manifest")
+        if self._keys is not None:
+            check_signature(folder, self._keys)
 
     def add_version(
         self, encoder: Path, tasks: Mapping[str, Path], *, documents: Mapping[str, str], provenance: Mapping[str, Any]
@@ -123,40 +144,38 @@ class Registry:
 
         Raises:
             FileNotFoundError: a model folder is incomplete.
-            ValueError: weights that are not safetensors, no task, or the version is there and has been changed.
+            ValueError: weights that are not safetensors, no task, no key to sign with, or the version is there and
+                has been changed.
         """
         files = _models(encoder, tasks)
         version = _name({name: sha256(file) for name, file in files.items()})
-        with self._lock():
-            if version in self.versions():
-                self.verify(version)
-                return version
-            with atomic_directory(self.folder / "versions" / version) as folder:
-                for name, file in files.items():
-                    (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(file, folder / name)
-                for name, text in documents.items():
-                    (folder / name).write_text(text, encoding="utf-8")
-                hashes = _hashes(folder)
-                if _name(_of_models(hashes)) != version:
-                    raise ValueError(f"a model file changed while version {version} was being copied: release again")
-                write_json(folder / _MANIFEST, {"version": version, "files": hashes, **provenance})
+        if version not in self.versions():
+            # FileExistsError: another run released the same models in the meantime
+            with suppress(FileExistsError), self._place.new(version) as folder:
+                self._assemble(version, folder, files, documents, provenance)
+        self.fetch(version)
         return version
 
-    def verify(self, version: str) -> None:
-        """Hold every file of a version against its manifest, and its name against its models.
-
-        Raises:
-            ValueError: a file is changed, missing or added, or there is no such version.
-        """
-        folder = self.version_folder(version)
-        listed, found = read_json(folder / _MANIFEST)["files"], _hashes(folder)
-        for name in sorted(listed.keys() | found.keys()):
-            if listed.get(name) != found.get(name):
-                state = "missing" if name not in found else "not listed" if name not in listed else "changed"
-                raise ValueError(f"{folder / name} is {state}: version {version} is not what was released")
-        if _name(_of_models(found)) != version:
-            raise ValueError(f"{folder} does not hold the models its name says: it was changed with its manifest")
+    def _assemble(
+        self,
+        version: str,
+        folder: Path,
+        files: Mapping[str, Path],
+        documents: Mapping[str, str],
+        provenance: Mapping[str, Any],
+    ) -> None:
+        """Write all files of a version into a folder."""
+        for name, file in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, folder / name)
+        for name, text in documents.items():
+            (folder / name).write_text(text, encoding="utf-8")
+        hashes = _hashes(folder)
+        if _name(_of_models(hashes)) != version:
+            raise ValueError(f"a model file changed while version {version} was being copied: release again")
+        write_json(folder / MANIFEST, {"version": version, "files": hashes, **provenance})
+        if self._keys is not None:
+            sign(folder, self._keys)
 
     def champion(self) -> str | None:
         """The version in use; None before the first release.
@@ -164,19 +183,11 @@ class Registry:
         Raises:
             ValueError: the pointer names a version that is not there.
         """
-        history = self._history()
+        history = _history(self._place.pointer())
         if not history:
             return None
-        self.version_folder(history[-1])
+        self._known(history[-1])
         return history[-1]
-
-    def _history(self) -> list[str]:
-        """Versions in the order they were promoted, without those rolled back; the last one is in use."""
-        pointer = self.folder / _CHAMPION
-        return [str(version) for version in read_json(pointer)["history"]] if pointer.is_file() else []
-
-    def _point(self, history: list[str]) -> None:
-        write_json(self.folder / _CHAMPION, {"version": history[-1], "history": history})
 
     def promote(self, version: str, expected: str | None) -> None:
         """Make a version the champion if `expected` still is; promoting the champion changes nothing.
@@ -184,36 +195,57 @@ class Registry:
         Raises:
             ValueError: another version has become champion since, the version is not there, or it was changed.
         """
-        with self._lock():
-            self.verify(version)
-            champion = self.champion()
-            if champion == version:
-                return
-            if champion != expected:
-                raise ValueError(
-                    f"version {version} was judged against champion {expected or 'none'}, but {champion or 'none'} is "
-                    f"champion of registry {self.folder} now: run the gate again"
-                )
-            self._point([*self._history(), version])
+        self.fetch(version)
+        pointer = self._place.pointer()
+        history = _history(pointer)
+        champion = history[-1] if history else None
+        if champion == version:
+            return
+        if champion != expected:
+            raise ValueError(
+                f"version {version} was judged against champion {expected or 'none'}, but {champion or 'none'} is "
+                f"champion of registry {self.address} now: run the gate again"
+            )
+        self._move([*history, version], pointer)
+
+    def _move(self, history: list[str], seen: Pointer | None) -> None:
+        try:
+            self._place.move({"version": history[-1], "history": history}, seen)
+        except FileExistsError as error:
+            raise ValueError(
+                f"another run changed the champion of registry {self.address} at the same moment, to "
+                f"{self.champion()}, so {history[-1]} did not become champion: run the gate again"
+            ) from error
 
     def rollback(self) -> str:
         """Make the champion before this one the champion again, and return it.
 
         Raises:
-            ValueError: there is none, or its files were changed.
+            ValueError: there is none, its files were changed, or another run moved the champion at the same moment.
         """
-        with self._lock():
-            history = self._history()[:-1]
-            if not history:
-                raise ValueError(f"registry {self.folder} has no earlier champion to go back to")
-            self.verify(history[-1])
-            self._point(history)
-            return history[-1]
+        pointer = self._place.pointer()
+        history = _history(pointer)[:-1]
+        if not history:
+            raise ValueError(f"registry {self.address} has no earlier champion to go back to")
+        self.fetch(history[-1])
+        self._move(history, pointer)
+        return history[-1]
+
+
+def tasks_of(version: Path) -> dict[str, Path]:
+    """Task -> model folder in the local folder of a version."""
+    return {path.name: path for path in sorted((version / "tasks").iterdir())}
+
+
+def _history(pointer: Pointer | None) -> list[str]:
+    """Versions in the order they were promoted, without those rolled back; the last one is in use."""
+    return [str(version) for version in pointer.content["history"]] if pointer else []
 
 
 def _hashes(folder: Path) -> dict[str, str]:
-    """Relative name -> SHA-256 of every file but the manifest."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / _MANIFEST)
+    """Relative name -> SHA-256 of every file but the manifest and the signature."""
+    rest = {folder / MANIFEST, folder / SIGNATURE}
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path not in rest)
     return {path.relative_to(folder).as_posix(): sha256(path) for path in files}
 
 
