@@ -1,44 +1,67 @@
 # Images of the pipeline's steps, by need: docker build --target data|train|monitor -t arl-TARGET:0.1.0 .
-# Everything is installed here from the lock, checked against its hashes; a running step installs nothing, needs no
-# root and writes only to its volumes and /tmp. The commit that is built fixes params.yaml too.
+#
+# Everything is installed here from the lock, checked against its hashes; a running step installs nothing, needs no root
+# and writes only to its volumes and /tmp, so its root may be read-only. An index or certificates of your own are secrets
+# of the build, which stay in no layer: --secret id=pip,src=pip.conf --secret id=ca,src=CA.pem, where pip.conf says
+# `cert = /run/secrets/ca`. BASE may be any Debian-like image with Python 3.11 and its venv module.
 ARG BASE=python:3.11-slim-bookworm
 
-FROM ${BASE} AS wheels
-WORKDIR /build
-COPY requirements.lock .
-# what builds the few packages that come as sources, from the lock as well
-RUN awk '/^[a-z]/ {keep = /^(setuptools|wheel|packaging)==/} keep' requirements.lock > build.lock \
-    && pip install --no-cache-dir --no-deps --require-hashes -r build.lock
-RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --require-hashes --wheel-dir /wheels -r requirements.lock
+FROM ${BASE} AS environment
+RUN useradd --uid 1000 --no-create-home arl && python3 -m venv /opt/arl
+ENV PATH=/opt/arl/bin:$PATH HOME=/tmp USER=arl PYTHONUNBUFFERED=1 MPLBACKEND=Agg \
+    DO_NOT_TRACK=true DVC_NO_ANALYTICS=1 GX_ANALYTICS_ENABLED=false HF_HUB_OFFLINE=1 \
+    PIP_CONFIG_FILE=/run/secrets/pip PIP_DISABLE_PIP_VERSION_CHECK=1
+WORKDIR /arl
+COPY requirements.lock pyproject.toml /build/
+COPY bin/lock-for /build/bin/
+# what builds the few packages that come as sources is from the lock as well
+RUN --mount=type=secret,id=pip --mount=type=secret,id=ca --mount=type=cache,target=/tmp/.cache/pip \
+    /build/bin/lock-for --only setuptools wheel packaging > /build/part \
+    && pip install --quiet --no-deps --require-hashes -r /build/part \
+    && /build/bin/lock-for orchestrate > /build/part \
+    && pip install --quiet --no-deps --no-build-isolation --require-hashes -r /build/part
+
+# The package itself, and the parameters that conf/ gives without any choice: `arl run` counts on these.
+FROM environment AS project
 COPY pyproject.toml README.md LICENSE ./
 COPY src src
-RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels .
-
-# /wheels holds one version of each package, so an extra can only resolve to what the lock says.
-FROM wheels AS data-environment
-RUN python -m venv /opt/arl && /opt/arl/bin/pip install --no-cache-dir --no-index --find-links /wheels "arl[data,orchestrate]"
-
-FROM wheels AS train-environment
-RUN python -m venv /opt/arl && /opt/arl/bin/pip install --no-cache-dir --no-index --find-links /wheels "arl[train,orchestrate]"
-
-FROM wheels AS monitor-environment
-RUN python -m venv /opt/arl && /opt/arl/bin/pip install --no-cache-dir --no-index --find-links /wheels "arl[train,monitor,orchestrate]"
-
-FROM ${BASE} AS step
-RUN useradd --uid 1000 --no-create-home arl
-ENV PATH=/opt/arl/bin:$PATH HOME=/tmp PYTHONUNBUFFERED=1 MPLBACKEND=Agg \
-    DO_NOT_TRACK=true DVC_NO_ANALYTICS=1 GX_ANALYTICS_ENABLED=false HF_HUB_OFFLINE=1
-WORKDIR /arl
-COPY params.yaml .
 COPY conf conf
+COPY components components
+COPY pipelines pipelines
+RUN pip install --quiet --no-deps --no-build-isolation --no-index --prefix /project . \
+    && PYTHONPATH=src python -m arl.cli configure \
+    && mkdir /project/arl && mv params.yaml conf components pipelines /project/arl
+
+FROM environment AS data-environment
+RUN --mount=type=secret,id=pip --mount=type=secret,id=ca --mount=type=cache,target=/tmp/.cache/pip \
+    /build/bin/lock-for data orchestrate > /build/part \
+    && pip install --quiet --no-deps --no-build-isolation --require-hashes -r /build/part
+
+FROM environment AS train-environment
+RUN --mount=type=secret,id=pip --mount=type=secret,id=ca --mount=type=cache,target=/tmp/.cache/pip \
+    /build/bin/lock-for train release orchestrate > /build/part \
+    && pip install --quiet --no-deps --no-build-isolation --require-hashes -r /build/part
+
+# on top of train's layer, so that a node that has one image fetches little for the other
+FROM train-environment AS monitor-environment
+RUN --mount=type=secret,id=pip --mount=type=secret,id=ca --mount=type=cache,target=/tmp/.cache/pip \
+    /build/bin/lock-for monitor train release orchestrate > /build/part \
+    && pip install --quiet --no-deps --no-build-isolation --require-hashes -r /build/part
+
+FROM data-environment AS data
+COPY --from=project /project/arl /arl
+COPY --from=project /project /opt/arl
 USER 1000:1000
 CMD ["arl", "--help"]
 
-FROM step AS data
-COPY --from=data-environment /opt/arl /opt/arl
+FROM train-environment AS train
+COPY --from=project /project/arl /arl
+COPY --from=project /project /opt/arl
+USER 1000:1000
+CMD ["arl", "--help"]
 
-FROM step AS train
-COPY --from=train-environment /opt/arl /opt/arl
-
-FROM step AS monitor
-COPY --from=monitor-environment /opt/arl /opt/arl
+FROM monitor-environment AS monitor
+COPY --from=project /project/arl /arl
+COPY --from=project /project /opt/arl
+USER 1000:1000
+CMD ["arl", "--help"]

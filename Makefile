@@ -15,7 +15,7 @@ TORCH_INDEX ?=
 TORCH_PINS = $(shell grep -oE '^torch(vision)?==[0-9.]+' requirements.lock)
 WITHOUT_TORCH = awk '/^[a-z]/ { skip = /^(torch|torchvision|triton|nvidia-|cuda-)/ } !skip'
 
-.PHONY: help setup chromium run test test-all lint ci clean
+.PHONY: help setup lock chromium run test test-all lint ci clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s :
@@ -33,6 +33,10 @@ else
 endif
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
+
+lock: ## requirements.lock from pyproject.toml, with the reason for each package; needs uv
+	uv pip compile --quiet pyproject.toml --all-extras --generate-hashes --python-version 3.11 --no-emit-index-url \
+		--custom-compile-command "make lock" -o requirements.lock
 
 chromium: ## a browser for the tests that open our pages
 	@command -v chromium > /dev/null || { test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -y -qq chromium > /dev/null; } \

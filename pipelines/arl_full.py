@@ -1,4 +1,4 @@
-"""The whole of ARL as one Kubeflow pipeline: validate, pretrain, finetune and evaluate each task, gate, release.
+"""The whole of ARL as one Kubeflow pipeline: ingest, validate, pretrain, finetune and evaluate tasks, gate, release.
 
 It is wiring only; dvc.yaml wires the same stages for one machine, and tests/test_wiring.py keeps the two in step.
 """
@@ -15,30 +15,35 @@ from components.data import validate
 from components.monitoring import drift
 from components.release import gate, release, report
 from components.training import evaluate, finetune, pretrain
-from pipelines.cluster import place, stored
+from pipelines import ingest  # the module, since a file that is compiled may hold one pipeline only
+from pipelines.cluster import parallel, place, stored
 
 
-@dsl.pipeline(name="arl-full", description="From the corpus to a gated release and its report")
+@dsl.pipeline(name="arl-full", description="From new batches to a gated release and its report")
 def arl_full(
     data_hash: str,
     tasks: list,
     overrides: list = [],  # noqa: B006  KFP reads the default and never shares it
+    batches: list = [],  # noqa: B006
     corpus: str = stored("data"),
     registry: str = stored("registry"),
 ) -> str:
     """Returns the gate's verdict: promote, reject or inconclusive.
 
-    The corpus and the registry are folders that every step sees, since they are too big to be copied around as
-    artifacts. KFP's execution cache does not look into folders: `data_hash` (the one in data.dvc) tells it that the
-    corpus has changed. What depends on the registry is never taken from the cache.
+    `batches` are read into the corpus first; without any it is taken as it is. The corpus and the registry are folders
+    that every step sees, since they are too big to be copied around as artifacts. KFP's execution cache does not look
+    into folders: the steps after validate get the version of the corpus that it has read (and `data_hash`, the one in
+    data.dvc). Ingest and validate, and what depends on the registry, are never taken from the cache.
     """
-    data = {"corpus": corpus, "data_hash": data_hash, "overrides": overrides}
-    validated = place(validate(**data), "validate")
-    pretrained = place(pretrain(**data), "pretrain").after(validated)
+    ingested = ingest.ingest_batches(batches=batches, corpus=corpus, overrides=overrides)
+    validated = validate(corpus=corpus, data_hash=data_hash, overrides=overrides).after(ingested)
+    place(validated, "validate").set_caching_options(False)
+    data = {"corpus": corpus, "data_hash": validated.outputs["Output"], "overrides": overrides}
+    pretrained = place(pretrain(**data), "pretrain")
     checkpoint = pretrained.outputs["checkpoint"]
     drifted = place(drift(checkpoint=checkpoint, **data), "drift")
 
-    with dsl.ParallelFor(tasks, name="each-task") as task:
+    with dsl.ParallelFor(tasks, name="each-task", parallelism=parallel("tasks")) as task:
         finetuned = place(finetune(task=task, checkpoint=checkpoint, **data), "finetune")
         evaluated = place(evaluate(task=task, model=finetuned.outputs["model"], **data), "evaluate")
 

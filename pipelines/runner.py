@@ -1,4 +1,4 @@
-"""Run the pipeline of one file here, or submit it: `python -m pipelines.runner local|kfp FILE ROOT < arguments.json`.
+"""Run the pipeline of one file here, or submit it: `python -m pipelines.runner BACKEND FILE ROOT < arguments.json`.
 
 `arl run` starts this as a child process, because kfp.local leaves `print` and the root logger changed.
 """
@@ -8,15 +8,13 @@ import json
 import os
 import re
 import sys
-import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
 
-import kfp
-import kfp_server_api
-import urllib3
-from kfp import compiler, dsl, local
+from kfp import dsl, local
+
+from pipelines import server
 
 PipelineFunction = dsl.graph_component.GraphComponent
 _COLOUR = re.compile("\x1b\\[[0-9;]*m")  # kfp colours its errors, also in a log file
@@ -53,49 +51,106 @@ def run_local(pipeline: PipelineFunction, arguments: dict[str, Any], root: Path)
     # the image is not used here, so its name does not matter
     warnings.filterwarnings("ignore", message=".*image", category=RuntimeWarning)
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root))
+    return _run(pipeline, arguments, root)
+
+
+def run_docker(pipeline: PipelineFunction, arguments: dict[str, Any], root: Path) -> str:
+    """Run every step in a container of its image: as this user, on a read-only root, without a network.
+
+    Raises:
+        ValueError: no Docker daemon answers, or a folder to be read is not there.
+    """
+    import docker
+    from docker.errors import DockerException
+
+    try:
+        client = docker.from_env()
+        runtimes = client.info().get("Runtimes", {})
+    except DockerException as error:
+        where = os.environ.get("DOCKER_HOST", "the default socket")
+        raise ValueError(f"no Docker daemon answers at {where}: {error}") from error
+    written = [Path(arguments[name]) for name in ("corpus", "registry") if name in arguments]
+    states = Path(os.environ.get("ARL_RUNS", root)).absolute()
+    for folder in {*written, states, root.absolute()}:
+        folder.mkdir(parents=True, exist_ok=True)
+    read = {Path(item["root"]).absolute() for item in arguments.get("batches", [])}
+    gone = sorted(str(folder) for folder in read if not folder.exists())
+    if gone:
+        raise ValueError(f"{gone[0]} does not exist: it is the root of a batch to be read")
+    mounts = [_mount(folder, False) for folder in {*written, states}] + [_mount(folder, True) for folder in read]
+    gpus = [docker.types.DeviceRequest(count=-1, capabilities=[["gpu"]])] if "nvidia" in runtimes else []
+    hash_key = {name: os.environ[name] for name in ("ARL_HASH_KEY",) if name in os.environ}
+    runner = local.DockerRunner(
+        user=f"{os.getuid()}:{os.getgid()}",
+        network_mode="none",
+        read_only=True,
+        tmpfs={"/tmp": "exec"},
+        shm_size="2g",
+        mounts=mounts,
+        device_requests=gpus,
+        environment={"ARL_RUNS": str(states), **hash_key},
+    )
+    local.init(runner, pipeline_root=str(root.absolute()))
+    try:
+        return _run(pipeline, arguments, root.absolute())
+    except DockerException as error:
+        raise ValueError(f"Docker could not run a step: {error}") from error
+
+
+def _mount(folder: Path, read_only: bool) -> Any:
+    import docker
+
+    return docker.types.Mount(str(folder), str(folder), type="bind", read_only=read_only)
+
+
+def _run(pipeline: PipelineFunction, arguments: dict[str, Any], root: Path) -> str:
     before = set(root.glob("*/"))
     outputs = pipeline(**arguments).outputs
-    folders = sorted(set(root.glob("*/")) - before)
+    (folder,) = set(root.glob(f"{pipeline.name}-*/")) - before
+    _check_written(pipeline, folder)
     told = [f"{name}: {value}" for name, value in outputs.items()]
-    return "\n".join([*told, *(f"artifacts: {folder}" for folder in folders)])
+    return "\n".join([*told, f"artifacts: {folder}"])
 
 
-def submit(pipeline: PipelineFunction, arguments: dict[str, Any], endpoint: str, namespace: str | None) -> str:
-    """Compile the pipeline and start a run of it on a Kubeflow Pipelines server."""
-    warnings.filterwarnings("ignore", message="This client only works with", category=FutureWarning)
-    with tempfile.TemporaryDirectory() as folder:
-        package = str(Path(folder) / "pipeline.yaml")
-        compiler.Compiler().compile(pipeline, package)
-        client = kfp.Client(host=endpoint, **({"namespace": namespace} if namespace else {}))
-        run = client.create_run_from_pipeline_package(package, arguments=arguments, namespace=namespace)
-    return f"run: {endpoint.rstrip('/')}/#/runs/details/{run.run_id}"
+def _check_written(pipeline: PipelineFunction, folder: Path) -> None:
+    """A container that dies fast may be taken for one that ended well (kubeflow/pipelines#13332): look at the files."""
+    spec = pipeline.pipeline_spec
+    for name, component in spec.components.items():
+        if component.WhichOneof("implementation") == "dag":
+            continue
+        step = name.removeprefix("comp-")
+        for output in component.output_definitions.artifacts:
+            ran = list(folder.rglob(f"{step}/executor_output.json"))
+            lost = [file.parent for file in ran if not (file.parent / output).exists()]
+            if lost:
+                raise RuntimeError(f"step {step} ended without its {output}, in {lost[0]}: look at what it printed")
 
 
-def _submit_to_environment(pipeline: PipelineFunction, arguments: dict[str, Any]) -> str:
-    endpoint = os.environ.get("KFP_ENDPOINT")
-    if not endpoint:
-        raise ValueError(
-            "KFP_ENDPOINT is not set: it is the address of the Kubeflow Pipelines API, e.g. http://HOST:8888"
-        )
+def schedule(text: str) -> str:
+    """Keep the recurring runs of a JSON list {name, pipeline, cron, enabled, arguments}."""
+    wanted = []
+    for item in json.loads(text):
+        pipeline = load_pipeline(Path(item["pipeline"]))
+        arguments = accepted(pipeline, item["arguments"])
+        wanted.append(server.Recurring(item["name"], pipeline, arguments, item["cron"], item["enabled"]))
+    return "\n".join(server.keep_recurring(wanted, server.Address.from_environment()))
+
+
+def run(backend: str, file: str, root: str) -> str:
+    """Run the pipeline of a file with the arguments on stdin; returns what is told of it."""
+    pipeline = load_pipeline(Path(file))
+    arguments = accepted(pipeline, json.load(sys.stdin))
+    if backend == "kfp":
+        return f"run: {server.submit(pipeline, arguments, server.Address.from_environment())}"
+    return {"local": run_local, "docker": run_docker}[backend](pipeline, arguments, Path(root))
+
+
+def main(command: str, *words: str) -> int:
+    """Run a pipeline, or `schedule`; a failure is one sentence and exit code 1."""
     try:
-        return submit(pipeline, arguments, endpoint, os.environ.get("KFP_NAMESPACE"))
-    except (urllib3.exceptions.HTTPError, TimeoutError) as error:
-        raise ValueError(f"no Kubeflow Pipelines API answers at KFP_ENDPOINT={endpoint}: {error}") from error
-    except kfp_server_api.ApiException as error:
-        raise ValueError(f"KFP_ENDPOINT={endpoint} refused the run: {error.status} {error.reason}") from error
-
-
-def main(backend: str, file: str, root: str) -> int:
-    """Read the arguments from stdin, run, and tell the outputs; a failure is one sentence and exit code 1."""
-    try:
-        pipeline = load_pipeline(Path(file))
-        arguments = accepted(pipeline, json.load(sys.stdin))
-        if backend == "local":
-            told = run_local(pipeline, arguments, Path(root))
-        else:
-            told = _submit_to_environment(pipeline, arguments)
+        told = schedule(sys.stdin.read()) if command == "schedule" else run(command, *words)
     except (ValueError, RuntimeError) as error:
-        sys.stderr.write(f"arl run: {_COLOUR.sub('', str(error))}\n")
+        sys.stderr.write(f"arl {'schedule' if command == 'schedule' else 'run'}: {_COLOUR.sub('', str(error))}\n")
         return 1
     sys.stdout.write(told + "\n")
     return 0

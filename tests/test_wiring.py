@@ -83,21 +83,29 @@ def _components() -> Iterator[tuple[ast.FunctionDef, ast.Call]]:
 COMPONENTS = {function.name: (function, call) for function, call in _components()}
 
 
+# Under DVC a batch is read by hand, once, before `dvc add data`.
+ONLY_KUBEFLOW = {"ingest"}
+
+
 def test_kubeflow_has_the_stages_of_dvc() -> None:
-    assert set(COMPONENTS) == set(STAGES)
+    assert set(COMPONENTS) - ONLY_KUBEFLOW == set(STAGES)
 
 
 @pytest.mark.parametrize("name", COMPONENTS)
 def test_a_component_passes_exactly_the_flags_of_its_stage(name: str) -> None:
-    function, call = COMPONENTS[name]
+    _, call = COMPONENTS[name]
     stage, overrides = call.args
     assert ast.literal_eval(stage) == name
     assert ast.unparse(overrides) == "overrides"
-    assert {keyword.arg for keyword in call.keywords} == expected(name)
+    command = cli.read_command(f"arl.stages.{name}")
+    assert {keyword.arg for keyword in call.keywords} == {argument.name for argument in command.arguments}
     for keyword in call.keywords:
-        # each flag gets the input or output of its own name
-        assert keyword.arg in {node.id for node in ast.walk(keyword.value) if isinstance(node, ast.Name)}
-    assert len(function.args.args) >= len(call.keywords)
+        if isinstance(keyword.value, ast.Constant):
+            continue
+        # each flag gets the input or output of its own name, or the option
+        nodes = list(ast.walk(keyword.value))
+        names = {node.id for node in nodes if isinstance(node, ast.Name)}
+        assert keyword.arg in names | {node.value for node in nodes if isinstance(node, ast.Constant)}
 
 
 def sources_of(name: str) -> set[Path]:

@@ -13,6 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
+from arl import params
+from arl.commands.configure import compose
+
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 ECHO = """
@@ -20,11 +23,11 @@ from kfp import dsl
 
 
 @dsl.component(base_image="python", packages_to_install=[], install_kfp_package=False)
-def echo(text: str, tasks: list, overrides: list) -> str:
+def echo(text: str, tasks: list, overrides: list, batches: list) -> str:
     import json
     import os
 
-    return json.dumps([text, tasks, overrides, os.getcwd()])
+    return json.dumps([text, tasks, overrides, batches, os.getcwd()])
 
 
 @dsl.component(base_image="python", packages_to_install=[], install_kfp_package=False)
@@ -33,8 +36,8 @@ def fail():
 
 
 @dsl.pipeline(name="echo")
-def run_echo(data_hash: str, tasks: list, overrides: list) -> str:
-    return echo(text=data_hash, tasks=tasks, overrides=overrides).output
+def run_echo(data_hash: str, tasks: list, overrides: list, batches: list) -> str:
+    return echo(text=data_hash, tasks=tasks, overrides=overrides, batches=batches).output
 """
 
 
@@ -51,21 +54,72 @@ def project(tmp_path: Path) -> Path:
     """A project with our runner and params.yaml and an echoing pipeline; data has the hash abc.dir."""
     (tmp_path / "pipelines").mkdir()
     (tmp_path / "pipelines" / "echo.py").write_text(ECHO)
-    for name in ("__init__.py", "runner.py"):
+    for name in ("__init__.py", "runner.py", "server.py", "cluster.py", "cluster.yaml"):
         (tmp_path / "pipelines" / name).symlink_to(ROOT / "pipelines" / name)
-    (tmp_path / "params.yaml").symlink_to(ROOT / "params.yaml")
+    for name in ("params.yaml", "conf"):
+        (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "data.dvc").write_text("outs:\n- md5: abc.dir\n  hash: md5\n  path: data\n")
     return tmp_path
 
 
-def test_local_run_hands_over_hash_tasks_and_overrides(project: Path) -> None:
-    done = arl(project, "kfp", "run", "pipelines/echo.py", "tasks=[lung, lv]", "--root", "kept", "seed=3")
+def echoed(done: subprocess.CompletedProcess[str]) -> list[Any]:
+    """What the pipeline was given: hash, tasks, overrides, batches and its folder."""
     assert done.returncode == 0, done.stderr
-    *_, output, artifacts = done.stdout.splitlines()
-    hashed, tasks, overrides, folder = json.loads(output.removeprefix("Output: "))
-    assert (hashed, tasks, overrides) == ("abc.dir", ["lung", "lv"], ["tasks=[lung, lv]", "seed=3"])
-    assert Path(folder) == project
+    given: list[Any] = json.loads(done.stdout.splitlines()[-2].removeprefix("Output: "))
+    return given
+
+
+def test_local_run_hands_over_hash_tasks_and_overrides(project: Path) -> None:
+    words = ["tasks=[lung, lv]", "--root", "kept", "--set", "seed=3", "task.lung.margin=0.07"]
+    done = arl(project, "kfp", "run", "pipelines/echo.py", *words)
+    changes = ["seed=3", 'tasks=["lung", "lv"]', "task.lung.margin=0.07"]
+    assert echoed(done) == ["abc.dir", ["lung", "lv"], changes, [], str(project)]
+    artifacts = done.stdout.splitlines()[-1]
     assert (project / artifacts.removeprefix("artifacts: ") / "echo" / "executor_output.json").is_file()
+
+
+def test_an_experiment_is_handed_over_as_what_it_changes(project: Path) -> None:
+    done = arl(project, "arl", "run", "pipelines/echo.py", "--experiment", "busbra", "finetune.epochs=7")
+    _, tasks, overrides, *_ = echoed(done)
+    assert tasks == ["breast"]
+    wanted = compose(["experiment=busbra", "finetune.epochs=7"], ROOT / "conf")
+    assert params.load(overrides, ROOT / "params.yaml") == wanted
+    assert "finetune.epochs=7" in overrides
+    assert not [word for word in overrides if word.startswith("model.depth")]  # as it is
+
+
+def test_batches_are_handed_over_part_by_part(project: Path) -> None:
+    (project / "new.yaml").write_text(
+        "- {source: bus-bra, root: /in/BUSBRA}\n"
+        "- {source: dicom-folder, root: /in/w47, batch: 2026-w47, site: north, parts: 3}\n"
+    )
+    *_, batches, _ = echoed(arl(project, "arl", "run", "pipelines/echo.py", "--batches", "new.yaml"))
+    drop = {"source": "dicom-folder", "root": "/in/w47", "options": {"site": "north"}}
+    assert batches == [
+        {"source": "bus-bra", "root": "/in/BUSBRA", "batch": "0000", "options": {}, "part": "1/1"},
+        {**drop, "batch": "2026-w47-1", "part": "1/3"},
+        {**drop, "batch": "2026-w47-2", "part": "2/3"},
+        {**drop, "batch": "2026-w47-3", "part": "3/3"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("source: x", "new.yaml must be a list of"),
+        ("- {source: x}", "source and root"),
+        ("- {source: x, root: y, sight: z}", "'sight'"),
+        ("- {source: x, root: y, parts: 0}", "a whole number from 1"),
+        ("- {source: x, root: y}\n- {source: x, root: z}", "x/0000 is listed twice"),
+        ("- {", "new.yaml is not valid YAML"),
+    ],
+)
+def test_a_wrong_list_of_batches(project: Path, text: str, message: str) -> None:
+    (project / "new.yaml").write_text(text)
+    done = arl(project, "arl", "run", "pipelines/echo.py", "--batches", "new.yaml")
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert message in done.stderr
 
 
 def test_a_failing_step_ends_in_exit_code_1(project: Path) -> None:
@@ -81,7 +135,9 @@ def test_a_failing_step_ends_in_exit_code_1(project: Path) -> None:
     ("words", "message"),
     [
         (["pipelines/nothing.py"], "pipeline pipelines/nothing.py does not exist"),
-        (["pipelines/echo.py", "--backend", "argo"], "backend 'argo' is not one of local, kfp"),
+        (["pipelines/echo.py", "--backend", "argo"], "backend 'argo' is not one of local, docker, kfp"),
+        (["pipelines/echo.py", "--batches", "nothing.yaml"], "list of batches nothing.yaml does not exist"),
+        (["pipelines/echo.py", "--experiment", "none"], "experiment/none"),
         (["pipelines/echo.py", "pretrain.epoch=1"], "'pretrain.epoch=1'"),
         (["pipelines/echo.py", "tasks=[]"], "tasks is empty"),
         (["pipelines/echo.py", "--corpus", "other"], "other.dvc does not exist"),
@@ -165,7 +221,7 @@ def test_submission(api: str) -> None:
     assert done.stdout.splitlines()[-1] == f"run: {api}/#/runs/details/r1"
     (run,) = KubeflowApi.runs
     # corpus and registry are left to the pipeline's defaults: folders of the cluster's volume
-    given = {"data_hash": "abc.dir", "tasks": ["lung"], "overrides": ["tasks=[lung]"]}
+    given = {"data_hash": "abc.dir", "tasks": ["lung"], "overrides": ['tasks=["lung"]'], "batches": []}
     assert run["runtime_config"]["parameters"] == given
     spec = run["pipeline_spec"]
     golden = list(yaml.safe_load_all((ROOT / "tests/pipelines/golden/arl_full.yaml").read_text()))
@@ -177,7 +233,7 @@ def test_refused_submission(api: str) -> None:
     KubeflowApi.refuse = True
     done = arl(ROOT, "arl", "run", "pipelines/arl_full.py", "--backend", "kfp", "--data-hash", "x", KFP_ENDPOINT=api)
     assert done.returncode == 1
-    assert f"KFP_ENDPOINT={api} refused the run: 403" in done.stderr
+    assert f"KFP_ENDPOINT={api} forbids it (403)" in done.stderr
     assert "Traceback" not in done.stderr
 
 

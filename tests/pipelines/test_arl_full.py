@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import runpy
 import shutil
 import subprocess
@@ -69,9 +70,84 @@ def test_what_depends_on_the_registry_is_not_cached() -> None:
     dags = [spec["root"]["dag"], *(part["dag"] for part in spec["components"].values() if "dag" in part)]
     tasks = {name: task for dag in dags for name, task in dag["tasks"].items()}
     cached = {name for name, task in tasks.items() if task.get("cachingOptions", {}).get("enableCache")}
-    assert cached == {"validate", "pretrain", "finetune", "evaluate", "drift"}
-    # the hash of the data is an input of every cached step, so that new data is never answered from the cache
-    assert all("data_hash" in tasks[name]["inputs"]["parameters"] for name in cached)
+    pipelines_in_it = {"ingest-batches", "for-loop-1"}  # only their steps can be cached
+    assert cached - pipelines_in_it == {"pretrain", "finetune", "evaluate", "drift"}
+    # the version of the data is an input of every cached step, so that new data is never answered from the cache
+    for name in cached - pipelines_in_it:
+        (source,) = tasks[name]["inputs"]["parameters"]["data_hash"].values()
+        assert source in (
+            {"outputParameterKey": "Output", "producerTask": "validate"},
+            "pipelinechannel--validate-Output",
+        )
+
+
+def test_many_pods_ingest_and_validate_waits_for_them() -> None:
+    spec, _ = yaml.safe_load_all(GOLDEN.read_text(encoding="utf-8"))
+    tasks = spec["root"]["dag"]["tasks"]
+    assert tasks["validate"]["dependentTasks"] == ["ingest-batches"]
+    (loop,) = spec["components"]["comp-ingest-batches"]["dag"]["tasks"].values()
+    assert loop["parameterIterator"]["items"] == {"inputParameter": "pipelinechannel--batches"}
+    assert loop["iteratorPolicy"] == {"parallelismLimit": 16}
+    assert spec["components"]["comp-ingest-batches"]["dag"].get("outputs") is None  # nothing that none could give
+
+
+def test_every_step_is_placed(tmp_path: Path) -> None:
+    """Node, volume, secrets, user and deadline of the pods, as kfp-kubernetes writes them."""
+    settings = yaml.safe_load((ROOT / "pipelines/cluster.yaml").read_text(encoding="utf-8"))
+    settings |= {"environment": {"ARL_S3_ENDPOINT": "https://s3.example"}, "pull_secrets": ["registry"]}
+    settings |= {"node_selector": {"arl.dev/pool": "cpu"}, "tolerations": [{"key": "batch", "operator": "Exists"}]}
+    (tmp_path / "cluster.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    spec, platform = compiled(tmp_path, ARL_CLUSTER=str(tmp_path / "cluster.yaml"))
+    pods = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    for name, pod in pods.items():
+        step = name.removeprefix("exec-")
+        gpu = settings["steps"][step]["gpus"] > 0
+        assert pod["nodeSelector"]["labels"] == {"arl.dev/pool": "gpu" if gpu else "cpu"}, step
+        assert [toleration["key"] for toleration in pod["tolerations"]] == ["nvidia.com/gpu" if gpu else "batch"]
+        assert pod["securityContext"] == {"runAsUser": "1000", "runAsGroup": "1000", "runAsNonRoot": True}
+        assert pod["imagePullSecret"] == [
+            {"secretName": "registry", "secretNameParameter": {"runtimeValue": {"constant": "registry"}}}
+        ]
+        assert pod["pvcMount"][0]["mountPath"] == "/mnt/arl"
+        assert pod["activeDeadlineSeconds"] == str(int(settings["steps"][step]["hours"] * 3600))
+        secrets = {secret["secretName"] for secret in pod["secretAsEnv"]}
+        assert secrets == ({"arl-s3", "arl-hash-key"} if step == "ingest" else {"arl-s3"})
+        variables = {
+            entry["name"]: entry.get("value") for entry in spec["deploymentSpec"]["executors"][name]["container"]["env"]
+        }
+        assert variables == {"ARL_RUNS": "/mnt/arl/runs", "ARL_S3_ENDPOINT": "https://s3.example"}
+
+
+def test_without_a_volume_everything_is_in_s3(tmp_path: Path) -> None:
+    settings = yaml.safe_load((ROOT / "pipelines/cluster.yaml").read_text(encoding="utf-8"))
+    settings |= {"claim": None, "corpus": "s3://arl/data", "registry": "s3://arl/registry"}
+    (tmp_path / "cluster.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    spec, platform = compiled(tmp_path, ARL_CLUSTER=str(tmp_path / "cluster.yaml"))
+    for pod in platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values():
+        assert "pvcMount" not in pod
+        assert {mount["mountPath"] for mount in pod["emptyDirMounts"]} == {"/dev/shm", "/mnt/arl"}
+    defaults = {
+        name: given.get("defaultValue") for name, given in spec["root"]["inputDefinitions"]["parameters"].items()
+    }
+    assert (defaults["corpus"], defaults["registry"]) == ("s3://arl/data", "s3://arl/registry")
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"finetune": {"gpus": 2}}, "cluster.yaml: finetune has more than one GPU or node"),
+        ({"gate": {"nodes": 2}}, "cluster.yaml: gate has more than one GPU or node"),
+        ({"pretrain": {"gpu": 2}}, "cluster.yaml: .*unexpected keyword argument 'gpu'"),
+    ],
+)
+def test_a_wrong_cluster_file_does_not_compile(tmp_path: Path, changes: dict[str, Any], error: str) -> None:
+    settings = yaml.safe_load((ROOT / "pipelines/cluster.yaml").read_text(encoding="utf-8"))
+    for step, values in changes.items():
+        settings["steps"][step] |= values
+    (tmp_path / "cluster.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    with pytest.raises(subprocess.CalledProcessError) as failure:
+        compiled(tmp_path, ARL_CLUSTER=str(tmp_path / "cluster.yaml"))
+    assert re.search(error, failure.value.stderr.decode())
 
 
 def test_image_is_fixed_when_compiling(tmp_path: Path) -> None:

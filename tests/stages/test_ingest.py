@@ -66,10 +66,39 @@ def test_two_runs_are_the_same_bytes_and_a_second_batch_is_its_own(params: Param
         ingest(params, "fallmud", root=root, corpus=tmp_path / "one", batch="0001")
 
 
+def test_parts_together_are_the_whole(params: Params, root: Path, tmp_path: Path) -> None:
+    ingest(params, "fallmud", root=root, corpus=tmp_path / "one")
+    for number in range(1, 4):
+        ingest(params, "fallmud", root=root, corpus=tmp_path / "three", batch=f"{number}", part=f"{number}/3")
+    given = [read_json(tmp_path / f"three/fallmud/{number}/batch.json")["given"] for number in range(1, 4)]
+    assert given == [2, 3, 3]
+    columns = ["id", "pixel_sha256"]
+    whole, parts = (manifest.read_manifest(tmp_path / name)[columns] for name in ("one", "three"))
+    assert whole.to_numpy().tolist() == parts.to_numpy().tolist()
+
+
+def test_a_batch_that_is_there_is_kept_on_demand(
+    params: Params, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a pod does that is started again after it had ended, or while the drop was still being copied."""
+    corpus = tmp_path / "data"
+    ingest(params, "fallmud", root=root, corpus=corpus, existing="keep")
+    before = tree_hash(corpus)
+    ingest(params, "fallmud", root=root, corpus=corpus, existing="keep")
+    assert capsys.readouterr().out.splitlines()[-1] == f"{corpus}/fallmud/0000: is there already, with 8 inputs"
+    (root / "NeilCronin/images/8.tif").write_bytes(b"late")
+    with pytest.raises(ValueError, match="0000 was made of 8 inputs and there are 9 now"):
+        ingest(params, "fallmud", root=root, corpus=corpus, existing="keep")
+    assert tree_hash(corpus) == before
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
         ({"source": "bussi"}, ValueError, "source 'bussi' has no reader; known: bus-bra, .*fallmud"),
+        ({"part": "0/3"}, ValueError, "part '0/3' is not k/n"),
+        ({"part": "4/3"}, ValueError, "part '4/3' is not k/n"),
+        ({"existing": "replace"}, ValueError, "existing is 'replace'"),
         ({"batch": "../other"}, ValueError, "'../other' cannot name a folder"),
         ({"batch": ".hidden"}, ValueError, "'.hidden' cannot name a folder"),
         ({"site": "north"}, ValueError, r"source 'fallmud' takes no --site \(given: 'north'\); of these it takes none"),

@@ -43,6 +43,18 @@ def test_a_sound_corpus_passes(
     assert "Passed" in opened.text
 
 
+def test_the_result_names_the_version_of_the_corpus(tiny_params: Params, corpus: Path, tmp_path: Path) -> None:
+    def version(name: str) -> str:
+        validate(tiny_params, corpus=corpus, validation=tmp_path / name)
+        return str(json.loads((tmp_path / name / "result.json").read_text())["corpus_version"])
+
+    first = version("first")
+    (corpus / "notes.txt").write_text("not part of it")
+    assert version("again") == first
+    damage(corpus, "label", "benign")
+    assert version("relabelled") != first
+
+
 def test_a_critical_rule_stops_with_a_sentence_and_leaves_the_page(
     tiny_params: Params, corpus: Path, tmp_path: Path
 ) -> None:

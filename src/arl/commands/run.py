@@ -1,4 +1,4 @@
-"""Run a Kubeflow pipeline file on this machine, or submit it to a cluster."""
+"""Run a Kubeflow pipeline file on this machine, in containers of it, or on a cluster."""
 
 import json
 import os
@@ -9,7 +9,10 @@ from typing import Any
 
 import yaml
 
-BACKENDS = ("local", "kfp")
+BACKENDS = ("local", "docker", "kfp")
+# keys of an entry of --batches
+_REQUIRED = {"source", "root"}
+_OPTIONS = {"name", "site", "anatomy", "probe", "device", "mask_name"}  # of `arl ingest`
 
 
 def run(
@@ -17,33 +20,44 @@ def run(
     overrides: list[str],
     *,
     backend: str = "local",
+    experiment: str = "",
+    set: list[str] = [],  # noqa: B006  read from the source text by the command line, never changed
+    batches: Path | None = None,
     corpus: Path | None = None,
     registry: Path | None = None,
     data_hash: str = "",
     root: Path = Path("runs"),
 ) -> None:
-    """Run a pipeline, e.g. `arl run pipelines/arl_full.py --backend kfp pretrain.epochs=5`.
+    """Run a pipeline, e.g. `arl run pipelines/arl_full.py --backend kfp --set pretrain.epochs=5`.
 
-    local runs each step in a subprocess of this machine and keeps its files below --root; kfp compiles the pipeline
-    and submits it to the Kubeflow Pipelines API at KFP_ENDPOINT (and KFP_NAMESPACE). Words of the form key=value
-    override params.yaml in every step. --corpus and --registry are folders as the steps see them; --data-hash is the
-    corpus' hash, by default the one in data.dvc.
+    local runs each step in a subprocess of this machine; docker runs it in a container of the step's image (ARL_IMAGE),
+    without a network or root; both keep their files below --root. kfp compiles the pipeline and submits it to the
+    Kubeflow Pipelines API at KFP_ENDPOINT (and KFP_NAMESPACE).
+
+    The steps get the parameters of params.yaml, or of --experiment (a file of conf/experiment/), changed by the words
+    key=value, after --set or not. --batches is a YAML list of what to ingest first: {source, root, batch, parts} and
+    the options of `arl ingest`, where parts: n lets n pods read one root. --corpus and --registry are folders as the
+    steps see them; --data-hash is the corpus' hash, by default the one in data.dvc.
 
     Raises:
-        ValueError: an unknown backend, an override that breaks the schema, or no tasks.
-        FileNotFoundError: there is no such pipeline, params.yaml or data.dvc.
+        ValueError: an unknown backend, an override that breaks the schema, no tasks, or a wrong list of batches.
+        FileNotFoundError: there is no such pipeline, params.yaml, list of batches or data.dvc.
         SystemExit: the run failed; it has said why.
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend {backend!r} is not one of {', '.join(BACKENDS)}")
     if not pipeline.is_file():
         raise FileNotFoundError(f"pipeline {pipeline} does not exist")
+    tasks, changes = _parameters([*overrides, *set], experiment, in_image=backend != "local")
     arguments: dict[str, Any] = {
-        "tasks": _tasks(overrides),
-        "overrides": overrides,
+        "tasks": tasks,
+        "overrides": changes,
+        "batches": _batches(batches) if batches else [],
         "data_hash": data_hash or _tracked_hash(corpus or Path("data")),
     }
     folders = {"corpus": corpus, "registry": registry}
+    if backend == "docker":  # a container sees the folders of this machine under their own names
+        folders = {"corpus": (corpus or Path("data")).absolute(), "registry": (registry or Path("registry")).absolute()}
     arguments |= {name: str(path) for name, path in folders.items() if path is not None}
     command = [sys.executable, "-m", "pipelines.runner", backend, str(pipeline), str(root)]
     code = subprocess.run(
@@ -53,13 +67,63 @@ def run(
         raise SystemExit(code)
 
 
-def _tasks(overrides: list[str]) -> list[str]:
-    from arl import params  # 0.1 s, which no help needs
+def _parameters(words: list[str], experiment: str, *, in_image: bool) -> tuple[list[str], list[str]]:
+    """The tasks, and the words key=value that lead from the parameters that the steps find to the wanted ones.
 
-    tasks = params.load(overrides).tasks
-    if not tasks:
+    Steps on this machine find params.yaml; those in an image find what conf/ gives without any choice.
+    """
+    from arl import params  # 0.1 s, which no help needs
+    from arl.commands.configure import compose
+
+    wanted = compose([f"experiment={experiment}", *words]) if experiment else params.load(words)
+    if not wanted.tasks:
         raise ValueError("tasks is empty: a pipeline needs at least one task to fine-tune, e.g. tasks=[breast]")
-    return tasks
+    found = compose([]) if in_image else params.load([])
+    return wanted.tasks, _changes(params.to_literals(found), params.to_literals(wanted))
+
+
+def _changes(found: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> list[str]:
+    changes = []
+    for key, value in wanted.items():
+        before = found[key]
+        if isinstance(value, dict) and isinstance(before, dict) and value.keys() == before.keys():
+            changes += _changes(before, value, f"{prefix}{key}.")
+        elif value != before:
+            changes.append(f"{prefix}{key}={json.dumps(value)}")  # JSON is YAML
+    return changes
+
+
+def _batches(file: Path) -> list[dict[str, Any]]:
+    """The batches of a file, one item for each part that a pod is to read."""
+    if not file.is_file():
+        raise FileNotFoundError(f"list of batches {file} does not exist")
+    try:
+        listed = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(listed, list) or not all(isinstance(item, dict) for item in listed):
+        raise ValueError(f"{file} must be a list of {{source, root, batch, parts, ...}}")
+    items = [item for entry in listed for item in _parts(file, entry)]
+    names = [(item["options"].get("name", item["source"]), item["batch"]) for item in items]
+    twice = sorted({"/".join(name) for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{file}: {', '.join(twice)} is listed twice; every batch of a source needs a name of its own")
+    return items
+
+
+def _parts(file: Path, entry: dict[str, Any]) -> list[dict[str, Any]]:
+    parts = entry.get("parts", 1)
+    known = _REQUIRED | _OPTIONS | {"batch", "parts"}
+    if entry.keys() - known or _REQUIRED - entry.keys() or not isinstance(parts, int) or parts < 1:
+        rule = (
+            f"a batch has source and root, and may have {', '.join(sorted(known - _REQUIRED))}, a whole number from 1"
+        )
+        raise ValueError(f"{file}: {entry} does not fit: {rule}")
+    options = {key: str(entry[key]) for key in sorted(_OPTIONS & entry.keys())}
+    item = {"source": str(entry["source"]), "root": str(entry["root"]), "options": options}
+    batch, width = str(entry.get("batch", "0000")), len(str(parts))
+    names = [batch] if parts == 1 else [f"{batch}-{number:0{width}d}" for number in range(1, parts + 1)]
+    return [item | {"batch": name, "part": f"{number}/{parts}"} for number, name in enumerate(names, 1)]
 
 
 def _tracked_hash(corpus: Path) -> str:
@@ -74,4 +138,4 @@ def _environment(pipeline: Path, backend: str) -> dict[str, str]:
     paths = [project, *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     # one machine has no volumes or accelerators to ask for, and a failed step fails again
-    return environment | ({"ARL_CLUSTER": ""} if backend == "local" else {})
+    return environment | ({} if backend == "kfp" else {"ARL_CLUSTER": ""})

@@ -9,13 +9,14 @@
 A batch is written once and never rewritten, so adding a hospital leaves what DVC stores as it is.
 """
 
+import hashlib
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from arl.files import read_json
+from arl.files import read_json, sha256
 
 SPLITS = ("train", "val", "test")
 PROBES = ("linear", "convex", "sector", "unknown")
@@ -76,6 +77,19 @@ def read_table(path: Path, schema: pa.Schema) -> pd.DataFrame:
     except (KeyError, pa.ArrowInvalid, ValueError) as error:
         raise ValueError(f"{path} does not fit the schema of {', '.join(schema.names)}: {error}") from error
     return frame
+
+
+def corpus_version(corpus: Path) -> str:
+    """Hex SHA-256 of all that the batches say of themselves, short to read also where the images are terabytes.
+
+    The manifests hold the hash of every image, so a corpus with other pixels, rows or splits has another version.
+    """
+    digest = hashlib.sha256()
+    for folder in batch_folders(corpus):
+        told = [folder / "batch.json", folder / "manifest.parquet", *sorted((folder / "splits").glob("*.parquet"))]
+        for file in told:
+            digest.update(f"{file.relative_to(corpus).as_posix()}\0{sha256(file)}\n".encode())
+    return digest.hexdigest()
 
 
 def batch_folders(corpus: Path) -> list[Path]:

@@ -1,10 +1,12 @@
 """Read a dataset or a hospital drop into one new batch of the corpus."""
 
+import re
 from dataclasses import asdict
 from inspect import signature
 from pathlib import Path
 from types import ModuleType
 
+from arl.data.record import Input
 from arl.data.shards import BatchWriter
 from arl.data.sources import names, reader, write
 from arl.data.thinning import WHOLE, Thinning
@@ -25,6 +27,8 @@ def ingest(
     probe: str | None = None,
     device: str | None = None,
     mask_name: str | None = None,
+    part: str = "1/1",
+    existing: str = "refuse",
 ) -> None:
     """Read a dataset or a hospital drop into one new batch of the corpus.
 
@@ -35,6 +39,9 @@ def ingest(
         source: a reader of `arl.data.sources`, as `arl datasets` lists them: bus-bra, dicom-folder, folder, csv, ...
         name: what the corpus calls the source, for sets of your own; otherwise as its reader.
         site, anatomy, probe, device, mask_name: of all images, for sets that do not say it themselves.
+        part: k/n for the k-th of n equal parts of the inputs, each a batch of its own, so that many machines may read
+            one drop.
+        existing: what to do about a batch that is there: refuse, or keep it if it was made of as many inputs.
 
     Raises:
         ValueError: unknown source, an option that its reader does not take, a batch that exists, an input was lost.
@@ -44,7 +51,12 @@ def ingest(
     said = {"site": site, "anatomy": anatomy, "probe": probe, "device": device, "mask_name": mask_name}
     options = _options(source, module, {option: value for option, value in said.items() if value is not None})
     called = _name(source, name)
-    inputs = module.read(root, **options)
+    inputs = _part(module.read(root, **options), part)
+    if existing not in ("refuse", "keep"):
+        raise ValueError(f"existing is {existing!r}: it is refuse or keep")
+    if existing == "keep" and (corpus / called / batch / "batch.json").is_file():
+        _check_same(corpus / called / batch, len(inputs))
+        return
     thinning = _thinning(params, called)
     made_by = {"reader": source, "options": options, "thinning": asdict(thinning)}
     about = {"licence": module.LICENCE, "citation": module.CITATION, "made_by": made_by}
@@ -53,6 +65,25 @@ def ingest(
     counts = read_json(writer.folder / "batch.json")
     told = "{given} inputs, {accepted} accepted ({images} images), {refused} refused".format(**counts)
     print(f"{writer.folder}: {told}" + (f", {counts['thinned']} frames thinned" if counts["thinned"] else ""))
+
+
+def _part(inputs: list[Input], part: str) -> list[Input]:
+    match = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", part)
+    if not match or int(match[1]) > int(match[2]):
+        raise ValueError(f"part {part!r} is not k/n with k from 1 to n, e.g. 3/16")
+    number, parts = int(match[1]), int(match[2])
+    # neighbours stay together, since they are mostly of one patient
+    return inputs[len(inputs) * (number - 1) // parts : len(inputs) * number // parts]
+
+
+def _check_same(folder: Path, given: int) -> None:
+    before = read_json(folder / "batch.json")["given"]
+    if before != given:
+        raise ValueError(
+            f"{folder} was made of {before} inputs and there are {given} now: a batch is written once; "
+            "choose another batch name"
+        )
+    print(f"{folder}: is there already, with {given} inputs")
 
 
 def _options(source: str, module: ModuleType, given: dict[str, str]) -> dict[str, str]:

@@ -7,7 +7,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from arl import pages
-from arl.data.manifest import read_manifest, read_quarantine
+from arl.data.manifest import corpus_version, read_manifest, read_quarantine
 from arl.data.validation import SEVERITIES, Finding, validate_corpus
 from arl.files import atomic_directory, write_json
 from arl.params import Params
@@ -17,14 +17,14 @@ def validate(params: Params, *, corpus: Path, validation: Path) -> None:
     """Check the corpus against its rules; stop the pipeline where a critical one fails.
 
     Reads every manifest, split file and shard index of the corpus. Writes a folder with result.json (a list
-    of rules with severity, counts and examples) and index.html, also where a rule fails.
+    of rules with severity, counts and examples, and the version of the corpus) and index.html, also where a rule fails.
 
     Raises:
         ValueError: a critical rule fails; the message names the first one and the page.
     """
     findings = validate_corpus(corpus, params.data.splits)
     with atomic_directory(validation) as folder:
-        write_json(folder / "result.json", _result(findings))
+        write_json(folder / "result.json", {**_result(findings), "corpus_version": corpus_version(corpus)})
         (folder / "index.html").write_text(_page(corpus, findings), encoding="utf-8")
     broken = [finding for finding in findings if finding.severity == "critical" and not finding.passed]
     if broken:
