@@ -18,7 +18,22 @@ Grouping = Literal["patient", "clip", "image"]
 DEFAULT = "default"
 FRACTIONS = (0.7, 0.15, 0.15)  # train, val, test of the default protocol
 SEED = 0  # of the default protocol; fixed, so that a patient who comes back in a later batch stays where they were
+_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
 SPLIT_SCHEMA = pa.schema([pa.field("id", pa.string(), nullable=False), pa.field("split", pa.string(), nullable=False)])
+
+
+def split_named(name: str) -> str | None:
+    """The split that people call by a name, e.g. "Validation"; None: it is the name of none."""
+    return _NAMES.get(name.strip().lower())
 
 
 def grouping(rows: pd.DataFrame) -> Grouping:
@@ -49,6 +64,26 @@ def assign(group: str, seed: int = SEED, fractions: tuple[float, float, float] =
 def keep_test(official: str, group: str) -> str:
     """The default split where only a test part is official: that stays, and 15 % of the other groups are for val."""
     return "test" if official == "test" else assign(group, fractions=(0.85, 0.15, 0.0))
+
+
+def named_splits(said: Mapping[str, tuple[str, str]]) -> dict[str, dict[str, str]]:
+    """Key -> protocol -> split, of a set that says its splits: "official", and a default that has a val part.
+
+    Args:
+        said: key -> (split, group that no split may divide).
+
+    Raises:
+        ValueError: a group is in two splits.
+    """
+    first: dict[str, str] = {}
+    for split, group in said.values():
+        if first.setdefault(group, split) != split:
+            raise ValueError(f"{group} is in two splits, {first[group]} and {split}")
+    whole = "val" in first.values()
+    return {
+        key: {"official": split, DEFAULT: split if whole else keep_test(split, group)}
+        for key, (split, group) in said.items()
+    }
 
 
 def stratified(labels: Mapping[str, str], groups: Mapping[str, str]) -> dict[str, str]:

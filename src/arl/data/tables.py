@@ -7,8 +7,8 @@ from zipfile import BadZipFile
 import pandas as pd
 
 
-def read_csv(file: Path, columns: list[str], separator: str = ",") -> pd.DataFrame:
-    """The file's columns as strings.
+def read_csv(file: Path, columns: list[str], separator: str = ",", optional: list[str] | None = None) -> pd.DataFrame:
+    """The file's columns as strings; an `optional` one that it lacks is empty.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -24,7 +24,7 @@ def read_csv(file: Path, columns: list[str], separator: str = ",") -> pd.DataFra
     missing = [name for name in columns if name not in table.columns]
     if missing:
         raise ValueError(f"{file} lacks the columns {missing}; it has {table.columns.tolist()}")
-    return table[columns]
+    return table.reindex(columns=[*columns, *(optional or [])], fill_value="")
 
 
 def read_xlsx(file: Path) -> list[list[str]]:

@@ -2,17 +2,19 @@
 
 A reader is a module with
 
-    LICENCE, CITATION: str
+    LICENCE, CITATION, OBTAIN: str
     read(root: Path, ...) -> list[Input]
 
-and a docstring that states its contract: layout, keys, coding, patient or video identifier, official split, licence,
-and what it refuses. `read` lists every input before any is opened and raises FileNotFoundError or ValueError when the
+and a docstring that states its contract under the `HEADINGS`: layout, keys, coding, patient or video identifier,
+official split, licence, and what it refuses. Beside the root, `read` takes options of `arl ingest`, for sets of one's
+own. `read` lists every input before any is opened and raises FileNotFoundError or ValueError when the
 layout is not there; what is wrong with one input is that input's refusal. A clip is one input, of which `outcomes` may
 thin near-identical frames.
 """
 
 import importlib
 import pkgutil
+import re
 from types import ModuleType
 
 from arl.data.outcomes import Read, outcomes
@@ -20,6 +22,8 @@ from arl.data.record import Input
 from arl.data.shards import BatchWriter, DuplicateIdError
 from arl.data.thinning import WHOLE, Thinning
 from arl.progress import progress
+
+HEADINGS = ("Layout", "Keys", "Coding", "Patient", "Split", "Licence", "Refuses")
 
 
 def names() -> list[str]:
@@ -36,6 +40,21 @@ def reader(name: str) -> ModuleType:
     if name not in names():
         raise ValueError(f"source {name!r} has no reader; known: {', '.join(names())}")
     return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
+
+
+def contract(module: ModuleType) -> dict[str, str]:
+    """What the docstring of a reader states: "Title", and a paragraph for each of `HEADINGS`, each on one line.
+
+    Raises:
+        ValueError: a heading is missing.
+    """
+    text = module.__doc__ or ""
+    parts = re.split(rf"\n({'|'.join(HEADINGS)}) +", text)
+    found = {"Title": parts[0].split("\n\n")[0]} | dict(zip(parts[1::2], parts[2::2], strict=True))
+    missing = [heading for heading in HEADINGS if heading not in found]
+    if missing:
+        raise ValueError(f"{module.__name__}: its docstring does not state {', '.join(missing)}")
+    return {heading: " ".join(paragraph.split()) for heading, paragraph in found.items()}
 
 
 def write(

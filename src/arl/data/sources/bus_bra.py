@@ -28,6 +28,7 @@ CITATION = (
     "W. Gomez-Flores, M. J. Gregorio-Calas, W. Coelho de Albuquerque Pereira, BUS-BRA: A breast ultrasound dataset for "
     "assessing computer-aided diagnosis systems, Medical Physics 51(4), 2024, doi:10.1002/mp.16812"
 )
+OBTAIN = "https://zenodo.org/records/8231412: BUSBRA.zip, no registration"
 
 _LABELS = ("benign", "malignant")
 _FOLDS = {f"valid_{k}": f"fold-{k}" for k in range(1, 6)}

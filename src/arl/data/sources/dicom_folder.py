@@ -25,6 +25,7 @@ from arl.data.record import Entry, Input, Record, Refused
 
 LICENCE = "Property of the hospital; not for redistribution"
 CITATION = ""
+OBTAIN = "Your own: an export of the hospital's archive or scanner, in any folders"
 
 
 def read(root: Path, site: str = "hospital") -> list[Input]:

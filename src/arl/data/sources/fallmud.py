@@ -24,6 +24,7 @@ CITATION = (
     "H. Michard, B. Luvison, Q.-C. Pham, A. J. Morales-Artacho, G. Guilhem, AW-Net: Automatic muscle structure "
     "analysis on B-mode ultrasound images for injury prevention, ACM BCB 2021; images by N. Cronin and R. Cunningham"
 )
+OBTAIN = "https://kalisteo.cea.fr: FALLMUD, on request"
 
 _PARTS = ("NeilCronin", "RyanCunningham")
 _WHITE = 100

@@ -1,7 +1,14 @@
 """Phantoms in the layout of a site's own export, to try the loop without a hospital; see `picture_table`.
 
-Layout, keys, coding, patient, split and refusals are those of `picture_table`. Every image is marked synthetic, and the
-source's name says so too, which the rules of the corpus ask for.
+Every image is marked synthetic, and the source's name says so too, which the rules of the corpus ask for.
+
+Layout      as `picture_table`
+Keys        as `picture_table`
+Coding      as `picture_table`, all of it synthetic
+Patient     as `picture_table`
+Split       as `picture_table`
+Licence     synthetic: made by this software
+Refuses     as `picture_table`
 """
 
 from pathlib import Path
@@ -10,6 +17,7 @@ from arl.data.record import Input
 from arl.data.sources import picture_table
 
 LICENCE, CITATION = "Synthetic: made by this software", "ARL phantoms (arl.data.phantom)"
+OBTAIN = "Made by this software, in the layout of picture-table"
 
 
 def read(root: Path, site: str = "site") -> list[Input]:

@@ -28,6 +28,7 @@ from arl.files import sha256
 
 LICENCE = "Property of the site; not for redistribution"
 CITATION = ""
+OBTAIN = "Your own: pictures with a table of what they show, exported under a secret key (see the layout)"
 TABLE = "pictures.csv"
 _WHAT = ["file", "patient", "anatomy", "label", "mask", "mask_file"]
 _HOW = ["probe", "device", "depth_cm", "pixel_spacing_mm", "split"]

@@ -20,6 +20,7 @@ from arl.data.sources.dicom_folder import file_input
 
 LICENCE = "MIT (pydicom-data)"
 CITATION = "pydicom contributors, pydicom-data 1.0.0, https://github.com/pydicom/pydicom-data"
+OBTAIN = "Installed with arl (the package pydicom-data); `arl sample` reads it"
 
 # one of each picture; the package also holds them in other compressions
 FILES = (
