@@ -19,15 +19,15 @@ def test_natural_order_without_hidden_files_and_litter(tmp_path: Path) -> None:
     assert [path.name for path in folders.entries(tmp_path)] == ["A1.png", "README", "a9.png", "a10.png"]
 
 
-@pytest.mark.parametrize("above", ["", "x", "x/y", "x/y/z"])
-def test_the_layout_is_found_up_to_three_folders_below_the_root_in_any_case(tmp_path: Path, above: str) -> None:
+@pytest.mark.parametrize("above", ["", "x", "x/y", "x/y/z/w"])
+def test_the_layout_is_found_up_to_four_folders_below_the_root_in_any_case(tmp_path: Path, above: str) -> None:
     make(tmp_path / above, "Images/1.png", "masks/1.png")
     make(tmp_path / "__MACOSX", "images/1.png", "masks/1.png")
     assert folders.locate(tmp_path, "images", "masks") == tmp_path / above
 
 
 def test_a_layout_that_is_too_deep_missing_or_there_twice(tmp_path: Path) -> None:
-    make(tmp_path, "a/b/c/d/images/1.png")
+    make(tmp_path, "a/b/c/d/e/images/1.png")
     with pytest.raises(FileNotFoundError, match="nor a folder in it holds images: is it the unpacked"):
         folders.locate(tmp_path, "images")
     with pytest.raises(FileNotFoundError, match=r"holds images, masks and INFO\.csv"):

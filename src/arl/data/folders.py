@@ -1,12 +1,14 @@
 """Official layouts as people unpack them: a folder too high or too low, in another case, among a computer's litter."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+
+from arl.data.record import Input, refusal
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 _LITTER = ("thumbs.db", "desktop.ini", "__macosx", "@eadir")  # what Windows, macOS and NAS boxes leave behind
-_DEPTH = 3  # folders between the root that was given and the layout
+_DEPTH = 4  # folders between the root that was given and the layout
 
 
 def natural(name: str) -> list[tuple[int, str]]:
@@ -40,7 +42,7 @@ def child(folder: Path, *names: str) -> Path | None:
 
 
 def search(root: Path, holds: Callable[[Path], bool]) -> Path | None:
-    """The folder for which `holds` is true: the root, or the highest one that is at most three folders below it.
+    """The folder for which `holds` is true: the root, or the highest one that is at most four folders below it.
 
     Raises:
         FileNotFoundError: the root is no folder.
@@ -96,3 +98,8 @@ def pictures(folder: Path) -> tuple[dict[str, Path], list[Path]]:
             named.setdefault(path.stem, path)
     taken = set(named.values())
     return named, [file for file in files_below(folder) if file not in taken]
+
+
+def refuse_all(root: Path, files: Iterable[Path], reason: str = "it is no picture of the set") -> list[Input]:
+    """An input for each file, refused for one reason."""
+    return [refusal(file.relative_to(root).as_posix(), reason) for file in files]

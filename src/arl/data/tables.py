@@ -53,3 +53,19 @@ def _text(cell: object) -> str:
     if cell is None:
         return ""
     return str(int(cell) if isinstance(cell, float) and cell.is_integer() else cell).strip()
+
+
+def read_lines(file: Path) -> list[tuple[int, str]]:
+    """The lines of a text file that are not blank, stripped, with their numbers from 1.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not text in UTF-8.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} does not exist: is the root the unpacked official download?")
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is not text in UTF-8: {error}") from error
+    return [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
