@@ -135,7 +135,7 @@ def edit(base: Path, old: str, new: str) -> None:
         (
             lambda base, _: (base / "images/ALWI_000.png").rename(base / "images/scan1.png"),
             "images/scan1.png",
-            "the name scan1.png does not begin with a patient's letters",
+            "the name scan1.png is not a patient's four letters and a number",
         ),
         (
             lambda base, _: edit(base, "ALWI_000", "ALWI_009"),
@@ -162,9 +162,13 @@ def test_litter_is_no_input(base: Path, batch_of: Callable) -> None:
     assert batch_of(bus_uclm, base).given == len(ROWS)
 
 
-def test_other_roots(tmp_path: Path, base: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="holds images and masks"):
+def test_other_roots(tmp_path: Path, base: Path, save: Callable) -> None:
+    with pytest.raises(FileNotFoundError, match=r"holds images and masks of names like ALWI_000.png"):
         bus_uclm.read(base / "images")
+    for folder in ("Images", "Masks"):  # of BUS-BRA, say
+        save(tmp_path / "BUSBRA" / folder / "bus_0001-l.png", colours(GREEN, BLACK))
+    with pytest.raises(FileNotFoundError, match="holds images and masks of names like"):
+        bus_uclm.read(tmp_path / "BUSBRA")
     edit(base, "Label", "Class")
     with pytest.raises(ValueError, match=r"INFO.csv lacks the columns \['Label'\]"):
         bus_uclm.read(base)

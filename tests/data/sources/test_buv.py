@@ -171,6 +171,8 @@ def test_lists_that_cannot_be_used(root: Path, spoil, message: str) -> None:
         buv.read(root)
 
 
-def test_a_root_without_videos(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="holds benign and malignant"):
+def test_a_root_without_videos(tmp_path: Path, save: Callable) -> None:
+    for label in ("benign", "malignant"):  # of BUSI, say
+        save(tmp_path / "BUSI" / label / "1.png", np.zeros((9, 9), np.uint8))
+    with pytest.raises(FileNotFoundError, match="holds folders of videos in benign and malignant"):
         buv.read(tmp_path)

@@ -97,12 +97,14 @@ def test_other_roots(root: Path, tmp_path: Path) -> None:
     write(root, [patient(1)[:2]], ["id", "class"])
     with pytest.raises(ValueError, match=r"data lacks the fields \['fat', 'images'\]; it has \['id', 'class'\]"):
         fatty_liver.read(root)
-    (root / "more.mat").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"holds several .mat files, leave the one of the set"):
+    (root / "Liver.MAT").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"holds several such .mat files, leave one"):
         fatty_liver.read(root)
-    (root / NAME).unlink()
+    for name in (NAME, "Liver.MAT"):
+        (root / name).unlink()
+    (root / "more.mat").write_bytes(b"")
     with pytest.raises(ValueError, match=r"more.mat is not a readable MATLAB file"):
         fatty_liver.read(root)
-    (root / "more.mat").unlink()
-    with pytest.raises(FileNotFoundError, match=r"nor a folder in it holds a .mat file"):
+    (root / "mask.mat").write_bytes(b"")  # two of another set
+    with pytest.raises(FileNotFoundError, match=r"nor a folder in it holds the .mat file of the set"):
         fatty_liver.read(root)

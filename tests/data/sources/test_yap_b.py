@@ -109,5 +109,5 @@ def test_tables_without_such_columns(root: Path) -> None:
     with pytest.raises(ValueError, match=r"DatasetB.xlsx has no column that holds the pictures' numbers"):
         yap_b.read(root)
     (root / "DatasetB.xlsx").unlink()
-    with pytest.raises(FileNotFoundError, match=r"DatasetB.xlsx does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"holds original, GT and DatasetB.xlsx"):
         yap_b.read(root)

@@ -6,7 +6,7 @@ Keys        the picture's stem
 Coding      label = `Label` of INFO.csv (normal, benign, malignant); mask "lesion" = what the colour mask shows, red is
             malignant, green benign, black normal. `Doppler` marks colour Doppler. Sides by side (`Combined`) are not
             cut
-Patient     the letters before "_": 38 patients, 683 images. Clips: none
+Patient     the four letters before "_": 38 patients, 683 images. Clips: none
 Split       "authors": the five patients that the authors test on, the rest is train. "default": the same test, and a
             part of the other patients as val
 Licence     CC BY 4.0 by the authors' repository; version 1 of the download was CC BY-NC 3.0: see the page you take it
@@ -16,10 +16,11 @@ Refuses     a missing or damaged image or mask, a mask of another size (so all o
             other colours without INFO.csv, masks without an image, rows of INFO.csv without an image, other files
 """
 
+import re
 from functools import partial
 from pathlib import Path
 
-from arl.data.folders import child, locate, member, pictures, refuse_all
+from arl.data.folders import child, member, pictures, refuse_all, search
 from arl.data.pictures import binary, read_picture, same_size
 from arl.data.record import Entry, Input, Mask, Pixels, Record, Refused, refusal
 from arl.data.splits import DEFAULT, keep_test
@@ -34,6 +35,7 @@ OBTAIN = "Mendeley Data, doi:10.17632/7fvgj4jsp7; open"
 
 _LABELS = ("normal", "benign", "malignant")
 _TEST_PATIENTS = ("ANFO", "COPE", "CRCI", "ELCO", "FLKA")
+_NAME = re.compile(r"(?P<patient>[A-Z]{4})_\d+")
 _BRIGHT = 128
 
 
@@ -44,7 +46,9 @@ def read(root: Path) -> list[Input]:
         FileNotFoundError: there are no folders of images and masks.
         ValueError: INFO.csv lacks a column, or several folders hold the layout.
     """
-    base = locate(root, "images", "masks")
+    base = search(root, _is_layout)
+    if base is None:
+        raise FileNotFoundError(f"neither {root} nor a folder in it holds images and masks of names like ALWI_000.png")
     images, strays = pictures(member(base, "images"))
     masks, more = pictures(member(base, "masks"))
     info = _info(base)
@@ -55,6 +59,13 @@ def read(root: Path) -> list[Input]:
     lone = refuse_all(root, (mask for stem, mask in masks.items() if stem not in images), "it has no image")
     gone = [refusal(f"INFO.csv {stem}", "images holds nothing of this name") for stem in info if stem not in images]
     return listed + lone + gone + refuse_all(root, strays + more)
+
+
+def _is_layout(folder: Path) -> bool:
+    images, masks = child(folder, "images"), child(folder, "masks")
+    if images is None or masks is None or not images.is_dir() or not masks.is_dir():
+        return False
+    return child(folder, "INFO.csv") is not None or any(_NAME.fullmatch(stem) for stem in pictures(images)[0])
 
 
 def _info(base: Path) -> dict[str, tuple[str, bool]]:
@@ -70,9 +81,10 @@ def _info(base: Path) -> dict[str, tuple[str, bool]]:
 
 
 def _records(file: Path, mask_file: Path | None, row: tuple[str, bool] | None) -> list[Record]:
-    patient, separator, _ = file.stem.partition("_")
-    if not separator or not patient.isalpha():
-        raise Refused(f"the name {file.name} does not begin with a patient's letters")
+    named = _NAME.fullmatch(file.stem)
+    if named is None:
+        raise Refused(f"the name {file.name} is not a patient's four letters and a number")
+    patient = named["patient"]
     if mask_file is None:
         raise Refused(f"masks holds nothing named {file.stem}")
     image = read_picture(file)

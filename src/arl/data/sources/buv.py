@@ -24,7 +24,7 @@ from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from arl.data.folders import entries, files_below, locate, member, pictures, refuse_all
+from arl.data.folders import child, entries, files_below, member, pictures, refuse_all, search
 from arl.data.pictures import read_picture
 from arl.data.record import Entry, Input, Record, refusal
 from arl.data.splits import DEFAULT, keep_test
@@ -56,7 +56,9 @@ def read(root: Path) -> list[Input]:
         FileNotFoundError: there are no folders of videos.
         ValueError: a list is not in COCO style, only one of a pair is there, or a video is in both.
     """
-    frames = locate(root, *_LABELS)
+    frames = search(root, _is_layout)
+    if frames is None:
+        raise FileNotFoundError(f"neither {root} nor a folder in it holds folders of videos in benign and malignant")
     official = _official(frames.parent)
     folders = [member(frames, label) for label in _LABELS]
     videos = [video for folder in folders for video in entries(folder) if video.is_dir()]
@@ -64,6 +66,11 @@ def read(root: Path) -> list[Input]:
     strays = [file for path in entries(frames) if path not in folders for file in files_below(path)]
     strays += [file for folder in folders for file in entries(folder) if not file.is_dir()]
     return inputs + refuse_all(root, strays, _NO_FRAME)
+
+
+def _is_layout(folder: Path) -> bool:
+    held = [child(folder, label) for label in _LABELS]
+    return all(held) and any(path.is_dir() for label in held if label for path in entries(label))
 
 
 def _official(folder: Path) -> dict[str, str] | None:

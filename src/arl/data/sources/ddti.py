@@ -62,7 +62,7 @@ def read(root: Path) -> list[Input]:
         FileNotFoundError: the root holds neither layout.
         ValueError: it holds both, or one of them several times.
     """
-    bundle = search(root, lambda folder: child(folder, "image") is not None and child(folder, "mask") is not None)
+    bundle = search(root, _is_bundle)
     original = search(root, _is_original)
     if bundle and original:
         raise ValueError(f"{root} holds DDTI twice, give one as the root: {bundle} and {original}")
@@ -73,6 +73,11 @@ def read(root: Path) -> list[Input]:
     raise FileNotFoundError(
         f"neither {root} nor a folder in it holds <case>.xml with <case>_1.jpg, or image and mask (unpack DDTI.zip)"
     )
+
+
+def _is_bundle(folder: Path) -> bool:
+    known = folder.name.lower() == "1_or_data" or child(folder, "category.csv") is not None
+    return known and child(folder, "image") is not None and child(folder, "mask") is not None
 
 
 def _is_original(folder: Path) -> bool:

@@ -1,7 +1,7 @@
 """Fatty liver: B-mode of the liver with the fat found by biopsy (Byra et al., IJCARS 2018).
 
-Layout      <root>/dataset_liver_bmodes_steatosis_assessment_IJCARS.mat, or the only .mat file at or up to four folders
-            below the root: a variable `data`, 1 x 55, of the fields id, class, fat, images
+Layout      <root>/dataset_liver_bmodes_steatosis_assessment_IJCARS.mat, or the only .mat file of its folder, at or up
+            to four folders below the root: a variable `data`, 1 x 55, of the fields id, class, fat, images
 Keys        <id>/<frame>
 Coding      label = class 0 normal, 1 fatty (more than 5 % of the hepatocytes; fat is compared). images are frames x
             rows x columns, uint8; where the last axis is the shortest, it is the frames'
@@ -48,10 +48,10 @@ def read(root: Path) -> list[Input]:
     """
     folder = search(root, lambda folder: bool(_files(folder)))
     if folder is None:
-        raise FileNotFoundError(f"neither {root} nor a folder in it holds a .mat file")
+        raise FileNotFoundError(f"neither {root} nor a folder in it holds the .mat file of the set")
     file, *others = _files(folder)
     if others:
-        raise ValueError(f"{folder} holds several .mat files, leave the one of the set: {file.name}, {others[0].name}")
+        raise ValueError(f"{folder} holds several such .mat files, leave one: {file.name}, {others[0].name}")
     patients = _patients(file)
     labels = {str(at): str(_scalar(patient[1])) for at, patient in enumerate(patients)}
     groups = {str(at): _identifier(patient[0]) for at, patient in enumerate(patients)}
@@ -63,7 +63,8 @@ def read(root: Path) -> list[Input]:
 
 
 def _files(folder: Path) -> list[Path]:
-    return [path for path in entries(folder) if path.suffix.lower() == ".mat" and path.is_file()]
+    files = [path for path in entries(folder) if path.suffix.lower() == ".mat" and path.is_file()]
+    return [file for file in files if "liver" in file.name.lower()] or (files if len(files) == 1 else [])
 
 
 def _patients(file: Path) -> list[tuple[npt.NDArray[Any], ...]]:

@@ -42,7 +42,7 @@ def read(root: Path) -> list[Input]:
         FileNotFoundError: a folder or the table is missing.
         ValueError: the table has no column of numbers or none of labels, or several folders hold the layout.
     """
-    base = locate(root, "original", "GT")
+    base = locate(root, "original", "GT", "DatasetB.xlsx")
     images, strays = pictures(member(base, "original"))
     masks, more = pictures(member(base, "GT"))
     labels = _labels(member(base, "DatasetB.xlsx"), {_number(stem) for stem in images})
