@@ -42,6 +42,12 @@ TINY = [
 ]
 
 
+@pytest.fixture(scope="session")
+def tiny_overrides() -> list[str]:
+    """What makes params.yaml small."""
+    return list(TINY)
+
+
 @pytest.fixture
 def tiny_params() -> parameters.Params:
     """params.yaml at a scale of seconds, with a classification and a segmentation task."""

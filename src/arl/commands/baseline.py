@@ -4,8 +4,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from arl.data.views import MEAN, STD
 from arl.files import sha256
+from arl.models.avit import AViT
+from arl.models.baselines.convert import import_baseline
+from arl.models.baselines.layouts import METHODS
 from arl.params import Params
+from arl.training.checkpoint import save_model
 
 SUPERVISED = "supervised"
 
@@ -32,10 +39,6 @@ def baseline(params: Params, action: str, method: str, files: list[Path], *, out
 
 
 def _imported(params: Params, method: str, file: Path, out: Path) -> dict[str, Any]:
-    from arl.data.views import MEAN, STD
-    from arl.models.baselines.convert import import_baseline
-    from arl.models.baselines.layouts import METHODS
-    from arl.training.checkpoint import save_model
 
     found = import_baseline(method, file, size=params.data.size, grey=(MEAN, STD))
     about = METHODS[method]
@@ -60,10 +63,6 @@ def _imported(params: Params, method: str, file: Path, out: Path) -> dict[str, A
 
 def _supervised(params: Params, out: Path) -> dict[str, Any]:
     """Random weights by the seed: what fine-tuning makes of it was learned from the labels alone."""
-    import torch
-
-    from arl.models.avit import AViT
-    from arl.training.checkpoint import save_model
 
     torch.manual_seed(params.seed)
     config = {"img_size": params.data.size, **asdict(params.model)}

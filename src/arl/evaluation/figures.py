@@ -1,7 +1,9 @@
 """Figures of results as PNG bytes; the same data give the same bytes."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -149,3 +151,62 @@ def differences(rows: Sequence[tuple[str, Interval, float | None]]) -> bytes:
     axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])
     axes.set(xlabel="new model - current model   (red: the margin)", ylim=(len(rows) - 0.4, -0.6))
     return _png(figure)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture of a grid of pictures, and what may be laid over it."""
+
+    picture: npt.NDArray[Any]  # grey (H, W) in 0..255, or RGB (H, W, 3) in 0..1
+    title: str = ""
+    heat: Floats | None = None  # (h, w), of any unit: blue speaks against, red for
+    arrows: tuple[Floats, Floats] | None = None  # tails and heads (n, 2), row and column in pixels
+    outline: npt.NDArray[np.bool_] | None = None  # (H, W)
+
+
+def panels(rows: Sequence[Sequence[Panel]], side: float = 2.0) -> bytes:
+    """Pictures in rows and columns, each `side` inches wide.
+
+    Raises:
+        ValueError: there are none.
+    """
+    columns = max((len(row) for row in rows), default=0)
+    if not columns:
+        raise ValueError("there are no pictures to draw")
+    figure = Figure(figsize=(side * columns, (side + 0.25) * len(rows)), dpi=_DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    for axes in grid.flat:
+        axes.axis("off")
+    for places, row in zip(grid, rows, strict=True):
+        for axes, panel in zip(places, row, strict=False):
+            _draw(axes, panel)
+    return _png(figure)
+
+
+def _draw(axes: Axes, panel: Panel) -> None:
+    height, width = panel.picture.shape[:2]
+    whole = (-0.5, width - 0.5, height - 0.5, -0.5)
+    if panel.picture.ndim == 2:
+        axes.imshow(panel.picture, cmap="gray", vmin=0, vmax=255)
+    else:
+        axes.imshow(panel.picture, extent=whole, interpolation="nearest")
+    if panel.heat is not None:
+        reach = float(np.abs(panel.heat).max()) or 1.0
+        axes.imshow(
+            panel.heat, extent=whole, cmap="coolwarm", vmin=-reach, vmax=reach, alpha=0.45, interpolation="bilinear"
+        )
+    if panel.arrows is not None:
+        tails, heads = panel.arrows
+        axes.quiver(
+            *tails.T[::-1],
+            *(heads - tails).T[::-1],
+            color="#ffd24a",
+            angles="xy",
+            scale_units="xy",
+            scale=1,
+            width=0.006,
+        )
+    if panel.outline is not None and panel.outline.any():
+        axes.contour(panel.outline.astype(float), levels=[0.5], colors=["#ffd24a"], linewidths=1.0)
+    axes.set_title(panel.title, fontsize="x-small", color=_INK)

@@ -15,7 +15,7 @@ _LABELS = {
     "brier": "Brier score",
     "ece": "expected calibration error",
 }
-_LIMITS = """\
+LIMITS = """\
 This is research software. It is not a medical device, has not been tested in clinical use, and must not be used to
 diagnose or treat. The figures below hold for the test images named here and for no other population, site, probe or
 device."""
@@ -31,7 +31,7 @@ def model_card(
         decision: the gate's decision.json.
         config: the encoder's config.json.
     """
-    parts = [f"# ARL {version}", _LIMITS, *_warning(evaluations), _model(config), "## Measured"]
+    parts = [f"# ARL {version}", LIMITS, *_warning(evaluations), _model(config), "## Measured"]
     parts += [_task(about) for about in evaluations]
     parts += ["## Why it was released", "\n".join(f"- {line}" for line in [*decision["reasons"], *decision["notes"]])]
     return "\n\n".join(parts) + "\n"
@@ -54,7 +54,7 @@ def _task(about: Mapping[str, Any]) -> str:
     head = f"### {about['task']}\n\n{about['kind'].capitalize()}{classes}. {_images(about)}"
     rows = [_row(_LABELS[name], entry) for name, entry in about["metrics"].items()]
     table = "\n".join([f"| metric | value | {about['confidence']:.0%} interval |", "|---|---|---|", *rows])
-    return "\n\n".join([head, table, *_threshold(about), *_slices(about)])
+    return "\n\n".join([head, table, *_threshold(about), *_calibration(about), *_slices(about)])
 
 
 def _images(about: Mapping[str, Any]) -> str:
@@ -72,7 +72,17 @@ def _threshold(about: Mapping[str, Any]) -> list[str]:
     if about["threshold"] is None:
         return []
     positive = about["classes"][1]
-    return [f"Called {positive} from a probability of {about['threshold']:.4f}, chosen on validation images (Youden)."]
+    return [f"Called {positive} from a score of {about['threshold']:.4f}, chosen on validation images (Youden)."]
+
+
+def _calibration(about: Mapping[str, Any]) -> list[str]:
+    if about["temperature"] is None:
+        return []
+    after = about["calibrated"]
+    return [
+        f"Scores become probabilities with a temperature of {about['temperature']:.3f}, fitted on validation images: "
+        f"with it the test images' calibration error is {after['ece']:.3f} and their Brier score {after['brier']:.3f}."
+    ]
 
 
 def _slices(about: Mapping[str, Any]) -> list[str]:

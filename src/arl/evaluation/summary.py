@@ -64,7 +64,7 @@ class Summary:
             for k in [1, 3] if s.shape[1] > 3 else [1]:
                 wanted[f"top{k}"] = self._share(metrics.top_k_hits(y, s, k), everyone)
         wanted["brier"] = (mean_statistic(metrics.brier_losses(y, s)), 0)
-        outcomes, probabilities = calibration_pairs(self.table)
+        outcomes, probabilities = calibration_pairs(y, s)
         error = metrics.expected_calibration_error(outcomes, probabilities)
         # no interval: resampling an absolute error biases it upwards
         return {**self._entries(wanted), "ece": {"value": error, "low": None, "high": None}}
@@ -102,9 +102,11 @@ class Summary:
             return {**found, "note": str(reason)}
 
 
-def calibration_pairs(table: pd.DataFrame) -> tuple[Ints, Floats]:
-    """Outcome and probability of each image: of the positive class, or of the class called where there are more."""
-    y, s = labels(table), scores(table)
+def calibration_pairs(y: Ints, s: Floats) -> tuple[Ints, Floats]:
+    """Outcome and probability of each image: of the positive class, or of the class called where there are more.
+
+    `y` are class indices (n,), `s` class probabilities (n, k).
+    """
     if s.shape[1] == 2:
         return y, s[:, 1]
     return (s.argmax(axis=1) == y).astype(np.int64), s.max(axis=1)

@@ -200,9 +200,10 @@ class AViT(nn.Module):
         tokens = tokens + positions[:, 1:]
         if ids_keep is not None:
             tokens = tokens.gather(1, ids_keep.unsqueeze(-1).expand(-1, -1, self.embed_dim))
-        cls_token = (self.cls_token + positions[:, :1]).expand(len(x), -1, -1)
+        # the shape, since len() would fix the batch of an exported graph
+        cls_token = (self.cls_token + positions[:, :1]).expand(x.shape[0], -1, -1)
         grid = make_grid(height, width, self.deform_kernel, self.num_prefix_tokens, ids_keep, x.device)
-        return torch.cat([cls_token, tokens], dim=1), self._codes(anatomy, len(x)), grid
+        return torch.cat([cls_token, tokens], dim=1), self._codes(anatomy, x.shape[0]), grid
 
     def _check_image(self, x: Tensor) -> tuple[int, int]:
         """Patches down and across."""
@@ -229,7 +230,7 @@ class AViT(nn.Module):
 
 
 def _to_map(patches: Tensor, grid: Grid) -> Tensor:
-    return patches.transpose(1, 2).reshape(len(patches), -1, grid.height, grid.width)
+    return patches.transpose(1, 2).reshape(patches.shape[0], -1, grid.height, grid.width)
 
 
 def check_image_size(height: int, width: int, patch_size: int) -> None:

@@ -87,7 +87,7 @@ class CrossAttentionBlock(PlainBlock):
     def _cross(self, x: Tensor, code: Tensor) -> Tensor:
         heads = self.attn.num_heads
         query = self.cross_query(self.norm_cross(x)).reshape(*x.shape[:2], heads, -1).transpose(1, 2)
-        context = self.cross_context(code).reshape(len(x), 2, self.CONTEXT_TOKENS, heads, -1)
+        context = self.cross_context(code).reshape(x.shape[0], 2, self.CONTEXT_TOKENS, heads, -1)
         key, value = context.transpose(2, 3).unbind(1)
         out: Tensor = self.cross_proj(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
         return out

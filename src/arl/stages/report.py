@@ -181,7 +181,7 @@ def _task_figures(about: dict[str, Any], table: pd.DataFrame) -> list[Markup]:
         return [_overlap(table, title)]
     drawings = [] if about["threshold"] is None else [_roc(table, about, title)]
     matrix = results.confusion(np.array(about["confusion"]), about["classes"], title=title)
-    reliability = results.calibration(*calibration_pairs(table), title=title)
+    reliability = results.calibration(*calibration_pairs(labels(table), scores(table)), title=title)
     return [
         *drawings,
         pages.figure(matrix, "Confusion matrix of the test images.", f"Confusion matrix of {title}"),

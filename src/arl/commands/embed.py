@@ -1,0 +1,78 @@
+"""Features of files, or of a corpus, as a table."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from arl.data.anatomy import OTHER, anatomy_index
+from arl.data.given import as_batch, read_given
+from arl.data.loader import Batch, Examples, evaluation_batches
+from arl.data.manifest import read_manifest
+from arl.data.record import Refused
+from arl.files import atomic_file
+from arl.models.encoder import Encoder
+from arl.models.heads import Pooled
+from arl.training.checkpoint import load_encoder
+from arl.training.engine import predict
+
+_BATCH = 64
+
+
+def embed(
+    files: list[Path],
+    *,
+    checkpoint: Path,
+    out: Path,
+    corpus: Path | None = None,
+    anatomy: str = OTHER,
+    pooling: str = "gap",
+) -> None:
+    """Features of files (DICOM, pictures, videos), or of every image of --corpus, as a parquet table.
+
+    --checkpoint is an encoder's folder, ours or a baseline's. A row is a picture: `file`, `frame` and `region`, or the
+    image's `id`, and its `features`. --anatomy is what the files show; without it the model is not told. --pooling is
+    gap, the mean of the patches, or cls.
+
+    Raises:
+        ValueError: neither files nor a corpus or both, a file that cannot be used, or an unknown anatomy.
+    """
+    if bool(files) == (corpus is not None):
+        raise ValueError("name files, or a --corpus: one of the two")
+    anatomy_index(anatomy)
+    encoder, config = load_encoder(checkpoint)
+    if corpus is not None:
+        table = _of_corpus(encoder, corpus, config["size"], pooling)
+    else:
+        table = _of_files(encoder, files, config["size"], anatomy, pooling)
+    with atomic_file(out) as partial:
+        pq.write_table(pa.Table.from_pandas(table, preserve_index=False), partial)
+    print(f"{out}: {len(table)} rows of {encoder.embed_dim} features")
+
+
+def _features(encoder: Encoder, batches: Iterator[Batch], size: int, pooling: str) -> list[npt.NDArray[np.float32]]:
+    outputs = predict(Pooled(encoder, pooling), batches, size=size)
+    return [np.asarray(row) for _, pooled in outputs for row in pooled.float().numpy()]
+
+
+def _of_corpus(encoder: Encoder, corpus: Path, size: int, pooling: str) -> pd.DataFrame:
+    rows = read_manifest(corpus)
+    batches = evaluation_batches(Examples(corpus, rows, size), _BATCH)
+    return pd.DataFrame({"id": rows["id"], "features": _features(encoder, batches, size, pooling)})
+
+
+def _of_files(encoder: Encoder, files: list[Path], size: int, anatomy: str, pooling: str) -> pd.DataFrame:
+    tables = []
+    for file in files:
+        try:
+            pictures = read_given(file, size, anatomy)
+        except Refused as reason:
+            raise ValueError(f"{file} cannot be used: {reason}") from reason
+        features = _features(encoder, iter([as_batch(pictures, anatomy)]), size, pooling)
+        places = {"frame": [one.frame for one in pictures], "region": [one.region for one in pictures]}
+        tables.append(pd.DataFrame({"file": file.name, **places, "features": features}))
+    return pd.concat(tables, ignore_index=True)

@@ -1,0 +1,91 @@
+"""A model for other people's software: safetensors and config in Hugging Face's layout, and ONNX."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from arl.commands._model import Chosen, chosen_model
+from arl.data.anatomy import ANATOMIES
+from arl.data.views import MEAN, STD
+from arl.evaluation.model_card import LIMITS
+from arl.files import atomic_directory, read_json, write_json
+from arl.models.export import OPSET, export_onnx
+from arl.params import Params
+from arl.training.checkpoint import load_encoder, load_task_model
+
+
+def export(
+    params: Params,
+    *,
+    out: Path,
+    task: str = "",
+    model: Path | None = None,
+    evaluation: Path | None = None,
+    registry: str = "registry",
+) -> None:
+    """Write a model for other software: the registry's champion for --task, or the folder --model (also an encoder's).
+
+    Writes a folder in Hugging Face's layout: model.safetensors, config.json (with the class names, the temperature and
+    the threshold), preprocessor_config.json, README.md (the model card); and model.onnx, whose answers are held against
+    the model's by onnxruntime to 1e-4.
+
+    Raises:
+        ValueError: no model, an evaluation of another model, or an ONNX graph that answers otherwise.
+    """
+    chosen = chosen_model(model, evaluation, registry, task, params.release.signed)
+    network, config = _load(chosen.folder)
+    with atomic_directory(out) as folder:
+        difference = export_onnx(network, config["size"], folder / "model.onnx")
+        shutil.copyfile(chosen.folder / "model.safetensors", folder / "model.safetensors")
+        write_json(folder / "config.json", _config(network, config, chosen, difference))
+        write_json(folder / "preprocessor_config.json", _preprocessor(config))
+        (folder / "README.md").write_text(_card(config, chosen), encoding="utf-8")
+    print(f"{out}: model.safetensors, model.onnx (differs by {difference:.1e}), configurations and card")
+
+
+def _load(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
+    if read_json(folder / "config.json").get("kind") == "encoder":
+        return load_encoder(folder)
+    return load_task_model(folder)
+
+
+def _config(network: nn.Module, config: dict[str, Any], chosen: Chosen, difference: float) -> dict[str, Any]:
+    about = chosen.evaluation or {}
+    classes = config.get("task", {}).get("classes", [])
+    return {
+        **config,
+        "architectures": [type(network).__name__],
+        "model_type": "avit",
+        "library": "arl",
+        "id2label": {str(index): name for index, name in enumerate(classes)},
+        "label2id": {name: index for index, name in enumerate(classes)},
+        "anatomies": list(ANATOMIES),
+        "temperature": about.get("temperature"),
+        "threshold": about.get("threshold"),
+        "onnx": {"opset": OPSET, "greatest_difference": difference, "inputs": ["image", "anatomy"]},
+    }
+
+
+def _preprocessor(config: dict[str, Any]) -> dict[str, Any]:
+    """Names of Hugging Face's image processors; the long side is scaled and the picture put top left on black."""
+    return {
+        "do_resize": True,
+        "size": {"longest_edge": config["size"]},
+        "do_pad": True,
+        "pad_size": {"height": config["size"], "width": config["size"]},
+        "do_convert_rgb": False,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": [MEAN],
+        "image_std": [STD],
+    }
+
+
+def _card(config: dict[str, Any], chosen: Chosen) -> str:
+    kind = "image-segmentation" if config.get("task", {}).get("kind") == "segmentation" else "image-classification"
+    tag = "image-feature-extraction" if config["kind"] == "encoder" else kind
+    head = f"---\nlibrary_name: arl\npipeline_tag: {tag}\ntags: [ultrasound, onnx, safetensors]\n---\n\n"
+    return head + (chosen.card or f"# {chosen.name}\n\n{LIMITS}\n\nNothing of this model was released or judged.\n")

@@ -1,0 +1,243 @@
+"""Ask a model about files: DICOM, pictures and videos."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from markupsafe import Markup
+from torch import Tensor
+
+from arl import pages
+from arl.commands._model import Chosen, chosen_model
+from arl.data.given import Given, as_batch, read_given
+from arl.data.record import Refused
+from arl.data.views import eval_view
+from arl.evaluation import figures
+from arl.evaluation.calibration import with_temperature
+from arl.evaluation.maps import evidence, inside, patch_maps, principal_colours
+from arl.evaluation.metrics import Floats
+from arl.evaluation.model_card import LIMITS
+from arl.files import atomic_directory, write_json
+from arl.params import Params
+from arl.training.checkpoint import load_task_model
+
+_SHOWN = 6  # pictures of a file that are drawn
+
+
+def predict(
+    params: Params,
+    files: list[Path],
+    *,
+    out: Path = Path("out/predict"),
+    task: str = "",
+    model: Path | None = None,
+    evaluation: Path | None = None,
+    registry: str = "registry",
+) -> None:
+    """Ask a model about files: DICOM, pictures (PNG, JPEG, TIFF, BMP) and videos.
+
+    The model is the registry's champion for --task, or the folder --model with its --evaluation. Writes a folder with
+    predictions.json and index.html: calibrated probabilities, what the model was measured to do and its limits, and
+    pictures of what it looked at. Of a clip up to 16 frames are read, and the file's score is their mean. A file that
+    cannot be used is named with the reason.
+
+    Raises:
+        ValueError: no model, an evaluation of another model, or no file that can be used.
+    """
+    if not files:
+        raise ValueError("there is no file to predict: name DICOM files, pictures or videos")
+    chosen = chosen_model(model, evaluation, registry, task, params.release.signed)
+    network, config = load_task_model(chosen.folder)
+    answers, refused = [], {}
+    for file in files:
+        try:
+            pictures = read_given(file, config["size"], config["task"]["anatomy"])
+        except Refused as reason:
+            refused[str(file)] = str(reason)
+            continue
+        answers.append(_answer(network, config, chosen, pictures))
+    _print(answers, refused)
+    if not answers:
+        raise ValueError(f"none of {len(files)} files can be used; the first: {next(iter(refused.values()))}")
+    with atomic_directory(out) as folder:
+        content = {"model": chosen.name, "task": config["task"], "refused": refused}
+        write_json(folder / "predictions.json", {**content, "files": [asdict(answer.facts) for answer in answers]})
+        (folder / "index.html").write_text(_page(chosen, config, answers, refused), encoding="utf-8")
+    print(f"pictures and limits: {out / 'index.html'}")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is said of one file, and goes into predictions.json."""
+
+    file: str
+    pictures: int
+    called: str | None  # the class; None for masks, and where no threshold is known
+    probabilities: dict[str, float]  # calibrated if the model was evaluated; of masks: share of the image inside
+    calibrated: bool
+    frames: list[dict[str, float]]  # raw scores of each picture, with its frame and region
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The facts, and a drawing of some of the pictures."""
+
+    facts: Facts
+    drawing: bytes
+
+
+def _answer(network: Any, config: dict[str, Any], chosen: Chosen, pictures: list[Given]) -> Answer:
+
+    batch = as_batch(pictures, config["task"]["anatomy"])
+    image = eval_view(batch, config["size"]).image
+    network.eval()
+    with torch.inference_mode():
+        logits = network(image, batch.anatomy)
+    if not bool(logits.isfinite().all()):
+        raise ValueError(f"{chosen.folder} gives numbers that are not finite: the model is damaged")
+    if config["task"]["kind"] == "segmentation":
+        return _segmented(logits, config, chosen, pictures)
+    return _classified(network, image, batch.anatomy, logits, config, chosen, pictures)
+
+
+def _classified(
+    network: Any,
+    image: Tensor,
+    anatomy: Tensor,
+    logits: Tensor,
+    config: dict[str, Any],
+    chosen: Chosen,
+    pictures: list[Given],
+) -> Answer:
+
+    classes = config["task"]["classes"]
+    scores = logits.double().softmax(dim=1).numpy()
+    mean = scores.mean(axis=0)
+    about = chosen.evaluation
+    probabilities = mean if about is None else with_temperature(mean, about["temperature"])
+    called = _called(mean, about)
+    facts = Facts(
+        file=pictures[0].file,
+        pictures=len(pictures),
+        called=None if called is None else classes[called],
+        probabilities={name: round(float(p), 4) for name, p in zip(classes, probabilities, strict=True)},
+        calibrated=about is not None,
+        frames=[
+            {"frame": one.frame, "region": one.region, **dict(zip(classes, map(float, row.round(6)), strict=True))}
+            for one, row in zip(pictures, scores, strict=True)
+        ],
+        notes=_notes(pictures, about),
+    )
+    shown = slice(0, _SHOWN)
+    index = torch.full((len(image[shown]),), int(mean.argmax()) if called is None else called)
+    return Answer(facts, _looked_at(network, image[shown], anatomy[shown], index, pictures[shown], classes))
+
+
+def _called(mean: Floats, about: dict[str, Any] | None) -> int | None:
+    if about is None:
+        return None
+    return int(mean.argmax()) if about["threshold"] is None else int(mean[1] >= about["threshold"])
+
+
+def _notes(pictures: list[Given], about: dict[str, Any] | None) -> list[str]:
+    notes = []
+    if about is None:
+        return ["This model was not evaluated: its score is no probability, and there is no threshold to call by."]
+    if len(pictures) > 1:
+        notes.append("The mean of several pictures; the temperature was fitted on single ones.")
+    devices = {one.device for one in pictures if one.device} - set(about["slices"]["device"])
+    if devices:
+        notes.append(f"No test image came from {', '.join(sorted(devices))}.")
+    if about["synthetic"]:
+        notes.append("The model was measured on synthetic images: its figures say nothing about patients.")
+    return notes
+
+
+def _looked_at(
+    network: Any, image: Tensor, anatomy: Tensor, called: Tensor, pictures: list[Given], classes: list[str]
+) -> bytes:
+    """Each picture, its features' principal components, and which patches speak for the call."""
+    maps = patch_maps(network.encoder, image, anatomy)
+    where = inside([one.extent for one in pictures], image.shape[-1], maps.shape[1])
+    colours = principal_colours(maps, where)
+    heat = np.where(where, evidence(network, image, anatomy, called), 0.0)
+    rows = [
+        [
+            figures.Panel(one.canvas, f"frame {one.frame}, region {one.region}"),
+            figures.Panel(colour, "principal components"),
+            figures.Panel(one.canvas, f"for (red) or against {classes[int(index)]}", heat=warm),
+        ]
+        for one, colour, warm, index in zip(pictures, colours, heat, called, strict=True)
+    ]
+    return figures.panels(rows)
+
+
+def _segmented(logits: Tensor, config: dict[str, Any], chosen: Chosen, pictures: list[Given]) -> Answer:
+
+    name = config["task"]["mask"]
+    masks = (logits[:, 0] > 0).numpy()
+    shares = [float(mask[: one.extent[0], : one.extent[1]].mean()) for mask, one in zip(masks, pictures, strict=True)]
+    facts = Facts(
+        file=pictures[0].file,
+        pictures=len(pictures),
+        called=None,
+        probabilities={f"share inside {name}": round(sum(shares) / len(shares), 4)},
+        calibrated=False,
+        frames=[
+            {"frame": one.frame, "region": one.region, name: round(share, 6)}
+            for one, share in zip(pictures, shares, strict=True)
+        ],
+        notes=[note for note in _notes(pictures, chosen.evaluation) if "temperature" not in note],
+    )
+    drawn = [
+        figures.Panel(one.canvas, f"frame {one.frame}, region {one.region}", outline=mask)
+        for one, mask in zip(pictures[:_SHOWN], masks, strict=False)
+    ]
+    return Answer(facts, figures.panels([drawn[start : start + 3] for start in range(0, len(drawn), 3)]))
+
+
+def _print(answers: list[Answer], refused: dict[str, str]) -> None:
+    for answer in answers:
+        facts = answer.facts
+        values = ", ".join(f"{name} {value:.3f}" for name, value in facts.probabilities.items())
+        print(f"{facts.file}: {facts.called or 'no call'} ({values})")
+    for file, reason in refused.items():
+        print(f"{file}: refused: {reason}")
+
+
+def _page(chosen: Chosen, config: dict[str, Any], answers: list[Answer], refused: dict[str, str]) -> str:
+
+    body = pages.note(LIMITS.replace("\n", " "), "warn") + pages.section("Model", _model(chosen, config))
+    body += Markup("").join(_file(answer) for answer in answers)
+    if refused:
+        body += pages.section("Refused", pages.table(["file", "reason"], list(refused.items())))
+    return pages.page("Prediction", body, subtitle=f"{config['task']['anatomy']}, by {chosen.name}")
+
+
+def _model(chosen: Chosen, config: dict[str, Any]) -> Markup:
+
+    about = chosen.evaluation
+    if about is None:
+        return pages.paragraph("This model was not evaluated, so nothing is known of how often it is right.")
+    rows = [
+        [name, entry["value"], None if entry["low"] is None else f"{entry['low']:.3f} to {entry['high']:.3f}"]
+        for name, entry in about["metrics"].items()
+    ]
+    kind = "synthetic " if about["synthetic"] else ""
+    caption = f"On {about['n']:,} {kind}test images of {about['patients']:,} {about['grouping']}s."
+    return pages.table(["metric", "value", f"{about['confidence']:.0%} interval"], rows, caption)
+
+
+def _file(answer: Answer) -> Markup:
+
+    facts = answer.facts
+    kind = "probability" if facts.calibrated else "score"
+    values = {f"{kind} of {name}" if facts.frames else name: value for name, value in facts.probabilities.items()}
+    body = pages.facts({"called": facts.called or "no call", "pictures": facts.pictures, **values})
+    for note in facts.notes:
+        body += pages.note(note)
+    about = "What the model looked at. Colours of the components are relative to this file."
+    return pages.section(facts.file, body + pages.figure(answer.drawing, about, f"Overlays of {facts.file}"))

@@ -1,0 +1,80 @@
+"""Pictures of a file that somebody hands to a model: DICOM, a picture or a video, told by content."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from arl.data.anatomy import OTHER, anatomy_index
+from arl.data.dicom import frames, is_dicom
+from arl.data.loader import Batch
+from arl.data.pictures import read_picture
+from arl.data.pixels import as_grey, letterbox
+from arl.data.record import Pixels, Refused
+from arl.data.video import grey_unless_coloured, read_frames
+
+FRAMES = 16  # of a clip, evenly spread
+_PICTURES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
+
+
+@dataclass(frozen=True)
+class Given:
+    """One picture: a whole file, or a frame and scan region of it."""
+
+    file: str  # its name, without folders
+    frame: int
+    region: int
+    device: str | None
+    canvas: Pixels  # uint8 (S, S), the picture in the top-left corner
+    extent: tuple[int, int]  # its height and width there, pixels
+
+
+def read_given(file: Path, size: int, anatomy: str) -> list[Given]:
+    """Up to `FRAMES` frames of every scan region, letterboxed to `size`; `anatomy` is what the model was made for.
+
+    Raises:
+        Refused: the file cannot be read, has no scan region, or its DICOM header tells of another anatomy.
+    """
+    if not file.is_file():
+        raise Refused(f"{file.name} is missing")
+    if is_dicom(file):
+        return _spread(list(_dicom(file, size, anatomy)))
+    if file.suffix.lower() in _PICTURES:
+        return [_given(file, 0, 0, None, read_picture(file), size)]
+    pictures = (grey_unless_coloured(frame) for frame in read_frames(file))
+    return _spread([_given(file, number, 0, None, picture, size) for number, picture in enumerate(pictures)])
+
+
+def _dicom(file: Path, size: int, anatomy: str) -> Iterator[Given]:
+    # without a valid region tag a crop could hold a burnt-in name, which would end in a picture on a page
+    for picture, info in frames(file, stills_by_content=False):
+        if info.anatomy not in (anatomy, OTHER):
+            raise Refused(f"{file.name}: its header says {info.anatomy}, the model is for {anatomy}")
+        yield _given(file, info.frame, info.region, info.device, picture, size)
+
+
+def _given(file: Path, frame: int, region: int, device: str | None, picture: Pixels, size: int) -> Given:
+    canvas, extent = letterbox(as_grey(picture), size)
+    return Given(file.name, frame, region, device, canvas, extent)
+
+
+def _spread(pictures: list[Given]) -> list[Given]:
+    """At most `FRAMES` frames, the first and the last among them, with all their regions."""
+    numbers = sorted({picture.frame for picture in pictures})
+    chosen = {numbers[round(at)] for at in np.linspace(0, len(numbers) - 1, min(FRAMES, len(numbers)))}
+    return [picture for picture in pictures if picture.frame in chosen]
+
+
+def as_batch(pictures: list[Given], anatomy: str) -> Batch:
+    """The pictures as a batch without labels."""
+    count = len(pictures)
+    return Batch(
+        image=torch.from_numpy(np.stack([picture.canvas for picture in pictures])).unsqueeze(1),
+        extent=torch.tensor([picture.extent for picture in pictures]),
+        anatomy=torch.full((count,), anatomy_index(anatomy)),
+        label=torch.full((count,), -1),
+        mask=None,
+        index=torch.arange(count),
+    )

@@ -1,0 +1,71 @@
+"""Where in an image a model looks: principal components of its patch tokens, and what each patch adds to a call."""
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.decomposition import PCA
+from torch import Tensor
+
+from arl.evaluation.metrics import Floats
+from arl.models.encoder import Encoder
+from arl.models.heads import Classifier
+
+_SHADES = (1, 99)  # percentiles that become black and full colour
+
+
+@torch.no_grad()
+def patch_maps(encoder: Encoder, image: Tensor, anatomy: Tensor) -> npt.NDArray[np.float32]:
+    """Last-layer tokens (B, h, w, C) of images (B, in_chans, S, S) with their anatomy indices (B,)."""
+    encoder.eval()
+    tokens = encoder.forward_features(image, anatomy)[:, encoder.num_prefix_tokens :]
+    height, width = (side // encoder.patch_size for side in image.shape[-2:])
+    return np.asarray(tokens.reshape(len(image), height, width, -1).float().numpy(), np.float32)
+
+
+def inside(extent: npt.ArrayLike, size: int, grid: int) -> npt.NDArray[np.bool_]:
+    """Patches (n, grid, grid) of a canvas of `size` pixels that lie at least half within the extents (n, 2)."""
+    covered = np.asarray(extent, np.float64)[:, :, None] * grid / size - np.arange(grid)  # (n, 2, grid)
+    half = covered >= 0.5
+    return half[:, 0, :, None] & half[:, 1, None, :]
+
+
+def principal_colours(maps: npt.NDArray[np.float32], where: npt.NDArray[np.bool_]) -> Floats:
+    """The first three principal components as colours (n, h, w, 3) in 0..1, one basis for all images; black outside.
+
+    Args:
+        maps: tokens (n, h, w, C).
+        where: (n, h, w), the patches that count.
+
+    Raises:
+        ValueError: fewer than four patches count.
+    """
+    tokens = maps[where]
+    if len(tokens) < 4:
+        raise ValueError(f"{len(tokens)} patches are too few for three principal components")
+    components = PCA(n_components=3, svd_solver="full").fit_transform(tokens.astype(np.float64))
+    low, high = np.percentile(components, _SHADES, axis=0)
+    colours = np.zeros((*where.shape, 3))
+    colours[where] = np.clip((components - low) / np.maximum(high - low, 1e-12), 0, 1)
+    return colours
+
+
+def evidence(model: Classifier, image: Tensor, anatomy: Tensor, called: Tensor) -> Floats:
+    """What each patch adds to the called class's logit, less the mean of the others': (B, h, w).
+
+    The head reads the mean of the patches, so that the sum over patches of token x gradient is the head's linearisation
+    (Grad-CAM of Selvaraju 2017 at the last layer).
+
+    Args:
+        called: class indices (B,).
+    """
+    model.eval()
+    with torch.no_grad():
+        tokens = model.encoder.forward_features(image, anatomy)
+    tokens = tokens.detach().requires_grad_(True)
+    logits = model.head(tokens)
+    chosen = logits.gather(1, called[:, None])
+    others = (logits.sum(1, keepdim=True) - chosen) / (logits.shape[1] - 1)
+    (gradient,) = torch.autograd.grad((chosen - others).sum(), tokens)
+    height, width = (side // model.encoder.patch_size for side in image.shape[-2:])
+    shares = (gradient * tokens.detach()).sum(-1)[:, model.encoder.num_prefix_tokens :]
+    return np.asarray(shares.reshape(len(image), height, width).double().numpy())

@@ -1,0 +1,49 @@
+import numpy as np
+import pytest
+from scipy.special import softmax
+from sklearn.linear_model import LogisticRegression
+
+from arl.evaluation.calibration import fit_temperature, with_temperature
+from arl.evaluation.metrics import expected_calibration_error
+
+
+def drawn(count: int, temperature: float, classes: int = 2, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Labels drawn from the true probabilities, and scores whose logits are `temperature` times the true ones."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(scale=1.5, size=(count, classes))
+    true = softmax(logits, axis=1)
+    labels = np.array([rng.choice(classes, p=row) for row in true])
+    return labels, softmax(logits * temperature, axis=1)
+
+
+def test_two_classes_are_logistic_regression_without_intercept() -> None:
+    labels, scores = drawn(701, 2.5)
+    difference = np.log(scores[:, 1] / scores[:, 0])
+    model = LogisticRegression(C=1e9, fit_intercept=False, tol=1e-10).fit(difference[:, None], labels)
+    assert fit_temperature(labels, scores) == pytest.approx(1 / model.coef_[0, 0], rel=1e-3)
+
+
+@pytest.mark.parametrize("temperature", [0.4, 1.0, 3.0])
+def test_the_temperature_that_was_put_in_is_found(temperature: float) -> None:
+    labels, scores = drawn(20011, temperature, classes=3)
+    assert fit_temperature(labels, scores) == pytest.approx(temperature, rel=0.05)
+
+
+def test_an_overconfident_model_becomes_calibrated_and_calls_the_same() -> None:
+    labels, scores = drawn(5003, 4.0)
+    calibrated = with_temperature(scores, fit_temperature(labels, scores))
+    before = expected_calibration_error(labels, scores[:, 1])
+    assert expected_calibration_error(labels, calibrated[:, 1]) < before / 3
+    np.testing.assert_array_equal(calibrated.argmax(axis=1), scores.argmax(axis=1))
+
+
+def test_a_temperature_of_one_changes_nothing() -> None:
+    _, scores = drawn(11, 1.0, classes=5)
+    np.testing.assert_allclose(with_temperature(scores, 1.0), scores, atol=1e-5)
+
+
+def test_one_class_and_a_temperature_of_zero_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"no image of class \[1\]"):
+        fit_temperature(np.zeros(7, int), np.full((7, 2), 0.5))
+    with pytest.raises(ValueError, match="a temperature of 0 is not positive"):
+        with_temperature(np.full((1, 2), 0.5), 0.0)
