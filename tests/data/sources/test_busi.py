@@ -66,13 +66,16 @@ def test_the_default_split_gives_each_class_its_share(root: Path, batch_of: Call
         assert {split[stem] for stem in split if stem.startswith(label)} == {"train", "val", "test"}
 
 
-def test_files_of_the_same_bytes_stay_together(root: Path, batch_of: Callable) -> None:
+def test_near_identical_images_stay_together(root: Path, batch_of: Callable, picture: Callable, save: Callable) -> None:
     for number in range(1, 8):
-        (root / f"malignant/malignant ({number}).png").write_bytes(
-            (root / f"benign/benign ({number}).png").read_bytes()
-        )
-    split = batch_of(busi, root).split("default")
+        darker = picture(number, channels=3) // 2 + number
+        save(root / "malignant" / f"malignant ({number}).png", darker.astype(np.uint8))
+    (root / "normal/normal (1).png").write_bytes(b"")
+    done = batch_of(busi, root)
+    assert list(done.refused) == ["normal/normal (1).png"]
+    split = done.split("default")
     assert all(split[f"malignant ({number})"] == split[f"benign ({number})"] for number in range(1, 8))
+    assert len(set(split.values())) == 3
 
 
 @pytest.mark.parametrize(
