@@ -33,6 +33,7 @@ ONLY = {
     "deepspeed": "src/arl/training/distributed.py",
     "evidently": "src/arl/monitoring/drift.py",
     "great_expectations": "src/arl/data/validation.py",
+    "duckdb": "src/arl/data/invariants.py",
     "minio": "src/arl/storage/s3.py",
     "kfp": "(components|pipelines)/.*",
     "hydra": "src/arl/commands/configure.py",

@@ -1,7 +1,7 @@
 """The corpus on disk: one row an image, in batches that are only ever added.
 
     data/<source>/<batch>/manifest.parquet     the accepted images, `SCHEMA`
-                          shard-00000.parquet  id, image (PNG), mask (PNG or null); see `shards`
+                          shard-00000.parquet  id, height, width, image, mask; see `shards`
                           quarantine.parquet   the refused inputs, `QUARANTINE`
                           splits/<protocol>.parquet  id, split in {train, val, test}
                           batch.json           source, counts, licence; written last
@@ -10,6 +10,7 @@ A batch is written once and never rewritten, so adding a hospital leaves what DV
 """
 
 import hashlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -48,6 +49,8 @@ SCHEMA = pa.schema(
         pa.field("mean", pa.float32(), nullable=False),  # of the stored grey levels, 0..255
         pa.field("std", pa.float32(), nullable=False),
         pa.field("pixel_sha256", pa.string(), nullable=False),  # of the stored pixels and their shape
+        pa.field("perceptual_hash", pa.uint64(), nullable=False),  # of the stored pixels in grey; see `pixels`
+        pa.field("difference_hash", pa.uint64(), nullable=False),
         pa.field("shard", pa.string(), nullable=False),  # file name inside the batch folder
         pa.field("row", pa.int32(), nullable=False),  # row inside the shard
     ]
@@ -63,20 +66,43 @@ QUARANTINE = pa.schema(
 
 
 def read_table(path: Path, schema: pa.Schema) -> pd.DataFrame:
-    """Read a parquet file of ours.
+    """Read a parquet file of ours, the columns of `schema` only.
+
+    Raises:
+        ValueError: the file is not parquet, or a column is missing or has another type.
+    """
+    tables = [schema.empty_table(), *_tables(path, schema, 1 << 20)]
+    frame: pd.DataFrame = pa.concat_tables(tables).to_pandas()
+    return frame
+
+
+def _tables(path: Path, schema: pa.Schema, rows: int) -> Iterator[pa.Table]:
+    """The columns of `schema`, at most `rows` rows at a time."""
+    check_schema(path, schema)
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(rows, columns=schema.names):
+                yield pa.Table.from_batches([batch]).select(schema.names).cast(schema)
+    except (pa.ArrowException, ValueError) as error:
+        raise ValueError(f"{path} is not readable: {error}") from error
+
+
+def check_schema(path: Path, schema: pa.Schema) -> None:
+    """Make sure that a parquet file has the columns of `schema`.
 
     Raises:
         ValueError: the file is not parquet, or a column is missing or has another type.
     """
     try:
-        table = pq.read_table(path)
-    except pa.ArrowInvalid as error:
+        found = pq.read_schema(path)
+    except pa.ArrowException as error:
         raise ValueError(f"{path} is not a readable parquet file: {error}") from error
-    try:
-        frame: pd.DataFrame = table.select(schema.names).cast(schema).to_pandas()
-    except (KeyError, pa.ArrowInvalid, ValueError) as error:
-        raise ValueError(f"{path} does not fit the schema of {', '.join(schema.names)}: {error}") from error
-    return frame
+    missing = [name for name in schema.names if name not in found.names]
+    wrong = [name for name in schema.names if name in found.names and found.field(name).type != schema.field(name).type]
+    if missing or wrong:
+        raise ValueError(
+            f"{path} does not fit the schema: missing {missing or 'none'}, of another type {wrong or 'none'}"
+        )
 
 
 def corpus_version(corpus: Path) -> str:
@@ -113,11 +139,25 @@ def sources(corpus: Path) -> dict[str, dict[str, str]]:
     return {source: {key: str(found[key]) for key in ("licence", "citation")} for source, found in about.items()}
 
 
-def read_manifest(corpus: Path) -> pd.DataFrame:
-    """All accepted rows of the corpus, in the order of batches; columns of `SCHEMA`."""
+def read_manifest(corpus: Path, columns: Sequence[str] = SCHEMA.names) -> pd.DataFrame:
+    """All accepted rows of the corpus, in the order of batches; columns of `SCHEMA`, or some of them."""
+    schema = pa.schema([SCHEMA.field(name) for name in columns])
     return pd.concat(
-        [read_table(folder / "manifest.parquet", SCHEMA) for folder in batch_folders(corpus)], ignore_index=True
+        [read_table(folder / "manifest.parquet", schema) for folder in batch_folders(corpus)], ignore_index=True
     )
+
+
+def manifest_parts(corpus: Path, rows: int = 500_000) -> Iterator[pd.DataFrame]:
+    """The accepted rows in parts of about `rows`, so that a corpus of any size fits in memory; at least one part."""
+    waiting = [SCHEMA.empty_table()]
+    for folder in batch_folders(corpus):
+        for table in _tables(folder / "manifest.parquet", SCHEMA, rows):
+            waiting.append(table)
+            if sum(map(len, waiting)) >= rows:
+                yield pa.concat_tables(waiting).to_pandas()
+                waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting).to_pandas()
 
 
 def read_quarantine(corpus: Path) -> pd.DataFrame:

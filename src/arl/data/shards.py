@@ -1,7 +1,8 @@
-"""Images of the corpus in parquet shards of PNGs, and their reading.
+"""Images of the corpus in parquet shards, and their reading.
 
-Row groups are small and of one size, so that any image is one short read away, and the bytes of a batch
-depend on nothing but what was accepted, in its order.
+An image is stored as differences of its pixels (`pixels.pack`), which parquet compresses with zstd: lossless, smaller
+than PNG and much faster to read. Pages carry checksums, which reading checks. Row groups are small and of one size, so
+that any image is one short read away, and the bytes of a batch depend on nothing but what was accepted, in its order.
 """
 
 import errno
@@ -9,7 +10,8 @@ import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from os import cpu_count
+from dataclasses import dataclass
+from os import sched_getaffinity
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,25 +24,35 @@ import pyarrow.parquet as pq
 
 from arl.data.anatomy import anatomy_index
 from arl.data.manifest import PROBES, QUARANTINE, SCHEMA, SPLITS, read_table
-from arl.data.pixels import Stored, decode_image, letterbox, store
+from arl.data.pixels import Stored, in_channels, store, unpack
 from arl.data.record import Entry, Mask, Pixels
 from arl.data.splits import DEFAULT, SPLIT_SCHEMA, split_by_patient
 from arl.files import atomic_directory, write_json
 from arl.progress import progress
 
+Indices = npt.NDArray[np.int64]
 ROWS_PER_GROUP = 32
 SHARD_BYTES = 256 << 20
-_LONG = 2000  # images whose decoding takes long enough, about 2 s, to show its progress
+_LONG = 2000  # images whose reading takes long enough to show its progress
 _FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 SHARD_SCHEMA = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
-        pa.field("image", pa.binary(), nullable=False),  # PNG, grey or RGB
-        pa.field("mask", pa.binary()),  # 1-bit PNG
+        pa.field("height", pa.int32(), nullable=False),  # pixels
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("image", pa.binary(), nullable=False),  # `pixels.pack`: H * W bytes if grey, 3 * H * W if RGB
+        pa.field("mask", pa.binary()),  # H * W bytes of 0 and 1
     ]
 )
-# PNGs do not compress further; dictionaries and statistics over them would double the file
-_PARQUET: dict[str, Any] = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+# level 1 is the fastest to write and, on differences of speckle, the smallest; dictionaries and statistics over pixels
+# would double the file
+_PARQUET: dict[str, Any] = {
+    "compression": "zstd",
+    "compression_level": 1,
+    "use_dictionary": False,
+    "write_statistics": False,
+    "write_page_checksum": True,
+}
 
 
 class DuplicateIdError(ValueError):
@@ -52,20 +64,20 @@ class _ShardWriter:
 
     def __init__(self, folder: Path, limit: int) -> None:
         self._folder, self._limit = folder, limit  # bytes after which a shard is closed
+        self._sink: Any = None  # pa.OSFile
         self._file: pq.ParquetWriter | None = None
         self._number = 0
         self._written = 0  # rows of the shard
-        self._bytes = 0
-        self._group: list[tuple[str, bytes, bytes | None]] = []
+        self._group: list[tuple[str, int, int, bytes, bytes | None]] = []
 
     def append(self, identifier: str, stored: Stored) -> tuple[str, int]:
         """Add an image; its shard and its row there."""
         place = self._name(), self._written + len(self._group)
-        self._group.append((identifier, stored.image, stored.mask))
-        self._bytes += len(stored.image) + len(stored.mask or b"")
+        size = int(stored.columns["height"]), int(stored.columns["width"])
+        self._group.append((identifier, *size, stored.image, stored.mask))
         if len(self._group) == ROWS_PER_GROUP:
             self._write_group()
-            if self._bytes >= self._limit:
+            if self._sink.tell() >= self._limit:
                 self._close_shard()
         return place
 
@@ -85,7 +97,8 @@ class _ShardWriter:
 
     def _write_group(self) -> None:
         if self._file is None:
-            self._file = pq.ParquetWriter(self._folder / self._name(), SHARD_SCHEMA, **_PARQUET)
+            self._sink = pa.OSFile(str(self._folder / self._name()), "wb")
+            self._file = pq.ParquetWriter(self._sink, SHARD_SCHEMA, **_PARQUET)
         columns = [list(column) for column in zip(*self._group, strict=True)]
         self._file.write_table(pa.table(columns, schema=SHARD_SCHEMA), row_group_size=ROWS_PER_GROUP)
         self._written += len(self._group)
@@ -95,9 +108,12 @@ class _ShardWriter:
         if self._file is None:
             return
         file, self._file = self._file, None
-        file.close()
+        try:
+            file.close()
+        finally:
+            self._sink.close()
         self._number += 1
-        self._written = self._bytes = 0
+        self._written = 0
 
 
 class BatchWriter:
@@ -335,49 +351,104 @@ def _ids_of_source(folder: Path) -> set[str]:
     return {identifier for column in columns for identifier in column.to_pylist()}
 
 
-def _groups(rows: pd.DataFrame) -> list[tuple[Path, int, list[tuple[int, int]]]]:
-    """Shard below the corpus, row group, [(position in `rows`, row in the group), ...]."""
-    found: dict[tuple[Path, int], list[tuple[int, int]]] = {}
-    columns = (rows[name].tolist() for name in ("source", "batch", "shard", "row"))
-    for position, (source, batch, shard, row) in enumerate(zip(*columns, strict=True)):
-        group, inside = divmod(int(row), ROWS_PER_GROUP)
-        found.setdefault((Path(source, batch, shard), group), []).append((position, inside))
-    return [(shard, group, members) for (shard, group), members in sorted(found.items())]
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Which of N manifest rows lie in one row group.
+
+    Attributes:
+        places: shard below the corpus and row group in it, of each of G groups.
+        group: (N,), the group of each row.
+        inside: (N,), its row in the row group.
+        members: (N,), the rows, group by group.
+        bounds: (G + 1,), where the members of each group begin.
+    """
+
+    places: list[tuple[str, int]]
+    group: Indices
+    inside: Indices
+    members: Indices
+    bounds: Indices
+
+    @classmethod
+    def of(cls, rows: pd.DataFrame) -> "Layout":
+        """The layout of manifest rows."""
+        names = rows["source"].astype(str) + "/" + rows["batch"].astype(str) + "/" + rows["shard"].astype(str)
+        shard, files = pd.factorize(names, sort=True)
+        groups, inside = np.divmod(rows["row"].to_numpy(np.int64), ROWS_PER_GROUP)
+        most = int(groups.max(initial=0)) + 1
+        found, group, counts = np.unique(shard * most + groups, return_inverse=True, return_counts=True)
+        places = [(str(files[key // most]), int(key % most)) for key in found.tolist()]
+        members = np.argsort(group, kind="stable")
+        return cls(places, group, inside, members, np.concatenate([[0], np.cumsum(counts)]))
+
+    def __len__(self) -> int:
+        return len(self.group)
+
+    def rows(self, group: int) -> Indices:
+        """The rows of a group."""
+        return self.members[self.bounds[group] : self.bounds[group + 1]]
 
 
-def _for_each(corpus: Path, rows: pd.DataFrame, columns: list[str], use: Callable[..., None], title: str) -> None:
-    """Call `use(position, *columns)` for every row, on threads: decoding releases the interpreter lock."""
+class RowGroup:
+    """A row group in memory, compressed no more."""
 
-    def read(task: tuple[Path, int, list[tuple[int, int]]]) -> int:
-        shard, group, members = task
-        file = corpus / shard
-        table = _read_group(file, group, columns)
-        for position, row in members:
-            _use(file, table, row, lambda *cells, at=position: use(at, *cells))
-        return len(members)
+    def __init__(self, file: Path, number: int, *, masks: bool) -> None:
+        if not file.is_file():
+            raise FileNotFoundError(f"{file} does not exist, but the manifest of its batch names it")
+        columns = ["id", "height", "width", "image", *(["mask"] if masks else [])]
+        try:
+            with pq.ParquetFile(file, page_checksum_verification=True) as shard:
+                table = shard.read_row_group(number, columns=columns, use_threads=False).combine_chunks()
+        except (pa.ArrowException, IndexError, OSError) as error:
+            raise ValueError(f"{file}: row group {number} is not readable: {error}") from error
+        self._file = file
+        self._columns = {name: table[name].chunk(0) for name in columns}
+
+    def _size(self, row: int) -> tuple[int, int]:
+        return self._columns["height"][row].as_py(), self._columns["width"][row].as_py()
+
+    def image(self, row: int) -> Pixels:
+        """uint8 (H, W), or RGB (H, W, 3)."""
+        try:
+            return unpack(memoryview(self._columns["image"][row].as_buffer()), *self._size(row))
+        except (ValueError, IndexError) as error:
+            raise ValueError(f"{self._file}, image {self._name(row)}: {error}") from error
+
+    def mask(self, row: int) -> Pixels | None:
+        """uint8 (H, W) of 0 and 1; None: there is none."""
+        cell = self._columns["mask"][row]
+        if not cell.is_valid:
+            return None
+        try:
+            return np.frombuffer(cell.as_buffer(), np.uint8).reshape(self._size(row))
+        except ValueError as error:
+            raise ValueError(f"{self._file}, mask of {self._name(row)}: {error}") from error
+
+    def _name(self, row: int) -> str:
+        ids = self._columns["id"]
+        return str(ids[row]) if row < len(ids) else f"number {row}"
+
+
+def _for_each(corpus: Path, rows: pd.DataFrame, use: Callable[[int, RowGroup, int], None], *, masks: bool) -> None:
+    """Call `use(position, row group, row in it)` for every row, on threads: reading releases the interpreter lock."""
+    layout = Layout.of(rows)
+
+    def read(group: int) -> int:
+        shard, number = layout.places[group]
+        stored = RowGroup(corpus / shard, number, masks=masks)
+        for position in layout.rows(group).tolist():
+            use(position, stored, int(layout.inside[position]))
+        return len(layout.rows(group))
 
     shown = len(rows) > _LONG
-    with ThreadPoolExecutor(max_workers=cpu_count()) as pool, progress(len(rows), title, "image", shown=shown) as bar:
-        for done in pool.map(read, list(_groups(rows))):
+    with ThreadPoolExecutor(cores()) as pool, progress(len(rows), "reading images", "image", shown=shown) as bar:
+        for done in pool.map(read, range(len(layout.places))):
             bar.update(done)
 
 
-def _read_group(file: Path, group: int, columns: list[str]) -> pa.Table:
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} does not exist, but the manifest of its batch names it")
-    try:
-        with pq.ParquetFile(file) as shard:
-            return shard.read_row_group(group, columns=["id", *columns])
-    except (pa.ArrowInvalid, IndexError) as error:
-        raise ValueError(f"{file}: row group {group} is not readable: {error}") from error
-
-
-def _use(file: Path, table: pa.Table, row: int, use: Callable[..., None]) -> None:
-    cells = [table[name][row].as_py() for name in table.column_names]
-    try:
-        use(*cells[1:])
-    except ValueError as error:
-        raise ValueError(f"{file}, image {cells[0]}: {error}") from error
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(sched_getaffinity(0))
 
 
 def read_images(corpus: Path, rows: pd.DataFrame, channels: int = 1) -> list[Pixels]:
@@ -389,10 +460,10 @@ def read_images(corpus: Path, rows: pd.DataFrame, channels: int = 1) -> list[Pix
     """
     images: dict[int, Pixels] = {}
 
-    def keep(position: int, image: bytes) -> None:
-        images[position] = decode_image(image, channels)
+    def keep(position: int, stored: RowGroup, row: int) -> None:
+        images[position] = in_channels(stored.image(row), channels)
 
-    _for_each(corpus, rows, ["image"], keep, "reading images")
+    _for_each(corpus, rows, keep, masks=False)
     return [images[position] for position in range(len(rows))]
 
 
@@ -400,43 +471,16 @@ def read_masks(corpus: Path, rows: pd.DataFrame) -> list[Mask | None]:
     """Stored masks of manifest rows, in their order: bool (H, W), None where there is none."""
     masks: dict[int, Mask | None] = {}
 
-    def keep(position: int, mask: bytes | None) -> None:
-        masks[position] = None if mask is None else decode_image(mask) > 0
+    def keep(position: int, stored: RowGroup, row: int) -> None:
+        mask = stored.mask(row)
+        masks[position] = None if mask is None else mask.astype(np.bool_)
 
-    _for_each(corpus, rows, ["mask"], keep, "reading masks")
+    _for_each(corpus, rows, keep, masks=True)
     return [masks[position] for position in range(len(rows))]
 
 
-class Canvases:
-    """Grey images of manifest rows on square canvases, decoded once and kept in RAM (len(rows) * size^2 bytes).
-
-    Attributes:
-        images: uint8 (N, size, size), see `letterbox`.
-        extents: int32 (N, 2), height and width of the valid part.
-        masks: uint8 (N, size, size) of 0 and 1 (0 where a row has no mask), or None where they were not asked for.
-    """
-
-    def __init__(self, corpus: Path, rows: pd.DataFrame, size: int, *, masks: bool = False) -> None:
-        self.images = np.zeros((len(rows), size, size), np.uint8)
-        self.extents = np.zeros((len(rows), 2), np.int32)
-        self.masks = np.zeros((len(rows), size, size), np.uint8) if masks else None
-
-        def keep(position: int, image: bytes, mask: bytes | None = None) -> None:
-            self.images[position], self.extents[position] = letterbox(decode_image(image), size)
-            if self.masks is not None and mask is not None:
-                self.masks[position] = letterbox(decode_image(mask), size, nearest=True)[0] > 0
-
-        _for_each(corpus, rows, ["image", "mask"] if masks else ["image"], keep, "decoding")
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> tuple[Pixels, npt.NDArray[np.int32]]:
-        return self.images[index], self.extents[index]
-
-
 def read_shard(file: Path) -> pd.DataFrame:
-    """One shard as a table (id, image, mask as PNG bytes).
+    """One shard as a table: columns of `SHARD_SCHEMA`.
 
     Raises:
         ValueError: the file is not a shard.

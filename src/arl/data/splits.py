@@ -12,7 +12,7 @@ from typing import Literal
 import pandas as pd
 import pyarrow as pa
 
-from arl.data.manifest import SPLITS, read_table
+from arl.data.manifest import SPLITS, batch_folders, read_table
 
 Grouping = Literal["patient", "clip", "image"]
 DEFAULT = "default"
@@ -129,6 +129,16 @@ def split_by_patient(
         raise ValueError(f"fractions {fractions} must not be negative and must sum to 1")
     chosen = groups(rows).map(lambda group: assign(group, seed, fractions))
     return {split: rows.loc[chosen == split, "id"].tolist() for split in SPLITS}, grouping(rows)
+
+
+def splits_in_use(corpus: Path, protocols: Mapping[str, str]) -> pd.DataFrame:
+    """Id and split of every image that has one under the protocol in use; unlike `read_split`, gaps are no error."""
+    files = [
+        folder / "splits" / f"{protocols.get(folder.parent.name, DEFAULT)}.parquet" for folder in batch_folders(corpus)
+    ]
+    tables = [read_table(file, SPLIT_SCHEMA) for file in files if file.is_file()]
+    table: pd.DataFrame = pd.concat([SPLIT_SCHEMA.empty_table().to_pandas(), *tables], ignore_index=True)
+    return table.drop_duplicates("id")
 
 
 def read_split(corpus: Path, rows: pd.DataFrame, protocols: Mapping[str, str]) -> "pd.Series[str]":

@@ -1,26 +1,22 @@
-"""Is the corpus what the rest believes it is?
+"""Is every row of the manifest what the rest believes it is?
 
-Row rules run as a Great Expectations suite on the manifest; rules across rows and files (splits, counts,
-shards) are plain pandas, since Great Expectations has no check per group. Each rule has a severity:
-critical stops the pipeline, warning and info are reported.
+The rules on single rows run as a Great Expectations suite, on a part of the manifest at a time, so that memory does not
+grow with the corpus; rules across rows and files are in `invariants`. Each rule has a severity: critical stops the
+pipeline, warning and info are reported.
 """
 
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import pandas as pd
-import pyarrow.parquet as pq
 
 from arl.data.anatomy import ANATOMIES, OTHER
-from arl.data.manifest import PROBES, batch_folders, read_manifest, read_table
-from arl.data.splits import DEFAULT, SPLIT_SCHEMA
-from arl.files import read_json
+from arl.data.manifest import PROBES
 
 Severity = Literal["critical", "warning", "info"]
 SEVERITIES: tuple[Severity, ...] = ("critical", "warning", "info")
@@ -53,40 +49,51 @@ class Finding:
     def passed(self) -> bool:
         return self.failed == 0
 
-
-def validate_corpus(corpus: Path, protocols: Mapping[str, str]) -> list[Finding]:
-    """All findings on a corpus, critical rules first; `protocols` names the split protocol of a source.
-
-    Raises:
-        FileNotFoundError: there is no corpus, or a batch lacks a file.
-        ValueError: a file cannot be read as what it should be.
-    """
-    rows = read_manifest(corpus)
-    findings = check_rows(rows) + check_files(corpus, rows) + check_splits(rows, read_splits(corpus), protocols)
-    return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
+    def plus(self, checked: int, failed: int, found: Iterable[str]) -> "Finding":
+        """The finding on more rows."""
+        offenders = examples([*self.examples, *found])
+        return replace(self, checked=self.checked + checked, failed=self.failed + failed, examples=offenders)
 
 
-def check_rows(rows: pd.DataFrame) -> list[Finding]:
-    """The rules on single rows and on uniqueness; `rows` as `read_manifest` gives them.
+def examples(values: Iterable[object]) -> tuple[str, ...]:
+    """The first few different names among `values`."""
+    names = ("(no id)" if pd.isna(value) else str(value) for value in values)  # type: ignore[call-overload]
+    return tuple(dict.fromkeys(names))[:MAX_EXAMPLES]
+
+
+def check_rows(parts: Iterable[pd.DataFrame]) -> list[Finding]:
+    """The rules on single rows; `parts` are manifest rows, see `manifest.manifest_parts`.
 
     Counts and examples are asked for where a rule fails only, which halves the work.
+
+    Raises:
+        ValueError: a rule could not be computed.
     """
     with _great_expectations() as (gx, gxe, column):
         context = gx.get_context(mode="ephemeral")
         context.variables.progress_bars = {"globally": False}
         asset = context.data_sources.add_pandas("corpus").add_dataframe_asset("manifest")
-        batch = asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": rows})
-
-        def run(expectations: list[Any], **form: Any) -> dict[str, Any]:
-            suite = gx.ExpectationSuite(name="manifest", expectations=expectations)
-            results = batch.validate(suite, result_format=form).results
-            return {_checked(result).expectation_config.meta["rule"]: result for result in results}
-
+        definition = asset.add_batch_definition_whole_dataframe("part")
         suite = list(_expectations(gxe, column))
-        held = {rule: result.success for rule, result in run(suite, result_format="BOOLEAN_ONLY").items()}
-        broken = [expectation for expectation in suite if not held[expectation.meta["rule"]]]
-        details = run(broken, **_DETAILS) if broken else {}
-        return [_finding(expectation, len(rows), details.get(expectation.meta["rule"])) for expectation in suite]
+        findings = {expectation.meta["rule"]: _unchecked(expectation) for expectation in suite}
+        for rows in parts:
+            batch = definition.get_batch({"dataframe": rows})
+            for rule, (failed, examples) in _check_part(gx, batch, suite).items():
+                findings[rule] = findings[rule].plus(len(rows), failed, examples)
+    return list(findings.values())
+
+
+def _check_part(gx: Any, batch: Any, suite: list[Any]) -> dict[str, tuple[int, tuple[str, ...]]]:
+    """Rule -> how many rows break it, and the first of them."""
+
+    def run(expectations: list[Any], **form: Any) -> dict[str, Any]:
+        results = batch.validate(gx.ExpectationSuite(name="manifest", expectations=expectations), result_format=form)
+        return {_checked(result).expectation_config.meta["rule"]: result for result in results.results}
+
+    held = {rule: result.success for rule, result in run(suite, result_format="BOOLEAN_ONLY").items()}
+    broken = [expectation for expectation in suite if not held[expectation.meta["rule"]]]
+    details = run(broken, **_DETAILS) if broken else {}
+    return {rule: _offenders(details[rule].result) if rule in details else (0, ()) for rule in held}
 
 
 @contextmanager
@@ -115,9 +122,7 @@ def _rule(rule: str, severity: Severity, description: str) -> dict[str, Any]:
 
 
 def _identity_expectations(gxe: Any) -> Iterator[Any]:
-    yield gxe.ExpectTableRowCountToBeBetween(min_value=1, **_rule("rows", "critical", "the corpus holds an image"))
     yield gxe.ExpectColumnValuesToNotBeNull(column="id", **_rule("id-present", "critical", "every image has an id"))
-    yield gxe.ExpectColumnValuesToBeUnique(column="id", **_rule("id-unique", "critical", "no two images share an id"))
     yield gxe.ExpectColumnValuesToMatchRegex(
         column="id", regex=r"^[^:\s]+:.*\S$", **_rule("id-form", "critical", "an id reads <source>:<key>")
     )
@@ -126,10 +131,6 @@ def _identity_expectations(gxe: Any) -> Iterator[Any]:
     )
     yield gxe.ExpectColumnValuesToMatchRegex(
         column="site", regex=r"\S", **_rule("site-present", "critical", "every image names its site")
-    )
-    yield gxe.ExpectCompoundColumnsToBeUnique(
-        column_list=["source", "batch", "shard", "row"],
-        **_rule("place-unique", "critical", "no two images share a place in a shard"),
     )
     yield gxe.ExpectColumnValuesToMatchRegex(
         column="shard",
@@ -197,9 +198,6 @@ def _image_expectations(gxe: Any) -> Iterator[Any]:
     yield gxe.ExpectColumnValuesToMatchRegex(
         column="pixel_sha256", regex=r"^[0-9a-f]{64}$", **_rule("hash-form", "critical", "the pixel hash is a SHA-256")
     )
-    yield gxe.ExpectColumnValuesToBeUnique(
-        column="pixel_sha256", **_rule("pixels-unique", "warning", "no two images have the same pixels")
-    )
     yield gxe.ExpectColumnValuesToBeBetween(
         column="pixel_spacing_mm",
         min_value=SPACING_MM[0],
@@ -245,133 +243,10 @@ def _checked(result: Any) -> Any:
     return result
 
 
-def _finding(expectation: Any, checked: int, result: Any) -> Finding:
-    """`result` is of a rule that failed, None where it passed."""
-    failed = 0 if result is None else int(result.result.get("unexpected_count", 1))
-    places = [] if result is None else result.result.get("partial_unexpected_index_list", [])
-    examples = _examples(place["id"] for place in places)
-    severity: Severity = expectation.severity.value
-    return Finding(expectation.meta["rule"], severity, expectation.description, checked, failed, examples)
+def _unchecked(expectation: Any) -> Finding:
+    return Finding(expectation.meta["rule"], expectation.severity.value, expectation.description, 0, 0, ())
 
 
-def _examples(values: Iterable[object]) -> tuple[str, ...]:
-    names = ("(no id)" if pd.isna(value) else str(value) for value in values)  # type: ignore[call-overload]
-    return tuple(dict.fromkeys(names))[:MAX_EXAMPLES]
-
-
-def read_splits(corpus: Path) -> pd.DataFrame:
-    """Every split file of the corpus: source, batch, protocol, id, split."""
-    tables = [
-        read_table(file, SPLIT_SCHEMA).assign(source=folder.parent.name, batch=folder.name, protocol=file.stem)
-        for folder in batch_folders(corpus)
-        for file in sorted((folder / "splits").glob("*.parquet"))
-    ]
-    columns = ["source", "batch", "protocol", "id", "split"]
-    return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
-
-
-def check_splits(rows: pd.DataFrame, splits: pd.DataFrame, protocols: Mapping[str, str]) -> list[Finding]:
-    """The rules on who is in which split; `protocols` names the one in use per source, else "default"."""
-    chosen = splits["source"].map(lambda source: protocols.get(source, DEFAULT)) == splits["protocol"]
-    facts = rows[["source", "batch", "id", "patient", "clip", "pixel_sha256"]]
-    joined = splits.assign(used=chosen).merge(facts, on=["source", "batch", "id"], how="left", indicator=True)
-    used, unused = joined[joined["used"]], joined[~joined["used"]]
-    apart = "is in one split only"
-    return [
-        _divided(used, "patient", "patient-split", "critical", f"a patient {apart}, under the protocol in use"),
-        _divided(used, "clip", "clip-split", "critical", f"a clip {apart}, under the protocol in use"),
-        _divided(used, "pixel_sha256", "pixel-split", "critical", f"a set of pixels {apart}, over all sources"),
-        _divided(unused, "patient", "patient-split-unused", "warning", f"a patient {apart}, under other protocols"),
-        _without_split(facts, used),
-        _unknown_in_split(joined),
-    ]
-
-
-def _divided(joined: pd.DataFrame, key: str, rule: str, severity: Severity, description: str) -> Finding:
-    """Keys whose rows are in more than one split of a protocol."""
-    by = [key] if key == "pixel_sha256" else ["source", "protocol", key]  # the same pixels may come from two sources
-    grouped = joined.dropna(subset=[key]).groupby(by, sort=True)
-    count = grouped["split"].nunique()
-    offenders = count.index[count > 1]
-    first = grouped["id"].first().loc[offenders] if key == "pixel_sha256" else offenders.get_level_values(-1)
-    return Finding(rule, severity, description, len(count), len(offenders), _examples(first))
-
-
-def _without_split(facts: pd.DataFrame, used: pd.DataFrame) -> Finding:
-    key = ["source", "batch", "id"]
-    merged = facts[key].merge(used[key].drop_duplicates(), on=key, how="left", indicator=True)
-    lost = merged.loc[merged["_merge"] == "left_only", "id"]
-    text = "every image has a split under the protocol in use"
-    return Finding("split-complete", "critical", text, len(facts), len(lost), _examples(lost))
-
-
-def _unknown_in_split(joined: pd.DataFrame) -> Finding:
-    unknown = joined.loc[joined["_merge"] == "left_only", "id"]
-    text = "a split names only images of its batch"
-    return Finding("split-known", "critical", text, len(joined), len(unknown), _examples(unknown))
-
-
-def check_files(corpus: Path, rows: pd.DataFrame) -> list[Finding]:
-    """The rules that hold manifest, shards and counts together, batch by batch."""
-    checks: list[tuple[str, str, Callable[[Path, pd.DataFrame], list[str]]]] = [
-        ("batch-place", "a manifest holds rows of its own folder only", _misplaced),
-        ("batch-counts", "the counts of batch.json add up with manifest, splits and quarantine", _miscounted),
-        ("shards-present", "every shard exists and is named by a row", _missing_shards),
-        ("shards-agree", "a shard holds the images at the rows the manifest says", _misnumbered),
-    ]
-    batches = list(_by_folder(corpus, rows))
-    findings = []
-    for rule, description, check in checks:
-        offenders = [name for folder, part in batches for name in check(folder, part)]
-        findings.append(Finding(rule, "critical", description, len(batches), len(offenders), _examples(offenders)))
-    return findings
-
-
-def _by_folder(corpus: Path, rows: pd.DataFrame) -> Iterator[tuple[Path, pd.DataFrame]]:
-    """Each batch folder and its rows, as slices: `read_manifest` keeps the order of folders."""
-    start = 0
-    for folder in batch_folders(corpus):
-        end = start + int(pq.read_metadata(folder / "manifest.parquet").num_rows)
-        yield folder, rows.iloc[start:end]
-        start = end
-
-
-def _name(folder: Path, file: str = "") -> str:
-    return "/".join(filter(None, (folder.parent.name, folder.name, file)))
-
-
-def _misplaced(folder: Path, rows: pd.DataFrame) -> list[str]:
-    elsewhere = (rows["source"] != folder.parent.name) | (rows["batch"] != folder.name)
-    return [str(identifier) for identifier in rows.loc[elsewhere, "id"]]
-
-
-def _miscounted(folder: Path, rows: pd.DataFrame) -> list[str]:
-    counts = read_json(folder / "batch.json")
-    refused = pq.read_metadata(folder / "quarantine.parquet").num_rows
-    agrees = (
-        counts.get("images") == len(rows)
-        and counts.get("refused") == refused
-        and counts.get("given") == counts.get("accepted", 0) + refused
-        and all(sum(split.values()) == len(rows) for split in counts.get("splits", {}).values())
-    )
-    return [] if agrees else [_name(folder)]
-
-
-def _missing_shards(folder: Path, rows: pd.DataFrame) -> list[str]:
-    present = {file.name for file in folder.glob("shard-*.parquet")}
-    return [_name(folder, shard) for shard in sorted(present ^ set(rows["shard"]))]
-
-
-def _misnumbered(folder: Path, rows: pd.DataFrame) -> list[str]:
-    return [
-        _name(folder, str(shard))
-        for shard, part in rows.groupby("shard", sort=True)
-        if (folder / str(shard)).is_file() and not _agrees(folder / str(shard), part)
-    ]
-
-
-def _agrees(shard: Path, rows: pd.DataFrame) -> bool:
-    """Whether the ids of a shard, read without its images, stand where the manifest says."""
-    ids = pq.read_table(shard, columns=["id"])["id"].to_pylist()
-    ordered = rows.sort_values("row")
-    return ordered["row"].tolist() == list(range(len(ids))) and ordered["id"].tolist() == ids
+def _offenders(result: Mapping[str, Any]) -> tuple[int, tuple[str, ...]]:
+    places = result.get("partial_unexpected_index_list", [])
+    return int(result.get("unexpected_count", 1)), examples(place["id"] for place in places)

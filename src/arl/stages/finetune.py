@@ -33,7 +33,7 @@ def finetune(params: Params, *, task: str, corpus: Path, checkpoint: Path, model
     examples = Examples(
         corpus, rows, config["size"] + config["size"] // 4, classes=settings.classes, masks=segmentation
     )
-    order = TrainingOrder(len(rows), min(params.finetune.batch_size, len(rows)), params.seed)
+    order = TrainingOrder(examples.layout, min(params.finetune.batch_size, len(rows)), params.seed)
     recipe = _recipe(params, order)
     groups = optim.parameter_groups(
         tuner := FineTuner(network, label_smoothing=params.finetune.label_smoothing),

@@ -17,6 +17,7 @@ from arl.data.anatomy import NULL_ANATOMY
 from arl.data.augment import step_generator
 from arl.data.loader import Examples, TrainingOrder
 from arl.data.selection import select
+from arl.data.shards import Layout
 from arl.data.splits import groups
 from arl.data.views import MultiCrop
 from arl.evaluation.probe import NEIGHBOURS, knn_accuracy
@@ -44,9 +45,9 @@ def pretrain(params: Params, *, corpus: Path, checkpoint: Path, metrics: Path) -
     distributed.initialize()
     rows = select(corpus, sources=params.data.sources, protocols=params.data.splits)
     rows = rows[rows["split"] == "train"].reset_index(drop=True)
-    order = _order(params, len(rows))
-    recipe = _recipe(params, order)
     examples = Examples(corpus, rows, params.data.size + params.data.size // 4)
+    order = _order(params, examples.layout)
+    recipe = _recipe(params, order)
     torch.manual_seed(params.seed)
     pretrainer = _pretrainer(params)
     state = _state_folder(params, "".join(rows["pixel_sha256"]))
@@ -106,9 +107,9 @@ def _labelled(rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
     return chosen if enough else np.zeros(len(rows), bool)
 
 
-def _order(params: Params, length: int) -> TrainingOrder:
+def _order(params: Params, layout: Layout) -> TrainingOrder:
     return TrainingOrder(
-        length=length,
+        layout,
         batch_size=params.pretrain.batch_size,
         seed=params.seed,
         rank=distributed.rank(),
@@ -154,18 +155,19 @@ def _inputs(
         seed=params.seed,
     )
     patches = (params.data.size // params.model.patch_size) ** 2
-    for step in range(start, recipe.steps):
-        for part in range(recipe.accumulation):
-            # an accumulation step is a rank that comes later: the global batch is the same
-            place = replace(
-                order,
-                rank=order.rank * recipe.accumulation + part,
-                world=order.world * recipe.accumulation,
-            )
-            crops = views(examples.take(place.indices(step)), step, rank=place.rank, world_size=place.world)
-            noise, dropped = _noise(params, terms.global_crops_number, place, step, patches)
-            anatomy = crops.anatomy.masked_fill(dropped, NULL_ANATOMY)
-            yield PretrainInputs(crops.global_crops, crops.local_crops, anatomy, noise)
+    batches = examples.batches(place.indices(step) for step, place in _places(order, start, recipe))
+    for (step, place), batch in zip(_places(order, start, recipe), batches, strict=True):
+        crops = views(batch, step, rank=place.rank, world_size=place.world)
+        noise, dropped = _noise(params, terms.global_crops_number, place, step, patches)
+        anatomy = crops.anatomy.masked_fill(dropped, NULL_ANATOMY)
+        yield PretrainInputs(crops.global_crops, crops.local_crops, anatomy, noise)
+
+
+def _places(order: TrainingOrder, start: int, recipe: engine.Recipe) -> Iterator[tuple[int, TrainingOrder]]:
+    """Step and place in its global batch of every micro-batch: an accumulation step is a rank that comes later."""
+    world = order.world * recipe.accumulation
+    parts = [replace(order, rank=order.rank * recipe.accumulation + k, world=world) for k in range(recipe.accumulation)]
+    return ((step, part) for step in range(start, recipe.steps) for part in parts)
 
 
 def _noise(params: Params, crops: int, place: TrainingOrder, step: int, patches: int) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from arl import pages
 from arl.data.manifest import read_manifest, read_quarantine
-from arl.data.pixels import encode_image, fit, letterbox
+from arl.data.pixels import encode_png, fit, letterbox
 from arl.data.record import Pixels
 from arl.data.shards import read_images
 from arl.evaluation import figures as results
@@ -257,7 +257,7 @@ def _thumbnail(row: "pd.Series[Any]", image: Pixels) -> Markup:
     mark = Markup(" ") + pages.badge("synthetic") if row["synthetic"] else Markup("")
     caption = Markup("{}<br>{}{}").format(words, row["source"], mark)
     kind = "Synthetic image" if row["synthetic"] else "Ultrasound image"
-    return pages.figure(encode_image(np.ascontiguousarray(small)), caption, f"{kind}: {words}")
+    return pages.figure(encode_png(np.ascontiguousarray(small)), caption, f"{kind}: {words}")
 
 
 def _quarantine(quarantine: pd.DataFrame) -> Markup:

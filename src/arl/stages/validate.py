@@ -1,34 +1,63 @@
 """Hold the corpus against its rules before anything is trained on it."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 from markupsafe import Markup
 
 from arl import pages
-from arl.data.manifest import corpus_version, read_manifest, read_quarantine
-from arl.data.validation import SEVERITIES, Finding, validate_corpus
+from arl.data.invariants import check_across
+from arl.data.leakage import leaks, mixed_labels
+from arl.data.manifest import corpus_version, manifest_parts, read_manifest, read_quarantine
+from arl.data.splits import splits_in_use
+from arl.data.validation import SEVERITIES, Finding, check_rows, examples
 from arl.files import atomic_directory, write_json
 from arl.params import Params
+
+_MOST_CLUSTERS = 100  # on the page
+_SHOWN = ["source", "batch", "site", "patient", "label", "mask", "synthetic"]
+_FACTS = ["id", "source", "patient", "clip", "label", "pixel_sha256", "perceptual_hash", "difference_hash"]
 
 
 def validate(params: Params, *, corpus: Path, validation: Path) -> None:
     """Check the corpus against its rules; stop the pipeline where a critical one fails.
 
     Reads every manifest, split file and shard index of the corpus. Writes a folder with result.json (a list
-    of rules with severity, counts and examples, and the version of the corpus) and index.html, also where a rule fails.
+    of rules with severity, counts and examples, and the version of the corpus), withheld.parquet (near-identical
+    images, and which of them training leaves out) and index.html, also where a rule fails.
 
     Raises:
         ValueError: a critical rule fails; the message names the first one and the page.
     """
-    findings = validate_corpus(corpus, params.data.splits)
+    found = _leaks(corpus, params.data.splits)
+    across = check_across(corpus, params.data.splits, found[found["withheld"]])
+    findings = [*check_rows(manifest_parts(corpus)), *across, *_leak_findings(found)]
+    findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
     with atomic_directory(validation) as folder:
         write_json(folder / "result.json", {**_result(findings), "corpus_version": corpus_version(corpus)})
-        (folder / "index.html").write_text(_page(corpus, findings), encoding="utf-8")
+        found.to_parquet(folder / "withheld.parquet", index=False)
+        (folder / "index.html").write_text(_page(corpus, findings, found), encoding="utf-8")
     broken = [finding for finding in findings if finding.severity == "critical" and not finding.passed]
     if broken:
         raise ValueError(_sentence(corpus, broken, validation))
+
+
+def _leaks(corpus: Path, protocols: Mapping[str, str]) -> pd.DataFrame:
+    rows = read_manifest(corpus, _FACTS).drop_duplicates("id")
+    return leaks(rows.merge(splits_in_use(corpus, protocols), on="id", how="left"))
+
+
+def _leak_findings(found: pd.DataFrame) -> list[Finding]:
+    """Near-identical images: what training leaves out, and labels that contradict each other."""
+    withheld, mixed = found.loc[found["withheld"], "id"], mixed_labels(found)["cluster"]
+    apart = "near-identical images are in one split only (else training leaves the others out)"
+    alike = "near-identical images have one label"
+    return [
+        Finding("near-split", "warning", apart, len(found), len(withheld), examples(withheld)),
+        Finding("near-label", "warning", alike, found["cluster"].nunique(), len(mixed), examples(mixed)),
+    ]
 
 
 def _sentence(corpus: Path, broken: list[Finding], validation: Path) -> str:
@@ -53,8 +82,8 @@ def _result(findings: list[Finding]) -> dict[str, object]:
     }
 
 
-def _page(corpus: Path, findings: list[Finding]) -> str:
-    rows, quarantine = read_manifest(corpus), read_quarantine(corpus)
+def _page(corpus: Path, findings: list[Finding], found: pd.DataFrame) -> str:
+    rows, quarantine = read_manifest(corpus, _SHOWN), read_quarantine(corpus)
     body = (
         _verdict(findings)
         + pages.facts(
@@ -68,10 +97,39 @@ def _page(corpus: Path, findings: list[Finding]) -> str:
         )
         + pages.section("Rules that failed", _failures(findings))
         + pages.section("All rules", _rules(findings))
+        + pages.section("Near-identical images", _clusters(found))
         + pages.section("Batches", _batches(rows, quarantine))
         + pages.section("Quarantine", _quarantine(quarantine))
     )
     return pages.page("Corpus validation", body, subtitle="Rules on the manifest, the splits and the shards.")
+
+
+def _clusters(found: pd.DataFrame) -> Markup:
+    """The clusters that have members on two sides of a split, or of two labels; the others are counted."""
+    if found.empty:
+        return pages.paragraph("No two images of different patients or clips are near-identical.")
+    mixed = set(mixed_labels(found)["cluster"])
+    worth = found[found["cluster"].isin(mixed | set(found.loc[found["withheld"], "cluster"]))]
+    shown = list(dict.fromkeys(worth["cluster"]))[:_MOST_CLUSTERS]
+    counts = pages.facts(
+        {
+            "clusters": found["cluster"].nunique(),
+            "images in them": len(found),
+            "with the same pixels": int(found["exact"].sum()),
+            "left out of training": int(found["withheld"].sum()),
+            "clusters of two labels": len(mixed),
+        }
+    )
+    names = ["cluster", "id", "label", "split", "exact", "withheld"]
+    cells = [
+        [pages.code(str(cluster)), pages.code(str(identifier)), label, split, bool(exact), bool(withheld)]
+        for cluster, identifier, label, split, exact, withheld in worth.loc[worth["cluster"].isin(shown), names]
+        .fillna({"label": "–", "split": "–"})
+        .itertuples(index=False)
+    ]
+    columns = ["cluster", "image", "label", "split", "same pixels", "left out"]
+    caption = f"Clusters across splits or labels, {len(shown)} of {worth['cluster'].nunique()}."
+    return counts + (pages.table(columns, cells, caption) if cells else Markup(""))
 
 
 def _verdict(findings: list[Finding]) -> Markup:
