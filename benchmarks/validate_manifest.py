@@ -1,0 +1,136 @@
+"""Validation of a manifest of millions of rows: seconds and peak memory.
+
+    python benchmarks/validate_manifest.py [--rows 5200000] [--batches 26]
+
+Writes synthetic manifests and splits (no shards) into a temporary folder and runs the rules of the validate stage on
+them, in a process of its own whose peak memory is reported: every expectation on rows, and every rule across rows and
+files. With --leaks also the near-duplicate search. Prints one JSON line.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from arl.data.manifest import QUARANTINE, SCHEMA, manifest_parts
+from arl.data.splits import SPLIT_SCHEMA, assign
+from arl.files import write_json
+
+FRAMES = 40  # of a clip
+CLIPS = 2  # of a patient
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=5_200_000)
+    parser.add_argument("--batches", type=int, default=26)
+    parser.add_argument("--leaks", action="store_true")
+    parser.add_argument("--run", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.run:
+        run(args.run, args.leaks)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(args.batches):
+            write_batch(Path(folder), number, args.rows // args.batches)
+        words = [sys.executable, __file__, "--run", folder, *(["--leaks"] if args.leaks else [])]
+        subprocess.run(words, check=True)
+
+
+def run(corpus: Path, with_leaks: bool) -> None:
+    """The rules, in this process."""
+    from arl.data.invariants import check_across
+    from arl.data.leakage import leaks
+    from arl.data.manifest import read_manifest
+    from arl.data.splits import splits_in_use
+    from arl.data.validation import check_rows
+
+    withheld = pd.DataFrame({"id": pd.Series(dtype=str)})
+    marks = [(time.perf_counter(), time.process_time())]
+    rows = check_rows(manifest_parts(corpus))
+    marks.append((time.perf_counter(), time.process_time()))
+    across = check_across(corpus, {}, withheld)
+    marks.append((time.perf_counter(), time.process_time()))
+    if with_leaks:
+        columns = ["id", "source", "patient", "clip", "label", "pixel_sha256", "perceptual_hash", "difference_hash"]
+        leaks(read_manifest(corpus, columns).merge(splits_in_use(corpus, {}), on="id"))
+        marks.append((time.perf_counter(), time.process_time()))
+    names = ["rows", "across", "leaks"][: len(marks) - 1]
+    parts = zip(names, marks, marks[1:], strict=False)
+    result = {
+        "benchmark": "validate_manifest",
+        "rows": rows[0].checked,
+        "expectations": len(rows),
+        "rules_across": len(across),
+        "failed": sorted(f.rule for f in rows + across if not f.passed and f.severity == "critical"),
+        "seconds": round(marks[-1][0] - marks[0][0], 1),
+        "cpu_seconds": round(marks[-1][1] - marks[0][1], 1),
+        "cpu_seconds_of": {name: round(end[1] - start[1], 1) for name, start, end in parts},
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    }
+    print(json.dumps(result))
+
+
+def write_batch(corpus: Path, number: int, rows: int) -> None:
+    """A manifest of clips, its splits by patient, and no shards but their names."""
+    source, batch = f"hospital-{number % 5}", f"{number:04d}"
+    folder = corpus / source / batch
+    (folder / "splits").mkdir(parents=True)
+    rng = np.random.default_rng(number)
+    index = np.arange(rows)
+    clip = index // FRAMES
+    ids = [f"{source}:{batch}-{value:032x}" for value in index.tolist()]
+    patients = [f"{source}:{batch}-{value:032x}" for value in (clip // CLIPS).tolist()]
+    digests = rng.bytes(32 * rows).hex()
+    columns = {
+        "id": ids,
+        "source": source,
+        "batch": batch,
+        "site": f"site-{number % 15}",
+        "patient": patients,
+        "clip": [f"{source}:{batch}-{value:032x}" for value in clip.tolist()],
+        "frame": index % FRAMES,
+        "anatomy": rng.choice(["breast", "cardiac", "liver", "thyroid", "other"], rows),
+        "anatomy_rule": "BodyPartExamined",
+        "region_rule": "sequence",
+        "probe": rng.choice(["linear", "convex", "sector"], rows),
+        "device": rng.choice(["ACME Ray", "Beta Sound 5"], rows),
+        "label": None,
+        "mask": None,
+        "height": rng.integers(200, 512, rows),
+        "width": rng.integers(200, 512, rows),
+        "original_height": 600,
+        "original_width": 800,
+        "pixel_spacing_mm": rng.uniform(0.05, 0.4, rows),
+        "depth_cm": rng.uniform(3, 20, rows),
+        "color_doppler": False,
+        "synthetic": False,
+        "mean": rng.uniform(20, 90, rows),
+        "std": rng.uniform(10, 60, rows),
+        "pixel_sha256": [digests[64 * k : 64 * k + 64] for k in range(rows)],
+        "perceptual_hash": rng.integers(0, 1 << 64, rows, dtype=np.uint64),
+        "difference_hash": rng.integers(0, 1 << 64, rows, dtype=np.uint64),
+        "shard": [f"shard-{value:05d}.parquet" for value in (index // 5000).tolist()],
+        "row": index % 5000,
+    }
+    table = pa.Table.from_pandas(pd.DataFrame(columns), SCHEMA, preserve_index=False)
+    pq.write_table(table, folder / "manifest.parquet")
+    pq.write_table(QUARANTINE.empty_table(), folder / "quarantine.parquet")
+    split_of = {patient: assign(patient) for patient in set(patients)}
+    splits = pa.table([ids, [split_of[patient] for patient in patients]], schema=SPLIT_SCHEMA)
+    pq.write_table(splits, folder / "splits" / "default.parquet")
+    counts = {"images": rows, "given": rows, "accepted": rows, "refused": 0, "splits": {}}
+    write_json(folder / "batch.json", counts)
+
+
+if __name__ == "__main__":
+    main()
