@@ -132,13 +132,14 @@ def main() -> None:
     parser.add_argument("--bootstrap", type=int, default=2000, help="resamples of each gate")
     parser.add_argument("--margins", type=float, nargs="+", default=[0.05, 0.02])
     parser.add_argument("--patients", type=int, nargs="+", default=sorted({size[0] for size in SIZES}))
+    parser.add_argument("--images", type=int, nargs="+", default=[1, 5], help="of each patient")
     parser.add_argument("--champions", type=float, nargs="+", default=CHAMPIONS)
     parser.add_argument("--scores", nargs="+", choices=SCORES, default=SCORES)
     parser.add_argument("--prevalence", type=float, default=0.5)
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args()
     settings = Settings(chosen.bootstrap, 0.05, 20, chosen.seed)
-    sizes = [size for size in SIZES if size[0] in chosen.patients]
+    sizes = [size for size in SIZES if size[0] in chosen.patients and size[1] in chosen.images]
     for patients, images in sizes:
         for margin in chosen.margins:
             for champion in chosen.champions:

@@ -1,5 +1,6 @@
 """Tests of drift in both directions, with patients as they come: several images each, alike among themselves."""
 
+import json
 from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
@@ -13,12 +14,17 @@ from scipy.stats import chi2_contingency, ks_2samp
 from arl.monitoring.drift import (
     EVERYTHING,
     SAME_ANATOMY,
+    SAME_KIND,
     SAME_SITE,
+    _median_square,
+    cell_kernel,
     comparable,
+    distance,
     group_kernel,
     homogeneity,
     permutation_mmd,
     tabular_drift,
+    usual_distance,
 )
 
 
@@ -63,6 +69,34 @@ def test_the_kernel_of_groups_against_loops() -> None:
         second = points[[g == names[j] for g in groups]]
         values = [np.exp(-np.sum((x - y) ** 2) / (2 * median)) for x in first for y in second]
         assert kernel[i, j] == pytest.approx(np.mean(values))
+
+
+def test_the_kernel_of_some_cells_is_that_of_their_images() -> None:
+    """Cells in several blocks; groups of several cells; some of the cells."""
+    rng = np.random.default_rng(0)
+    cell = rng.integers(0, 23, 2311)
+    points = rng.normal(size=(2311, 3)) + cell[:, None] / 10
+    group, chosen = np.arange(23) % 7, np.arange(23) % 3 > 0
+    kernel = cell_kernel(points, cell)
+    assert kernel.sums == pytest.approx(kernel.sums.T)
+    found = kernel.of_groups(group, chosen)
+    image, scale = chosen[cell], -2 * _median_square(points[np.argsort(cell, kind="stable")])
+    for i, j in np.ndindex(7, 7):
+        first, second = points[image & (group[cell] == i)], points[image & (group[cell] == j)]
+        squares = ((first[:, None] - second[None]) ** 2).sum(axis=2)
+        assert found[i, j] == pytest.approx(np.exp(squares / scale).mean())
+
+
+def test_the_distance_is_that_of_the_test() -> None:
+    rng = np.random.default_rng(0)
+    kernel, _ = group_kernel(rng.normal(size=(19, 3)), [f"{i:02d}" for i in range(19)])
+    current = np.arange(19) < 7
+    assert distance(kernel, current) == permutation_mmd(kernel, current, 3, seed=0).mmd2
+
+
+def test_what_is_usual_needs_three_sites() -> None:
+    assert usual_distance([0.1, 0.2]) is None
+    assert usual_distance([0.1, 0.2, 0.3]) == pytest.approx(0.29)
 
 
 def test_mmd_against_loops() -> None:
@@ -155,6 +189,8 @@ def test_the_page_of_evidently_is_the_same_each_time(tmp_path: Path) -> None:
     for name in ("a", "b"):
         compare(patients(31, seed=1), patients(53, seed=2), tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+    assert json.loads((tmp_path / "a.json").read_text())["metrics"]
 
 
 def test_the_page_of_evidently_opens_without_a_network(tmp_path: Path, open_page: Callable[..., Any]) -> None:
@@ -200,6 +236,23 @@ def test_new_images_are_compared_with_what_they_should_be_like() -> None:
     assert (label, len(other)) == (SAME_ANATOMY, 12)
     rest, label = comparable(reference, rows("C", "thyroid", 3), 5)
     assert (label, len(rest)) == (EVERYTHING, 21)
+
+
+def test_images_of_one_probe_are_compared_with_that_probe() -> None:
+    linear, convex = rows("A", "breast", 7).assign(probe="linear"), rows("A", "breast", 6).assign(probe="convex")
+    convex["group"] += "c"
+    elsewhere = rows("B", "breast", 5).assign(probe="convex")
+    reference = pd.concat([linear, convex, elsewhere], ignore_index=True)
+
+    def choice(site: str, probe: str | None, enough: int) -> tuple[str, int]:
+        new = rows(site, "breast", 3).assign(probe=probe, group=["x", "y", "z"])
+        part, label = comparable(reference, new, enough, ["probe"])
+        return label, len(part)
+
+    assert choice("A", "convex", 5) == (SAME_SITE, 6)
+    assert choice("A", "convex", 7) == (SAME_KIND, 11)  # other sites' convex images too
+    assert choice("C", "linear", 5) == (SAME_KIND, 7)
+    assert choice("A", None, 5) == (SAME_ANATOMY, 18)  # a kind that nobody has
 
 
 def test_a_patient_who_came_back_and_phantoms_are_no_reference() -> None:

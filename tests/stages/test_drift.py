@@ -21,22 +21,35 @@ ENCODER = {"img_size": 16, "patch_size": 8, "embed_dim": 12, "depth": 1, "num_he
 
 
 def write(
-    corpus: Path, source: str, batch: str, patients: int, *, seed: int, gain: float = 1, site: str | None = None
+    corpus: Path,
+    source: str,
+    batch: str,
+    patients: int,
+    *,
+    seed: int,
+    gain: float = 1,
+    site: str | None = None,
+    gains: dict[str, float] | None = None,
 ) -> None:
-    """Two alike images of each patient; every tenth patient in test, the others in train."""
+    """Two alike images of each patient; every tenth patient in test, the others in train.
+
+    `gains` are those of several probes, of which the patients take turns.
+    """
+    probes = list((gains or {"linear": gain}).items())
     rng = np.random.default_rng(seed)
     with BatchWriter(corpus, source, batch, 64, licence="none", citation="tests") as writer:
         for patient in range(patients):
             level = rng.normal(90, 12)
+            probe, factor = probes[patient % len(probes)]
             for image in range(2):
-                pixels = (rng.normal(level, 20, (40, 48)) * gain).clip(0, 255).astype(np.uint8)
+                pixels = (rng.normal(level, 20, (40, 48)) * factor).clip(0, 255).astype(np.uint8)
                 writer.accept(
                     pixels,
                     key=f"{batch}-{patient}-{image}",
                     anatomy="breast",
                     patient=f"{batch}-{patient}",
                     site=site,
-                    probe="linear",
+                    probe=probe,
                     device="ACME",
                     splits={"default": "test" if patient % 10 == 0 else "train"},
                 )
@@ -90,16 +103,17 @@ def test_a_batch_with_another_gain_drifts_and_a_rerun_says_the_same(
     assert found["decision"] == "drift"
     assert {column["column"] for column in found["tabular"]["columns"] if column["drifted"]} >= {"mean", "std"}
     assert found["sites"][0]["drifted"]
-    assert "columns drifted: mean, std" in found["reasons"][0]
+    assert "too few sites are known to say how far apart sites are" in found["reasons"][0]
+    assert "columns drifted: mean, std" in found["reasons"][-1]
     pictures = {"statistics.png", "embeddings.png"}
     written = {file.name for file in (tmp_path / "out").iterdir()}
-    assert written == {"drift.json", "index.html", "evidently.html", *pictures}
+    assert written == {"drift.json", "index.html", "evidently.html", "evidently.json", *pictures}
 
 
 def test_a_site_that_is_new_is_compared_with_its_anatomy_elsewhere(
     tiny_params: Params, corpus: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
-    write(corpus, "annex", "0000", 12, seed=2, site="annex hospital")
+    write(corpus, "annex", "0000", 12, seed=4, site="annex hospital")
     params = replace(tiny_params, drift=replace(tiny_params.drift, batches=["annex/0000"], min_images=24))
     drift(params, corpus=corpus, checkpoint=checkpoint, drift=tmp_path / "out")
     found = result(tmp_path / "out")
@@ -109,6 +123,40 @@ def test_a_site_that_is_new_is_compared_with_its_anatomy_elsewhere(
         "annex hospital",
         "training images of the same anatomies at other sites",
     )
+
+
+@pytest.mark.parametrize(("gain", "decision"), [(1.15, "no-drift"), (2.2, "drift")])
+def test_a_new_site_drifts_only_if_it_is_further_away_than_sites_are(
+    tiny_params: Params, corpus: Path, checkpoint: Path, tmp_path: Path, gain: float, decision: str
+) -> None:
+    """Four known sites differ in their gain; the new one does so measurably, within what is usual or not."""
+    for number, other in enumerate((0.8, 1.2, 1.4)):
+        write(corpus, f"other{number}", "0000", 20, seed=10 + number, gain=other, site=f"hospital {number}")
+    write(corpus, "annex", "0000", 40, seed=2, site="annex hospital", gain=gain)
+    params = replace(tiny_params, drift=replace(tiny_params.drift, batches=["annex/0000"]))
+    drift(params, corpus=corpus, checkpoint=checkpoint, drift=tmp_path / "out")
+    found = result(tmp_path / "out")
+    assert set(found["known"]) == {"clinic", "hospital 0", "hospital 1", "hospital 2"}
+    [site] = found["sites"]
+    assert site["p_adjusted"] < 0.05
+    assert site["usual"] == pytest.approx(np.quantile(list(found["known"].values()), 0.95), rel=1e-4)
+    assert found["decision"] == decision
+    assert (site["mmd2"] > site["usual"]) == (decision == "drift")
+    words = "further than known sites are" if decision == "drift" else "no more than known sites differ"
+    assert words in found["reasons"][0]
+
+
+def test_one_probe_of_several_that_moved_is_found_and_named(
+    tiny_params: Params, corpus: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    write(corpus, "clinic", "0001", 40, seed=5, gains={"linear": 1.0, "convex": 1.0})
+    write(corpus, "clinic", "0002", 40, seed=6, gains={"linear": 1.0, "convex": 1.6})
+    drift(tiny_params, corpus=corpus, checkpoint=checkpoint, drift=tmp_path / "out")
+    parts = {site["part"]: site for site in result(tmp_path / "out")["sites"]}
+    assert set(parts) == {"", "probe convex", "probe linear"}
+    assert (parts["probe convex"]["drifted"], parts["probe linear"]["drifted"]) == (True, False)
+    assert parts["probe convex"]["compared_with"] == "its own training images"
+    assert parts["probe convex"]["reference_patients"] == 20
 
 
 @pytest.mark.parametrize(("patients", "reason"), [(14, "28 new images, 30 are needed"), (7, "7 new patients, 8")])

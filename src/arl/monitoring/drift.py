@@ -1,8 +1,10 @@
 """Does new data look like the data the model was trained on?
 
-Two tests, both with the patient as the unit: Evidently on a table of image statistics and metadata, and a
-permutation test of the maximum mean discrepancy (Gretton et al. 2012) on the encoder's embeddings. Evidently's
-own embedding tests take images for independent and alarm on nearly every batch, so they are not used.
+Two views, both with the patient as the unit. Evidently compares a table of image statistics and metadata, to be read.
+The decision is made on the encoder's embeddings: a permutation test of the maximum mean discrepancy (Gretton et al.
+2012) over patients says whether the new data differ at all, and the distances of the known sites from each other say
+whether they differ by more than sites do, as a new hospital always differs. Evidently's own embedding tests take images
+for independent and alarm on nearly every batch, so they are not used.
 """
 
 import os
@@ -24,10 +26,13 @@ from arl.files import atomic_file
 Array = npt.NDArray[np.float64]
 
 SAME_SITE = "its own training images"
+SAME_KIND = "training images of the same kind at other sites"
 SAME_ANATOMY = "training images of the same anatomies at other sites"
 EVERYTHING = "all training images"
 _METHODS = {"numeric": "ks", "categorical": "homogeneity"}  # both give p-values: drift is a low one
 _BLOCK = 1024  # rows of the kernel computed at a time
+_KNOWN_SITES = 3  # fewer have no usual distance
+_USUAL = 0.95  # quantile of the distances between known sites
 _EXPECTED = 5  # least expected count of the chi-square approximation
 _TIME_UUID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}\b|metric_[0-9a-f]{32}")
 
@@ -71,41 +76,102 @@ class Shift:
     p_value: float
 
 
-def comparable(reference: pd.DataFrame, current: pd.DataFrame, min_groups: int) -> tuple[pd.DataFrame, str]:
+def comparable(
+    reference: pd.DataFrame, current: pd.DataFrame, min_groups: int, within: Sequence[str] = ()
+) -> tuple[pd.DataFrame, str]:
     """The part of the reference that new images of one site should be like, and its name.
 
-    The same site where enough of its groups are known, else the same anatomies, else everything; phantoms are
-    compared with phantoms only, and a patient who came back is not compared with themself. Both tables are
+    The same site where enough of its groups are known, else other sites with the same anatomies, else everything; and
+    of these the rows that agree in the columns `within` (probe, device), where the current ones are of one kind.
+    Phantoms are compared with phantoms only, and a patient who came back is not compared with themself. Both tables are
     manifest rows with a `group`.
     """
     pool = reference[reference["synthetic"].isin(current["synthetic"].unique())]
     pool = pool[~pool["group"].isin(current["group"])]
-    choices = {
-        SAME_SITE: pool[pool["site"].isin(current["site"].unique())],
-        SAME_ANATOMY: pool[pool["anatomy"].isin(current["anatomy"].unique())],
-    }
-    for name, part in choices.items():
-        if part["group"].nunique() >= min_groups:
-            return part, name
+    alike = _agree(pool, current, within)
+    anatomy = _agree(pool, current, ["anatomy"])
+    choices = [
+        (SAME_SITE, alike & _agree(pool, current, ["site"])),
+        *([(SAME_KIND, alike & anatomy)] if within else []),
+        (SAME_ANATOMY, anatomy),
+    ]
+    for name, chosen in choices:
+        if pool.loc[chosen, "group"].nunique() >= min_groups:
+            return pool[chosen], name
     return pool, EVERYTHING
 
 
-def group_kernel(embeddings: npt.NDArray[np.floating[Any]], groups: Sequence[str]) -> tuple[Array, list[str]]:
-    """Gaussian kernel (P, P) averaged over the images of each pair of groups, and the groups' names in its order.
+def _agree(pool: pd.DataFrame, current: pd.DataFrame, columns: Sequence[str]) -> "pd.Series[bool]":
+    """Rows whose value in every column is one of the current ones; an unknown value is a value."""
+    agree = pd.Series(True, index=pool.index)
+    for column in columns:
+        agree &= pool[column].fillna("").isin(current[column].fillna("").unique())
+    return agree
 
-    `embeddings` are (N, C); the bandwidth is the median distance of at most 1,000 of them.
+
+@dataclass(frozen=True)
+class Kernel:
+    """Sums of a Gaussian kernel over the images of each pair of cells, such as the images of a patient and a probe."""
+
+    sums: Array  # (Q, Q)
+    images: Array  # (Q,) in each cell
+
+    def of_groups(self, group: npt.NDArray[np.int64], cells: npt.NDArray[np.bool_]) -> Array:
+        """Kernel (P, P) averaged over the images of each pair of groups, of the chosen cells alone.
+
+        Args:
+            group: of each cell (Q,).
+            cells: which count (Q,). Groups come in the order of their numbers.
+        """
+        order = np.flatnonzero(cells)[np.argsort(group[cells], kind="stable")]
+        starts = np.flatnonzero(np.diff(group[order], prepend=-1))
+        sums = np.add.reduceat(self.sums[np.ix_(order, order)], starts, axis=0)
+        images = np.add.reduceat(self.images[order], starts)
+        return np.asarray(np.add.reduceat(sums, starts, axis=1) / np.outer(images, images))
+
+
+def cell_kernel(embeddings: npt.NDArray[np.floating[Any]], cell: npt.NDArray[np.integer[Any]]) -> Kernel:
+    """The kernel of embeddings (N, C) whose cells (N,) are numbered from 0 on.
+
+    The bandwidth is the median distance of at most 1,000 of them; it is the same for all that is made of the kernel.
     """
-    names, member = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
-    order = np.argsort(member, kind="stable")
+    order = np.argsort(cell, kind="stable")
     points = np.asarray(embeddings, np.float64)[order]
-    starts = np.searchsorted(member[order], np.arange(len(names)))
+    starts = np.searchsorted(cell[order], np.arange(cell.max() + 1))
+    ends = np.append(starts[1:], len(points))
     scale = 2 * _median_square(points)
-    rows = [
-        np.add.reduceat(np.exp(-_squares(points[i : i + _BLOCK], points) / scale), starts, axis=1)
-        for i in range(0, len(points), _BLOCK)
-    ]
-    count = np.bincount(member)
-    return np.add.reduceat(np.concatenate(rows), starts, axis=0) / np.outer(count, count), names.tolist()
+    sums = np.zeros((len(starts), len(starts)))
+    first = 0
+    while first < len(starts):
+        # whole cells of about so many images, against themselves and the later ones
+        last = max(first + 1, int(np.searchsorted(ends, starts[first] + _BLOCK, "right")))
+        begin = starts[first]
+        values = np.exp(_squares(points[begin : ends[last - 1]], points[begin:]) / -scale)
+        part = np.add.reduceat(values, starts[first:last] - begin, axis=0)
+        sums[first:last, first:] = np.add.reduceat(part, starts[first:] - begin, axis=1)
+        sums[first:, first:last] = sums[first:last, first:].T
+        first = last
+    return Kernel(sums, np.bincount(cell).astype(np.float64))
+
+
+def group_kernel(embeddings: npt.NDArray[np.floating[Any]], groups: Sequence[str]) -> tuple[Array, list[str]]:
+    """Gaussian kernel (P, P) averaged over the images of each pair of groups, and the groups' names in its order."""
+    names, member = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+    everything = np.arange(len(names))
+    return cell_kernel(embeddings, member).of_groups(everything, everything >= 0), names.tolist()
+
+
+def distance(kernel: Array, current: npt.NDArray[np.bool_]) -> float:
+    """Unbiased squared MMD of the groups marked `current` (P,) from the others."""
+    return float(_mmd2(kernel, current[None].astype(np.float64))[0])
+
+
+def usual_distance(distances: Sequence[float]) -> float | None:
+    """How far a site of the training data usually is from the others, given each site's distance from the rest.
+
+    The 95 % quantile; None where fewer than three sites are known, which say nothing about how sites differ.
+    """
+    return float(np.quantile(distances, _USUAL)) if len(distances) >= _KNOWN_SITES else None
 
 
 def _squares(a: Array, b: Array) -> Array:
@@ -164,7 +230,7 @@ def tabular_drift(
     drift_share: float,
     html: Path,
 ) -> TabularDrift:
-    """Compare two tables of one row a patient column by column, and write Evidently's page.
+    """Compare two tables of one row a patient column by column, and write Evidently's page and, beside it, its JSON.
 
     Numbers by Kolmogorov-Smirnov, names by a chi-square test of homogeneity. Each column is tested at alpha over the
     number of columns. A column that one side lacks, or that has one value, is left out and listed. `drift_share` is
@@ -221,7 +287,7 @@ def _run_evidently(
     drift_share: float,
     html: Path,
 ) -> dict[str, float]:
-    """p-value of each column; Evidently's page is written to `html`."""
+    """p-value of each column; Evidently's page is written to `html`, its JSON beside it."""
     with _evidently() as (evidently, preset):
         definition = evidently.DataDefinition(numerical_columns=numbers, categorical_columns=names)
         tables = [
@@ -239,6 +305,8 @@ def _run_evidently(
         with atomic_file(html) as partial:
             snapshot.save_html(str(partial))
             partial.write_text(_stable(partial.read_text(encoding="utf-8")), encoding="utf-8")
+        with atomic_file(html.with_suffix(".json")) as partial:
+            partial.write_text(_stable(snapshot.json()), encoding="utf-8")
         found = {m["config"].get("column"): m["value"] for m in snapshot.dict()["metrics"]}
     return {name: float(found[name]) for name in numbers + names}
 
@@ -291,7 +359,7 @@ def _least_expected(table: Array) -> float:
     return float((np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum()).min())
 
 
-def _stable(html: str) -> str:
-    """The page with its time-based identifiers numbered in the order of their appearance."""
+def _stable(text: str) -> str:
+    """The page or JSON with its time-based identifiers numbered in the order of their appearance."""
     numbers: dict[str, str] = {}
-    return _TIME_UUID.sub(lambda match: numbers.setdefault(match.group(), f"metric_{len(numbers)}"), html)
+    return _TIME_UUID.sub(lambda match: numbers.setdefault(match.group(), f"metric_{len(numbers)}"), text)

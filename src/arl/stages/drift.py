@@ -20,10 +20,20 @@ from arl.data.views import eval_view
 from arl.evaluation.statistics import holm
 from arl.files import atomic_directory, write_json
 from arl.monitoring import figures
-from arl.monitoring.drift import TabularDrift, comparable, group_kernel, permutation_mmd, tabular_drift
+from arl.monitoring.drift import (
+    Kernel,
+    TabularDrift,
+    cell_kernel,
+    comparable,
+    distance,
+    permutation_mmd,
+    tabular_drift,
+    usual_distance,
+)
 from arl.monitoring.features import (
     CATEGORICAL,
     NUMERIC,
+    UNKNOWN,
     adjust_for_anatomy,
     embed,
     image_features,
@@ -35,8 +45,13 @@ from arl.training.checkpoint import load_encoder
 
 MIN_PATIENTS = 8  # on a side: fewer cannot tell a shift from a patient
 PERMUTATIONS = 1999
-MAX_PATIENTS, MAX_IMAGES = 1000, 8  # looked at on a side, and of each patient
+MAX_PATIENTS, MAX_IMAGES = 1000, 8  # looked at of a site, and of each patient
+OTHERS = 100  # patients of each training site that has no new images, at least
+_KINDS = ("probe", "device")  # a site's images of one kind are tested for themselves, where it sends several kinds
+_CELL = ["group", "site", "probe", "device", "anatomy"]  # what is alike in all images of a cell of the kernel
 _BATCH = 64  # images at a time
+
+Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -44,13 +59,19 @@ class Site:
     """New images of one site, the training images they are compared with, and what the comparison says."""
 
     site: str
+    part: str  # "probe linear": only these of its images; empty: all
     compared_with: str
     patients: int
     reference_patients: int
     mmd2: float
     p_value: float
-    p_adjusted: float  # Holm, over the sites
+    p_adjusted: float  # Holm, over the sites and their parts
+    usual: float | None  # squared MMD that a shift has to exceed; None: too few sites are known
     drifted: bool
+
+    @property
+    def label(self) -> str:
+        return ", ".join(filter(None, (self.site, self.part)))
 
 
 @dataclass
@@ -64,16 +85,18 @@ class Findings:
     patients: int = 0
     reference_images: int = 0
     reference_patients: int = 0
-    untested: dict[str, str] = field(default_factory=dict)  # site -> why
+    untested: dict[str, str] = field(default_factory=dict)  # site, or site and part -> why
+    known: dict[str, float] = field(default_factory=dict)  # training site -> its squared MMD from the others
     sites: list[Site] = field(default_factory=list)
     tabular: TabularDrift | None = None
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Manifest rows of one site and of its reference, with their `group`."""
+    """Manifest rows of one site, or of one kind of its images, and of its reference, with their `group`."""
 
     site: str
+    part: str
     current: pd.DataFrame
     reference: pd.DataFrame
     compared_with: str
@@ -84,8 +107,8 @@ def drift(params: Params, *, corpus: Path, checkpoint: Path, drift: Path) -> Non
 
     Reads the corpus and the encoder's checkpoint folder. New are the batches that drift.batches names, else the
     newest batch of each source that has several. Writes a folder with drift.json (the decision: drift, no-drift,
-    too-few or no-new-data, with its reasons), index.html and, where there was something to compare, evidently.html and
-    the figures statistics.png and embeddings.png.
+    too-few or no-new-data, with its reasons), index.html and, where there was something to compare, evidently.html,
+    evidently.json and the figures statistics.png and embeddings.png.
 
     Raises:
         ValueError: a named batch is not in the corpus.
@@ -121,30 +144,59 @@ def _compare(
         return Findings("no-new-data", ["No source has a second batch, and none is named."]), []
     batches = sorted((new["source"] + "/" + new["batch"]).unique())
     findings = Findings("too-few", [], batches, len(new), new["group"].nunique())
-    pairs, findings.untested = _pairs(params, new, reference)
+    current, known = _thinned(params, new, reference)
+    pairs, findings.untested = _pairs(current, known)
     if not pairs or len(new) < params.drift.min_images:
         findings.reasons = _too_few(params, findings)
         return findings, []
-    drawings = _test(params, corpus, checkpoint, pairs, findings, folder)
+    drawings = _test(params, corpus, checkpoint, pairs, known, findings, folder)
     findings.reasons = _reasons(params, findings)
-    drifted = findings.tabular is not None and findings.tabular.drifted
-    findings.decision = "drift" if drifted or any(site.drifted for site in findings.sites) else "no-drift"
+    findings.decision = "drift" if any(site.drifted for site in findings.sites) else "no-drift"
     return findings, drawings
 
 
-def _pairs(params: Params, new: pd.DataFrame, reference: pd.DataFrame) -> tuple[list[Pair], dict[str, str]]:
-    """What is compared, by site, and why the other sites are not."""
+def _pairs(new: pd.DataFrame, reference: pd.DataFrame) -> tuple[list[Pair], dict[str, str]]:
+    """What is compared, by site and kind, and why the rest is not."""
     pairs, untested = [], {}
-    limits = {"patients": MAX_PATIENTS, "images": MAX_IMAGES, "seed": params.seed}
-    for site, current in new.groupby("site", sort=True):
-        match, name = comparable(reference, current, MIN_PATIENTS)
-        few = min(current["group"].nunique(), match["group"].nunique())
-        if few < MIN_PATIENTS:
-            where = "new" if current["group"].nunique() == few else "training"
-            untested[str(site)] = f"{few} {where} patients, {MIN_PATIENTS} are needed"
-        else:
-            pairs.append(Pair(str(site), thin(current, **limits), thin(match, **limits), name))
+    for site, rows in new.groupby("site", sort=True):
+        for part, current, within in _parts(rows):
+            match, name = comparable(reference, current, MIN_PATIENTS, within)
+            few = min(current["group"].nunique(), match["group"].nunique())
+            if few < MIN_PATIENTS:
+                where = "new" if current["group"].nunique() == few else "training"
+                label = ", ".join(filter(None, (str(site), part)))
+                untested[label] = f"{few} {where} patients, {MIN_PATIENTS} are needed"
+            else:
+                pairs.append(Pair(str(site), part, current, match, name))
     return pairs, untested
+
+
+def _parts(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame, list[str]]]:
+    """All images of a site, then those of each probe and device where there are several; and what they agree in."""
+    parts: list[tuple[str, pd.DataFrame, list[str]]] = [("", rows, [])]
+    for kind in _KINDS:
+        by_kind = list(rows.groupby(rows[kind].fillna(UNKNOWN), sort=True))
+        parts += [(f"{kind} {name}", part, [kind]) for name, part in by_kind if len(by_kind) > 1]
+    return parts
+
+
+def _thinned(params: Params, new: pd.DataFrame, reference: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The new images that are looked at, and the training images of the same anatomies, evenly of all sites."""
+    pool = reference[~reference["group"].isin(new["group"])]
+    alike = pool[pool["anatomy"].isin(new["anatomy"].unique())]
+    pool = alike if alike["group"].nunique() >= MIN_PATIENTS else pool
+    share = max(OTHERS, MAX_PATIENTS // max(1, pool["site"].nunique()))
+    limits = {str(site): MAX_PATIENTS if site in set(new["site"]) else share for site in pool["site"].unique()}
+    return _thin(new, {}, params.seed), _thin(pool, limits, params.seed)
+
+
+def _thin(rows: pd.DataFrame, limits: dict[str, int], seed: int) -> pd.DataFrame:
+    """At most MAX_IMAGES of each patient and MAX_PATIENTS of each site, or as many as `limits` has for it."""
+    kept = [
+        thin(part, patients=limits.get(str(site), MAX_PATIENTS), images=MAX_IMAGES, seed=seed)
+        for site, part in rows.groupby("site", sort=True)
+    ]
+    return pd.concat(kept).sort_index() if kept else rows
 
 
 def _too_few(params: Params, findings: Findings) -> list[str]:
@@ -155,12 +207,16 @@ def _too_few(params: Params, findings: Findings) -> list[str]:
 
 
 def _test(
-    params: Params, corpus: Path, checkpoint: Path, pairs: list[Pair], findings: Findings, folder: Path
+    params: Params,
+    corpus: Path,
+    checkpoint: Path,
+    pairs: list[Pair],
+    known: pd.DataFrame,
+    findings: Findings,
+    folder: Path,
 ) -> list[Markup]:
     """Fill in the findings on the table and on the embeddings; pictures of both."""
-    current = pd.concat([pair.current for pair in pairs])
-    reference = pd.concat([pair.reference for pair in pairs])
-    reference = reference[~reference.index.duplicated()].sort_index()
+    current, reference = (_union([getattr(pair, side) for pair in pairs]) for side in ("current", "reference"))
     findings.reference_images, findings.reference_patients = len(reference), reference["group"].nunique()
     rows = pd.concat([current, reference])
     is_current = np.arange(len(rows)) < len(current)
@@ -169,13 +225,23 @@ def _test(
         *tables,
         numeric=NUMERIC,
         categorical=CATEGORICAL,
-        alpha=_alpha(params),
+        alpha=params.drift.alpha,
         drift_share=params.drift.drift_share,
         html=folder / "evidently.html",
     )
-    embeddings = _embeddings(corpus, checkpoint, rows)
-    findings.sites = _sites(params, pairs, pd.DataFrame(embeddings, index=rows.index))
+    looked_at = _union([rows, known])  # the other sites too, which say how far apart sites are
+    seen = pd.DataFrame(_embeddings(corpus, checkpoint, looked_at), index=looked_at.index)
+    space = _space(looked_at, seen, looked_at.index.isin(current.index))
+    findings.known = _between_sites(space, known)
+    findings.sites = _sites(params, space, pairs, usual_distance(list(findings.known.values())))
+    embeddings = seen.loc[rows.index].to_numpy(np.float32)
     return _drawings(findings.tabular, tables, embeddings, is_current, folder)
+
+
+def _union(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    """The rows of tables that share rows, each once."""
+    together = pd.concat(tables)
+    return together[~together.index.duplicated()]
 
 
 def _tables(features: pd.DataFrame, is_current: npt.NDArray[np.bool_]) -> list[pd.DataFrame]:
@@ -183,11 +249,6 @@ def _tables(features: pd.DataFrame, is_current: npt.NDArray[np.bool_]) -> list[p
     numbers = adjust_for_anatomy(features[list(NUMERIC)], features["anatomy"], is_current)
     adjusted = features.assign(**numbers)
     return [patient_features(adjusted[is_current]), patient_features(adjusted[~is_current])]
-
-
-def _alpha(params: Params) -> float:
-    """What each of the two tests may spend, so that both together alarm falsely with drift.alpha at most."""
-    return params.drift.alpha / 2
 
 
 def _features(corpus: Path, rows: pd.DataFrame) -> pd.DataFrame:
@@ -202,26 +263,59 @@ def _embeddings(corpus: Path, checkpoint: Path, rows: pd.DataFrame) -> npt.NDArr
     return embed(encoder, ((eval_view(batch, config["size"]).image, batch.anatomy) for batch in batches))
 
 
-def _sites(params: Params, pairs: list[Pair], embeddings: pd.DataFrame) -> list[Site]:
-    shifts = []
-    for pair in pairs:
-        rows = pd.concat([pair.current, pair.reference])
-        is_new = np.arange(len(rows)) < len(pair.current)
-        points = adjust_for_anatomy(embeddings.loc[rows.index], rows["anatomy"], is_new)
-        kernel, names = group_kernel(points.to_numpy(), rows["group"].tolist())
-        is_current = np.isin(names, pair.current["group"].unique())
-        shifts.append(permutation_mmd(kernel, is_current, PERMUTATIONS, params.seed))
+@dataclass(frozen=True)
+class Space:
+    """Where images are for the encoder: one kernel for all comparisons, so that their distances have one scale."""
+
+    kernel: Kernel
+    cell: "pd.Series[int]"  # of each row
+    group: npt.NDArray[np.int64]  # of each cell
+
+    def compare(self, current: pd.DataFrame, reference: pd.DataFrame) -> tuple[Array, npt.NDArray[np.bool_]]:
+        """The kernel (P, P) of the groups of two tables, and which of them are current."""
+        cells = np.zeros(len(self.group), bool)
+        cells[self.cell.loc[[*current.index, *reference.index]].to_numpy()] = True
+        groups, new = np.unique(self.group[cells]), self.group[self.cell.loc[current.index].to_numpy()]
+        return self.kernel.of_groups(self.group, cells), np.isin(groups, new)
+
+
+def _space(rows: pd.DataFrame, embeddings: pd.DataFrame, is_current: npt.NDArray[np.bool_]) -> Space:
+    points = adjust_for_anatomy(embeddings, rows["anatomy"], is_current)
+    cell = rows[_CELL].fillna(UNKNOWN).groupby(_CELL, sort=True).ngroup()
+    group = pd.factorize(rows["group"], sort=True)[0]
+    of_cell = np.zeros(cell.max() + 1, np.int64)
+    of_cell[cell] = group
+    return Space(cell_kernel(points.to_numpy(), cell.to_numpy(np.int64)), cell, of_cell)
+
+
+def _between_sites(space: Space, known: pd.DataFrame) -> dict[str, float]:
+    """Squared MMD of each training site from the others' images of its anatomies; leave one site out."""
+    distances = {}
+    for site, own in known.groupby("site", sort=True):
+        others = known[(known["site"] != site) & known["anatomy"].isin(own["anatomy"].unique())]
+        others = others[others["synthetic"].isin(own["synthetic"].unique())]
+        if min(own["group"].nunique(), others["group"].nunique()) >= MIN_PATIENTS:
+            distances[str(site)] = distance(*space.compare(own, others))
+    return distances
+
+
+def _sites(params: Params, space: Space, pairs: list[Pair], usual: float | None) -> list[Site]:
+    shifts = [
+        permutation_mmd(*space.compare(pair.current, pair.reference), PERMUTATIONS, params.seed) for pair in pairs
+    ]
     adjusted = holm([shift.p_value for shift in shifts])
     return [
         Site(
             pair.site,
+            pair.part,
             pair.compared_with,
             pair.current["group"].nunique(),
             pair.reference["group"].nunique(),
             shift.mmd2,
             shift.p_value,
             p_adjusted,
-            p_adjusted < _alpha(params),
+            usual,
+            p_adjusted < params.drift.alpha and (usual is None or shift.mmd2 > usual),
         )
         for pair, shift, p_adjusted in zip(pairs, shifts, adjusted, strict=True)
     ]
@@ -229,21 +323,33 @@ def _sites(params: Params, pairs: list[Pair], embeddings: pd.DataFrame) -> list[
 
 def _reasons(params: Params, findings: Findings) -> list[str]:
     assert findings.tabular is not None
-    tabular, alpha = findings.tabular, _alpha(params)
+    tabular = findings.tabular
     moved = [column.column for column in tabular.columns if column.drifted]
     names = f": {', '.join(moved)}" if moved else ""
     limit = "reaches" if tabular.drifted else "stays below"
-    reasons = [
-        f"{len(moved)} of {len(tabular.columns)} columns drifted{names}; their share {limit} {tabular.drift_share:.0%}."
+    return [
+        *(_reason(site, params.drift.alpha) for site in findings.sites),
+        *(f"Site {label} was not tested: {why}." for label, why in findings.untested.items()),
+        f"In the table, which decides nothing, {len(moved)} of {len(tabular.columns)} columns drifted{names}; their "
+        f"share {limit} {tabular.drift_share:.0%}.",
     ]
-    for site in findings.sites:
-        verb = "moved away" if site.drifted else "did not move measurably"
-        compare = "<" if site.drifted else "≥"
-        reasons.append(
-            f"Embeddings of site {site.site} {verb} from {site.compared_with} "
-            f"(adjusted p = {site.p_adjusted:.4f} {compare} {alpha:g})."
-        )
-    return reasons + [f"Site {site} was not tested: {why}." for site, why in findings.untested.items()]
+
+
+def _reason(site: Site, alpha: float) -> str:
+    what, from_ = f"Embeddings of site {site.label}", f"from {site.compared_with}"
+    if site.p_adjusted >= alpha:
+        return f"{what} did not move measurably {from_} (adjusted p = {site.p_adjusted:.4f} ≥ {alpha:g})."
+    chance = f"adjusted p = {site.p_adjusted:.4f} < {alpha:g}"
+    if site.usual is None:
+        return f"{what} moved away {from_} ({chance}; too few sites are known to say how far apart sites are)."
+    distances = f"MMD² {_signed(site.mmd2)}, usually up to {_signed(site.usual)}"
+    if site.drifted:
+        return f"{what} moved away {from_}, further than known sites are from each other ({distances}; {chance})."
+    return f"{what} differ {from_}, but no more than known sites differ from each other ({distances}; {chance})."
+
+
+def _signed(number: float) -> str:
+    return f"{number:.4f}".replace("-", "−")
 
 
 def _json(findings: Findings) -> dict[str, Any]:
@@ -307,15 +413,26 @@ def _page(params: Params, findings: Findings, drawings: list[Markup]) -> str:
 
 
 def _site_table(sites: list[Site]) -> Markup:
-    columns = ["site", "verdict", "compared with", "patients", "reference patients", "MMD²", "p", "p, adjusted"]
+    columns = [
+        "site",
+        "verdict",
+        "compared with",
+        "patients",
+        "reference",
+        "MMD²",
+        "usual",
+        "p",
+        "p, adjusted",
+    ]
     rows = [
         [
-            site.site,
+            site.label,
             pages.badge("drift" if site.drifted else "no-drift"),
             site.compared_with,
             site.patients,
             site.reference_patients,
-            f"{site.mmd2:.4f}".replace("-", "−"),
+            _signed(site.mmd2),
+            None if site.usual is None else _signed(site.usual),
             f"{site.p_value:.4f}",
             f"{site.p_adjusted:.4f}",
         ]
@@ -349,11 +466,14 @@ def _method(params: Params) -> Markup:
             "The patient is the unit of every test; where a source names none, the clip or the image is.",
             "Numbers and embeddings are adjusted for the anatomy: the median of each is moved to that of all images.",
             "Table: median or commonest name of each patient, Kolmogorov-Smirnov or chi-square test of homogeneity, "
-            f"drift where at least {params.drift.drift_share:.0%} of the columns drift.",
-            f"Embeddings: maximum mean discrepancy with {PERMUTATIONS:,} permutations of whole patients, by site, "
-            f"Holm-adjusted, drift where p < {_alpha(params):g}.",
-            f"Both together alarm falsely with a probability of at most {params.drift.alpha:g} (drift.alpha).",
-            "A site is compared with its own training images; where there are too few, with the same anatomies at "
-            "other sites, of which a new site is nearly always distinguishable.",
+            f"said to drift where at least {params.drift.drift_share:.0%} of the columns do.",
+            f"Embeddings: maximum mean discrepancy with {PERMUTATIONS:,} permutations of whole patients, by site and, "
+            "where a site sends several, by probe and device; adjusted for their number (Holm).",
+            f"Drift where p < {params.drift.alpha:g} (drift.alpha) and the distance exceeds what is usual between "
+            "training sites: the 95 % quantile of each one's distance from the others. A new site nearly always "
+            "differs measurably, which alone is no reason to train again.",
+            "A site is compared with its own training images; where there are too few, with other sites' of the same "
+            "probe or device and anatomies.",
+            "The table is there to be read; the decision is made on the embeddings.",
         ]
     )
