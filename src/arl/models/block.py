@@ -46,7 +46,7 @@ class Attention(nn.Module):
         `change` (B, N, 3 C) is added to the queries, keys and values of self-attention (x is y).
         """
         query, key, value = (self._heads(part) for part in self._project(x, y, change))
-        out: Tensor = self.proj(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
+        out: Tensor = self.proj(_attend(query, key, value).transpose(1, 2).flatten(2))
         return out
 
     def _project(self, x: Tensor, y: Tensor, change: Tensor | None) -> tuple[Tensor, ...]:
@@ -63,6 +63,15 @@ class Attention(nn.Module):
         return x.reshape(*x.shape[:2], self.num_heads, -1).transpose(1, 2)
 
 
+def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(d)) v of (B, heads, N, d)."""
+    if query.device.type == "cpu" and query.dtype == torch.bfloat16 and torch.is_grad_enabled():
+        # on a CPU its backward pass takes three times as long in bfloat16 as in float32
+        with torch.autocast("cpu", enabled=False):
+            return F.scaled_dot_product_attention(query.float(), key.float(), value.float())
+    return F.scaled_dot_product_attention(query, key, value)
+
+
 class PlainBlock(nn.Module):
     """The unconditioned pre-norm block, equal to timm's `Block` with the same weights."""
 
@@ -76,6 +85,10 @@ class PlainBlock(nn.Module):
 
     def forward(self, x: Tensor, code: Tensor, grid: Grid) -> Tensor:
         """x (B, 1 + L, C), anatomy code (B, 16) -> (B, 1 + L, C)."""
+        return self.transform(x)
+
+    def transform(self, x: Tensor) -> Tensor:
+        """Self-attention and the feed-forward network: (B, N, C) -> (B, N, C)."""
         normed = self.norm1(x)
         return self.feed_forward(add(x, self.drop_path(self.attn(normed, normed))))
 

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 import torch
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from arl.models.block import PlainBlock
 from arl.models.positions import sincos_positions
 
 
@@ -60,7 +60,7 @@ class MAEDecoder(nn.Module):
         self.embed = nn.Linear(embed_dim, decoder_dim)
         self.mask_token = nn.Parameter(torch.empty(1, 1, decoder_dim))
         self.register_buffer("positions", sincos_positions(decoder_dim, grid_size), persistent=False)
-        self.blocks = nn.ModuleList(Block(decoder_dim, heads, qkv_bias=True) for _ in range(depth))
+        self.blocks = nn.ModuleList(PlainBlock(decoder_dim, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(decoder_dim, eps=1e-6)
         self.pred = nn.Linear(decoder_dim, patch_size**2 * in_chans)
         self.init_weights()
@@ -88,7 +88,8 @@ class MAEDecoder(nn.Module):
         patches = x[:, 1:] if ids_keep is None else self._fill(x[:, 1:], ids_keep, num_patches)
         x = torch.cat([x[:, :1], patches + self.positions.to(x.dtype)], dim=1)
         for block in self.blocks:
-            x = block(x)
+            assert isinstance(block, PlainBlock)
+            x = block.transform(x)
         out: Tensor = self.pred(self.norm(x)[:, 1:])
         return out
 

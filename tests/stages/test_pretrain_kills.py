@@ -1,0 +1,77 @@
+"""kill -9 at random moments of a pretraining: the run that goes on must end in the same bytes."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from arl.files import tree_hash
+from arl.training import checkpoint
+
+ROOT = Path(__file__).parents[2]
+KILLS = 30
+STEPS = 250
+SMALL = [
+    "data.size=32",
+    "model.embed_dim=24",
+    "model.depth=4",
+    "model.num_heads=3",
+    "model.patch_size=8",
+    "model.anatomy_hidden=8",
+    "objective.local_crops_size=16",
+    "objective.prototypes=16",
+    "objective.decoder_dim=16",
+    "objective.decoder_depth=1",
+    "objective.decoder_heads=2",
+    "objective.discriminator_dim=4",
+    "pretrain.batch_size=8",
+    f"pretrain.max_steps={STEPS}",
+    "pretrain.checkpoint_every=2",
+    "pretrain.threads=1",
+]
+
+
+def start(folder: Path, corpus: Path, name: str) -> subprocess.Popen[bytes]:
+    outputs = ["--checkpoint", str(folder / name), "--metrics", str(folder / f"{name}.json")]
+    arl = str(Path(sys.executable).with_name("arl"))
+    command = [arl, "pretrain", "--corpus", str(corpus), *outputs, *SMALL]
+    environment = os.environ | {"ARL_RUNS": str(folder / f"runs-{name}")}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def steps_done(folder: Path) -> int:
+    """Of the newest whole training state."""
+    states = list(folder.glob("pretrain-*"))
+    newest = checkpoint.latest(states[0]) if states else None
+    return int(newest.name.removeprefix("step-")) if newest else 0
+
+
+def kill_in_training(process: subprocess.Popen[bytes], folder: Path, chance: random.Random) -> bool:
+    """Wait until it has saved a state of its own, and a random moment more; False if it ended by itself before."""
+    done = steps_done(folder)
+    while process.poll() is None and steps_done(folder) == done:
+        time.sleep(0.02)
+    time.sleep(chance.uniform(0.0, 0.2))
+    process.send_signal(signal.SIGKILL)
+    return process.wait() == -signal.SIGKILL
+
+
+@pytest.mark.slow
+def test_killed_thirty_times(tmp_path: Path, tiny_corpus: Path) -> None:
+    assert start(tmp_path, tiny_corpus, "whole").wait() == 0
+    chance, kills, reached = random.Random(7), 0, [0]
+    while kills < KILLS and kill_in_training(start(tmp_path, tiny_corpus, "killed"), tmp_path / "runs-killed", chance):
+        kills += 1
+        reached.append(steps_done(tmp_path / "runs-killed"))
+    print(f"{kills} kills; steps that were safe after each: {reached[1:]}")
+    assert kills == KILLS, "the run ended before it was killed often enough: give it more steps"
+    assert all(later > earlier for earlier, later in pairwise(reached))
+    assert start(tmp_path, tiny_corpus, "killed").wait() == 0
+    assert tree_hash(tmp_path / "killed") == tree_hash(tmp_path / "whole")
+    assert (tmp_path / "killed.json").read_bytes() == (tmp_path / "whole.json").read_bytes()
