@@ -1,6 +1,7 @@
 """CSV, xlsx and MATLAB files: cells as text, and one message for whatever is wrong."""
 
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 import openpyxl
@@ -34,7 +35,11 @@ def test_xlsx_that_is_missing_or_damaged(tmp_path: Path) -> None:
         read_xlsx(tmp_path / "t.xlsx")
     workbook(tmp_path / "t.xlsx", [[1]])
     data = (tmp_path / "t.xlsx").read_bytes()
-    for torn in (b"", data[:-200], data[: len(data) // 2], b"PK" + bytes(50)):
+    with ZipFile(tmp_path / "t.xlsx") as members:
+        sheet = members.getinfo("xl/worksheets/sheet1.xml")
+    flipped = bytearray(data)
+    flipped[sheet.header_offset + 60 : sheet.header_offset + 90] = b"\xff" * 30  # in its compressed part
+    for torn in (b"", bytes(flipped), data[:-200], data[: len(data) // 2], b"PK" + bytes(50)):
         (tmp_path / "t.xlsx").write_bytes(torn)
         with pytest.raises(ValueError, match=r"t.xlsx is not a readable xlsx file"):
             read_xlsx(tmp_path / "t.xlsx")

@@ -2,6 +2,8 @@
 
 import struct
 import zlib
+from contextlib import suppress
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,24 @@ _DAMAGE = (
     struct.error,
     zlib.error,
 )
+
+
+def check_mat(file: Path) -> None:
+    """Read a file in a process of its own first: on some damaged ones scipy ends the process.
+
+    Raises:
+        ValueError: it does.
+    """
+    process = get_context("spawn").Process(target=_try, args=(file,))
+    process.start()
+    process.join()
+    if process.exitcode != 0:
+        raise ValueError(f"{file.name} is a damaged MATLAB file: reading it ends the process")
+
+
+def _try(file: Path) -> None:
+    with suppress(NotImplementedError, *_DAMAGE):  # `read_mat` tells of these
+        loadmat(str(file), appendmat=False)
 
 
 def read_mat(file: Path, variable: str) -> npt.NDArray[Any]:

@@ -1,10 +1,25 @@
 """Tables of public datasets, read as text: no value is guessed, "NaN" stays what it says."""
 
 import warnings
+import zlib
 from pathlib import Path
 from zipfile import BadZipFile
 
 import pandas as pd
+
+# what openpyxl raises on damaged files, depending on where the damage is
+_XLSX_DAMAGE = (
+    BadZipFile,
+    SyntaxError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    NotImplementedError,
+    OSError,
+    EOFError,
+    zlib.error,
+)
 
 
 def read_csv(file: Path, columns: list[str], separator: str = ",", optional: list[str] | None = None) -> pd.DataFrame:
@@ -44,7 +59,7 @@ def read_xlsx(file: Path) -> list[list[str]]:
             warnings.simplefilter("ignore", UserWarning)  # of styles that openpyxl does not know
             book = openpyxl.load_workbook(file, data_only=True)
             rows = [[_text(cell) for cell in row] for row in book.worksheets[0].iter_rows(values_only=True)]
-    except (BadZipFile, InvalidFileException, SyntaxError, KeyError, ValueError, IndexError, OSError) as error:
+    except (InvalidFileException, *_XLSX_DAMAGE) as error:
         raise ValueError(f"{file} is not a readable xlsx file ({type(error).__name__})") from error
     return rows
 

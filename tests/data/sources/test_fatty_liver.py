@@ -108,3 +108,12 @@ def test_other_roots(root: Path, tmp_path: Path) -> None:
     (root / "mask.mat").write_bytes(b"")  # two of another set
     with pytest.raises(FileNotFoundError, match=r"nor a folder in it holds the .mat file of the set"):
         fatty_liver.read(root)
+
+
+def test_a_file_that_ends_the_process_is_an_error(root: Path) -> None:
+    data = (root / NAME).read_bytes()
+    flags = bytes([6, 0, 0, 0, 8, 0, 0, 0, 14])  # of an array of int64
+    assert flags + b"\x00" in data
+    (root / NAME).write_bytes(data.replace(flags + b"\x00", flags + b"\x6c", 1))  # complex: scipy 1.15+ runs astray
+    with pytest.raises(ValueError, match=r"damaged MATLAB file: reading it ends the process|is not a readable MATLAB"):
+        fatty_liver.read(root)

@@ -184,6 +184,16 @@ def test_files_of_other_columns(root: Path, picture: Callable, spoil, message: s
         thyroid_cine.read(root)
 
 
+def test_a_damaged_index(root: Path) -> None:
+    with h5py.File(root / "dataset.hdf5") as file:
+        chunk = file["annot_id"].id.get_chunk_info(0)
+    data = bytearray((root / "dataset.hdf5").read_bytes())
+    data[chunk.byte_offset : chunk.byte_offset + chunk.size] = bytes(chunk.size)
+    (root / "dataset.hdf5").write_bytes(data)
+    with pytest.raises(ValueError, match=r"dataset.hdf5 is a damaged HDF5 file \(OSError\)"):
+        thyroid_cine.read(root)
+
+
 def test_other_roots(root: Path) -> None:
     (root / "dataset.hdf5").write_bytes((root / "dataset.hdf5").read_bytes()[:900])
     with pytest.raises(ValueError, match=r"dataset.hdf5 is not a readable HDF5 file"):

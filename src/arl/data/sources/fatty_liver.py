@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from arl.data.folders import entries, search
-from arl.data.matlab import read_mat
+from arl.data.matlab import check_mat, read_mat
 from arl.data.record import Entry, Input, Record, Refused
 from arl.data.splits import DEFAULT, stratified
 
@@ -52,6 +52,7 @@ def read(root: Path) -> list[Input]:
     file, *others = _files(folder)
     if others:
         raise ValueError(f"{folder} holds several such .mat files, leave one: {file.name}, {others[0].name}")
+    check_mat(file)
     patients = _patients(file)
     labels = {str(at): str(_scalar(patient[1])) for at, patient in enumerate(patients)}
     groups = {str(at): _identifier(patient[0]) for at, patient in enumerate(patients)}

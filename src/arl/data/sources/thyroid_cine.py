@@ -35,6 +35,7 @@ OBTAIN = "Stanford AIMI shared datasets, 'Thyroid Ultrasound Cine-clip'; registr
 _LABELS = {"0": "benign", "1": "malignant", "": None, "nan": None}
 _COLUMNS = ("annot_id", "frame_num", "image", "mask")
 _WHITE = 128
+_DAMAGE = (OSError, KeyError, RuntimeError)  # what h5py raises on damaged files
 _CACHE = 64 << 20  # bytes of decompressed chunks, of which one may hold many frames
 
 
@@ -69,10 +70,13 @@ def _diagnoses(file: Path) -> dict[str, list[str]]:
 
 def _clips(file: Path) -> dict[str, list[tuple[int, int]]]:
     """annot_id -> (frame_num, row) of its frames, by frame_num."""
-    with _open(file) as data:
-        _check(file, data)
-        names = [name.decode() if isinstance(name, bytes) else str(name) for name in np.ravel(data["annot_id"][:])]
-        numbers = np.ravel(data["frame_num"][:])
+    try:
+        with _open(file) as data:
+            _check(file, data)
+            named, numbers = np.ravel(data["annot_id"][:]), np.ravel(data["frame_num"][:])
+    except _DAMAGE as error:
+        raise ValueError(f"{file} is a damaged HDF5 file ({type(error).__name__})") from error
+    names = [name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in named]
     clips: dict[str, list[tuple[int, int]]] = {}
     for row, (name, number) in enumerate(zip(names, numbers, strict=True)):
         clips.setdefault(name, []).append((int(number), row))
@@ -89,7 +93,7 @@ def _open(file: Path) -> Any:
 def _check(file: Path, data: Any) -> None:
     missing = [name for name in _COLUMNS if name not in data]
     if missing:
-        raise ValueError(f"{file} lacks {missing}; it has {sorted(data)}")
+        raise ValueError(f"{file} lacks {missing}; it has {sorted(map(str, data))}")
     lengths = {name: data[name].shape[0] for name in _COLUMNS}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"{file}: its columns differ in length: {lengths}")
@@ -134,7 +138,7 @@ def _records(
 def _frame(data: Any, row: int) -> tuple[Pixels, Mask | None]:
     try:
         image, levels = (np.asarray(data[name][row], np.uint8) for name in ("image", "mask"))
-    except OSError as error:
+    except _DAMAGE as error:
         raise Refused(f"row {row} of the file is damaged") from error
     image = image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image
     mask = binary(levels.max(axis=2) if levels.ndim == 3 else levels, _WHITE)
