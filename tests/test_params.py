@@ -91,3 +91,17 @@ def test_file_of_another_kind_is_refused(tmp_path: Path, text: str) -> None:
 def test_missing_file_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="arl configure"):
         params.load([], tmp_path / "params.yaml")
+
+
+LEAK = ["data.pretrain_on_tasks=false", "tasks=[breast]", "task.breast.sources=[busi]"]
+
+
+def test_pretraining_may_not_see_what_a_task_is_judged_on() -> None:
+    with pytest.raises(ValueError, match=r"pretraining would see busi, on which task breast is judged: put it into"):
+        params.load(LEAK, FILE)
+    with pytest.raises(ValueError, match="pretraining would see busi"):
+        params.load([*LEAK, "data.sources=[bus-bra,busi]"], FILE)
+    params.load([*LEAK, "data.held_out=[busi]"], FILE)
+    params.load([*LEAK, "data.sources=[bus-bra]"], FILE)
+    params.load([*LEAK, "data.pretrain_on_tasks=true"], FILE)
+    params.load([*LEAK, "tasks=[lung]"], FILE)  # the task does not run

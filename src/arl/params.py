@@ -30,6 +30,8 @@ class Data:
     size: int  # side of the square network input, pixels
     store_size: int  # long side an ingested image is scaled down to, pixels; never up
     sources: list[str]  # sources used for pretraining; empty: all of the corpus
+    held_out: list[str]  # sources of downstream tasks, which pretraining does not see, not even their training split
+    pretrain_on_tasks: bool  # let pretraining see the training split of sources that a task names
     splits: dict[str, str]  # source -> split protocol; a source not named uses "default"
     workers: int  # decoding processes of ingest; 0: this process, which a decoder that crashes or hangs takes with it
     input_seconds: int  # after which ingest gives up reading one input; 0: never
@@ -222,7 +224,19 @@ def from_config(config: DictConfig, origin: str) -> Params:
         raise ValueError(f"{origin}: tasks names {undefined}, which task does not define; it has {sorted(params.task)}")
     if len(set(params.tasks)) < len(params.tasks):
         raise ValueError(f"{origin}: tasks names a task twice: {params.tasks}")
+    _refuse_leak(params, origin)
     return params
+
+
+def _refuse_leak(params: Params, origin: str) -> None:
+    """A set that a task is judged on is held out of pretraining, unless someone said otherwise."""
+    data = params.data
+    for task in params.tasks:
+        for source in params.task[task].sources:
+            seen = (not data.sources or source in data.sources) and source not in data.held_out
+            if seen and not data.pretrain_on_tasks:
+                rule = "put it into data.held_out, or set data.pretrain_on_tasks=true"
+                raise ValueError(f"{origin}: pretraining would see {source}, on which task {task} is judged: {rule}")
 
 
 def load(overrides: list[str], path: Path = PARAMS_FILE) -> Params:

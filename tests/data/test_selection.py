@@ -1,9 +1,11 @@
+import runpy
 from pathlib import Path
 
 import pytest
 
 from arl.data.selection import select, task_rows
 
+write_batch = runpy.run_path(str(Path(__file__).parents[1] / "conftest.py"))["write_batch"]
 BREAST = {
     "kind": "classification",
     "sources": [],
@@ -32,6 +34,16 @@ def test_sources_are_chosen(tiny_corpus: Path) -> None:
     assert len(select(tiny_corpus, sources=["clinic"], protocols={})) == 60
     with pytest.raises(ValueError, match=r"no source \['hospital'\]; it has \['clinic'\]"):
         select(tiny_corpus, sources=["hospital"], protocols={})
+
+
+def test_held_out_sources_are_left_out_whole(tmp_path: Path) -> None:
+    for source in ("clinic", "judged"):
+        write_batch(tmp_path / "data", source, patients=5)
+    rows = select(tmp_path / "data", sources=[], held_out=["judged", "not-ingested"], protocols={})
+    assert set(rows["source"]) == {"clinic"}
+    assert rows.index.tolist() == list(range(10))
+    with pytest.raises(ValueError, match=r"has no row beside the sources that are held out: \['clinic'\]"):
+        select(tmp_path / "data", sources=["clinic"], held_out=["clinic"], protocols={})
 
 
 @pytest.mark.parametrize(

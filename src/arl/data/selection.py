@@ -1,5 +1,6 @@
 """Which rows of the corpus a stage sees."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -8,18 +9,22 @@ from arl.data.manifest import read_manifest
 from arl.data.splits import read_split
 
 
-def select(corpus: Path, *, sources: list[str], protocols: dict[str, str]) -> pd.DataFrame:
-    """Rows of the named sources (empty: all) with their `split`.
+def select(
+    corpus: Path, *, sources: list[str], protocols: dict[str, str], held_out: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Rows of the named sources (empty: all) without those that are held out, with their `split`.
 
     Raises:
-        ValueError: a named source is not in the corpus.
+        ValueError: a named source is not in the corpus, or nothing is left.
     """
     rows = read_manifest(corpus)
     missing = sorted(set(sources) - set(rows["source"]))
     if missing:
         raise ValueError(f"corpus {corpus} has no source {missing}; it has {sorted(set(rows['source']))}")
     rows = rows[rows["source"].isin(sources)] if sources else rows
-    rows = rows.reset_index(drop=True)
+    rows = rows[~rows["source"].isin(held_out)].reset_index(drop=True)
+    if rows.empty:
+        raise ValueError(f"corpus {corpus} has no row beside the sources that are held out: {sorted(held_out)}")
     return rows.assign(split=read_split(corpus, rows, protocols))
 
 

@@ -118,7 +118,8 @@ def drift(params: Params, *, corpus: Path, checkpoint: Path, drift: Path) -> Non
     rows = rows.assign(group=groups(rows))
     is_new = _new(rows, params.drift.batches, corpus)
     known = rows["source"].isin(params.data.sources) if params.data.sources else True
-    reference = rows[~is_new & known & (rows["split"] == "train")]
+    held_out = rows["source"].isin(params.data.held_out)
+    reference = rows[~is_new & known & ~held_out & (rows["split"] == "train")]
     with atomic_directory(drift) as folder:
         findings, drawings = _compare(params, corpus, checkpoint, rows[is_new], reference, folder)
         write_json(folder / "drift.json", _json(findings))

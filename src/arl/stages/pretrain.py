@@ -43,7 +43,8 @@ def pretrain(params: Params, *, corpus: Path, checkpoint: Path, metrics: Path) -
     """
     torch.set_num_threads(params.pretrain.threads)
     distributed.initialize()
-    rows = select(corpus, sources=params.data.sources, protocols=params.data.splits)
+    data = params.data
+    rows = select(corpus, sources=data.sources, held_out=data.held_out, protocols=data.splits)
     rows = rows[rows["split"] == "train"].reset_index(drop=True)
     examples = Examples(corpus, rows, params.data.size + params.data.size // 4)
     order = _order(params, examples.layout)
