@@ -43,8 +43,7 @@ def pretrain(params: Params, *, corpus: Path, checkpoint: Path, metrics: Path) -
     """
     torch.set_num_threads(params.pretrain.threads)
     distributed.initialize()
-    data = params.data
-    rows = select(corpus, sources=data.sources, held_out=data.held_out, protocols=data.splits)
+    rows = select(corpus, sources=params.data.sources, held_out=params.data.held_out, protocols=params.data.splits)
     rows = rows[rows["split"] == "train"].reset_index(drop=True)
     examples = Examples(corpus, rows, params.data.size + params.data.size // 4)
     order = _order(params, examples.layout)
