@@ -1,0 +1,149 @@
+"""A pretraining step of MAE and of DINO against stable-pretraining, and of the full objective against both of ours.
+
+    pip install stable-pretraining==0.1.8      # for this benchmark only
+    python benchmarks/pretrain_step.py [--batch 16] [--repeats 5] [--precision fp32]
+
+ViT-S/16 on images of 224 pixels in three channels; DINO with two global crops and four local ones of 96. All sides get
+the same ready crops, threads and precision and take turns in one process; ours run through the DeepSpeed engine, the
+peer's through a bare loop: forward, backward, AdamW, the teacher's average. Medians; one JSON line a comparison.
+`arl_to_dino_plus_mae` is the time of a step of the full objective over the sum of a DINO step and a MAE step of ours.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import fields
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from arl.commands.configure import compose
+from arl.models.avit import AViT
+from arl.training import distributed, optim
+from arl.training.pretrainer import Objective, Pretrainer, PretrainInputs
+
+SIZE, LOCAL, LOCALS, PATCHES = 224, 96, 4, 196
+# what both sides share: ViT-S/16, MAE's decoder and DINO's head
+SHARED = [
+    "objective.decoder_dim=512",
+    "objective.decoder_depth=8",
+    "objective.decoder_heads=16",
+    "objective.prototypes=65536",
+    "objective.head_hidden=2048",
+]
+Step = Callable[[], None]
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    args = parser.parse_args()
+    torch.manual_seed(0)
+    distributed.initialize()
+    about = {"benchmark": "pretrain_step", "batch": args.batch, "precision": args.precision}
+    about["threads"] = torch.get_num_threads()
+    crops = [torch.randn(args.batch, 3, SIZE, SIZE) for _ in range(2)]
+    local = [torch.randn(args.batch, 3, LOCAL, LOCAL) for _ in range(LOCALS)]
+    for objective, peer in (("mae", peer_mae), ("dino", peer_dino)):
+        ours = arl_step(objective, "none", crops, local, args.precision)
+        seconds = medians([ours, peer(crops, local, args.precision)], args.repeats)
+        speed = [round(args.batch / one, 2) for one in seconds]
+        print(json.dumps({**about, "objective": objective, "images_per_second": speed, "ratio": ratio(seconds)}))
+    sides = [arl_step(name, "acdt", crops, local, args.precision) for name in ("arl", "dino", "mae")]
+    full, dino, mae = medians(sides, args.repeats)
+    seconds_of = {"arl": round(full, 3), "dino": round(dino, 3), "mae": round(mae, 3)}
+    print(json.dumps({**about, "seconds": seconds_of, "arl_to_dino_plus_mae": round(full / (dino + mae), 3)}))
+
+
+def ratio(seconds: list[float]) -> float:
+    """Their time over ours."""
+    return round(seconds[1] / seconds[0], 3)
+
+
+def arl_step(objective: str, conditioning: str, crops: list[Tensor], local: list[Tensor], precision: str) -> Step:
+    params = compose(["experiment=paper", "model=avit_small", f"objective={objective}", "model.in_chans=3", *SHARED])
+    params.model.conditioning = conditioning
+    encoder = AViT(img_size=SIZE, **vars(params.model))
+    module = Pretrainer(
+        encoder, Objective(**{field.name: getattr(params.objective, field.name) for field in fields(Objective)})
+    )
+    groups = optim.parameter_groups(module, weight_decay=0.05)
+    batch = len(crops[0])
+    engine = distributed.engine(
+        module, optim.adamw(groups), micro_batch_size=batch, accumulation=1, clip_grad=3.0, zero_stage=0
+    )
+    optim.set_lr(engine.optimizer, 1e-4)
+    views = crops[: module.objective.global_crops_number]
+    inputs = PretrainInputs(
+        global_crops=torch.cat(views),
+        local_crops=torch.cat(local) if module.objective.self_distillation else torch.empty(0),
+        anatomy=torch.arange(batch) % 16,
+        noise=torch.rand(len(views) * batch, PATCHES),
+    )
+
+    def step() -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            loss = engine(inputs, 0.5)["loss"]
+        engine.backward(loss)
+        distributed.step(engine)
+        module.after_step(0.5)
+
+    return step
+
+
+def peer_mae(crops: list[Tensor], local: list[Tensor], precision: str) -> Step:
+    from stable_pretraining.methods import MAE
+
+    model = MAE("vit_small_patch16_224", decoder_embed_dim=512, decoder_depth=8, decoder_num_heads=16)
+    return bare_loop(model, lambda: model(crops[0]).loss, [], precision)
+
+
+def peer_dino(crops: list[Tensor], local: list[Tensor], precision: str) -> Step:
+    from stable_pretraining.methods import DINO
+
+    encoder = timm.create_model("vit_small_patch16_224", num_classes=0, dynamic_img_size=True)
+    model = DINO(encoder, projector_hidden_dim=2048, n_prototypes=65536)
+    teachers = [model.backbone, model.projector]
+    return bare_loop(model, lambda: model(global_views=crops, local_views=local).loss, teachers, precision)
+
+
+def bare_loop(model: nn.Module, loss: Callable[[], Tensor], teachers: list[nn.Module], precision: str) -> Step:
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-4, weight_decay=0.05)
+    model.train()
+
+    def step() -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            value = loss()
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 3.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        for teacher in teachers:
+            teacher.update_teacher()
+
+    return step
+
+
+def medians(sides: list[Step], repeats: int) -> list[float]:
+    """Seconds of each side; the sides take turns, so that a busy machine slows all."""
+    for side in sides:
+        side()
+    times = [[elapsed(side) for side in sides] for _ in range(repeats)]
+    return [statistics.median(column) for column in zip(*times, strict=True)]
+
+
+def elapsed(side: Step) -> float:
+    start = time.perf_counter()
+    side()
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()
