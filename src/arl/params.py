@@ -103,6 +103,7 @@ class Objective:
 @dataclass
 class Pretrain:
     batch_size: int  # images over all ranks
+    share: float  # of the patients of the training split; smaller shares are parts of larger ones
     epochs: int
     max_steps: int  # 0: as many as `epochs` gives
     base_lr: float  # lr = base_lr * batch_size / 256
@@ -123,6 +124,7 @@ class Pretrain:
 
 @dataclass
 class Finetune:
+    share: float  # of the training patients of each label, for label efficiency
     epochs: int
     batch_size: int
     base_lr: float
@@ -155,6 +157,9 @@ class Probe:
     """Frozen features, `arl probe`."""
 
     pooling: str  # gap: the mean of the patch tokens | cls
+    share: float  # as finetune.share
+    solver: str  # logistic: to its end, for each of many penalties | sgd: for each of many learning rates
+    batch_norm: bool  # features standardised before the head, as in MAE's linear probing
     neighbours: int  # of the k-NN classifier
 
 
@@ -162,6 +167,7 @@ class Probe:
 class Evaluate:
     bootstrap: int  # resamples
     confidence: float
+    anatomy: str  # what the model is told: given | none | shuffled, an audit of the conditioning
 
 
 @dataclass

@@ -3,7 +3,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from arl.evaluation.probe import Part, knn_accuracy, knn_scores, linear_probe
+from arl.evaluation.probe import Part, knn_accuracy, knn_scores, linear_probe, sgd_probe
 
 
 def blobs(count: int, seed: int, distance: float = 1.5) -> Part:
@@ -45,6 +45,31 @@ def test_more_than_two_classes() -> None:
     assert scores.shape == (60, 3)
     np.testing.assert_allclose(scores.sum(axis=1), 1)
     assert (scores.argmax(axis=1) == labels).all()
+
+
+def test_without_batch_norm_features_stay_as_they_are() -> None:
+    train, val, test = blobs(101, 0), blobs(53, 1), blobs(97, 2)
+    probed = linear_probe(train, val, test, strengths=(0.1,), batch_norm=False)
+    model = LogisticRegression(C=0.1).fit(train.features, train.labels)
+    np.testing.assert_allclose(probed.scores, model.predict_proba(test.features), atol=1e-4)
+
+
+def test_sgd_ends_where_logistic_regression_without_a_penalty_does() -> None:
+    train, val, test = blobs(211, 0), blobs(53, 1), blobs(97, 2)
+    mean, std = train.features.mean(axis=0), train.features.std(axis=0)
+    model = LogisticRegression(C=1e6).fit((train.features - mean) / std, train.labels)
+    probed = sgd_probe(train, val, test, rates=(1.0,), epochs=400)
+    np.testing.assert_allclose(probed.scores, model.predict_proba((test.features - mean) / std), atol=0.01)
+
+
+def test_validation_images_choose_the_learning_rate_among_heads_that_do_not_disturb_each_other() -> None:
+    train, val, test = blobs(101, 0), blobs(211, 1), blobs(97, 2)
+    together = sgd_probe(train, val, test, rates=(1e-9, 1.0, 1e30), epochs=30)
+    alone = sgd_probe(train, val, test, rates=(1.0,), epochs=30)
+    assert together.strength == 1.0
+    np.testing.assert_allclose(together.scores, alone.scores, atol=1e-6)
+    again = sgd_probe(train, val, test, rates=(1.0,), epochs=30)
+    np.testing.assert_array_equal(again.scores, alone.scores)
 
 
 @pytest.mark.parametrize("name", ["train", "val", "test"])

@@ -130,3 +130,33 @@ def test_models_and_tasks_that_do_not_fit(lenient: Params, make_run: Runs, tiny_
     with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
         evaluate(lenient, task="breast", model=model, corpus=tmp_path / "nowhere", evaluation=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_an_audit_tells_the_model_another_anatomy(lenient: Params, make_run: Runs, tiny_corpus: Path) -> None:
+    run = make_run(lenient)
+    model = run.folder / "models" / "breast"
+    file = model / "model.safetensors"
+    generator = torch.Generator().manual_seed(0)
+    # the conditioning starts at zero, where no label matters
+    weights = {
+        name: torch.randn(tensor.shape, generator=generator) if ".deform." in name or ".anatomy." in name else tensor
+        for name, tensor in load_file(file).items()
+    }
+    save_file(weights, file)
+    settings = lenient.task["breast"]
+    rows = task_rows(
+        tiny_corpus,
+        kind="classification",
+        sources=[],
+        anatomy="breast",
+        classes=settings.classes,
+        mask="",
+        protocols={},
+    )
+    tables = {told: score(model, tiny_corpus, rows, settings, anatomy=told) for told in ("given", "none", "shuffled")}
+    assert not np.allclose(tables["given"]["score_1"], tables["none"]["score_1"])
+    assert not np.allclose(tables["given"]["score_1"], tables["shuffled"]["score_1"])
+    thyroid = score(model, tiny_corpus, rows.assign(anatomy="thyroid"), settings)
+    assert not (tables["shuffled"]["score_1"] == thyroid["score_1"]).all(), "one other anatomy is no shuffle"
+    with pytest.raises(ValueError, match=r"evaluate\.anatomy 'true' is not given, none or shuffled"):
+        score(model, tiny_corpus, rows, settings, anatomy="true")

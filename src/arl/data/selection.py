@@ -1,12 +1,13 @@
 """Which rows of the corpus a stage sees."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from arl.data.manifest import read_manifest
-from arl.data.splits import read_split
+from arl.data.splits import groups, read_split
 
 
 def select(
@@ -64,3 +65,26 @@ def _refuse_gaps(rows: pd.DataFrame, classes: list[str], what: str) -> None:
         missing = sorted(set(classes) - set(part["label"]))
         if missing:
             raise ValueError(f"{what}: the {split} split has no image of class {missing}")
+
+
+def subset(rows: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:
+    """The rows of a share of the patients (or clips, or images), of each label the same share and at least one.
+
+    Subsets are nested: those of a smaller share, with the same seed, are part of those of a larger one. A patient
+    counts as of the label that most of their images have.
+
+    Raises:
+        ValueError: the share is not within 0..1, or is 0.
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"a share of {share:g} of the training patients is not within 0..1, or is none")
+    if share == 1:
+        return rows
+    unit = groups(rows)
+    known = pd.DataFrame({"unit": unit, "label": rows["label"].fillna("")})
+    units = known.groupby("unit")["label"].agg(lambda labels: labels.mode().iloc[0]).reset_index()
+    units["order"] = [hashlib.blake2b(f"{seed}/{name}".encode()).hexdigest() for name in units["unit"]]
+    units = units.sort_values(["order", "unit"])
+    rank = units.groupby("label").cumcount()
+    wanted = (units.groupby("label")["unit"].transform("size") * share).round().clip(lower=1)
+    return rows[unit.isin(units["unit"][rank < wanted])].reset_index(drop=True)

@@ -29,7 +29,11 @@ def evaluate(params: Params, *, task: str, corpus: Path, model: Path, evaluation
     torch.set_num_threads(params.pretrain.threads)
     rows = rows_of_task(params, task, corpus)
     settings = params.task[task]
-    tables = {split: score(model, corpus, rows[rows["split"] == split], settings) for split in ("val", "test")}
+    told = params.evaluate.anatomy
+    tables = {
+        split: score(model, corpus, rows[rows["split"] == split], settings, anatomy=told, seed=params.seed)
+        for split in ("val", "test")
+    }
     main = main_metric(settings.kind, len(settings.classes))
     threshold = _threshold(tables["val"]) if main != "dice" and len(settings.classes) == 2 else None
     summary = Summary(

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from arl.data.loader import Examples, TrainingOrder, training_batches
+from arl.data.selection import subset
 from arl.data.views import TrainView
 from arl.params import Params
 from arl.stages._scoring import rows_of_task
@@ -18,12 +19,12 @@ def finetune(params: Params, *, task: str, corpus: Path, checkpoint: Path, model
     """Fine-tune the pretrained encoder for one task.
 
     Reads the corpus and the encoder's checkpoint folder; writes the task's model folder
-    (safetensors and config.json). All weights are trained (appendix B).
+    (safetensors and config.json). All weights are trained (appendix B), on finetune.share of the training patients.
     """
     torch.set_num_threads(params.pretrain.threads)
     rows = rows_of_task(params, task, corpus)
     settings = params.task[task]
-    rows = rows[rows["split"] == "train"].reset_index(drop=True)
+    rows = subset(rows[rows["split"] == "train"].reset_index(drop=True), params.finetune.share, params.seed)
     encoder, config = load_encoder(checkpoint)
     torch.manual_seed(params.seed)
     # what the model is; margin and floor are the gate's business and may change without a new training

@@ -16,7 +16,7 @@ from torch import Tensor
 from arl.data.anatomy import NULL_ANATOMY
 from arl.data.augment import step_generator
 from arl.data.loader import Examples, TrainingOrder
-from arl.data.selection import select
+from arl.data.selection import select, subset
 from arl.data.shards import Layout
 from arl.data.splits import groups
 from arl.data.views import MultiCrop
@@ -44,7 +44,7 @@ def pretrain(params: Params, *, corpus: Path, checkpoint: Path, metrics: Path) -
     torch.set_num_threads(params.pretrain.threads)
     distributed.initialize()
     rows = select(corpus, sources=params.data.sources, held_out=params.data.held_out, protocols=params.data.splits)
-    rows = rows[rows["split"] == "train"].reset_index(drop=True)
+    rows = subset(rows[rows["split"] == "train"].reset_index(drop=True), params.pretrain.share, params.seed)
     examples = Examples(corpus, rows, params.data.size + params.data.size // 4)
     order = _order(params, examples.layout)
     recipe = _recipe(params, order)

@@ -8,10 +8,11 @@ import pandas as pd
 import torch
 
 from arl.data.loader import Examples, evaluation_batches
+from arl.data.selection import subset
 from arl.data.splits import grouping, groups
 from arl.evaluation.metrics import Floats, rounded
 from arl.evaluation.predictions import score_table
-from arl.evaluation.probe import Part, knn_scores, linear_probe
+from arl.evaluation.probe import Part, Probed, knn_scores, linear_probe, sgd_probe
 from arl.evaluation.summary import Summary
 from arl.files import tree_hash, write_json
 from arl.models.heads import Pooled
@@ -27,8 +28,8 @@ def probe(params: Params, *, task: str, corpus: Path, checkpoint: Path, metrics:
     """Measure what the frozen encoder's features know of a classification task.
 
     Reads the corpus and the encoder's checkpoint folder; writes AUROC, Top-1 and calibration on the test images, with
-    intervals over patients, of a linear probe (its penalty chosen on the validation images) and of weighted nearest
-    neighbours. Nothing of the encoder is trained.
+    intervals over patients, of a linear probe (its penalty or learning rate chosen on the validation images) and of
+    weighted nearest neighbours. Nothing of the encoder is trained.
 
     Raises:
         ValueError: the corpus cannot serve the task, or the task is no classification.
@@ -40,11 +41,12 @@ def probe(params: Params, *, task: str, corpus: Path, checkpoint: Path, metrics:
         raise ValueError(f"task {task!r} is no classification: a probe needs classes")
     encoder, config = load_encoder(checkpoint)
     parts = {split: rows[rows["split"] == split].reset_index(drop=True) for split in ("train", "val", "test")}
+    parts["train"] = subset(parts["train"], params.probe.share, params.seed)
     known = {
         split: _features(Pooled(encoder, params.probe.pooling), corpus, part, config["size"])
         for split, part in parts.items()
     }
-    linear = linear_probe(known["train"], known["val"], known["test"])
+    linear = _linear(params, known)
     neighbours = knn_scores(known["train"], known["test"].features, params.probe.neighbours)
     about = {
         "task": task,
@@ -55,6 +57,9 @@ def probe(params: Params, *, task: str, corpus: Path, checkpoint: Path, metrics:
         "patients": int(groups(parts["test"]).nunique()),
         "grouping": grouping(parts["test"]),
         "synthetic": bool(parts["test"]["synthetic"].any()),
+        "share": params.probe.share,
+        "solver": params.probe.solver,
+        "batch_norm": params.probe.batch_norm,
         "strength": linear.strength,
     }
     found = {
@@ -62,6 +67,15 @@ def probe(params: Params, *, task: str, corpus: Path, checkpoint: Path, metrics:
         for name, scores in (("linear", linear.scores), ("knn", neighbours))
     }
     write_json(metrics, {**about, **rounded(found)})
+
+
+def _linear(params: Params, known: dict[str, Part]) -> Probed:
+    train, val, test = known["train"], known["val"], known["test"]
+    if params.probe.solver == "logistic":
+        return linear_probe(train, val, test, batch_norm=params.probe.batch_norm)
+    if params.probe.solver == "sgd":
+        return sgd_probe(train, val, test, batch_norm=params.probe.batch_norm, seed=params.seed)
+    raise ValueError(f"probe.solver {params.probe.solver!r} is neither logistic nor sgd")
 
 
 def _features(model: Pooled, corpus: Path, rows: pd.DataFrame, size: int) -> Part:
