@@ -1,9 +1,12 @@
 import runpy
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from arl.data.selection import select, task_rows
+from arl.data.shards import BatchWriter
 
 write_batch = runpy.run_path(str(Path(__file__).parents[1] / "conftest.py"))["write_batch"]
 BREAST = {
@@ -58,3 +61,27 @@ def test_held_out_sources_are_left_out_whole(tmp_path: Path) -> None:
 def test_tasks_that_the_corpus_cannot_serve(tiny_corpus: Path, change: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         task_rows(tiny_corpus, **BREAST | change)
+
+
+def test_what_leaks_is_in_no_split(tmp_path: Path) -> None:
+    """A training image of one source is a test image of another, slightly brighter; sources are chosen afterwards."""
+    image = speckle(0)
+    with BatchWriter(tmp_path, "pretraining", "0000", 64, licence="", citation="") as batch:
+        for number in range(3):
+            splits = {"default": "train"}
+            batch.accept(speckle(number), key=str(number), anatomy="breast", patient=str(number), splits=splits)
+    with BatchWriter(tmp_path, "task", "0000", 64, licence="", citation="") as batch:
+        batch.accept(image + np.uint8(2), key="0", anatomy="breast", splits={"default": "test"})
+    rows = select(tmp_path, sources=["pretraining"], protocols={})
+    assert rows.set_index("id")["split"].to_dict() == {
+        "pretraining:0": "withheld",
+        "pretraining:1": "train",
+        "pretraining:2": "train",
+    }
+    assert select(tmp_path, sources=["task"], protocols={})["split"].tolist() == ["test"]
+
+
+def speckle(seed: int) -> np.ndarray:
+    """Coarse noise, different for each seed."""
+    coarse = np.random.default_rng(seed).uniform(20, 200, (7, 9))
+    return cv2.resize(coarse, (64, 48), interpolation=cv2.INTER_CUBIC).clip(0, 250).astype(np.uint8)

@@ -47,13 +47,13 @@ def near_pairs(hashes: Hashes, group: Integers, radius: int = RADIUS) -> Pairs:
     spread = _spread(hashes)
     shown = len(hashes) > _LONG
     found = [np.empty((0, 2), np.int64)]
-    with ThreadPoolExecutor(cores()) as pool, progress(_PARTS * _BUCKETS, "near pairs", "bucket", shown=shown) as bar:
+    with ThreadPoolExecutor(cores()) as pool, progress(_PARTS, "near pairs", "part", shown=shown) as bar:
         for part in range(_PARTS):
             index = _Index(spread, part)
-            spans = range(0, _BUCKETS, _SPAN)
-            for pairs in pool.map(lambda first, index=index: _of_span(index, first, group, radius), spans):
+            spans = np.array_split(index.keys, -(-len(index.keys) // _SPAN) or 1)
+            for pairs in pool.map(lambda keys, index=index: _of_span(index, keys.tolist(), group, radius), spans):
                 found.append(pairs)
-                bar.update(_SPAN)
+            bar.update(1)
     pairs = np.concatenate(found)
     pairs = np.sort(pairs, axis=1)
     ordered: Pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
@@ -77,7 +77,9 @@ class _Index:
         key = _part(spread, part)
         self.order = np.argsort(key, kind="stable")
         self.hashes = spread[self.order]
-        self.starts = np.concatenate([[0], np.cumsum(np.bincount(key, minlength=_BUCKETS))]).tolist()
+        counts = np.bincount(key, minlength=_BUCKETS)
+        self.keys = np.flatnonzero(counts)  # of the buckets that hold any
+        self.starts = np.concatenate([[0], np.cumsum(counts)]).tolist()
 
     def bucket(self, key: int) -> slice:
         """The hashes with this part."""
@@ -88,9 +90,9 @@ def _part(spread: Hashes, part: int) -> npt.NDArray[np.uint16]:
     return (spread >> np.uint64(part * _BITS)).astype(np.uint16)
 
 
-def _of_span(index: _Index, first: int, group: Integers, radius: int) -> Pairs:
-    """Near pairs of different groups that begin in `_SPAN` buckets and were in no earlier part's."""
-    found = [pairs for key in range(first, first + _SPAN) for pairs in _of_bucket(index, key, radius)]
+def _of_span(index: _Index, keys: list[int], group: Integers, radius: int) -> Pairs:
+    """Near pairs of different groups that begin in these buckets and were in no earlier part's."""
+    found = [pairs for key in keys for pairs in _of_bucket(index, key, radius)]
     if not found:
         return np.empty((0, 2), np.int64)
     pairs = np.concatenate(found)
@@ -107,8 +109,6 @@ def _of_bucket(index: _Index, key: int, radius: int) -> Iterator[Pairs]:
     """Near pairs, as places in the index, of a bucket with itself and with those whose part has one bit more."""
     own = index.bucket(key)
     count = own.stop - own.start
-    if count == 0:
-        return
     others = [index.bucket(key | 1 << bit) for bit in range(_BITS) if not key >> bit & 1]
     places = np.concatenate([np.arange(place.start, place.stop) for place in (own, *others)])
     step = max(1, _BLOCK // len(places))
@@ -179,11 +179,12 @@ def leaks(rows: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def _with_their_clip(rows: pd.DataFrame) -> "pd.Series[bool]":
+def _with_their_clip(rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
     """Rows whose clip has a withheld frame in the same split."""
-    frames = rows[rows["withheld"] & rows["clip"].notna()]
-    chosen = pd.MultiIndex.from_frame(frames[["clip", "split"]].drop_duplicates())
-    return pd.Series(pd.MultiIndex.from_frame(rows[["clip", "split"]]).isin(chosen), rows.index)
+    clip, split = (pd.factorize(rows[name])[0] for name in ("clip", "split"))
+    key = clip * (len(SPLITS) + 2) + split
+    chosen = rows["withheld"].to_numpy() & (clip >= 0)
+    return np.isin(key, np.unique(key[chosen])) & (clip >= 0)
 
 
 def mixed_labels(found: pd.DataFrame) -> pd.DataFrame:

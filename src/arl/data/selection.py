@@ -6,14 +6,20 @@ from pathlib import Path
 
 import pandas as pd
 
+from arl.data.leakage import leaks
 from arl.data.manifest import read_manifest
 from arl.data.splits import groups, read_split
+
+WITHHELD = "withheld"
 
 
 def select(
     corpus: Path, *, sources: list[str], protocols: dict[str, str], held_out: Sequence[str] = ()
 ) -> pd.DataFrame:
     """Rows of the named sources (empty: all) without those that are held out, with their `split`.
+
+    A training or validation image that is near-identical to one of a more guarded split, of any source of the corpus,
+    is in the split "withheld"; see `leakage`.
 
     Raises:
         ValueError: a named source is not in the corpus, or nothing is left.
@@ -22,11 +28,14 @@ def select(
     missing = sorted(set(sources) - set(rows["source"]))
     if missing:
         raise ValueError(f"corpus {corpus} has no source {missing}; it has {sorted(set(rows['source']))}")
+    rows = rows.assign(split=read_split(corpus, rows, protocols))
+    found = leaks(rows)
+    rows.loc[rows["id"].isin(found.loc[found["withheld"], "id"]), "split"] = WITHHELD
     rows = rows[rows["source"].isin(sources)] if sources else rows
     rows = rows[~rows["source"].isin(held_out)].reset_index(drop=True)
     if rows.empty:
         raise ValueError(f"corpus {corpus} has no row beside the sources that are held out: {sorted(held_out)}")
-    return rows.assign(split=read_split(corpus, rows, protocols))
+    return rows
 
 
 def task_rows(
