@@ -6,20 +6,28 @@
 # `cert = /run/secrets/ca`. BASE may be any Debian-like image with Python 3.11 and its venv module.
 ARG BASE=python:3.11-slim-bookworm
 
+# Each image's part of the lock, in a stage of its own: a layer below is built anew only when its part has changed.
+FROM ${BASE} AS lock
+WORKDIR /lock
+COPY requirements.lock pyproject.toml ./
+COPY bin/lock-for bin/
+RUN bin/lock-for --only setuptools wheel packaging > build \
+    && bin/lock-for orchestrate > common \
+    && bin/lock-for data orchestrate > data \
+    && bin/lock-for train release orchestrate > train \
+    && bin/lock-for monitor train release orchestrate > monitor
+
 FROM ${BASE} AS environment
 RUN useradd --uid 1000 --no-create-home arl && python3 -m venv /opt/arl
 ENV PATH=/opt/arl/bin:$PATH HOME=/tmp USER=arl PYTHONUNBUFFERED=1 MPLBACKEND=Agg \
     DO_NOT_TRACK=true DVC_NO_ANALYTICS=1 GX_ANALYTICS_ENABLED=false HF_HUB_OFFLINE=1 \
     PIP_CONFIG_FILE=/run/secrets/pip PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /arl
-COPY requirements.lock pyproject.toml /build/
-COPY bin/lock-for /build/bin/
+COPY --from=lock /lock/build /lock/common /lock/
 # what builds the few packages that come as sources is from the lock as well
 RUN --mount=type=secret,id=pip --mount=type=secret,id=ca --mount=type=cache,target=/tmp/.cache/pip \
-    /build/bin/lock-for --only setuptools wheel packaging > /build/part \
-    && pip install --quiet --no-deps --require-hashes -r /build/part \
-    && /build/bin/lock-for orchestrate > /build/part \
-    && pip install --quiet --no-deps --no-build-isolation --require-hashes -r /build/part
+    pip install --quiet --no-deps --require-hashes -r /lock/build \
+    && pip install --quiet --no-deps --no-build-isolation --require-hashes -r /lock/common
 
 # The package itself, and the parameters that conf/ gives without any choice: `arl run` counts on these.
 FROM environment AS project
@@ -33,20 +41,20 @@ RUN pip install --quiet --no-deps --no-build-isolation --no-index --prefix /proj
     && mkdir /project/arl && mv params.yaml conf components pipelines /project/arl
 
 FROM environment AS data-environment
+COPY --from=lock /lock/data /lock/
 RUN --mount=type=secret,id=pip --mount=type=secret,id=ca --mount=type=cache,target=/tmp/.cache/pip \
-    /build/bin/lock-for data orchestrate > /build/part \
-    && pip install --quiet --no-deps --no-build-isolation --require-hashes -r /build/part
+    pip install --quiet --no-deps --no-build-isolation --require-hashes -r /lock/data
 
 FROM environment AS train-environment
+COPY --from=lock /lock/train /lock/
 RUN --mount=type=secret,id=pip --mount=type=secret,id=ca --mount=type=cache,target=/tmp/.cache/pip \
-    /build/bin/lock-for train release orchestrate > /build/part \
-    && pip install --quiet --no-deps --no-build-isolation --require-hashes -r /build/part
+    pip install --quiet --no-deps --no-build-isolation --require-hashes -r /lock/train
 
 # on top of train's layer, so that a node that has one image fetches little for the other
 FROM train-environment AS monitor-environment
+COPY --from=lock /lock/monitor /lock/
 RUN --mount=type=secret,id=pip --mount=type=secret,id=ca --mount=type=cache,target=/tmp/.cache/pip \
-    /build/bin/lock-for monitor train release orchestrate > /build/part \
-    && pip install --quiet --no-deps --no-build-isolation --require-hashes -r /build/part
+    pip install --quiet --no-deps --no-build-isolation --require-hashes -r /lock/monitor
 
 FROM data-environment AS data
 COPY --from=project /project/arl /arl

@@ -15,7 +15,7 @@ TORCH_INDEX ?=
 TORCH_PINS = $(shell grep -oE '^torch(vision)?==[0-9.]+' requirements.lock)
 WITHOUT_TORCH = awk '/^[a-z]/ { skip = /^(torch|torchvision|triton|nvidia-|cuda-)/ } !skip'
 
-.PHONY: help setup lock chromium run test test-all lint ci clean
+.PHONY: help setup lock chromium run test test-all image-test lint ci clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s :
@@ -53,6 +53,11 @@ test: setup chromium ## the test suite, without the slow tests
 
 test-all: setup chromium ## every test, also servers, whole pipelines and kill scripts
 	OMP_NUM_THREADS=1 pytest -n 2
+
+image-test: setup ## builds the images and runs the pipeline in their containers; as root, with 30 GB of disk
+	@command -v dockerd debootstrap > /dev/null || { apt-get update -qq && apt-get install -y -qq docker.io debootstrap > /dev/null; } \
+		|| echo "docker.io and debootstrap cannot be installed" >&2
+	OMP_NUM_THREADS=1 pytest -rs -s tests/pipelines/test_images.py
 
 lint: setup ## formatting, lint, types
 	ruff format --check .

@@ -13,10 +13,10 @@ def pretrain(
     checkpoint: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Artifact],
 ):
-    """Pretrain the encoder on the corpus."""
-    from arl.cli import call
+    """Pretrain the encoder on the corpus, on as many GPUs and nodes as the step was given."""
+    from arl.launch.stage import launch
 
-    call("pretrain", overrides, corpus=corpus, checkpoint=checkpoint.path, metrics=metrics.path)
+    launch("pretrain", overrides, data_hash, corpus=corpus, checkpoint=checkpoint.path, metrics=metrics.path)
 
 
 @step("train")

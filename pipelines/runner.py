@@ -84,6 +84,8 @@ def run_docker(pipeline: PipelineFunction, arguments: dict[str, Any], root: Path
         user=f"{os.getuid()}:{os.getgid()}",
         network_mode="none",
         read_only=True,
+        cap_drop=["ALL"],
+        security_opt=["no-new-privileges"],
         tmpfs={"/tmp": "exec"},
         shm_size="2g",
         mounts=mounts,

@@ -74,7 +74,7 @@ def _components() -> Iterator[tuple[ast.FunctionDef, ast.Call]]:
     for file in sorted((ROOT / "components").glob("*.py")):
         for function in ast.parse(file.read_text(encoding="utf-8")).body:
             calls = [node for node in ast.walk(function) if isinstance(node, ast.Call)]
-            found = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "call"]
+            found = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id in ("call", "launch")]
             if isinstance(function, ast.FunctionDef) and found:
                 assert len(found) == 1
                 yield function, found[0]
@@ -94,7 +94,7 @@ def test_kubeflow_has_the_stages_of_dvc() -> None:
 @pytest.mark.parametrize("name", COMPONENTS)
 def test_a_component_passes_exactly_the_flags_of_its_stage(name: str) -> None:
     _, call = COMPONENTS[name]
-    stage, overrides = call.args
+    stage, overrides, *_ = call.args
     assert ast.literal_eval(stage) == name
     assert ast.unparse(overrides) == "overrides"
     command = cli.read_command(f"arl.stages.{name}")

@@ -1,12 +1,9 @@
 """`arl run`: what it hands to a pipeline, and what it says when it cannot."""
 
-import http.server
 import json
 import os
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -168,58 +165,14 @@ def test_unreachable_endpoint(project: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-class KubeflowApi(http.server.BaseHTTPRequestHandler):
-    """The three calls that a submission makes, in the paths and field names of the v2beta1 API."""
-
-    runs: list[dict[str, Any]] = []  # noqa: RUF012
-    refuse = False
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-    def _answer(self, body: dict[str, Any], code: int = 200) -> None:
-        content = json.dumps(body).encode()
-        self.send_response(code)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def do_GET(self) -> None:
-        known = {"/apis/v2beta1/healthz": {"multi_user": False}}
-        if self.path.startswith("/apis/v2beta1/experiments"):
-            self._answer({"experiments": [{"experiment_id": "e1", "display_name": "Default"}]})
-        else:
-            self._answer(known.get(self.path, {}), 200 if self.path in known else 404)
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if self.refuse:
-            self._answer({"error": "forbidden"}, 403)
-        elif self.path.startswith("/apis/v2beta1/experiments"):
-            self._answer({"experiment_id": "e1", "display_name": "Default"})
-        else:
-            self.runs.append(body)
-            self._answer({"run_id": "r1", "experiment_id": "e1"})
-
-
-@pytest.fixture
-def api() -> Iterator[str]:
-    KubeflowApi.runs.clear()
-    KubeflowApi.refuse = False
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), KubeflowApi)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-
-
-def test_submission(api: str) -> None:
+def test_submission(kubeflow: Any) -> None:
     words = ["run", "pipelines/arl_full.py", "--backend", "kfp", "--data-hash", "abc.dir", "tasks=[lung]"]
-    done = arl(ROOT, "kfp", *words, KFP_ENDPOINT=api)
+    done = arl(ROOT, "kfp", *words, KFP_ENDPOINT=kubeflow.url, KFP_EXISTING_TOKEN="told")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == f"run: {api}/#/runs/details/r1"
-    (run,) = KubeflowApi.runs
+    assert done.stdout.splitlines()[-1] == f"run: {kubeflow.url}/#/runs/details/r1"
+    (run,) = kubeflow.runs
+    assert kubeflow.tokens == {"Bearer told"}
+    assert run["service_account"] == "arl-runner"
     # corpus and registry are left to the pipeline's defaults: folders of the cluster's volume
     given = {"data_hash": "abc.dir", "tasks": ["lung"], "overrides": ['tasks=["lung"]'], "batches": []}
     assert run["runtime_config"]["parameters"] == given
@@ -229,12 +182,28 @@ def test_submission(api: str) -> None:
     assert spec["platform_spec"] == golden[1]
 
 
-def test_refused_submission(api: str) -> None:
-    KubeflowApi.refuse = True
-    done = arl(ROOT, "arl", "run", "pipelines/arl_full.py", "--backend", "kfp", "--data-hash", "x", KFP_ENDPOINT=api)
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (401, "does not know who asks (401): the token is missing or has expired; give a fresh KFP_EXISTING_TOKEN"),
+        (403, "forbids it (403): this token has no right to run pipelines there"),
+        (500, 'refused it: 500 Internal Server Error {"error": "told"}'),
+    ],
+)
+def test_refused_submission(kubeflow: Any, status: int, message: str) -> None:
+    kubeflow.refuse = status
+    words = ["run", "pipelines/arl_full.py", "--backend", "kfp", "--data-hash", "x"]
+    done = arl(ROOT, "arl", *words, KFP_ENDPOINT=kubeflow.url)
     assert done.returncode == 1
-    assert f"KFP_ENDPOINT={api} forbids it (403)" in done.stderr
+    assert f"arl run: KFP_ENDPOINT={kubeflow.url} {message}" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_no_docker_daemon(project: Path) -> None:
+    words = ["run", "pipelines/echo.py", "--backend", "docker"]
+    done = arl(project, "arl", *words, DOCKER_HOST="unix:///nowhere/docker.sock")
+    assert done.returncode == 1
+    assert done.stderr.startswith("arl run: no Docker daemon answers at unix:///nowhere/docker.sock")
 
 
 def test_the_shim_leaves_the_rest_to_kfp() -> None:

@@ -94,7 +94,7 @@ def test_many_pods_ingest_and_validate_waits_for_them() -> None:
 def test_every_step_is_placed(tmp_path: Path) -> None:
     """Node, volume, secrets, user and deadline of the pods, as kfp-kubernetes writes them."""
     settings = yaml.safe_load((ROOT / "pipelines/cluster.yaml").read_text(encoding="utf-8"))
-    settings |= {"environment": {"ARL_S3_ENDPOINT": "https://s3.example"}, "pull_secrets": ["registry"]}
+    settings |= {"environment": {"AWS_ENDPOINT_URL": "https://s3.example"}, "pull_secrets": ["registry"]}
     settings |= {"node_selector": {"arl.dev/pool": "cpu"}, "tolerations": [{"key": "batch", "operator": "Exists"}]}
     (tmp_path / "cluster.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     spec, platform = compiled(tmp_path, ARL_CLUSTER=str(tmp_path / "cluster.yaml"))
@@ -115,7 +115,7 @@ def test_every_step_is_placed(tmp_path: Path) -> None:
         variables = {
             entry["name"]: entry.get("value") for entry in spec["deploymentSpec"]["executors"][name]["container"]["env"]
         }
-        assert variables == {"ARL_RUNS": "/mnt/arl/runs", "ARL_S3_ENDPOINT": "https://s3.example"}
+        assert variables == {"ARL_RUNS": "/mnt/arl/runs", "AWS_ENDPOINT_URL": "https://s3.example"}
 
 
 def test_without_a_volume_everything_is_in_s3(tmp_path: Path) -> None:

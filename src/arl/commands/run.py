@@ -48,7 +48,7 @@ def run(
         raise ValueError(f"backend {backend!r} is not one of {', '.join(BACKENDS)}")
     if not pipeline.is_file():
         raise FileNotFoundError(f"pipeline {pipeline} does not exist")
-    tasks, changes = _parameters([*overrides, *set], experiment, in_image=backend != "local")
+    tasks, changes = parameters([*overrides, *set], experiment, in_image=backend != "local")
     arguments: dict[str, Any] = {
         "tasks": tasks,
         "overrides": changes,
@@ -61,13 +61,13 @@ def run(
     arguments |= {name: str(path) for name, path in folders.items() if path is not None}
     command = [sys.executable, "-m", "pipelines.runner", backend, str(pipeline), str(root)]
     code = subprocess.run(
-        command, input=json.dumps(arguments), text=True, env=_environment(pipeline, backend), check=False
+        command, input=json.dumps(arguments), text=True, env=environment(pipeline, backend), check=False
     ).returncode
     if code:
         raise SystemExit(code)
 
 
-def _parameters(words: list[str], experiment: str, *, in_image: bool) -> tuple[list[str], list[str]]:
+def parameters(words: list[str], experiment: str, *, in_image: bool) -> tuple[list[str], list[str]]:
     """The tasks, and the words key=value that lead from the parameters that the steps find to the wanted ones.
 
     Steps on this machine find params.yaml; those in an image find what conf/ gives without any choice.
@@ -133,9 +133,10 @@ def _tracked_hash(corpus: Path) -> str:
     return str(yaml.safe_load(record.read_text(encoding="utf-8"))["outs"][0]["md5"])
 
 
-def _environment(pipeline: Path, backend: str) -> dict[str, str]:
+def environment(pipeline: Path, backend: str) -> dict[str, str]:
+    """The variables of the process that runs or submits a pipeline file."""
     project = str(pipeline.resolve().parents[1])
     paths = [project, *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     # one machine has no volumes or accelerators to ask for, and a failed step fails again
-    return environment | ({} if backend == "kfp" else {"ARL_CLUSTER": ""})
+    return variables | ({} if backend == "kfp" else {"ARL_CLUSTER": ""})
