@@ -20,7 +20,7 @@ RUN bin/lock-for --only setuptools wheel packaging > build \
 FROM ${BASE} AS environment
 RUN useradd --uid 1000 --no-create-home arl && python3 -m venv /opt/arl
 ENV PATH=/opt/arl/bin:$PATH HOME=/tmp USER=arl PYTHONUNBUFFERED=1 MPLBACKEND=Agg \
-    DO_NOT_TRACK=true DVC_NO_ANALYTICS=1 GX_ANALYTICS_ENABLED=false HF_HUB_OFFLINE=1 \
+    DO_NOT_TRACK=true DVC_NO_ANALYTICS=1 GX_ANALYTICS_ENABLED=false ORT_DISABLE_TELEMETRY=1 HF_HUB_OFFLINE=1 \
     PIP_CONFIG_FILE=/run/secrets/pip PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /arl
 COPY --from=lock /lock/build /lock/common /lock/

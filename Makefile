@@ -8,6 +8,7 @@ export PATH := $(BIN):$(PATH)
 export DO_NOT_TRACK := true
 export DVC_NO_ANALYTICS := 1
 export GX_ANALYTICS_ENABLED := false
+export ORT_DISABLE_TELEMETRY := 1
 export MPLBACKEND := Agg
 
 # A machine without a GPU saves 5 GB with PyTorch's CPU packages: make setup TORCH_INDEX=<their index, see pytorch.org>

@@ -5,4 +5,4 @@ case ":$PATH:" in
 *) export PATH="$project/bin:$project/.venv/bin:$PATH" ;;
 esac
 unset project
-export DO_NOT_TRACK=true DVC_NO_ANALYTICS=1 GX_ANALYTICS_ENABLED=false HF_HUB_DISABLE_TELEMETRY=1
+export DO_NOT_TRACK=true DVC_NO_ANALYTICS=1 GX_ANALYTICS_ENABLED=false ORT_DISABLE_TELEMETRY=1 HF_HUB_DISABLE_TELEMETRY=1

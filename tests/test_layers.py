@@ -36,6 +36,7 @@ ONLY = {
     "great_expectations": "src/arl/data/validation.py",
     "duckdb": "src/arl/data/invariants.py",
     "minio": "src/arl/storage/s3.py",
+    "rapidocr": "src/arl/data/burnt_in.py",
     "kfp": "(components|pipelines)/.*",
     "hydra": "src/arl/commands/configure.py",
     "dvc": "nothing",

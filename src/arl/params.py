@@ -39,6 +39,24 @@ class Data:
 
 
 @dataclass
+class AnatomyWord:
+    """One rule: files whose text holds `word` show `anatomy`."""
+
+    word: str  # regular expression, in any case
+    anatomy: str
+
+
+@dataclass
+class Dicom:
+    """What is read out of hospital DICOM beside its pixels."""
+
+    burnt_in_text: str  # quarantine | mask
+    anatomy_from: list[list[str]]  # attributes, in order: the first group that names an anatomy decides
+    anatomy_words: list[AnatomyWord]  # in order: the first word that is found decides
+    image_types: dict[str, str]  # third value of ImageType -> anatomy
+
+
+@dataclass
 class Sample:
     """The sample corpus: synthetic phantoms and the real ultrasound files of pydicom-data."""
 
@@ -195,6 +213,7 @@ class Params:
     seed: int
     experiment: str
     data: Data
+    dicom: Dicom
     sample: Sample
     model: Model
     objective: Objective

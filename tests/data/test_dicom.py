@@ -2,6 +2,7 @@
 
 import shutil
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +15,24 @@ from pydicom.encaps import encapsulate
 from pydicom.pixels import pixel_array
 from pydicom.uid import MPEG2MPML
 
-from arl.data.dicom import FrameInfo, frames, is_dicom
+from arl import params
+from arl.data import dicom
+from arl.data.burnt_in import KEEP
+from arl.data.dicom import FrameInfo, is_dicom
 from arl.data.record import Pixels, Refused
+from arl.stages._rules import anatomy_rules
+
+RULES = anatomy_rules(params.load([], Path(__file__).parents[2] / "params.yaml").dicom)
 
 
 def real(name: str) -> Path:
     found = get_testdata_file(name, download=False)
     assert found is not None, name
     return Path(str(found))
+
+
+def frames(path: Path, *, burnt_in_text: str = KEEP, **options: bool) -> Iterator[tuple[Pixels, FrameInfo]]:
+    return dicom.frames(path, RULES, burnt_in_text=burnt_in_text, **options)
 
 
 def read(name: str | Path) -> list[tuple[Pixels, FrameInfo]]:
@@ -208,7 +219,7 @@ def _raw_frames(dataset: FileDataset) -> None:
         (_set("PhotometricInterpretation", "Nightingale"), "its pixels cannot be decoded"),
         (_set("PixelRepresentation", 1), "its pixels are signed"),
         (_set("NumberOfFrames", 2), "its pixels cannot be decoded"),
-        (_no_syntax, "its pixels cannot be decoded"),
+        (_no_syntax, "its video is not a readable video"),
         (_raw_frames, "its number of frames is not a number|its pixels cannot be decoded"),
         (_set("PixelData", b"\x00" * (120 * 256 * 3)), "no scan region is found in it"),
     ],

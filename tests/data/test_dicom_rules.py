@@ -1,10 +1,17 @@
 """The ordered rules for anatomy and probe."""
 
+from pathlib import Path
+
 import pytest
 from pydicom.dataset import Dataset
 
+from arl import params
 from arl.data import dicom_rules
-from arl.data.anatomy import anatomy_index
+from arl.data.dicom_rules import AnatomyRules
+from arl.stages._rules import anatomy_rules
+
+RULES = anatomy_rules(params.load([], Path(__file__).parents[2] / "params.yaml").dicom)
+DESCRIPTION = "ProtocolName+StudyDescription+SeriesDescription"
 
 
 def header(**attributes: object) -> Dataset:
@@ -24,14 +31,14 @@ def coded(meaning: str) -> list[Dataset]:
         ({"AnatomicRegionSequence": coded("Thyroid"), "ViewName": "lung"}, "thyroid", "AnatomicRegionSequence"),
         ({"BodyPartExamined": "BREAST", "ImageType": ["ORIGINAL", "PRIMARY", "TTE"]}, "breast", "BodyPartExamined"),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "TTE ", "0001"], "StudyDescription": "liver"}, "cardiac", "ImageType"),
-        ({"ImageType": ["ORIGINAL", "PRIMARY", "ODD"], "StudyDescription": "Liver"}, "liver", "description"),
-        ({"ImageType": ["ORIGINAL", "PRIMARY"], "ProtocolName": "CARD_ADULT"}, "cardiac", "description"),
-        ({"SeriesDescription": "Gallbladder and bladder"}, "gallbladder", "description"),
-        ({"SeriesDescription": "urinary bladder"}, "bladder", "description"),
-        ({"SeriesDescription": "Right kidney, renal artery"}, "kidney", "description"),
-        ({"StudyDescription": "Transesophageal Echocardiogram"}, "cardiac", "description"),
-        ({"StudyDescription": "Esophagus"}, "esophageal", "description"),
-        ({"ViewCodeSequence": coded("Apical four chamber"), "ViewName": "lung"}, "cardiac", "view"),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "ODD"], "StudyDescription": "Liver"}, "liver", DESCRIPTION),
+        ({"ImageType": ["ORIGINAL", "PRIMARY"], "ProtocolName": "CARD_ADULT"}, "cardiac", DESCRIPTION),
+        ({"SeriesDescription": "Gallbladder and bladder"}, "gallbladder", DESCRIPTION),
+        ({"SeriesDescription": "urinary bladder"}, "bladder", DESCRIPTION),
+        ({"SeriesDescription": "Right kidney, renal artery"}, "kidney", DESCRIPTION),
+        ({"StudyDescription": "Transesophageal Echocardiogram"}, "cardiac", DESCRIPTION),
+        ({"StudyDescription": "Esophagus"}, "esophageal", DESCRIPTION),
+        ({"ViewCodeSequence": coded("Apical four chamber"), "ViewName": "lung"}, "cardiac", "ViewCodeSequence"),
         ({"ViewName": "PLAX parasternal"}, "cardiac", "ViewName"),
         ({"StudyDescription": "OB General"}, "other", "none"),
         ({"ImageType": "ORIGINAL", "BodyPartExamined": None}, "other", "none"),
@@ -39,12 +46,38 @@ def coded(meaning: str) -> list[Dataset]:
     ],
 )  # fmt: skip
 def test_the_first_rule_that_speaks_decides(attributes: dict, anatomy: str, rule: str) -> None:
-    assert dicom_rules.anatomy(header(**attributes)) == (anatomy, rule)
+    found, by = RULES.anatomy(header(**attributes))
+    assert (found, by.split(": ")[0]) == (anatomy, rule)
 
 
-def test_every_answer_is_an_anatomy() -> None:
-    for name in {*dicom_rules._IMAGE_TYPE.values(), *(name for name, _ in dicom_rules._WORDS)}:
-        anatomy_index(name)
+def test_the_rule_that_fired_is_told_without_the_text_of_the_file() -> None:
+    study = header(StudyDescription="Liver of F. Nightingale")
+    assert RULES.anatomy(study) == ("liver", f"{DESCRIPTION}: liver|hepat")
+    assert RULES.anatomy(header(ImageType=["O", "P", "TTE "])) == ("cardiac", "ImageType: TTE")
+
+
+def test_the_table_is_what_decides() -> None:
+    """Another order of groups and words, and a word that the default table does not have."""
+    rules = AnatomyRules([["ViewName"], ["BodyPartExamined"]], [("leber", "liver"), ("thyroid", "thyroid")], {})
+    assert rules.anatomy(header(ViewName="Leber", BodyPartExamined="THYROID")) == ("liver", "ViewName: leber")
+    assert rules.anatomy(header(ViewName="liver", BodyPartExamined="THYROID"))[0] == "thyroid"
+    assert rules.anatomy(header(StudyDescription="Leber")) == ("other", "none")
+    swapped = AnatomyRules([["ViewName"]], [("thyroid", "thyroid"), ("leber", "liver")], {})
+    assert swapped.anatomy(header(ViewName="Leber, Thyroid"))[0] == "thyroid"
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (([["PatientName"]], [], {}), "anatomy_from: 'PatientName' is not one of AnatomicRegionSequence"),
+        (([["ViewName"]], [("(", "liver")], {}), r"anatomy_words: '\(' is no regular expression"),
+        (([["ViewName"]], [("leg", "leg")], {}), "unknown anatomy 'leg'"),
+        (([["ImageType"]], [], {"LEG": "leg"}), "unknown anatomy 'leg'"),
+    ],
+)
+def test_tables_that_cannot_be(table: tuple, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        AnatomyRules(*table)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from arl import pages
 from arl.commands._model import Chosen, chosen_model
+from arl.data.dicom_rules import AnatomyRules
 from arl.data.given import Given, as_batch, read_given
 from arl.data.record import Refused
 from arl.data.views import eval_view
@@ -50,10 +51,12 @@ def predict(
         raise ValueError("there is no file to predict: name DICOM files, pictures or videos")
     chosen = chosen_model(model, evaluation, registry, task, params.release.signed)
     network, config = load_task_model(chosen.folder)
+    words = [(rule.word, rule.anatomy) for rule in params.dicom.anatomy_words]
+    rules = AnatomyRules(params.dicom.anatomy_from, words, params.dicom.image_types)
     answers, refused = [], {}
     for file in files:
         try:
-            pictures = read_given(file, config["size"], config["task"]["anatomy"])
+            pictures = read_given(file, config["size"], config["task"]["anatomy"], rules)
         except Refused as reason:
             refused[str(file)] = str(reason)
             continue

@@ -18,24 +18,27 @@ KEY, KEY_FILE = "ARL_HASH_KEY", "ARL_HASH_KEY_FILE"
 PUBLIC_KEY = b"public key of the sample corpus: protects nothing"  # for files that are public already
 _MIN_KEY = 16  # bytes
 
+# their text is mapped to a class and dropped
+ANATOMY_SOURCES = (
+    "AnatomicRegionSequence",
+    "BodyPartExamined",
+    "ImageType",
+    "ProtocolName",
+    "StudyDescription",
+    "SeriesDescription",
+    "ViewCodeSequence",
+    "ViewName",
+)
 ALLOWED = (
+    *ANATOMY_SOURCES,
     "SOPClassUID",
     "Modality",
-    "ImageType",
     "Manufacturer",
     "ManufacturerModelName",
     "TransducerType",
     "TransducerData",
     "SequenceOfUltrasoundRegions",
     "UltrasoundColorDataPresent",
-    "BodyPartExamined",
-    "AnatomicRegionSequence",
-    "ViewCodeSequence",
-    "ViewName",
-    # read for the anatomy only; their text is mapped to a class and dropped
-    "ProtocolName",
-    "StudyDescription",
-    "SeriesDescription",
     # the pixel description
     "Rows",
     "Columns",

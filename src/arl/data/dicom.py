@@ -1,7 +1,8 @@
 """Ultrasound DICOM files, frame by frame, as pictures of their scan regions.
 
-Decoders: pydicom with pillow, gdcm, openjpeg and rle (no GPL). Whatever is wrong with a file ends as `Refused`, whose
-message is made of fixed words and numbers: neither attribute values nor the decoders' own messages, which quote them.
+Decoders: pydicom with pillow, gdcm, openjpeg and rle, and OpenCV's FFmpeg for MPEG (no GPL). Whatever is wrong with a
+file ends as `Refused`, whose message is made of fixed words and numbers: neither attribute values nor the decoders' own
+messages, which quote them.
 """
 
 import logging
@@ -19,14 +20,19 @@ import numpy.typing as npt
 from PIL import Image
 from pydicom import DataElement, dcmread
 from pydicom.dataset import Dataset
+from pydicom.encaps import generate_fragmented_frames
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.pixels import apply_color_lut, iter_pixels
+from pydicom.uid import MPEGTransferSyntaxes
 
-from arl.data import deidentify, dicom_rules
+from arl.data import burnt_in, deidentify, dicom_rules
+from arl.data.burnt_in import StandingText
+from arl.data.dicom_rules import AnatomyRules
 from arl.data.pixels import as_grey
 from arl.data.record import Pixels, Refused
 from arl.data.scan_region import (
     CLIP,
+    Box,
     Region,
     Tag,
     coloured_share,
@@ -35,11 +41,13 @@ from arl.data.scan_region import (
     probe_by_outline,
     tagged_regions,
 )
+from arl.data.video import read_frames
 
 _MAGIC_OFFSET, _MAGIC = 128, b"DICM"
 _SAMPLED = 8  # frames of a clip that tell its region and outline
 # coloured share of a scan above which it is colour Doppler: 0.000-0.007 on grey scans of seven makers, 0.05-0.17 else
 _COLOURED, _COLOURED_IF_TAGGED = 0.02, 0.008
+_VIDEO = frozenset(MPEGTransferSyntaxes)  # and HEVC
 _BLANK = 1.0  # standard deviation of the grey levels
 
 # what pydicom and its decoders raise on damaged or unusual files
@@ -132,32 +140,73 @@ def _check_kind(header: Dataset) -> None:
         raise Refused("it holds no picture")
 
 
-def frames(path: Path, *, stills_by_content: bool = True) -> Iterator[tuple[Pixels, FrameInfo]]:
+def frames(
+    path: Path, rules: AnatomyRules, *, burnt_in_text: str, stills_by_content: bool = True
+) -> Iterator[tuple[Pixels, FrameInfo]]:
     """Pictures of a file, frame after frame and region after region.
 
     Yields:
         Grey uint8 (H, W), or RGB (H, W, 3) where the region shows colour Doppler; and what is known of it.
 
     Args:
+        burnt_in_text: quarantine: refuse the file, when its frames have been read; mask: blacken the text, which takes
+            decoding a clip twice; keep.
         stills_by_content: crop a still without valid region tags by its texture. The crop may hold text that touches
             the scan, so that files with burnt-in names are better refused.
 
     Raises:
-        Refused: the file cannot be read or decoded, or no scan is found in it.
+        Refused: the file cannot be read or decoded, or no scan is found in it, or text is.
     """
     header = read_header(path)
-    sample = _sample(path, header)
+    sample, count = _sample(path, header)
     regions = _regions(header, sample, stills_by_content)
     outlines = [_probe(header, sample, region) for region in regions]
-    count = _frame_count(header)
-    name, rule = dicom_rules.anatomy(header)
+    name, rule = rules.anatomy(header)
     device = deidentify.device_name(header)
-    for number, picture in enumerate(_decoded(path, header)):
-        for index, (region, outline) in enumerate(zip(regions, outlines, strict=True)):
-            scan = crop(picture, region.box)
+    for number, scans in enumerate(_scans(path, header, regions, burnt_in_text)):
+        for index, (scan, region, outline) in enumerate(zip(scans, regions, outlines, strict=True)):
             colour = _is_colour_doppler(scan, region, header)
             known = (region.rule, name, rule, outline, device, region.pixel_spacing_mm, region.depth_cm, colour)
             yield scan if colour else as_grey(scan), FrameInfo(number, count, index, len(regions), *known)
+
+
+def _scans(path: Path, header: Dataset, regions: list[Region], burnt_in_text: str) -> Iterator[list[Pixels]]:
+    """The scans of each frame, one for each region."""
+    scans = _cropped(path, header, regions)
+    if burnt_in_text == burnt_in.KEEP:
+        yield from scans
+        return
+    if burnt_in_text == burnt_in.MASK:
+        scans = _masked(path, header, regions, _standing(scans, len(regions)))
+    text = [StandingText() for _ in regions]
+    for frame in scans:
+        _add(text, frame)
+        yield frame
+    if any(found.boxes() for found in text):
+        raise Refused("text is burnt into its scan" + " and cannot be masked" * (burnt_in_text == burnt_in.MASK))
+
+
+def _cropped(path: Path, header: Dataset, regions: list[Region]) -> Iterator[list[Pixels]]:
+    for picture in _decoded(path, header):
+        yield [crop(picture, region.box) for region in regions]
+
+
+def _standing(scans: Iterator[list[Pixels]], regions: int) -> list[list[Box]]:
+    """Where text stands in each region."""
+    text = [StandingText() for _ in range(regions)]
+    for frame in scans:
+        _add(text, frame)
+    return [found.boxes() for found in text]
+
+
+def _add(text: list[StandingText], frame: list[Pixels]) -> None:
+    for found, scan in zip(text, frame, strict=True):
+        found.add(scan)
+
+
+def _masked(path: Path, header: Dataset, regions: list[Region], boxes: list[list[Box]]) -> Iterator[list[Pixels]]:
+    for frame in _cropped(path, header, regions):
+        yield [burnt_in.mask(scan, places) for scan, places in zip(frame, boxes, strict=True)]
 
 
 def _frame_count(header: Dataset) -> int:
@@ -167,14 +216,29 @@ def _frame_count(header: Dataset) -> int:
         raise Refused("its number of frames is not a number") from None
 
 
-def _sample(path: Path, header: Dataset) -> list[Pixels]:
-    """Some frames over the length of a clip, the only one of a still."""
-    count = _frame_count(header)
-    indices = sorted({round(index) for index in np.linspace(0, count - 1, min(count, _SAMPLED))})
-    sample = list(_decoded(path, header, indices))
+def _sample(path: Path, header: Dataset) -> tuple[list[Pixels], int]:
+    """Some frames over the length of a clip, the only one of a still; and how many there are."""
+    if _is_video(header):
+        sample, count = _spread(_video(path))
+    else:
+        count = _frame_count(header)
+        indices = sorted({round(index) for index in np.linspace(0, count - 1, min(count, _SAMPLED))})
+        sample = list(_decoded(path, header, indices))
     if not sample:
         raise Refused("it holds no frame")
-    return sample
+    return sample, count
+
+
+def _spread(pictures: Iterator[Pixels]) -> tuple[list[Pixels], int]:
+    """Between _SAMPLED and twice as many frames of a clip, evenly, and its length, which is known at its end only."""
+    sample: list[Pixels] = []
+    step, count = 1, 0
+    for count, picture in enumerate(pictures, start=1):
+        if (count - 1) % step == 0:
+            sample.append(picture)
+        if len(sample) > 2 * _SAMPLED:
+            sample, step = sample[::2], 2 * step
+    return sample, count
 
 
 def _regions(header: Dataset, sample: list[Pixels], stills_by_content: bool) -> list[Region]:
@@ -230,6 +294,9 @@ def _is_colour_doppler(scan: Pixels, region: Region, header: Dataset) -> bool:
 
 def _decoded(path: Path, header: Dataset, indices: list[int] | None = None) -> Iterator[Pixels]:
     """Frames as uint8 (H, W) or RGB (H, W, 3), one in memory at a time."""
+    if _is_video(header):
+        yield from _video(path)
+        return
     with _quiet_errors():
         iterator = iter_pixels(path, indices=indices)
     with closing(iterator):
@@ -240,6 +307,18 @@ def _decoded(path: Path, header: Dataset, indices: list[int] | None = None) -> I
             if picture is None:
                 return
             yield picture
+
+
+def _is_video(header: Dataset) -> bool:
+    return header.file_meta.get("TransferSyntaxUID") in _VIDEO
+
+
+def _video(path: Path) -> Iterator[Pixels]:
+    """Frames of an MPEG or HEVC stream, which lies in the fragments of what DICOM calls one frame: RGB (H, W, 3)."""
+    with _quiet_errors():
+        pixels = dcmread(path, specific_tags=["PixelData"]).PixelData
+        stream = b"".join(next(generate_fragmented_frames(pixels, number_of_frames=1)))
+    yield from read_frames(stream)
 
 
 @contextmanager

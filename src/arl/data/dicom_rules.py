@@ -1,90 +1,73 @@
 """Anatomy and probe of a DICOM file, by ordered rules; the rule that decided is kept with the answer."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
 
-from arl.data.anatomy import OTHER
-
-# first match wins, so the narrow words come before the wide ones
-_WORDS: tuple[tuple[str, str], ...] = (
-    ("breast", r"breast|mamm"),
-    ("thyroid", r"thyroid"),
-    ("testicle", r"testi|scrot"),
-    ("gallbladder", r"gall ?bladder|biliary"),
-    ("bladder", r"bladder"),
-    ("esophageal", r"esophag(?!.*echo)|oesophag(?!.*echo)"),
-    ("cardiac", r"\becho\b|echocard|card|heart|ventric|\btt?e\b|\btee\b|apical|parasternal|subcostal|mitral"),
-    ("aorta", r"aort"),
-    ("kidney", r"kidney|renal|nephr"),
-    ("liver", r"liver|hepat"),
-    ("lung", r"lung|pleura|thora|chest"),
-    ("muscle", r"muscle|\bmsk\b|musculo|tendon|shoulder|gastrocnem"),
-    ("abdominal", r"abdom|pancrea|spleen"),
-    ("oncology", r"tumou?r|oncolog|neoplas"),
-    ("soft_tissue", r"soft tissue|small part|lymph|neck"),
-    ("doppler", r"doppler|carotid|vascular|venous|artery"),
-)
-# third value of ImageType: defined terms of the standard, and two seen in the wild
-_IMAGE_TYPE = {
-    "ABDOMINAL": "abdominal",
-    "ABDOM/RAD": "abdominal",
-    "BREAST": "breast",
-    "CARDIOLOGY": "cardiac",
-    "CHEST": "lung",
-    "EPICARDIAL": "cardiac",
-    "FETAL HEART": "cardiac",
-    "INTRACARDIAC": "cardiac",
-    "MUSCULOSKELETAL": "muscle",
-    "SCROTAL": "testicle",
-    "SMALL PARTS": "soft_tissue",
-    "TEE": "cardiac",
-    "TTE": "cardiac",
-    "THYROID": "thyroid",
-    "VASCULAR": "doppler",
-}
+from arl.data.anatomy import OTHER, anatomy_index
+from arl.data.deidentify import ANATOMY_SOURCES
 
 
-def anatomy(header: Dataset) -> tuple[str, str]:
-    """(anatomy, rule): coded region, body part, ImageType, descriptions, coded view; "other" where none speaks."""
-    for rule, find in _RULES:
-        found = find(header)
-        if found is not None:
-            return found, rule
-    return OTHER, "none"
+@dataclass(frozen=True)
+class AnatomyRules:
+    """The table that tells a file's anatomy.
+
+    Attributes:
+        groups: attributes that are read together, in order; the first group that names an anatomy decides.
+        words: (regular expression, anatomy), in order; the first that is found in a group's text decides.
+        image_types: third value of ImageType -> anatomy.
+    """
+
+    groups: Sequence[Sequence[str]]
+    words: Sequence[tuple[str, str]]
+    image_types: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        """Raises:
+        ValueError: an attribute that is not read for the anatomy, a word that is no expression, no such anatomy.
+        """
+        for name in (name for group in self.groups for name in group):
+            if name not in ANATOMY_SOURCES:
+                raise ValueError(f"anatomy_from: {name!r} is not one of {', '.join(ANATOMY_SOURCES)}")
+        for word, _ in self.words:
+            _compile(word)
+        for anatomy in (*(anatomy for _, anatomy in self.words), *self.image_types.values()):
+            anatomy_index(anatomy)
+
+    def anatomy(self, header: Dataset) -> tuple[str, str]:
+        """(anatomy, rule); ("other", "none") where no rule speaks. The rule holds nothing of the file's text."""
+        for group in self.groups:
+            text = " ".join(text for name in group for text in _texts(header, name)).replace("_", " ")
+            found = self._by_value(text) if list(group) == ["ImageType"] else self._by_word(text)
+            if found is not None:
+                return found[0], f"{'+'.join(group)}: {found[1]}"
+        return OTHER, "none"
+
+    def _by_value(self, text: str) -> tuple[str, str] | None:
+        value = text.upper().strip()
+        return (self.image_types[value], value) if value in self.image_types else None
+
+    def _by_word(self, text: str) -> tuple[str, str] | None:
+        return next(((anatomy, word) for word, anatomy in self.words if _compile(word).search(text)), None)
 
 
-def _words(text: str) -> str | None:
-    return next((name for name, pattern in _WORDS if re.search(pattern, text, re.IGNORECASE)), None)
+def _compile(word: str) -> re.Pattern[str]:
+    try:
+        return re.compile(word, re.IGNORECASE)
+    except re.error as error:
+        raise ValueError(f"anatomy_words: {word!r} is no regular expression: {error}") from error
 
 
-def _meanings(header: Dataset, sequence: str) -> Iterator[str]:
-    for item in header.get(sequence) or []:
-        yield str(item.get("CodeMeaning", ""))
-
-
-def _coded(name: str) -> Callable[[Dataset], str | None]:
-    return lambda header: _words(" ".join(_meanings(header, name)))
-
-
-def _texts(*names: str) -> Callable[[Dataset], str | None]:
-    return lambda header: _words(" ".join(str(header.get(name, "") or "") for name in names).replace("_", " "))
-
-
-def _image_type(header: Dataset) -> str | None:
-    values = header.get("ImageType") or []
-    return _IMAGE_TYPE.get(str(values[2]).upper().strip()) if len(values) > 2 and not isinstance(values, str) else None
-
-
-_RULES: tuple[tuple[str, Callable[[Dataset], str | None]], ...] = (
-    ("AnatomicRegionSequence", _coded("AnatomicRegionSequence")),
-    ("BodyPartExamined", _texts("BodyPartExamined")),
-    ("ImageType", _image_type),
-    ("description", _texts("ProtocolName", "StudyDescription", "SeriesDescription")),
-    ("view", _coded("ViewCodeSequence")),
-    ("ViewName", _texts("ViewName")),
-)
+def _texts(header: Dataset, name: str) -> Iterator[str]:
+    value = header.get(name)
+    if name.endswith("Sequence"):
+        yield from (str(item.get("CodeMeaning", "")) for item in value or [])
+    elif name == "ImageType":
+        yield str(value[2]) if value and not isinstance(value, str) and len(value) > 2 else ""
+    else:
+        yield str(value or "")
 
 
 def probe(header: Dataset) -> str | None:

@@ -8,7 +8,9 @@ import numpy as np
 import torch
 
 from arl.data.anatomy import OTHER, anatomy_index
+from arl.data.burnt_in import MASK
 from arl.data.dicom import frames, is_dicom
+from arl.data.dicom_rules import AnatomyRules
 from arl.data.loader import Batch
 from arl.data.pictures import read_picture
 from arl.data.pixels import as_grey, letterbox
@@ -16,6 +18,7 @@ from arl.data.record import Pixels, Refused
 from arl.data.video import grey_unless_coloured, read_frames
 
 FRAMES = 16  # of a clip, evenly spread
+_NO_RULES = AnatomyRules([], [], {})
 _PICTURES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
 
 
@@ -31,8 +34,10 @@ class Given:
     extent: tuple[int, int]  # its height and width there, pixels
 
 
-def read_given(file: Path, size: int, anatomy: str) -> list[Given]:
+def read_given(file: Path, size: int, anatomy: str, rules: AnatomyRules = _NO_RULES) -> list[Given]:
     """Up to `FRAMES` frames of every scan region, letterboxed to `size`; `anatomy` is what the model was made for.
+
+    `rules` tell the anatomy that a DICOM header speaks of; without any, headers are not asked.
 
     Raises:
         Refused: the file cannot be read, has no scan region, or its DICOM header tells of another anatomy.
@@ -40,16 +45,16 @@ def read_given(file: Path, size: int, anatomy: str) -> list[Given]:
     if not file.is_file():
         raise Refused(f"{file.name} is missing")
     if is_dicom(file):
-        return _spread(list(_dicom(file, size, anatomy)))
+        return _spread(list(_dicom(file, size, anatomy, rules)))
     if file.suffix.lower() in _PICTURES:
         return [_given(file, 0, 0, None, read_picture(file), size)]
     pictures = (grey_unless_coloured(frame) for frame in read_frames(file))
     return _spread([_given(file, number, 0, None, picture, size) for number, picture in enumerate(pictures)])
 
 
-def _dicom(file: Path, size: int, anatomy: str) -> Iterator[Given]:
-    # without a valid region tag a crop could hold a burnt-in name, which would end in a picture on a page
-    for picture, info in frames(file, stills_by_content=False):
+def _dicom(file: Path, size: int, anatomy: str, rules: AnatomyRules) -> Iterator[Given]:
+    # a burnt-in name would end in a picture on a page: text is masked, and no crop is guessed that could hold some
+    for picture, info in frames(file, rules, burnt_in_text=MASK, stills_by_content=False):
         if info.anatomy not in (anatomy, OTHER):
             raise Refused(f"{file.name}: its header says {info.anatomy}, the model is for {anatomy}")
         yield _given(file, info.frame, info.region, info.device, picture, size)

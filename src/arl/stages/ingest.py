@@ -5,6 +5,7 @@ from dataclasses import asdict
 from inspect import signature
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from arl.data.record import Input
 from arl.data.shards import BatchWriter
@@ -12,6 +13,9 @@ from arl.data.sources import names, reader, write
 from arl.data.thinning import WHOLE, Thinning
 from arl.files import read_json
 from arl.params import Params
+from arl.stages._rules import anatomy_rules
+
+_CONFIGURED = ("rules", "burnt_in_text")  # arguments of a reader that params.yaml gives, not the command line
 
 
 def ingest(
@@ -51,7 +55,7 @@ def ingest(
     said = {"site": site, "anatomy": anatomy, "probe": probe, "device": device, "mask_name": mask_name}
     options = _options(source, module, {option: value for option, value in said.items() if value is not None})
     called = _name(source, name)
-    inputs = _part(module.read(root, **options), part)
+    inputs = _part(module.read(root, **options, **_configured(params, module)), part)
     if existing not in ("refuse", "keep"):
         raise ValueError(f"existing is {existing!r}: it is refuse or keep")
     if existing == "keep" and (corpus / called / batch / "batch.json").is_file():
@@ -59,6 +63,8 @@ def ingest(
         return
     thinning = _thinning(params, called)
     made_by = {"reader": source, "options": options, "thinning": asdict(thinning)}
+    if "burnt_in_text" in signature(module.read).parameters:
+        made_by["burnt_in_text"] = params.dicom.burnt_in_text
     about = {"licence": module.LICENCE, "citation": module.CITATION, "made_by": made_by}
     with BatchWriter(corpus, called, batch, params.data.store_size, **about) as writer:
         write(inputs, writer, params.data.workers, thinning=thinning, seconds=params.data.input_seconds)
@@ -88,7 +94,7 @@ def _check_same(folder: Path, given: int) -> None:
 
 def _options(source: str, module: ModuleType, given: dict[str, str]) -> dict[str, str]:
     """What the reader is told: the options that its signature names, and no others."""
-    taken = [name for name in signature(module.read).parameters if name != "root"]
+    taken = [name for name in signature(module.read).parameters if name not in ("root", *_CONFIGURED)]
     for option, value in given.items():
         if option not in taken:
             flags = ", ".join(_flag(name) for name in taken) or "none"
@@ -96,6 +102,17 @@ def _options(source: str, module: ModuleType, given: dict[str, str]) -> dict[str
                 f"source {source!r} takes no {_flag(option)} (given: {value!r}); of these it takes {flags}"
             )
     return given
+
+
+def _configured(params: Params, module: ModuleType) -> dict[str, Any]:
+    """What the reader takes of section `dicom`."""
+    taken = signature(module.read).parameters
+    options: dict[str, Any] = {}
+    if "rules" in taken:
+        options["rules"] = anatomy_rules(params.dicom)
+    if "burnt_in_text" in taken:
+        options["burnt_in_text"] = params.dicom.burnt_in_text
+    return options
 
 
 def _flag(option: str) -> str:

@@ -14,6 +14,7 @@ from arl.data.record import Entry, Input, Record
 from arl.data.shards import BatchWriter
 from arl.data.sources import pydicom_data, write
 from arl.params import Params
+from arl.stages._rules import anatomy_rules
 
 _ALPHA = Scanner(
     device="Phantom Alpha",
@@ -80,7 +81,8 @@ def sample(params: Params, *, corpus: Path) -> None:
                 write(_patients(params, batch), writer, params.data.workers, seconds=seconds)
         licence, citation = pydicom_data.LICENCE, pydicom_data.CITATION
         with BatchWriter(staging, "pydicom-data", "0000", size, licence=licence, citation=citation) as writer:
-            write(pydicom_data.read(pydicom_data.installed()), writer, params.data.workers, seconds=seconds)
+            inputs = pydicom_data.read(pydicom_data.installed(), anatomy_rules(params.dicom))
+            write(inputs, writer, params.data.workers, seconds=seconds)
 
 
 @contextmanager

@@ -13,13 +13,17 @@ from pydicom.data import get_testdata_file
 from pydicom.datadict import dictionary_VR
 from pydicom.dataset import Dataset
 
+from arl import params
 from arl.data import manifest, splits
-from arl.data.record import Refused
+from arl.data.burnt_in import KEEP, MASK, QUARANTINE, words
+from arl.data.record import Input, Refused
 from arl.data.shards import BatchWriter
 from arl.data.sources import dicom_folder, pydicom_data, write
-from arl.data.sources.dicom_folder import read
+from arl.data.sources.dicom_folder import Reading
+from arl.stages._rules import anatomy_rules
 
 ROOT = Path(__file__).parents[3]
+RULES = anatomy_rules(params.load([], ROOT / "params.yaml").dicom)
 KEY = "a secret of sixteen bytes or more"
 # what is planted: names, numbers, dates, places
 SECRETS = ("Nightingale", "Florence", "MRN4711", "19200512", "Scutari", "ACC0815", "Barrack")
@@ -53,6 +57,10 @@ PLANTED = {
     "StudyInstanceUID": "1.2.19200512.4711",
     "SOPInstanceUID": "1.2.19200512.4712",
 }
+
+
+def read(root: Path, burnt_in_text: str = MASK, **site: str) -> list[Input]:
+    return dicom_folder.read(root, RULES, burnt_in_text, **site)
 
 
 def real(name: str) -> Path:
@@ -126,6 +134,15 @@ def test_no_identifier_is_in_the_output_or_on_the_screen(tmp_path: Path) -> None
     assert rows["site"].unique().tolist() == ["north"]
 
 
+def test_text_on_a_still_is_masked_or_the_file_refused(tmp_path: Path) -> None:
+    """The screen of a real echo shows its settings over the scan."""
+    shutil.copy(real("JPGLosslessP14SV1_1s_1f_8b.dcm"), tmp_path / "one.dcm")
+    with pytest.raises(Refused, match="text is burnt into its scan"):
+        list(read(tmp_path, QUARANTINE)[0].records())
+    (record,) = read(tmp_path)[0].records()
+    assert not [text for text in words(record.image) if len(text) > 3]
+
+
 def test_free_text_decides_the_anatomy_without_being_kept(tmp_path: Path) -> None:
     planted("JPGLosslessP14SV1_1s_1f_8b.dcm", tmp_path / "drop/one.dcm", "1.2.3")
     with warnings.catch_warnings():
@@ -134,7 +151,8 @@ def test_free_text_decides_the_anatomy_without_being_kept(tmp_path: Path) -> Non
         dataset.ImageType = ["ORIGINAL", "PRIMARY"]
         dataset.save_as(tmp_path / "drop/one.dcm", enforce_file_format=False)
     (record,) = read(tmp_path / "drop")[0].records()
-    assert (record.entry.anatomy, record.entry.anatomy_rule) == ("thyroid", "description")
+    rule = "ProtocolName+StudyDescription+SeriesDescription: thyroid"
+    assert (record.entry.anatomy, record.entry.anatomy_rule) == ("thyroid", rule)
 
 
 def test_counts_add_up_over_a_mixed_drop(tmp_path: Path) -> None:
@@ -176,9 +194,8 @@ def test_a_later_drop_of_the_same_files_adds_nothing(tmp_path: Path) -> None:
 def test_another_key_gives_unlinkable_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "drop").mkdir()
     shutil.copy(real("color-px.dcm"), tmp_path / "drop")
-    first = dicom_folder.inputs(tmp_path / "drop", "north", b"x" * 16, stills_by_content=True)[0]
-    other = dicom_folder.inputs(tmp_path / "drop", "north", b"y" * 16, stills_by_content=True)[0]
-    again = dicom_folder.inputs(tmp_path / "drop", "north", b"x" * 16, stills_by_content=True)[0]
+    readings = [Reading("north", key * 16, RULES, KEEP, stills_by_content=True) for key in (b"x", b"y", b"x")]
+    first, other, again = (dicom_folder.inputs(tmp_path / "drop", reading)[0] for reading in readings)
     entries = [next(iter(input.records())).entry for input in (first, other, again)]
     assert entries[0] == entries[2]
     assert entries[0].patient != entries[1].patient
@@ -207,10 +224,12 @@ def test_roots_and_sites_that_are_none(tmp_path: Path) -> None:
         read(tmp_path / "absent")
     with pytest.raises(ValueError, match="site 'St Mary' must be a short name"):
         read(tmp_path, site="St Mary")
+    with pytest.raises(ValueError, match=r"burnt_in_text is 'keep', it must be quarantine or mask"):
+        read(tmp_path, KEEP)
 
 
 def test_the_sample_files_are_six_and_all_accepted(tmp_path: Path) -> None:
-    inputs = pydicom_data.read(pydicom_data.installed())
+    inputs = pydicom_data.read(pydicom_data.installed(), RULES)
     assert len(inputs) == 6
     small = [input for input, name in zip(inputs, pydicom_data.FILES, strict=True) if "color3d" not in name]
     with BatchWriter(tmp_path, "pydicom-data", "0000", 256, licence="", citation="") as writer:
@@ -220,4 +239,4 @@ def test_the_sample_files_are_six_and_all_accepted(tmp_path: Path) -> None:
     assert rows["region_rule"].tolist() == ["tag", "tag-clamped", "content", "content", "tag", "tag"]
     assert splits.grouping(rows) == "patient"
     with pytest.raises(FileNotFoundError, match=r"lacks JPGLossless.*, OBXXXX1A_rle.dcm, .* of pydicom-data"):
-        pydicom_data.read(tmp_path)
+        pydicom_data.read(tmp_path, RULES)

@@ -7,16 +7,19 @@ Coding      an apical four-chamber cine (120 frames), an adult echo still, two p
 Patient     as `dicom_folder`
 Split       none official
 Licence     MIT, as the package
-Refuses     nothing of the official files. Stills without region tags are cropped by their content: no person is named
+Refuses     nothing of the official files. Stills without region tags are cropped by their content, and
+            burnt-in text is kept: no person is named
 """
 
 from pathlib import Path
 
 from pydicom.data import get_testdata_file
 
+from arl.data.burnt_in import KEEP
 from arl.data.deidentify import PUBLIC_KEY
+from arl.data.dicom_rules import AnatomyRules
 from arl.data.record import Input
-from arl.data.sources.dicom_folder import file_input
+from arl.data.sources.dicom_folder import Reading, file_input
 
 LICENCE = "MIT (pydicom-data)"
 CITATION = "pydicom contributors, pydicom-data 1.0.0, https://github.com/pydicom/pydicom-data"
@@ -45,7 +48,7 @@ def installed() -> Path:
     return Path(str(found)).parent
 
 
-def read(root: Path) -> list[Input]:
+def read(root: Path, rules: AnatomyRules) -> list[Input]:
     """One input for each file of `FILES`.
 
     Raises:
@@ -54,4 +57,5 @@ def read(root: Path) -> list[Input]:
     missing = [name for name in FILES if not (root / name).is_file()]
     if missing:
         raise FileNotFoundError(f"{root} lacks {', '.join(missing)} of pydicom-data")
-    return [file_input(root / name, Path(name), "pydicom-data", PUBLIC_KEY, True) for name in FILES]
+    reading = Reading("pydicom-data", PUBLIC_KEY, rules, burnt_in_text=KEEP, stills_by_content=True)
+    return [file_input(root / name, Path(name), reading) for name in FILES]

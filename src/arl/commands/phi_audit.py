@@ -1,0 +1,74 @@
+"""Plant identifiers wherever DICOM can hold them, run the real ingest, and search all that it leaves for them."""
+
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from arl import params as parameters
+from arl.files import write_json
+from arl.params import Params
+
+_INGEST = (sys.executable, "-m", "arl.cli", "ingest")
+
+
+def phi_audit(params: Params, *, work: Path = Path("out/phi-audit")) -> None:
+    """Plant identifiers wherever DICOM can hold them, run the real ingest, and search all that it leaves for them.
+
+    Every attribute of the basic confidentiality profile (PS3.15, Table E.1-1), private attributes, nested sequences,
+    file meta information, the preamble, overlays, what follows the pixels, names of files and folders, and the pixels
+    themselves. Searched are the corpus, cell by cell and picture by picture, what the command said, and every file it
+    left, temporary ones too. Writes <work>/audit.json, and the drop and the corpus beside it.
+
+    Raises:
+        ValueError: an identifier was found again, or the ingest failed.
+    """
+    audit(params, work, _INGEST)
+
+
+def audit(params: Params, work: Path, ingest: tuple[str, ...]) -> None:
+    """`phi_audit` of another command than `arl ingest`, for its own test."""
+    from arl.data.phi_planting import BURNT_IN, Planter, plant
+    from arl.data.phi_search import leaks
+
+    shutil.rmtree(work, ignore_errors=True)
+    planter = Planter()
+    files = plant(work / "drop", planter)
+    key = secrets.token_hex(32)
+    planter.places[key] = "the key of the hashes"
+    _run(params, work.resolve(), key, ingest)
+    found = sorted(set(leaks(work / "left", planter.places, BURNT_IN)))
+    places = len(set(planter.places.values()))
+    told = {
+        "files": files,
+        "identifiers": len(planter.places),
+        "places": places,
+        "not_searched": sorted(set(planter.unsearchable)),
+        "bytes": sum(file.stat().st_size for file in (work / "left").rglob("*") if file.is_file()),
+        "found": found,
+    }
+    write_json(work / "audit.json", told)
+    if found:
+        raise ValueError(f"{len(found)} identifiers were found in what ingest left; the first: {found[0]}")
+    print("{identifiers} identifiers planted in {places} places of {files} files; none found".format(**told), end="")
+    print(" in {bytes} bytes".format(**told))
+
+
+def _run(params: Params, work: Path, key: str, ingest: tuple[str, ...]) -> None:
+    """Ingest the drop in a folder of its own, which is also its home and holds its temporary files."""
+    left = work / "left"
+    (left / "tmp").mkdir(parents=True)
+    text = yaml.safe_dump(parameters.to_literals(params), sort_keys=False)
+    (left / "params.yaml").write_text(text, encoding="utf-8")
+    words = ["dicom-folder", "--root", str(work / "drop"), "--corpus", "data", "--site", "audit"]
+    environment = os.environ | {"ARL_HASH_KEY": key, "TMPDIR": str(left / "tmp"), "HOME": str(left)}
+    environment.pop("ARL_HASH_KEY_FILE", None)
+    done = subprocess.run([*ingest, *words], capture_output=True, cwd=left, env=environment, check=False)
+    (left / "stdout").write_bytes(done.stdout)
+    (left / "stderr").write_bytes(done.stderr)
+    if done.returncode:
+        raise ValueError(f"the ingest of {work / 'drop'} ended with {done.returncode}: see {left / 'stderr'}")
