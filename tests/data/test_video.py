@@ -147,6 +147,22 @@ def test_what_is_no_video(data: bytes) -> None:
         list(read_frames(data))
 
 
+@pytest.mark.parametrize("data", [b"#EXTM3U\n/etc/passwd\n", b"ffconcat version 1.0\nfile a.avi\n"])
+def test_a_list_of_other_files_is_not_followed(data: bytes) -> None:
+    with pytest.raises(Refused, match="its video is a list of other files, not a video"):
+        list(read_frames(data))
+
+
+def test_an_index_that_points_to_nowhere(tmp_path: Path) -> None:
+    """OpenCV's way through Python's streams ended the process on such files."""
+    data = bytearray(write(tmp_path / "a.avi", "MJPG").read_bytes())
+    index = data.rindex(b"idx1") + 8
+    for place in range(index, len(data) - 16, 16):
+        data[place + 8 : place + 12] = b"\xff\xff\xff\xff"
+    with pytest.raises(Refused, match="its video is damaged: 12 of its 13 frames cannot be decoded"):
+        list(read_frames(bytes(data)))
+
+
 def test_a_file_that_is_missing(tmp_path: Path) -> None:
     with pytest.raises(Refused, match=r"^a\.avi is missing$"):
         list(read_frames(tmp_path / "a.avi"))
