@@ -155,6 +155,8 @@ class Finetune:
     upernet_channels: int  # of a segmentation head
     precision: str
     zero_stage: int
+    accumulation: int
+    checkpoint_every: int  # steps
 
 
 @dataclass

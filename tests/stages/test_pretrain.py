@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from arl.params import Params
 from arl.stages.finetune import finetune
 from arl.stages.pretrain import pretrain
 from arl.training.checkpoint import load_encoder, load_task_model
+from arl.training.finetuner import FineTuner
 
 
 @pytest.fixture(autouse=True)
@@ -89,6 +91,38 @@ def test_fine_tuning_leaves_a_model_of_the_task(
     assert model(torch.zeros(2, 1, 32, 32), torch.tensor([3, 3])).shape == shape
     pretrained, _ = load_encoder(checkpoint)
     assert not torch.equal(model.encoder.blocks[0].mlp.fc1.weight, pretrained.blocks[0].mlp.fc1.weight)
+
+
+def test_fine_tuning_that_was_killed_goes_on_to_the_same_bytes(
+    checkpoint: Path,
+    tiny_params: Params,
+    tiny_corpus: Path,
+    tmp_path: Path,
+    runs: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    params = replace(tiny_params, finetune=replace(tiny_params.finetune, checkpoint_every=1, epochs=2))
+    arguments = {"task": "breast", "corpus": tiny_corpus, "checkpoint": checkpoint}
+    finetune(params, **arguments, model=tmp_path / "whole")
+    assert list(runs.glob("finetune-*")) == []
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FineTuner, "after_step", _die_after(2))
+        with pytest.raises(KeyboardInterrupt):
+            finetune(params, **arguments, model=tmp_path / "killed")
+    assert max(folder.name for folder in runs.glob("finetune-breast-*/step-*")) == "step-00000002"
+    finetune(params, **arguments, model=tmp_path / "killed")
+    assert tree_hash(tmp_path / "killed") == tree_hash(tmp_path / "whole")
+
+
+def _die_after(steps: int) -> Callable[[FineTuner, float], None]:
+    left = iter(range(steps))
+
+    def after_step(self: FineTuner, progress: float) -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+
+    return after_step
 
 
 def test_an_unknown_task_is_refused(checkpoint: Path, tiny_params: Params, tiny_corpus: Path, tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -159,9 +160,29 @@ def _shuffled(count: int, seed: int, epoch: int, lane: int, window: int) -> Indi
     return np.random.default_rng([seed, epoch, lane, window]).permutation(count)
 
 
-def training_batches(examples: Examples, order: TrainingOrder, start: int, stop: int) -> Iterator[Batch]:
-    """Batches of the steps start, ..., stop - 1."""
-    return examples.batches(order.indices(step) for step in range(start, stop))
+class Placed(NamedTuple):
+    """A micro-batch, its optimiser step, and its place in the step's global batch."""
+
+    step: int
+    place: TrainingOrder
+    batch: Batch
+
+
+def training_batches(
+    examples: Examples, order: TrainingOrder, start: int, stop: int, accumulation: int = 1
+) -> Iterator[Placed]:
+    """This rank's micro-batches of the steps start, ..., stop - 1, `accumulation` of them a step."""
+    places = list(_parts(order, accumulation))
+    batches = examples.batches(place.indices(step) for step in range(start, stop) for place in places)
+    for number, batch in enumerate(batches):
+        step, part = divmod(number, accumulation)
+        yield Placed(start + step, places[part], batch)
+
+
+def _parts(order: TrainingOrder, accumulation: int) -> Iterator[TrainingOrder]:
+    """An accumulation step is a rank that comes later: the global batch is the same."""
+    world = order.world * accumulation
+    return (replace(order, rank=order.rank * accumulation + part, world=world) for part in range(accumulation))
 
 
 def evaluation_batches(examples: Examples, batch_size: int) -> Iterator[Batch]:

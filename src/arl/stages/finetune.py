@@ -1,16 +1,21 @@
 """Fine-tune the pretrained encoder for one task."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
 from arl.data.loader import Examples, TrainingOrder, training_batches
 from arl.data.selection import subset
+from arl.data.shards import Layout
 from arl.data.views import TrainView
+from arl.files import tree_hash
 from arl.params import Params
 from arl.stages._scoring import rows_of_task
-from arl.training import engine, optim
+from arl.stages._training import recipe as training_recipe
+from arl.stages._training import state_folder
+from arl.training import distributed, engine, optim
 from arl.training.checkpoint import build_task_model, load_encoder, save_model
 from arl.training.finetuner import FineTuner, TaskInputs
 
@@ -20,8 +25,10 @@ def finetune(params: Params, *, task: str, corpus: Path, checkpoint: Path, model
 
     Reads the corpus and the encoder's checkpoint folder; writes the task's model folder
     (safetensors and config.json). All weights are trained (appendix B), on finetune.share of the training patients.
+    A run that was killed goes on from its last checkpoint under $ARL_RUNS (default: runs/).
     """
     torch.set_num_threads(params.pretrain.threads)
+    distributed.initialize()
     rows = rows_of_task(params, task, corpus)
     settings = params.task[task]
     rows = subset(rows[rows["split"] == "train"].reset_index(drop=True), params.finetune.share, params.seed)
@@ -34,37 +41,41 @@ def finetune(params: Params, *, task: str, corpus: Path, checkpoint: Path, model
     examples = Examples(
         corpus, rows, config["size"] + config["size"] // 4, classes=settings.classes, masks=segmentation
     )
-    order = TrainingOrder(examples.layout, min(params.finetune.batch_size, len(rows)), params.seed)
-    recipe = _recipe(params, order)
+    order = _order(params, examples.layout)
+    recipe = training_recipe(
+        params.finetune,
+        steps=params.finetune.epochs * order.steps_per_epoch,
+        batch_size=order.batch_size,
+        seed=params.seed,
+    )
+    tuner = FineTuner(network, label_smoothing=params.finetune.label_smoothing)
     groups = optim.parameter_groups(
-        tuner := FineTuner(network, label_smoothing=params.finetune.label_smoothing),
+        tuner,
         weight_decay=params.finetune.weight_decay,
         layer_decay=params.finetune.layer_decay,
         depth=len(encoder.blocks),
     )
     view = TrainView(config["size"], seed=params.seed)
-    engine.fit(tuner, groups, lambda start: _inputs(examples, order, view, start, recipe.steps), recipe, title=task)
-    head = {"task": about, "upernet_channels": params.finetune.upernet_channels}
-    save_model(model, network, {**config, **head, "kind": "task", "name": task})
-
-
-def _recipe(params: Params, order: TrainingOrder) -> engine.Recipe:
-    settings = params.finetune
-    return engine.Recipe(
-        steps=settings.epochs * order.steps_per_epoch,
-        batch_size=order.batch_size,
-        lr=settings.base_lr * order.batch_size / 256,
-        min_lr=settings.min_lr,
-        warmup=settings.warmup,
-        clip_grad=settings.clip_grad,
-        precision=settings.precision,
-        zero_stage=settings.zero_stage,
-        seed=params.seed,
+    inputs = [params.seed, about, asdict(params.finetune), tree_hash(checkpoint), "".join(rows["pixel_sha256"])]
+    state = state_folder(f"finetune-{task}", *inputs)
+    engine.fit(
+        tuner, groups, lambda start: _inputs(examples, order, view, start, recipe), recipe, state=state, title=task
     )
+    if distributed.rank() == 0:
+        head = {"task": about, "upernet_channels": params.finetune.upernet_channels}
+        save_model(model, network, {**config, **head, "kind": "task", "name": task})
+    engine.forget(state)
 
 
-def _inputs(examples: Examples, order: TrainingOrder, view: TrainView, start: int, stop: int) -> Iterator[TaskInputs]:
-    for step, batch in enumerate(training_batches(examples, order, start, stop), start):
-        seen = view(batch, step)
+def _order(params: Params, layout: Layout) -> TrainingOrder:
+    batch_size = min(params.finetune.batch_size, len(layout))
+    return TrainingOrder(layout, batch_size, params.seed, distributed.rank(), distributed.world_size())
+
+
+def _inputs(
+    examples: Examples, order: TrainingOrder, view: TrainView, start: int, recipe: engine.Recipe
+) -> Iterator[TaskInputs]:
+    for step, place, batch in training_batches(examples, order, start, recipe.steps, recipe.accumulation):
+        seen = view(batch, step, rank=place.rank, world_size=place.world)
         target = batch.label if seen.mask is None else seen.mask.float()
         yield TaskInputs(seen.image, batch.anatomy, target)

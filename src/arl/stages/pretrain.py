@@ -1,10 +1,7 @@
 """Pretrain the anatomy-aware encoder (section 3)."""
 
-import hashlib
-import json
-import os
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +12,7 @@ from torch import Tensor
 
 from arl.data.anatomy import NULL_ANATOMY
 from arl.data.augment import step_generator
-from arl.data.loader import Examples, TrainingOrder
+from arl.data.loader import Examples, TrainingOrder, training_batches
 from arl.data.selection import select, subset
 from arl.data.shards import Layout
 from arl.data.splits import groups
@@ -26,6 +23,8 @@ from arl.models.avit import AViT
 from arl.models.heads import Pooled
 from arl.objectives.health import rankme
 from arl.params import Params
+from arl.stages._training import recipe as training_recipe
+from arl.stages._training import runs, state_folder
 from arl.training import distributed, engine, optim
 from arl.training.checkpoint import save_model
 from arl.training.engine import predict
@@ -47,17 +46,25 @@ def pretrain(params: Params, *, corpus: Path, checkpoint: Path, metrics: Path) -
     rows = subset(rows[rows["split"] == "train"].reset_index(drop=True), params.pretrain.share, params.seed)
     examples = Examples(corpus, rows, params.data.size + params.data.size // 4)
     order = _order(params, examples.layout)
-    recipe = _recipe(params, order)
+    settings = params.pretrain
+    recipe = training_recipe(
+        settings,
+        steps=settings.max_steps or settings.epochs * order.steps_per_epoch,
+        batch_size=settings.batch_size,
+        seed=params.seed,
+        examine_every=settings.examine_every,
+    )
     torch.manual_seed(params.seed)
     pretrainer = _pretrainer(params)
-    state = _state_folder(params, "".join(rows["pixel_sha256"]))
+    sections = [asdict(params.model), asdict(params.objective), asdict(settings)]
+    state = state_folder("pretrain", params.seed, params.data.size, sections, "".join(rows["pixel_sha256"]))
     history = engine.fit(
         pretrainer,
-        optim.parameter_groups(pretrainer, weight_decay=params.pretrain.weight_decay),
+        optim.parameter_groups(pretrainer, weight_decay=settings.weight_decay),
         lambda start: _inputs(params, pretrainer.objective, examples, order, start, recipe),
         recipe,
         state=state,
-        log=_runs() / "tensorboard" / state.name,
+        log=runs() / "tensorboard" / state.name,
         examine=_examination(params, pretrainer, examples, rows),
         title="pretraining",
     )
@@ -117,24 +124,6 @@ def _order(params: Params, layout: Layout) -> TrainingOrder:
     )
 
 
-def _recipe(params: Params, order: TrainingOrder) -> engine.Recipe:
-    settings = params.pretrain
-    return engine.Recipe(
-        steps=settings.max_steps or settings.epochs * order.steps_per_epoch,
-        batch_size=settings.batch_size,
-        lr=settings.base_lr * settings.batch_size / 256,
-        min_lr=settings.min_lr,
-        warmup=settings.warmup,
-        clip_grad=settings.clip_grad,
-        precision=settings.precision,
-        zero_stage=settings.zero_stage,
-        seed=params.seed,
-        accumulation=settings.accumulation,
-        checkpoint_every=settings.checkpoint_every,
-        examine_every=settings.examine_every,
-    )
-
-
 def _objective(params: Params) -> Objective:
     names = {field.name for field in fields(Objective)}
     return Objective(**{name: value for name, value in asdict(params.objective).items() if name in names})
@@ -155,19 +144,11 @@ def _inputs(
         seed=params.seed,
     )
     patches = (params.data.size // params.model.patch_size) ** 2
-    batches = examples.batches(place.indices(step) for step, place in _places(order, start, recipe))
-    for (step, place), batch in zip(_places(order, start, recipe), batches, strict=True):
+    for step, place, batch in training_batches(examples, order, start, recipe.steps, recipe.accumulation):
         crops = views(batch, step, rank=place.rank, world_size=place.world)
         noise, dropped = _noise(params, terms.global_crops_number, place, step, patches)
         anatomy = crops.anatomy.masked_fill(dropped, NULL_ANATOMY)
         yield PretrainInputs(crops.global_crops, crops.local_crops, anatomy, noise)
-
-
-def _places(order: TrainingOrder, start: int, recipe: engine.Recipe) -> Iterator[tuple[int, TrainingOrder]]:
-    """Step and place in its global batch of every micro-batch: an accumulation step is a rank that comes later."""
-    world = order.world * recipe.accumulation
-    parts = [replace(order, rank=order.rank * recipe.accumulation + k, world=world) for k in range(recipe.accumulation)]
-    return ((step, part) for step in range(start, recipe.steps) for part in parts)
 
 
 def _noise(params: Params, crops: int, place: TrainingOrder, step: int, patches: int) -> tuple[Tensor, Tensor]:
@@ -177,18 +158,6 @@ def _noise(params: Params, crops: int, place: TrainingOrder, step: int, patches:
     dropped = torch.rand(place.batch_size, generator=generator) < params.objective.anatomy_dropout
     share = slice(place.rank * place.batch_size // place.world, (place.rank + 1) * place.batch_size // place.world)
     return noise[:, share].flatten(0, 1), dropped[share]
-
-
-def _state_folder(params: Params, content: str) -> Path:
-    """Where a run with these parameters on these images keeps its training states."""
-    sections = [asdict(params.model), asdict(params.objective), asdict(params.pretrain)]
-    settings = [params.seed, params.data.size, *sections]
-    digest = hashlib.sha256((json.dumps(settings, sort_keys=True) + content).encode()).hexdigest()
-    return _runs() / f"pretrain-{digest[:16]}"
-
-
-def _runs() -> Path:
-    return Path(os.environ.get("ARL_RUNS", "runs"))
 
 
 def _write(
