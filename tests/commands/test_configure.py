@@ -30,7 +30,11 @@ def test_laptop_is_the_default() -> None:
     assert compose([], CONF) == compose(["experiment=laptop"], CONF)
 
 
-@pytest.mark.parametrize("file", sorted(CONF.glob("*/*.yaml")), ids=lambda file: f"{file.parent.name}={file.stem}")
+@pytest.mark.parametrize(
+    "file",
+    sorted(set(CONF.glob("*/*.yaml")) - set(CONF.glob("paper/*.yaml"))),
+    ids=lambda file: f"{file.parent.name}={file.stem}",
+)
 def test_every_file_of_conf_fits_the_schema(file: Path) -> None:
     group = file.parent.name
     composed = compose([] if group == "task" else [f"{group}={file.stem}"], CONF)

@@ -33,6 +33,7 @@ class Probed(NamedTuple):
 
     scores: Floats
     strength: float
+    validation: Floats  # class probabilities of the validation images
 
 
 def linear_probe(
@@ -49,7 +50,7 @@ def linear_probe(
     _check_parts(train, val, test)
     fitted = [(_fit(train, strength, batch_norm), strength) for strength in strengths]
     model, strength = max(fitted, key=lambda one: macro_auroc(val.labels, one[0].predict_proba(val.features)))
-    return Probed(model.predict_proba(test.features), strength)
+    return Probed(model.predict_proba(test.features), strength, model.predict_proba(val.features))
 
 
 def sgd_probe(
@@ -79,7 +80,7 @@ def sgd_probe(
     # a rate that diverged has scores that are no numbers
     quality = [macro_auroc(val.labels, s) if np.isfinite(s).all() else -1.0 for s in on_val]
     best = int(np.argmax(quality))
-    return Probed(on_test[best], rates[best])
+    return Probed(on_test[best], rates[best], on_val[best])
 
 
 def _standard(features: Floats) -> tuple[Floats, Floats]:

@@ -10,8 +10,8 @@ import torch
 from arl.data.loader import Examples, evaluation_batches
 from arl.data.selection import subset
 from arl.data.splits import grouping, groups
-from arl.evaluation.metrics import Floats, rounded
-from arl.evaluation.predictions import score_table
+from arl.evaluation.metrics import Floats, rounded, youden_threshold
+from arl.evaluation.predictions import score_table, write_predictions
 from arl.evaluation.probe import Part, Probed, knn_scores, linear_probe, sgd_probe
 from arl.evaluation.summary import Summary
 from arl.files import tree_hash, write_json
@@ -24,12 +24,14 @@ from arl.training.engine import predict
 _BATCH = 64
 
 
-def probe(params: Params, *, task: str, corpus: Path, checkpoint: Path, metrics: Path) -> None:
+def probe(
+    params: Params, *, task: str, corpus: Path, checkpoint: Path, metrics: Path, predictions: Path | None = None
+) -> None:
     """Measure what the frozen encoder's features know of a classification task.
 
     Reads the corpus and the encoder's checkpoint folder; writes AUROC, Top-1 and calibration on the test images, with
     intervals over patients, of a linear probe (its penalty or learning rate chosen on the validation images) and of
-    weighted nearest neighbours. Nothing of the encoder is trained.
+    weighted nearest neighbours; and the linear probe's predictions as a table. Nothing of the encoder is trained.
 
     Raises:
         ValueError: the corpus cannot serve the task, or the task is no classification.
@@ -61,12 +63,19 @@ def probe(params: Params, *, task: str, corpus: Path, checkpoint: Path, metrics:
         "solver": params.probe.solver,
         "batch_norm": params.probe.batch_norm,
         "strength": linear.strength,
+        "threshold": _threshold(known["val"], linear),
     }
     found = {
         name: _measured(params, parts["test"], known["test"], scores)
         for name, scores in (("linear", linear.scores), ("knn", neighbours))
     }
+    if predictions is not None:
+        write_predictions(score_table(parts["test"], known["test"].labels, linear.scores), predictions)
     write_json(metrics, {**about, **rounded(found)})
+
+
+def _threshold(val: Part, linear: Probed) -> float | None:
+    return youden_threshold(val.labels, linear.validation[:, 1]) if linear.validation.shape[1] == 2 else None
 
 
 def _linear(params: Params, known: dict[str, Part]) -> Probed:

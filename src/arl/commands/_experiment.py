@@ -1,0 +1,101 @@
+"""An experiment file of conf/paper/: which rows differ in what, and what the paper says of them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+SCALES_FILE = "_scales.yaml"
+PROTOCOLS = ("probe", "finetune")
+
+Claims = dict[str, dict[str, dict[str, float]]]  # protocol -> task -> metric -> value
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method: what it is pretrained with, or whose weights it starts from."""
+
+    name: str
+    label: str
+    choices: list[str]  # of `arl configure`, for this row
+    baseline: str | None  # a published encoder, or "supervised"; None: pretrained here
+    claimed: Claims
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large: what every row is configured with, and the replicates."""
+
+    choices: list[str]
+    replicates: list[list[str]]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A table of the paper, or one of ours in its manner."""
+
+    name: str
+    title: str
+    note: str
+    protocols: list[str]
+    metrics: dict[str, list[str]]  # task -> metrics; the first is the one that differences are tested by
+    rows: list[Row]
+    reference: str  # the row that others are compared with
+    audit: list[str]  # rows measured with no anatomy and with a wrong one, too
+    scales: dict[str, Scale]
+
+
+def experiment_names(folder: Path) -> list[str]:
+    """The experiments there are."""
+    return sorted(file.stem for file in folder.glob("[!_]*.yaml"))
+
+
+def read_experiment(folder: Path, name: str) -> Experiment:
+    """The experiment of a file, checked.
+
+    Raises:
+        ValueError: no such experiment, or a key that is missing, unknown or does not fit.
+    """
+    file = folder / f"{name}.yaml"
+    if not file.is_file():
+        raise ValueError(f"unknown experiment {name!r}: {folder} has {', '.join(experiment_names(folder))}")
+    content = _read(file)
+    scales = _read(folder / SCALES_FILE) | content.pop("scales", {})
+    try:
+        found = Experiment(
+            name=name,
+            scales={size: Scale(**what) for size, what in scales.items()},
+            rows=[_row(row) for row in content.pop("rows")],
+            note=content.pop("note", ""),
+            audit=content.pop("audit", []),
+            **content,
+        )
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"{file}: {error}") from error
+    _check(found, file)
+    return found
+
+
+def _read(file: Path) -> dict[str, Any]:
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} is not keys with values")
+    return content
+
+
+def _row(given: dict[str, Any]) -> Row:
+    defaults: dict[str, Any] = {"choices": [], "baseline": None, "claimed": {}}
+    return Row(**(defaults | given))
+
+
+def _check(found: Experiment, file: Path) -> None:
+    names = [row.name for row in found.rows]
+    if len(set(names)) < len(names):
+        raise ValueError(f"{file}: a row's name is there twice: {names}")
+    for name in [found.reference, *found.audit]:
+        if name not in names:
+            raise ValueError(f"{file}: {name!r} is none of the rows {', '.join(names)}")
+    strange = sorted(set(found.protocols) - set(PROTOCOLS))
+    if strange or not found.protocols:
+        raise ValueError(f"{file}: protocols {found.protocols} are not among {', '.join(PROTOCOLS)}")

@@ -1,0 +1,184 @@
+"""Methods compared on the same test images, over seeds and folds: paired by patient, corrected over the comparisons.
+
+A replicate is one training of every method, with its own seed and perhaps its own fold. A method's figure is the mean
+over its replicates; patients are resampled over all of them together, so that a patient who is tested in several
+replicates is one patient. The spread over replicates is told beside it: an interval over patients knows nothing of it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy.stats import norm
+
+from arl.evaluation import metrics
+from arl.evaluation.metrics import Bools, Floats
+from arl.evaluation.predictions import labels, scores
+from arl.evaluation.statistics import (
+    Interval,
+    Resampled,
+    Statistic,
+    bca_limits,
+    cluster_bootstrap,
+    holm,
+    macro_auroc_statistic,
+    mean_statistic,
+)
+
+_POWER = 0.8
+
+
+class Replicate(NamedTuple):
+    """One method's predictions on the test images, and the threshold that its validation images gave."""
+
+    table: pd.DataFrame
+    threshold: float | None
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A metric of a method."""
+
+    interval: Interval  # of the mean over replicates, over patients
+    spread: float | None  # standard deviation over replicates; None: there is one
+    difference: Interval | None = None  # reference - this
+    p_value: float | None = None  # two-sided, that there is none; Holm over the rows
+    detectable: float | None = None  # smallest difference that is found with a power of 80 %
+
+
+def metric_statistic(replicate: Replicate, metric: str) -> Statistic:
+    """The weighted metric of one table.
+
+    Raises:
+        ValueError: an unknown metric, or one that the table cannot give.
+    """
+    table, threshold = replicate
+    if metric in ("dice", "iou"):
+        return mean_statistic(table[metric])
+    y, s = labels(table), scores(table)
+    if metric == "auroc":
+        return macro_auroc_statistic(y, s)
+    if metric in ("top1", "top3"):
+        return mean_statistic(metrics.top_k_hits(y, s, int(metric[-1])))
+    called = s.argmax(axis=1) if threshold is None else (s[:, 1] >= threshold).astype(np.int64)
+    where: dict[str, Bools] = {"accuracy": np.ones(len(y), bool), "sensitivity": y == 1, "specificity": y == 0}
+    if metric not in where:
+        raise ValueError(f"unknown metric {metric!r}: expected auroc, {', '.join(where)}, top1, top3, dice or iou")
+    return mean_statistic(called == y, where[metric])
+
+
+def replicated(parts: Sequence[Statistic], sizes: Sequence[int]) -> Statistic:
+    """The mean of statistics of tables that lie one after the other, of `sizes` images."""
+    bounds = np.cumsum([0, *sizes])
+
+    def statistic(weights: Floats) -> Floats:
+        each = [part(weights[:, bounds[i] : bounds[i + 1]]) for i, part in enumerate(parts)]
+        return np.asarray(np.mean(each, axis=0))
+
+    return statistic
+
+
+def compare(
+    methods: dict[str, list[Replicate]],
+    metric: str,
+    *,
+    reference: str | None,
+    resamples: int,
+    confidence: float,
+    seed: int,
+) -> dict[str, Figure]:
+    """The metric of each method, and its difference from the reference's.
+
+    Raises:
+        ValueError: methods of other images or numbers of replicates, or an undefined metric.
+    """
+    _check_same_images(methods)
+    first = next(iter(methods.values()))
+    clusters = np.concatenate([replicate.table["patient"].to_numpy(str) for replicate in first])
+    sizes = [len(replicate.table) for replicate in first]
+    each = {name: [metric_statistic(one, metric) for one in replicates] for name, replicates in methods.items()}
+    drawn = cluster_bootstrap(
+        [replicated(parts, sizes) for parts in each.values()], clusters, resamples=resamples, seed=seed
+    )
+    found = dict(zip(methods, drawn, strict=True))
+    spreads = {name: _spread(parts, sizes) for name, parts in each.items()}
+    figures = {name: Figure(_interval(found[name], confidence), spreads[name]) for name in methods}
+    return figures if reference is None else _against(figures, found, reference, confidence)
+
+
+def _check_same_images(methods: dict[str, list[Replicate]]) -> None:
+    name, first = next(iter(methods.items()))
+    for other, replicates in methods.items():
+        if [list(one.table["id"]) for one in replicates] != [list(one.table["id"]) for one in first]:
+            raise ValueError(f"{other} was not measured on the same images and replicates as {name}")
+
+
+def _spread(parts: Sequence[Statistic], sizes: Sequence[int]) -> float | None:
+    values = [float(part(np.ones((1, size)))[0]) for part, size in zip(parts, sizes, strict=True)]
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+def _interval(drawn: Resampled, confidence: float) -> Interval:
+    if np.ptp(drawn.defined()) == 0:
+        return Interval(drawn.value, drawn.value, drawn.value)
+    return Interval(drawn.value, *bca_limits(drawn, confidence))
+
+
+def _against(
+    figures: dict[str, Figure], found: dict[str, Resampled], reference: str, confidence: float
+) -> dict[str, Figure]:
+    others = [name for name in figures if name != reference]
+    differences = {name: found[reference].minus(found[name]) for name in others}
+    adjusted = dict(zip(others, holm([two_sided(differences[name]) for name in others]), strict=True))
+    return {reference: figures[reference]} | {
+        name: Figure(
+            figures[name].interval,
+            figures[name].spread,
+            _interval(differences[name], confidence),
+            adjusted[name],
+            detectable_difference(differences[name].error(), confidence),
+        )
+        for name in others
+    }
+
+
+def two_sided(difference: Resampled) -> float:
+    """Bootstrap p value of no difference: twice the rarer side, counting the data as one more resample."""
+    draws = difference.defined()
+    tail = min((draws <= 0).sum(), (draws >= 0).sum())
+    return min(1.0, 2 * (1 + int(tail)) / (1 + len(draws)))
+
+
+def detectable_difference(error: float, confidence: float = 0.95, power: float = _POWER) -> float:
+    """The true difference that a two-sided test finds with this power, the difference's standard error given."""
+    return float((norm.ppf((1 + confidence) / 2) + norm.ppf(power)) * error)
+
+
+def one_matrix(
+    accuracy: float, sensitivity: float, specificity: float, images: npt.ArrayLike, decimals: int = 4
+) -> tuple[int, int, int, int] | None:
+    """True positives, positives, true negatives, negatives that give the three figures as printed; None: nothing does.
+
+    Shares in 0..1, each either rounded or cut to `decimals` places; `images` are the possible sizes of the test set.
+    """
+    for total in np.atleast_1d(np.asarray(images)).tolist():
+        for positives in range(1, total):
+            negatives = total - positives
+            for right in _counts(sensitivity, positives, decimals):
+                for spared in _counts(specificity, negatives, decimals):
+                    if _prints_as((right + spared) / total, accuracy, decimals):
+                        return right, positives, spared, negatives
+    return None
+
+
+def _counts(share: float, whole: int, decimals: int) -> list[int]:
+    near = int(share * whole)
+    return [n for n in (near - 1, near, near + 1) if 0 <= n <= whole and _prints_as(n / whole, share, decimals)]
+
+
+def _prints_as(value: float, printed: float, decimals: int) -> bool:
+    unit = 10.0**-decimals
+    return printed - unit / 2 - 1e-12 <= value < printed + unit - 1e-12

@@ -1,0 +1,120 @@
+from statistics import NormalDist
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from arl.evaluation.comparison import Replicate, compare, detectable_difference, metric_statistic, one_matrix
+from arl.evaluation.statistics import delong_test
+
+
+def table(seed: int, strength: float, patients: int = 97, fold: str = "a") -> pd.DataFrame:
+    """Two images of each patient; labels and patients are the same for every seed."""
+    label = np.repeat(np.random.default_rng(1).integers(0, 2, patients), 2)
+    noise = np.random.default_rng(seed).normal(size=len(label))
+    score = 1 / (1 + np.exp(-(strength * (label - 0.5) + noise)))
+    names = [f"{fold}{number}" for number in range(patients) for _ in range(2)]
+    ids = [f"{name}-{place}" for place, name in enumerate(names)]
+    return pd.DataFrame({"id": ids, "patient": names, "label": label, "score_0": 1 - score, "score_1": score})
+
+
+def run(methods: dict[str, list[Replicate]], metric: str = "auroc", reference: str | None = "good"):
+    return compare(methods, metric, reference=reference, resamples=500, confidence=0.95, seed=0)
+
+
+def test_a_figure_is_the_mean_over_replicates() -> None:
+    tables = [table(seed, 1.0) for seed in (0, 1, 2)]
+    found = run({"one": [Replicate(one, 0.5) for one in tables]}, reference=None)["one"]
+    areas = [roc_auc_score(one["label"], one["score_1"]) for one in tables]
+    assert found.interval.value == pytest.approx(np.mean(areas))
+    assert found.spread == pytest.approx(np.std(areas, ddof=1))
+    assert found.interval.low < found.interval.value < found.interval.high
+
+
+def test_a_patient_in_every_replicate_is_one_patient() -> None:
+    """Three copies of one replicate say nothing new; three folds of other patients do."""
+    one = [Replicate(table(0, 1.0), 0.5)]
+    copies = one * 3
+    folds = [Replicate(table(seed, 1.0, fold=fold), 0.5) for seed, fold in enumerate("abc")]
+
+    def width(replicates: list[Replicate]) -> float:
+        interval = run({"x": replicates}, reference=None)["x"].interval
+        return interval.high - interval.low
+
+    assert width(copies) == pytest.approx(width(one), rel=1e-6)
+    assert width(folds) == pytest.approx(width(one) / np.sqrt(3), rel=0.25)
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "sensitivity", "specificity"])
+def test_figures_of_the_confusion_matrix(metric: str) -> None:
+    one = table(0, 1.0)
+    called = one["score_1"] >= 0.4
+    chosen = {"accuracy": one["label"] >= 0, "sensitivity": one["label"] == 1, "specificity": one["label"] == 0}[metric]
+    value = metric_statistic(Replicate(one, 0.4), metric)(np.ones((1, len(one))))[0]
+    assert value == pytest.approx((called == one["label"])[chosen].mean())
+
+
+def test_a_difference_is_paired_and_like_delongs_for_independent_images() -> None:
+    good, bad = table(0, 2.0).iloc[::2], table(1, 0.7).iloc[::2]
+    found = run({"good": [Replicate(good, 0.5)], "bad": [Replicate(bad, 0.5)]})["bad"]
+    difference, p_value = delong_test(good["label"], good["score_1"], bad["score_1"])
+    assert found.difference is not None
+    assert found.difference.value == pytest.approx(difference)
+    assert found.p_value is not None
+    assert found.p_value < 0.05
+    assert p_value < 0.05
+
+
+def test_p_values_are_corrected_over_the_rows() -> None:
+    methods = {"good": [Replicate(table(0, 1.2), 0.5)]}
+    alone = run(methods | {"r0": [Replicate(table(5, 0.7), 0.5)]})["r0"].p_value
+    many = {f"r{i}": [Replicate(table(5 + i, 0.7 if i == 0 else 1.2), 0.5)] for i in range(5)}
+    assert alone is not None
+    assert run(methods | many)["r0"].p_value >= min(1.0, alone)
+    assert run(methods | many)["good"].p_value is None
+
+
+def test_no_difference_has_a_p_value_of_one() -> None:
+    same = [Replicate(table(0, 1.0), 0.5)]
+    assert run({"good": same, "copy": same})["copy"].p_value == 1.0
+
+
+def test_methods_of_other_images_are_refused() -> None:
+    with pytest.raises(ValueError, match="bad was not measured on the same images and replicates as good"):
+        run({"good": [Replicate(table(0, 1.0), 0.5)], "bad": [Replicate(table(0, 1.0).iloc[1:], 0.5)]})
+    with pytest.raises(ValueError, match="unknown metric 'f1'"):
+        run({"good": [Replicate(table(0, 1.0), 0.5)]}, metric="f1", reference=None)
+
+
+def test_the_detectable_difference_is_found_with_the_power_it_says() -> None:
+    error = 0.031
+    rng = np.random.default_rng(0)
+    estimates = rng.normal(detectable_difference(error), error, 20000)
+    assert np.mean(np.abs(estimates / error) > NormalDist().inv_cdf(0.975)) == pytest.approx(0.8, abs=0.01)
+
+
+# The paper's Table 2, fine-tuning: accuracy, sensitivity, specificity.
+CLAIMED = {
+    "MAE": (0.8309, 0.7636, 0.8778),
+    "MoCo v3": (0.8591, 0.6897, 0.9674),
+    "iBOT": (0.8802, 0.8347, 0.9140),
+    "SigLIP2": (0.8934, 0.8200, 0.9468),
+    "USFM": (0.8873, 0.8163, 0.9344),
+    "Proposed": (0.9366, 0.9455, 0.9355),
+}
+
+
+@pytest.mark.parametrize("row", CLAIMED)
+def test_no_test_set_of_the_papers_size_gives_its_figures(row: str) -> None:
+    assert one_matrix(*CLAIMED[row], images=range(135, 161)) is None
+
+
+def test_real_figures_come_from_their_matrix_rounded_or_cut() -> None:
+    rng = np.random.default_rng(2)
+    for _ in range(50):
+        positives, negatives = (int(n) for n in rng.integers(20, 90, 2))
+        right, spared = int(rng.integers(0, positives + 1)), int(rng.integers(0, negatives + 1))
+        figures = [(right + spared) / (positives + negatives), right / positives, spared / negatives]
+        for printed in ([round(x, 4) for x in figures], [int(x * 1e4) / 1e4 for x in figures]):
+            assert one_matrix(*printed, images=positives + negatives) is not None
