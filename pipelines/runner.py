@@ -47,7 +47,18 @@ def accepted(pipeline: PipelineFunction, arguments: dict[str, Any]) -> dict[str,
 
 
 def run_local(pipeline: PipelineFunction, arguments: dict[str, Any], root: Path) -> str:
-    """Run every step in a subprocess of this machine and environment; artifacts go below `root`."""
+    """Run every step in a subprocess of this machine and environment; artifacts go below `root`.
+
+    Raises:
+        ValueError: kfp.local would change an argument.
+    """
+    # it replaces this word by the interpreter's path in all that it hands to a step, e.g. /opt/python3.11/data
+    told = json.dumps([arguments, str(root.absolute())])
+    changed = re.search(r'[^"]*python3[^"]*', told)
+    if changed:
+        raise ValueError(
+            f"{changed[0]}: kfp.local cannot hand over names with python3 in them; rename it, or link to it"
+        )
     # the image is not used here, so its name does not matter
     warnings.filterwarnings("ignore", message=".*image", category=RuntimeWarning)
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root))

@@ -132,6 +132,10 @@ def test_a_failing_step_ends_in_exit_code_1(project: Path) -> None:
     ("words", "message"),
     [
         (["pipelines/nothing.py"], "pipeline pipelines/nothing.py does not exist"),
+        (
+            ["pipelines/echo.py", "--root", "x/python3.11"],
+            "x/python3.11: kfp.local cannot hand over names with python3",
+        ),
         (["pipelines/echo.py", "--backend", "argo"], "backend 'argo' is not one of local, docker, kfp"),
         (["pipelines/echo.py", "--batches", "nothing.yaml"], "list of batches nothing.yaml does not exist"),
         (["pipelines/echo.py", "--experiment", "none"], "experiment/none"),
