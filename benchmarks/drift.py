@@ -31,7 +31,7 @@ from arl.monitoring.features import embed
 from arl.training.checkpoint import load_encoder
 
 _SOURCE = "bus-bra"
-_PERMUTATIONS = 999
+_PERMUTATIONS = 499
 _FRAMES, _WIDTH, _SITES = 10_000, 768, 20  # of the timed decision; the width of a ViT-B
 
 
@@ -53,13 +53,16 @@ def embeddings_of(corpus: Path, rows: pd.DataFrame, checkpoint: Path | None) -> 
     return embed(encoder, ((eval_view(batch, size).image, batch.anatomy) for batch in batches)), what
 
 
-def alarms(kernel: np.ndarray, own: np.ndarray, other: np.ndarray, size: int, draws: int, alpha: float) -> int:
-    """How many batches of `size` of the patients `own` alarm against `other`, or against the rest of their own."""
+def alarms(
+    kernel: np.ndarray, own: np.ndarray, other: np.ndarray, size: int, most: int, draws: int, alpha: float
+) -> int:
+    """How many batches of `size` of the patients `own` alarm against `most` of `other`, or of the rest of their own."""
     rng = np.random.default_rng(0)
     count = 0
     for draw in range(draws):
         batch = rng.choice(own, size, replace=False)
         against = np.setdiff1d(own, batch) if len(other) == 0 else other
+        against = rng.choice(against, min(most, len(against)), replace=False)
         chosen = np.concatenate([batch, against])
         part, current = kernel[np.ix_(chosen, chosen)], np.arange(len(chosen)) < size
         count += permutation_mmd(part, current, _PERMUTATIONS, draw).p_value < alpha
@@ -89,7 +92,8 @@ def main() -> None:
     parser.add_argument("corpus", type=Path)
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--batches", type=int, nargs="+", default=[10, 20, 40], help="patients of a new batch")
-    parser.add_argument("--draws", type=int, default=400)
+    parser.add_argument("--reference", type=int, default=200, help="patients of the reference, at most")
+    parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--alpha", type=float, default=0.05)
     chosen = parser.parse_args()
     rows = select(chosen.corpus, sources=[_SOURCE], protocols={})
@@ -107,10 +111,10 @@ def main() -> None:
                 if len(own) < size + (8 if same else 0):
                     continue
                 against = np.array([], int) if same else other
-                count = alarms(kernel, own, against, size, chosen.draws, chosen.alpha)
+                count = alarms(kernel, own, against, size, chosen.reference, chosen.draws, chosen.alpha)
                 low, high = clopper_pearson(count, chosen.draws)
                 line = {"new": new, "reference": reference, "patients": size, "of": len(own)}
-                line |= {"reference_patients": len(own) - size if same else len(other)}
+                line |= {"reference_patients": min(chosen.reference, len(own) - size if same else len(other))}
                 kind = "false_alarms" if same else "power"
                 line |= {kind: round(count / chosen.draws, 4), "low": round(low, 4), "high": round(high, 4)}
                 print(json.dumps({**line, "alpha": chosen.alpha, "draws": chosen.draws, "encoder": what}), flush=True)
