@@ -122,7 +122,7 @@ def test_a_table_is_measured_beside_the_claims_and_done_once(
 
 
 def test_wrong_words_and_files_are_refused(project: Path, tiny_corpus: Path) -> None:
-    with pytest.raises(ValueError, match=r"unknown experiment 'table1': .* has busbra, little, table2"):
+    with pytest.raises(ValueError, match=r"unknown experiment 'table1': .* has busbra, figure4, little, table2"):
         paper("table1", corpus=tiny_corpus)
     with pytest.raises(ValueError, match="unknown scale 'huge': little has laptop, busbra, paper, tiny"):
         paper("little", corpus=tiny_corpus, scale="huge")

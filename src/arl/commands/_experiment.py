@@ -21,6 +21,8 @@ class Row:
     choices: list[str]  # of `arl configure`, for this row
     baseline: str | None  # a published encoder, or "supervised"; None: pretrained here
     claimed: Claims
+    series: str  # of a curve: the method
+    share: float | None  # of a curve: of labels, or of the corpus; None: there is no curve
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _row(given: dict[str, Any]) -> Row:
-    defaults: dict[str, Any] = {"choices": [], "baseline": None, "claimed": {}}
+    defaults: dict[str, Any] = {"choices": [], "baseline": None, "claimed": {}, "series": "", "share": None}
     return Row(**(defaults | given))
 
 

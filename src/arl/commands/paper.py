@@ -14,6 +14,7 @@ from arl.commands._runner import Runner
 from arl.commands.configure import CONF
 from arl.data.manifest import read_manifest
 from arl.evaluation.comparison import Figure, Replicate, compare, one_matrix
+from arl.evaluation.figures import efficiency
 from arl.evaluation.metrics import rounded
 from arl.evaluation.statistics import Interval
 from arl.files import atomic_directory, write_json
@@ -147,10 +148,23 @@ def _table(found: Experiment, protocol: str, task: str, figures: dict[str, dict[
     ]
     caption = "Mean over replicates with its interval over patients, ± the standard deviation over replicates."
     return (
-        pages.table(columns, rows, caption)
+        _curve(found, metrics[0], main)
+        + pages.table(columns, rows, caption)
         + _comparisons(found, metrics[0], main)
         + _consistency(found, protocol, task)
     )
+
+
+def _curve(found: Experiment, metric: str, figures: dict[str, Figure]) -> Markup:
+    """The metric against the share, where the rows of the experiment differ in one."""
+    series: dict[str, list[tuple[float, Interval]]] = {}
+    for row in found.rows:
+        if row.share is not None and row.name in figures:
+            series.setdefault(row.series or row.label, []).append((row.share, figures[row.name].interval))
+    if not series:
+        return Markup("")
+    drawing = efficiency({name: sorted(points, key=lambda at: at[0]) for name, points in series.items()}, metric=metric)
+    return pages.figure(drawing, "With the interval over patients.", f"{metric} against the share")
 
 
 def _cells(

@@ -1,12 +1,13 @@
 """Figures of results as PNG bytes; the same data give the same bytes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -150,6 +151,43 @@ def differences(rows: Sequence[tuple[str, Interval, float | None]]) -> bytes:
     axes.axvline(0, color=_INK, linewidth=0.8)
     axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])
     axes.set(xlabel="new model - current model   (red: the margin)", ylim=(len(rows) - 0.4, -0.6))
+    return _png(figure)
+
+
+def scatter(points: Floats, groups: Sequence[str], *, title: str) -> bytes:
+    """Points (n, 2), each in the colour of its group."""
+    figure, axes = _axes(width=5.2, height=4.0)
+    names = sorted(set(groups))
+    chosen = np.asarray(groups)
+    for place, name in enumerate(names):
+        of = points[chosen == name]
+        colour = colormaps["tab20"](place % 20)
+        axes.plot(of[:, 0], of[:, 1], "o", markersize=3, color=colour, label=name, linestyle="none")
+    axes.set(xticks=[], yticks=[], title=title)
+    axes.legend(frameon=False, fontsize="x-small", loc="center left", bbox_to_anchor=(1, 0.5))
+    return _png(figure)
+
+
+def bars(counts: Sequence[tuple[str, int]], *, title: str) -> bytes:
+    """Counts as horizontal bars, in the order given."""
+    figure, axes = _axes(width=5.2, height=0.9 + 0.26 * max(1, len(counts)))
+    axes.barh([name for name, _ in counts], [count for _, count in counts], color=_ACCENT)
+    axes.invert_yaxis()
+    axes.set(xlabel="images", title=title)
+    return _png(figure)
+
+
+def efficiency(series: Mapping[str, Sequence[tuple[float, Interval]]], *, metric: str) -> bytes:
+    """A metric with its interval against the share of labels, one line for each method."""
+    figure, axes = _axes(width=5.2, height=3.8)
+    for place, (name, points) in enumerate(series.items()):
+        colour = colormaps["tab10"](place % 10)
+        shares = [share for share, _ in points]
+        axes.plot(shares, [one.value for _, one in points], "o-", color=colour, markersize=4, label=name)
+        low, high = ([getattr(one, side) for _, one in points] for side in ("low", "high"))
+        axes.fill_between(shares, low, high, color=colour, alpha=0.15, linewidth=0)
+    axes.set(xscale="log", xlabel="share of the training patients", ylabel=metric)
+    axes.legend(frameon=False, fontsize="small")
     return _png(figure)
 
 

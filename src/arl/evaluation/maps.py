@@ -1,12 +1,16 @@
-"""Where in an image a model looks: principal components of its patch tokens, and what each patch adds to a call."""
+"""Where a model looks: principal components of its tokens, what each patch adds to a call, the offsets of ACDT."""
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+from sklearn.metrics import silhouette_score
 from torch import Tensor
 
 from arl.evaluation.metrics import Floats
+from arl.models.acdt import ACDTBlock, DeformableDepthwise
+from arl.models.avit import AViT
 from arl.models.encoder import Encoder
 from arl.models.heads import Classifier
 
@@ -69,3 +73,50 @@ def evidence(model: Classifier, image: Tensor, anatomy: Tensor, called: Tensor) 
     height, width = (side // model.encoder.patch_size for side in image.shape[-2:])
     shares = (gradient * tokens.detach()).sum(-1)[:, model.encoder.num_prefix_tokens :]
     return np.asarray(shares.reshape(len(image), height, width).double().numpy())
+
+
+@torch.no_grad()
+def offset_fields(encoder: AViT, image: Tensor, anatomy: Tensor) -> npt.NDArray[np.float32]:
+    """Offsets of the deformable kernels (blocks, B, h, w, K, 2) in patches, rows and columns, beyond the regular grid.
+
+    Raises:
+        ValueError: the encoder has no ACDT blocks.
+    """
+    fields: list[Tensor] = []
+
+    def keep(module: torch.nn.Module, inputs: tuple[Tensor, ...], offsets: Tensor) -> None:
+        fields.append(offsets.float())
+
+    parts = [block.deform for block in encoder.blocks if isinstance(block, ACDTBlock)]
+    if not parts:
+        raise ValueError("this encoder has no ACDT blocks, so there are no offsets to draw")
+    hooks = [part.offset.register_forward_hook(keep) for part in parts if isinstance(part, DeformableDepthwise)]
+    try:
+        encoder.eval()
+        encoder.forward_features(image, anatomy)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    height, width = (side // encoder.patch_size for side in image.shape[-2:])
+    stacked = torch.stack(fields)  # (blocks, B, L, 2 K), rows first
+    shaped = stacked.reshape(len(fields), len(image), height, width, 2, -1).transpose(-1, -2)
+    return np.asarray(shaped.numpy(), np.float32)
+
+
+def plane(features: npt.ArrayLike, seed: int) -> Floats:
+    """t-SNE of features (n, d) on a plane: (n, 2).
+
+    Raises:
+        ValueError: fewer than ten.
+    """
+    points = np.asarray(features, np.float64)
+    if len(points) < 10:
+        raise ValueError(f"{len(points)} images are too few for t-SNE: it needs 10")
+    perplexity = min(30.0, (len(points) - 1) / 3)
+    found = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(points)
+    return np.asarray(found, np.float64)
+
+
+def separation(features: npt.ArrayLike, groups: npt.ArrayLike) -> float:
+    """Silhouette of the groups in the features themselves, -1..1; t-SNE's own picture would flatter."""
+    return float(silhouette_score(np.asarray(features, np.float64), np.asarray(groups)))
