@@ -4,7 +4,7 @@
 
 Writes synthetic manifests and splits (no shards) into a temporary folder and runs the rules of the validate stage on
 them, in a process of its own whose peak memory is reported: every expectation on rows, and every rule across rows and
-files. With --leaks also the near-duplicate search. Prints one JSON line.
+files. With --leaks also the leak gate. Prints one JSON line.
 """
 
 import argparse
@@ -50,22 +50,20 @@ def run(corpus: Path, with_leaks: bool) -> None:
     """The rules, in this process."""
     from arl.data.invariants import check_across
     from arl.data.leakage import leaks
-    from arl.data.manifest import read_manifest
-    from arl.data.splits import splits_in_use
+    from arl.data.splits import with_splits
     from arl.data.validation import check_rows
 
     withheld = pd.DataFrame({"id": pd.Series(dtype=str)})
-    marks = [(time.perf_counter(), time.process_time())]
+    marks = [mark()]
     rows = check_rows(manifest_parts(corpus))
-    marks.append((time.perf_counter(), time.process_time()))
+    marks.append(mark())
     across = check_across(corpus, {}, withheld)
-    marks.append((time.perf_counter(), time.process_time()))
+    marks.append(mark())
     if with_leaks:
         columns = ["id", "source", "patient", "clip", "label", "pixel_sha256", "perceptual_hash", "difference_hash"]
-        leaks(read_manifest(corpus, columns).merge(splits_in_use(corpus, {}), on="id"))
-        marks.append((time.perf_counter(), time.process_time()))
-    names = ["rows", "across", "leaks"][: len(marks) - 1]
-    parts = zip(names, marks, marks[1:], strict=False)
+        leaks(with_splits(corpus, columns, {}))
+        marks.append(mark())
+    parts = list(zip(["rows", "across", "leaks"], marks, marks[1:], strict=False))
     result = {
         "benchmark": "validate_manifest",
         "rows": rows[0].checked,
@@ -75,9 +73,15 @@ def run(corpus: Path, with_leaks: bool) -> None:
         "seconds": round(marks[-1][0] - marks[0][0], 1),
         "cpu_seconds": round(marks[-1][1] - marks[0][1], 1),
         "cpu_seconds_of": {name: round(end[1] - start[1], 1) for name, start, end in parts},
-        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "peak_mib_after": {name: end[2] for name, _, end in parts},
     }
     print(json.dumps(result))
+
+
+def mark() -> tuple[float, float, int]:
+    """Clock, processor time and peak memory in MiB so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return time.perf_counter(), time.process_time(), peak
 
 
 def write_batch(corpus: Path, number: int, rows: int) -> None:

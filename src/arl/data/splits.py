@@ -5,14 +5,14 @@ Groups are never divided: the patient, else the clip, else the image.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 import pandas as pd
 import pyarrow as pa
 
-from arl.data.manifest import SPLITS, batch_folders, read_table
+from arl.data.manifest import SCHEMA, SPLITS, batch_folders, read_table
 
 Grouping = Literal["patient", "clip", "image"]
 DEFAULT = "default"
@@ -131,14 +131,18 @@ def split_by_patient(
     return {split: rows.loc[chosen == split, "id"].tolist() for split in SPLITS}, grouping(rows)
 
 
-def splits_in_use(corpus: Path, protocols: Mapping[str, str]) -> pd.DataFrame:
-    """Id and split of every image that has one under the protocol in use; unlike `read_split`, gaps are no error."""
-    files = [
-        folder / "splits" / f"{protocols.get(folder.parent.name, DEFAULT)}.parquet" for folder in batch_folders(corpus)
-    ]
-    tables = [read_table(file, SPLIT_SCHEMA) for file in files if file.is_file()]
-    table: pd.DataFrame = pd.concat([SPLIT_SCHEMA.empty_table().to_pandas(), *tables], ignore_index=True)
-    return table.drop_duplicates("id")
+def with_splits(corpus: Path, columns: Sequence[str], protocols: Mapping[str, str]) -> pd.DataFrame:
+    """Manifest columns of all rows with the `split` under the protocol in use; null where there is none."""
+    schema = pa.schema([SCHEMA.field(name) for name in columns])
+    return pd.concat(
+        [_batch_with_split(folder, schema, protocols) for folder in batch_folders(corpus)], ignore_index=True
+    )
+
+
+def _batch_with_split(folder: Path, schema: pa.Schema, protocols: Mapping[str, str]) -> pd.DataFrame:
+    file = folder / "splits" / f"{protocols.get(folder.parent.name, DEFAULT)}.parquet"
+    split = read_table(file, SPLIT_SCHEMA) if file.is_file() else SPLIT_SCHEMA.empty_table().to_pandas()
+    return read_table(folder / "manifest.parquet", schema).merge(split.drop_duplicates("id"), on="id", how="left")
 
 
 def read_split(corpus: Path, rows: pd.DataFrame, protocols: Mapping[str, str]) -> "pd.Series[str]":

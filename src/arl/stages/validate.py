@@ -1,7 +1,6 @@
 """Hold the corpus against its rules before anything is trained on it."""
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -11,7 +10,7 @@ from arl import pages
 from arl.data.invariants import check_across
 from arl.data.leakage import leaks, mixed_labels
 from arl.data.manifest import corpus_version, manifest_parts, read_manifest, read_quarantine
-from arl.data.splits import splits_in_use
+from arl.data.splits import with_splits
 from arl.data.validation import SEVERITIES, Finding, check_rows, examples
 from arl.files import atomic_directory, write_json
 from arl.params import Params
@@ -31,7 +30,7 @@ def validate(params: Params, *, corpus: Path, validation: Path) -> None:
     Raises:
         ValueError: a critical rule fails; the message names the first one and the page.
     """
-    found = _leaks(corpus, params.data.splits)
+    found = leaks(with_splits(corpus, _FACTS, params.data.splits))
     across = check_across(corpus, params.data.splits, found[found["withheld"]])
     findings = [*check_rows(manifest_parts(corpus)), *across, *_leak_findings(found)]
     findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
@@ -42,11 +41,6 @@ def validate(params: Params, *, corpus: Path, validation: Path) -> None:
     broken = [finding for finding in findings if finding.severity == "critical" and not finding.passed]
     if broken:
         raise ValueError(_sentence(corpus, broken, validation))
-
-
-def _leaks(corpus: Path, protocols: Mapping[str, str]) -> pd.DataFrame:
-    rows = read_manifest(corpus, _FACTS).drop_duplicates("id")
-    return leaks(rows.merge(splits_in_use(corpus, protocols), on="id", how="left"))
 
 
 def _leak_findings(found: pd.DataFrame) -> list[Finding]:
