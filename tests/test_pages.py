@@ -1,6 +1,7 @@
 """Pages are escaped, complete in themselves and readable by machines too."""
 
 import base64
+import re
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -125,6 +126,21 @@ def test_badges_are_coloured_by_meaning(word: str, kind: str) -> None:
 def test_a_short_row_is_refused() -> None:
     with pytest.raises(ValueError, match="1 cells, but there are 2 columns"):
         pages.table(["a", "b"], [[1]])
+
+
+def test_bars_are_as_long_as_their_counts() -> None:
+    html = pages.bars({"a": (3, 1), "<b>": (2, 0)}, ("real", "synthetic"))
+    assert re.findall(r'series-(.)" style="width:([0-9.]+)%', html) == [
+        ("0", "75.00"),
+        ("1", "25.00"),
+        ("0", "50.00"),
+        ("1", "0.00"),
+    ]
+    assert "&lt;b&gt;" in html
+    assert re.findall(r'count">(\d+)<', html) == ["4", "2"]
+    assert "bars" in pages.bars({})
+    with pytest.raises(ValueError, match="bars of a, b have different numbers"):
+        pages.bars({"a": (1,), "b": (1, 2)})
 
 
 def test_an_unknown_kind_is_refused() -> None:

@@ -93,6 +93,18 @@ figcaption { margin-top: .4rem; color: var(--soft); font-size: .87rem; max-width
 .sheet figure { margin: 0; }
 .sheet img { width: 100%; background: #000; }
 .sheet figcaption { font-size: .78rem; line-height: 1.35; overflow-wrap: anywhere; }
+.bars { display: grid; grid-template-columns: minmax(5rem, max-content) 1fr; gap: .3rem 1rem; margin: .9rem 0;
+  font-size: .9rem; }
+.bars dt { max-width: 18rem; overflow-wrap: anywhere; }
+.bars dd { margin: 0; display: grid; grid-template-columns: 1fr 5.5rem; gap: .75rem; align-items: center; }
+.bar { display: flex; height: .8rem; background: var(--panel); border-radius: 2px; overflow: hidden; }
+.bar i { display: block; }
+.series-0 { background: var(--accent); }
+.series-1 { background: var(--shade); }
+.count { text-align: right; font-variant-numeric: tabular-nums lining-nums; }
+.legend { margin: .6rem 0; color: var(--soft); font-size: .87rem; }
+.key { margin-right: 1.25rem; }
+.key i { display: inline-block; width: .8rem; height: .8rem; border-radius: 2px; vertical-align: -.08rem; }
 ul { margin: .6rem 0; padding-left: 1.2rem; max-width: 46rem; }
 footer { padding-top: 1rem; padding-bottom: 2.5rem; color: var(--soft); font-size: .85rem; }
 @media (max-width: 40rem) { header { padding-top: 1.4rem; } h1 { font-size: 1.45rem; } section { margin-top: 2rem; }
@@ -224,6 +236,36 @@ def png(drawing: Any, dots_per_inch: int = 144) -> bytes:
     buffer = io.BytesIO()
     drawing.savefig(buffer, format="png", dpi=dots_per_inch, metadata={"Software": None})
     return buffer.getvalue()
+
+
+def bars(values: Mapping[str, Sequence[int]], series: Sequence[str] = ()) -> Markup:
+    """Counts as horizontal bars, one a name; several counts of a name stand one behind the other.
+
+    `series` names the counts for a legend, where there are several.
+
+    Raises:
+        ValueError: a name has another number of counts than another.
+    """
+    if len({len(counts) for counts in values.values()}) > 1:
+        raise ValueError(f"bars of {', '.join(values)} have different numbers of counts")
+    longest = max((sum(counts) for counts in values.values()), default=0) or 1
+    lines = Markup("").join(_bar(name, counts, longest) for name, counts in values.items())
+    keys = Markup(" ").join(
+        Markup('<span class="key"><i class="series-{}"></i> {}</span>').format(place, name)
+        for place, name in enumerate(series)
+    )
+    legend = Markup('<p class="legend">{}</p>\n').format(keys) if series else Markup("")
+    return legend + Markup('<dl class="bars">\n{}</dl>\n').format(lines)
+
+
+def _bar(name: str, counts: Sequence[int], longest: int) -> Markup:
+    parts = Markup("").join(
+        Markup('<i class="series-{}" style="width:{:.2f}%"></i>').format(place, 100 * count / longest)
+        for place, count in enumerate(counts)
+    )
+    return Markup('<dt>{}</dt><dd><span class="bar">{}</span><span class="count">{}</span></dd>\n').format(
+        name, parts, number(sum(counts))
+    )
 
 
 def gallery(figures: Iterable[Markup]) -> Markup:

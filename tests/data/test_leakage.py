@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from arl.data.leakage import clusters, leaks, mixed_labels, near_duplicates, near_pairs
+from arl.data.leakage import alike, clusters, leaks, mixed_labels, near_duplicates, near_pairs
 
 
 def flipped(hashes: np.ndarray, bits: int, rng: np.random.Generator) -> np.ndarray:
@@ -101,3 +101,16 @@ def test_test_outranks_val_outranks_train_and_clips_go_whole() -> None:
 def test_an_image_without_a_split_is_on_no_side() -> None:
     rows = table(("a:1", None, None, None, 0, 0), ("a:2", None, None, "test", 0, 0))
     assert leaks(rows)["withheld"].tolist() == [False, False]
+
+
+def test_near_identical_images_without_patients_are_one_group() -> None:
+    rows = table(
+        ("a:1", None, None, None, 0, 0),
+        ("a:2", "c", None, None, 1, 0),
+        ("a:3", "c", None, None, 1 << 40, 0),
+        ("a:4", None, None, None, 1 << 41 | 1 << 40, 0),
+        ("a:5", None, None, None, 0xFF, 0),
+        ("a:6", None, None, None, 0, 0),
+    )
+    rows.loc[5, "patient"] = "a:p"  # knows better
+    assert alike(rows).tolist() == ["a:1", "a:1", "a:1", "a:1", "a:5", "a:p"]

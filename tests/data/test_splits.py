@@ -77,7 +77,8 @@ def two_sources(corpus: Path) -> pd.DataFrame:
     for source in ("first", "second"):
         with BatchWriter(corpus, source, "0000", 32, licence="", citation="") as batch:
             for number in range(6):
-                identifier = batch.accept(np.full((4, 4), number, np.uint8), key=str(number), anatomy="lung")
+                image = np.random.default_rng(number).integers(0, 256, (16, 16), dtype=np.uint8)
+                identifier = batch.accept(image, key=str(number), anatomy="lung")
                 if source == "second":
                     batch.split("official", identifier, manifest.SPLITS[number % 3])
     return manifest.read_manifest(corpus)

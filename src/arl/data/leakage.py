@@ -19,7 +19,6 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from arl.data.manifest import SPLITS
-from arl.data.shards import cores
 from arl.data.splits import groups
 from arl.progress import progress
 
@@ -47,7 +46,7 @@ def near_pairs(hashes: Hashes, group: Integers, radius: int = RADIUS) -> Pairs:
     spread = _spread(hashes)
     shown = len(hashes) > _LONG
     found = [np.empty((0, 2), np.int64)]
-    with ThreadPoolExecutor(cores()) as pool, progress(_PARTS, "near pairs", "part", shown=shown) as bar:
+    with ThreadPoolExecutor() as pool, progress(_PARTS, "near pairs", "part", shown=shown) as bar:
         for part in range(_PARTS):
             index = _Index(spread, part)
             spans = np.array_split(index.keys, -(-len(index.keys) // _SPAN) or 1)
@@ -147,6 +146,15 @@ def clusters(count: int, pairs: Pairs) -> Integers:
     np.minimum.at(first, component, np.arange(count))
     names: Integers = first[component]
     return names
+
+
+def alike(rows: pd.DataFrame) -> "pd.Series[str]":
+    """`groups`, where those without a patient that hold near-identical images are one: what no split may divide."""
+    unit = groups(rows)
+    unknown = np.flatnonzero(rows["patient"].isna())
+    code, names = pd.factorize(unit)
+    pairs = code[unknown[near_duplicates(rows.iloc[unknown])]]
+    return pd.Series(names[clusters(len(names), pairs)[code]], rows.index)
 
 
 def leaks(rows: pd.DataFrame) -> pd.DataFrame:

@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from arl.data.anatomy import anatomy_index
+from arl.data.leakage import alike
 from arl.data.manifest import PROBES, QUARANTINE, SCHEMA, SPLITS, read_table
 from arl.data.pixels import Stored, in_channels, store, unpack
 from arl.data.record import Entry, Mask, Pixels
@@ -307,7 +308,7 @@ class BatchWriter:
 
     def _write_splits(self, rows: pd.DataFrame) -> dict[str, Any]:
         if DEFAULT not in self._splits:
-            ids, _ = split_by_patient(rows)
+            ids, _ = split_by_patient(rows, units=alike(rows))
             self._splits[DEFAULT] = {identifier: split for split, members in ids.items() for identifier in members}
         (self._partial / "splits").mkdir()
         for protocol, members in self._splits.items():

@@ -116,18 +116,24 @@ def _cut(groups: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def split_by_patient(
-    rows: pd.DataFrame, seed: int = SEED, fractions: tuple[float, float, float] = FRACTIONS
+    rows: pd.DataFrame,
+    seed: int = SEED,
+    fractions: tuple[float, float, float] = FRACTIONS,
+    units: "pd.Series[str] | None" = None,
 ) -> tuple[dict[str, list[str]], Grouping]:
     """Ids of each split, and what was kept together: the patient, else the clip, else the image.
 
     A keyed hash decides for each group alone, so adding rows never moves another group; shares are met on average.
+
+    Args:
+        units: of each row, what no split may divide; `groups` where it is not given.
 
     Raises:
         ValueError: the fractions are negative or do not sum to 1.
     """
     if min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-9:
         raise ValueError(f"fractions {fractions} must not be negative and must sum to 1")
-    chosen = groups(rows).map(lambda group: assign(group, seed, fractions))
+    chosen = (groups(rows) if units is None else units).map(lambda group: assign(group, seed, fractions))
     return {split: rows.loc[chosen == split, "id"].tolist() for split in SPLITS}, grouping(rows)
 
 
