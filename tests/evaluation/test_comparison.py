@@ -73,11 +73,27 @@ def test_p_values_are_corrected_over_the_rows() -> None:
     assert alone is not None
     assert run(methods | many)["r0"].p_value >= min(1.0, alone)
     assert run(methods | many)["good"].p_value is None
+    assert list(run(many | methods)) == [*many, "good"]
 
 
 def test_no_difference_has_a_p_value_of_one() -> None:
     same = [Replicate(table(0, 1.0), 0.5)]
     assert run({"good": same, "copy": same})["copy"].p_value == 1.0
+
+
+def test_perfect_methods_on_few_patients_claim_no_certainty() -> None:
+    perfect = table(0, 1.0, patients=7)
+    perfect["score_1"] = perfect["label"].astype(float)
+    perfect["score_0"] = 1 - perfect["score_1"]
+    found = run({"good": [Replicate(perfect, 0.5)], "copy": [Replicate(perfect, 0.5)]})
+    assert found["good"].interval.value == 1.0
+    assert found["good"].interval.low < 0.5
+    copy = found["copy"]
+    assert copy.difference is not None
+    assert copy.detectable is not None
+    assert copy.difference.value == 0
+    assert copy.difference.high > 0.5
+    assert copy.detectable > 0.5
 
 
 def test_methods_of_other_images_are_refused() -> None:

@@ -169,11 +169,13 @@ def _curve(found: Experiment, metric: str, figures: dict[str, Figure]) -> Markup
 
 def _cells(
     found: Experiment, protocol: str, task: str, metric: str, name: str, figures: dict[str, dict[str, Figure]]
-) -> list[str | float | None]:
+) -> list[Markup | float | None]:
     figure = figures[metric][name]
     spread = "" if figure.spread is None else f" ± {figure.spread:.3f}"
+    low, high = figure.interval.low, figure.interval.high
+    measured = Markup("{:.3f}{}<br><small>{:.3f} to {:.3f}</small>").format(figure.interval.value, spread, low, high)
     claimed = next((row.claimed for row in found.rows if row.name == name), {})
-    return [f"{_text(figure.interval)}{spread}", claimed.get(protocol, {}).get(task, {}).get(metric)]
+    return [measured, claimed.get(protocol, {}).get(task, {}).get(metric)]
 
 
 def _text(interval: Interval, form: str = ".3f") -> str:

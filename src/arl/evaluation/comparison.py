@@ -6,7 +6,7 @@ replicates is one patient. The spread over replicates is told beside it: an inte
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -16,16 +16,18 @@ from scipy.stats import norm
 
 from arl.evaluation import metrics
 from arl.evaluation.metrics import Bools, Floats
-from arl.evaluation.predictions import labels, scores
+from arl.evaluation.predictions import independent_units, labels, scores
 from arl.evaluation.statistics import (
     Interval,
     Resampled,
     Statistic,
     bca_limits,
+    bootstrap_interval,
     cluster_bootstrap,
     holm,
     macro_auroc_statistic,
     mean_statistic,
+    unseen_loss,
 )
 
 _POWER = 0.8
@@ -105,8 +107,9 @@ def compare(
     )
     found = dict(zip(methods, drawn, strict=True))
     spreads = {name: _spread(parts, sizes) for name, parts in each.items()}
-    figures = {name: Figure(_interval(found[name], confidence), spreads[name]) for name in methods}
-    return figures if reference is None else _against(figures, found, reference, confidence)
+    units = independent(first, metric)
+    figures = {name: Figure(_interval(found[name], units, confidence), spreads[name]) for name in methods}
+    return figures if reference is None else _against(figures, found, reference, units, confidence)
 
 
 def _check_same_images(methods: dict[str, list[Replicate]]) -> None:
@@ -121,28 +124,46 @@ def _spread(parts: Sequence[Statistic], sizes: Sequence[int]) -> float | None:
     return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
-def _interval(drawn: Resampled, confidence: float) -> Interval:
-    if np.ptp(drawn.defined()) == 0:
-        return Interval(drawn.value, drawn.value, drawn.value)
-    return Interval(drawn.value, *bca_limits(drawn, confidence))
+def independent(replicates: Sequence[Replicate], metric: str) -> int:
+    """Independent trials among the test patients: of AUROC the disjoint pairs of the rarest class."""
+    table = pd.concat([replicate.table for replicate in replicates])
+    if metric in ("sensitivity", "specificity"):
+        table = table[table["label"] == int(metric == "sensitivity")]
+    return independent_units(table, metric)
+
+
+def _interval(drawn: Resampled, units: int, confidence: float) -> Interval:
+    """BCa; where no resample differs, as far as failures could be that so few independent patients do not show."""
+    draws = drawn.defined()
+    if np.ptp(draws) > 0 or drawn.value in (0.0, 1.0):
+        return bootstrap_interval(drawn, units, confidence)
+    reach = unseen_loss(units, 1 - confidence)
+    return Interval(drawn.value, drawn.value - reach, drawn.value + reach)
 
 
 def _against(
-    figures: dict[str, Figure], found: dict[str, Resampled], reference: str, confidence: float
+    figures: dict[str, Figure], found: dict[str, Resampled], reference: str, units: int, confidence: float
 ) -> dict[str, Figure]:
     others = [name for name in figures if name != reference]
     differences = {name: found[reference].minus(found[name]) for name in others}
     adjusted = dict(zip(others, holm([two_sided(differences[name]) for name in others]), strict=True))
-    return {reference: figures[reference]} | {
-        name: Figure(
-            figures[name].interval,
-            figures[name].spread,
-            _interval(differences[name], confidence),
-            adjusted[name],
-            detectable_difference(differences[name].error(), confidence),
+    unseen = unseen_loss(units, 1 - confidence)
+    compared = {
+        name: replace(
+            figures[name],
+            difference=_difference(differences[name], unseen, confidence),
+            p_value=adjusted[name],
+            detectable=max(detectable_difference(differences[name].error(), confidence), unseen),
         )
         for name in others
     }
+    return figures | compared
+
+
+def _difference(drawn: Resampled, unseen: float, confidence: float) -> Interval:
+    if np.ptp(drawn.defined()) == 0:
+        return Interval(drawn.value, drawn.value - unseen, drawn.value + unseen)
+    return Interval(drawn.value, *bca_limits(drawn, confidence))
 
 
 def two_sided(difference: Resampled) -> float:
