@@ -49,6 +49,10 @@ run: setup ## sample corpus, all stages, the gate's decision
 	dvc repro
 	@arl verdict --decision out/decision --report out/report
 
+demo-retrain: setup ## the loop on phantoms in build/demo-retrain: three batches arrive, one new champion
+	rm -rf build/demo-retrain
+	arl demo-retrain build/demo-retrain
+
 test: setup chromium ## the test suite, without the slow tests
 	OMP_NUM_THREADS=1 pytest -n 2 -m "not slow"
 
@@ -66,4 +70,4 @@ lint: setup ## formatting, lint, types
 	mypy
 
 clean: ## everything that `make run` wrote, but not the environment
-	rm -rf data out runs registry local_outputs
+	rm -rf data out runs registry monitor build local_outputs

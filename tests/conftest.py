@@ -1,5 +1,6 @@
 """A corpus of a few dozen little images, parameters that fit it, and a real browser without a network."""
 
+import os
 import runpy
 import shutil
 from collections.abc import Callable, Iterator
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import cv2
 import numpy as np
 import pytest
 
@@ -149,6 +151,33 @@ def new_keys() -> Callable[[Path], Keys]:
         return keys
 
     return make
+
+
+@pytest.fixture
+def deliver() -> Callable[..., Path]:
+    """Put a batch for `arl watch` into an inbox: two pictures a patient, like those of `tiny_corpus` at gain 1."""
+    return _deliver
+
+
+def _deliver(
+    inbox: Path, name: str, *, patients: int = 30, seed: int = 1, gain: float = 1, torn: int = 0, site: str = "clinic"
+) -> Path:
+    """The first `torn` pictures are cut off; the marker is written last."""
+    batch = inbox / site / name
+    batch.mkdir(parents=True)
+    rng = np.random.default_rng(seed)
+    columns = "file,patient,anatomy,label,mask,mask_file,probe,device,depth_cm,pixel_spacing_mm,split"
+    rows = []
+    for number in range(2 * patients):
+        anatomy = ("breast", "cardiac")[number % 2]
+        image, _ = _picture(rng, anatomy == "cardiac" or bool((number // 10) % 2))
+        cv2.imwrite(str(batch / f"{number}.png"), (image * gain).clip(0, 255).astype(np.uint8))
+        if number < torn:
+            os.truncate(batch / f"{number}.png", 100)
+        rows.append(f"{number}.png,{name}-{number // 2},{anatomy},,,,linear,scanner {number // 2 % 2},,,")
+    (batch / "pictures.csv").write_text("\n".join([columns, *rows]) + "\n")
+    (inbox / site / f"{name}.complete").touch()
+    return batch
 
 
 @dataclass(frozen=True)

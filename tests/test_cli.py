@@ -118,7 +118,7 @@ def test_missing_input_is_one_sentence_and_writes_nothing(
     shutil.copy(ROOT / "params.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
     command = cli.read_command(f"arl.stages.{name}")
-    paths = [a.name for a in command.arguments if a.type is Path]
+    paths = [a.name for a in command.arguments if a.type is Path or a.name == "registry"]
     words = [word for path in paths for word in (f"--{path.replace('_', '-')}", f"nowhere/{path}")]
     task = ["--task", "breast"] if "task" in {a.name for a in command.arguments} else []
     code, error = told([name, *words, *task], capsys)

@@ -20,7 +20,7 @@ BELOW = {
     "monitoring": {"models", "objectives", "data", "evaluation"},
     "training": {"models", "objectives", "data"},
     "stages": {"models", "objectives", "data", "evaluation", "monitoring", "training", "storage", "params", "pages"},
-    "commands": {"models", "data", "evaluation", "training", "stages", "storage", "params", "pages"},
+    "commands": {"models", "data", "evaluation", "monitoring", "training", "stages", "storage", "params", "pages"},
     "pages": set(),
     "params": set(),
     "files": set(),

@@ -211,6 +211,20 @@ class Drift:
 
 
 @dataclass
+class Watch:
+    """The loop on arriving data, `arl watch` and pipelines/arl_monitor.py."""
+
+    source: str  # reader of what arrives; one that knows sites
+    quiet_seconds: (
+        float  # a batch in a folder is complete when nothing in it changed for so long; 0: by its marker only
+    )
+    cooldown_hours: float  # between the starts of two trainings
+    max_refused: float  # share of its inputs above which a batch is refused as a whole
+    attempts: int  # a run that failed so often is given up
+    lease_hours: float  # a run on a cluster that gives no sign for so long is taken over
+
+
+@dataclass
 class Params:
     seed: int
     experiment: str
@@ -228,6 +242,7 @@ class Params:
     gate: Gate
     release: Release
     drift: Drift
+    watch: Watch
 
 
 def _one_line(error: Exception) -> str:

@@ -1,6 +1,7 @@
 """Pictures of drift, of a training run and of the corpus."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -102,6 +103,25 @@ def _panels(titles: Sequence[str]) -> tuple[Figure, list[Axes]]:
         axis.tick_params(labelsize=8)
         axis.spines[["top", "right"]].set_visible(False)
     return figure, axes[: len(titles)]
+
+
+def shifts(points: Sequence[tuple[str, str, Mapping[str, Any]]]) -> Figure:
+    """The distance MMD² of each tested site in time; `points` are (batch, name of the site, site of drift.json)."""
+    figure = Figure(figsize=(7.5, 0.9 + 0.34 * len(points)), layout="constrained")
+    axis = figure.subplots()
+    for place, (_, _, site) in enumerate(points):
+        colour = CURRENT if site["drifted"] else REFERENCE
+        axis.plot([0, site["mmd2"]], [place, place], color=colour, lw=1.5)
+        axis.scatter([site["mmd2"]], [place], s=36, color=colour, zorder=3)
+        if site.get("usual") is not None:
+            axis.plot([site["usual"]] * 2, [place - 0.3, place + 0.3], color="#a61b29", lw=1.5)
+    axis.set_yticks(range(len(points)), [f"{batch}: {name}" for batch, name, _ in points], fontsize=8)
+    axis.set_ylim(len(points) - 0.5, -0.5)
+    axis.axvline(0, color=REFERENCE, lw=0.8)
+    axis.set_xlabel("MMD² of the embeddings; dark: drift", fontsize=9)
+    axis.tick_params(labelsize=8)
+    axis.spines[["top", "right", "left"]].set_visible(False)
+    return figure
 
 
 def histogram(values: "pd.Series[float]", name: str, title: str) -> Figure:

@@ -1,0 +1,63 @@
+"""Compare the batches of the monitoring run with what the champion was trained on."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from arl.data.manifest import batch_folders
+from arl.files import read_json, write_json
+from arl.monitoring.journal import Journal, trained_on
+from arl.monitoring.runs import Run, current, link_batches
+from arl.params import Params
+from arl.stages.drift import drift
+from arl.storage.registry import Registry
+from arl.storage.signing import keys_from_environment
+
+
+def compare(params: Params, *, corpus: Path, registry: str, monitor: Path) -> None:
+    """Compare the batches of the monitoring run with what the champion was trained on.
+
+    Reads the run under way, the corpus and the champion's encoder; writes <monitor>/runs/<run>/drift, the folder of
+    `arl drift`. The reference is what the champion was trained on and no more, so that a shift that comes in small
+    steps is not learnt to be normal. Does nothing for a batch that was refused, or when it was done before.
+
+    Raises:
+        ValueError: the registry has no champion to compare with.
+        FileNotFoundError: a batch that the champion was trained on is not in the corpus.
+    """
+    run = current(monitor)
+    if run is None or not read_json(run.folder / "intake.json")["accepted"]:
+        return
+    if (run.folder / "drift" / "drift.json").is_file():
+        return
+    store = Registry(registry, keys_from_environment(params.release.signed))
+    champion = _champion(store)
+    write_json(run.folder / "champion.json", {"version": champion})
+    view = run.folder / "reference"
+    link_batches(corpus, _baseline(Journal(monitor), champion, corpus, run), view)
+    link_batches(run.corpus, run.batches, view)
+    chosen = replace(params, drift=replace(params.drift, batches=run.batches))
+    drift(chosen, corpus=view, checkpoint=store.fetch(champion) / "encoder", drift=run.folder / "drift")
+
+
+def _champion(store: Registry) -> str:
+    champion = store.champion()
+    if champion is None:
+        raise ValueError(
+            f"registry {store.address} has no champion to compare new data with: train and release one first"
+        )
+    return champion
+
+
+def _baseline(journal: Journal, champion: str, corpus: Path, run: Run) -> list[str]:
+    """What the champion was trained on; where the loop did not release it, what is in the corpus now, written down."""
+    known = trained_on(journal.entries(), champion)
+    if known is not None:
+        return known
+    found = (folder.relative_to(corpus).as_posix() for folder in batch_folders(corpus))
+    batches = [batch for batch in found if batch not in run.batches]
+    words = [
+        f"Release {champion} is in use and was not released by this loop: new data are compared with the "
+        f"{len(batches)} other {'batch' if len(batches) == 1 else 'batches'} of the corpus as it is now."
+    ]
+    journal.append("baseline", words, champion=champion, trained_on=batches)
+    return batches

@@ -1,0 +1,382 @@
+"""The steps of a monitoring run, one after the other: every decision, what is kept, and the pages that tell of it."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from arl.data.manifest import batch_folders, read_manifest
+from arl.files import read_json, tree_hash, write_json
+from arl.monitoring.journal import Entry, Journal
+from arl.monitoring.runs import begin, current
+from arl.params import Params
+from arl.stages.arrive import arrive
+from arl.stages.compare import compare
+from arl.stages.conclude import conclude
+from arl.stages.decide import decide
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ARL_HASH_KEY_FILE", raising=False)
+    monkeypatch.setenv("ARL_HASH_KEY", "a secret of the tests")
+
+
+class Loop:
+    """A project whose runs are carried out step by step."""
+
+    def __init__(self, params: Params, folder: Path, registry: str, deliver: Callable[..., Path]) -> None:
+        self.params, self.folder, self.registry, self._deliver = params, folder, registry, deliver
+        self.inbox, self.corpus, self.monitor = folder / "inbox", folder / "data", folder / "monitor"
+        self.journal = Journal(self.monitor)
+        self.inbox.mkdir()
+
+    def deliver(self, name: str, **changes: Any) -> Path:
+        return self._deliver(self.inbox, name, **changes)
+
+    def arrive(self, owner: str = "") -> None:
+        arrive(self.params, str(self.inbox), corpus=self.corpus, monitor=self.monitor, owner=owner)
+
+    def compare(self) -> None:
+        compare(self.params, corpus=self.corpus, registry=self.registry, monitor=self.monitor)
+
+    def decide(self) -> None:
+        decide(self.params, corpus=self.corpus, monitor=self.monitor)
+
+    def conclude(self, error: str = "") -> None:
+        conclude(self.params, corpus=self.corpus, registry=self.registry, monitor=self.monitor, error=error)
+
+    def run(self) -> Entry:
+        """All steps but a training; the decision."""
+        for step in (self.arrive, self.compare, self.decide, self.conclude):
+            step()
+        return [entry for entry in self.journal.entries() if entry["event"] == "decision"][-1]
+
+    @property
+    def batches(self) -> list[str]:
+        return [folder.relative_to(self.corpus).as_posix() for folder in batch_folders(self.corpus)]
+
+
+@pytest.fixture
+def loop(
+    lenient: Params, make_run: Callable[..., Any], tiny_corpus: Path, tmp_path: Path, deliver: Callable[..., Path]
+) -> Loop:
+    """A corpus of one site and a champion that was released on it."""
+    params = replace(
+        lenient,
+        data=replace(lenient.data, workers=0),
+        watch=replace(lenient.watch, source="picture-table", cooldown_hours=1.0),
+        drift=replace(lenient.drift, min_images=30),
+    )
+    run = make_run(params)
+    run.judge()
+    run.publish()
+    shutil.copytree(tiny_corpus, tmp_path / "data")
+    return Loop(params, tmp_path, str(run.registry), deliver)
+
+
+def champion_of(loop: Loop) -> str:
+    return str(read_json(Path(loop.registry) / "champion.json")["version"])
+
+
+def test_a_batch_like_the_others_is_kept_and_starts_nothing(loop: Loop) -> None:
+    loop.deliver("week-1")
+    decided = loop.run()
+    assert decided["decision"] == "no-drift"
+    [run] = (loop.monitor / "runs").iterdir()
+    assert loop.batches == ["clinic/0000", f"picture-table/{run.name}"]
+    assert decided["batches"] == [f"picture-table/{run.name}"]
+    assert (decided["drop"], decided["files"], decided["counts"]["images"]) == ("clinic/week-1", 61, 60)
+    assert decided["words"][0].startswith("clinic/week-1 arrived with 61 files (")
+    assert "60 of 60 inputs were accepted, as 60 images; 0 went into quarantine" in decided["words"][0]
+    assert any("did not move" in words for words in decided["words"])
+    assert champion_of(loop) in decided["words"][-1]
+    assert current(loop.monitor) is None
+    assert {path.name for path in run.iterdir()} >= {"drift", "validation", "decision.json", "index.html"}
+    assert not (run / "corpus").exists()
+    rows = read_manifest(loop.corpus)
+    assert set(rows[rows["source"] == "picture-table"]["site"]) == {"clinic"}
+
+
+@pytest.mark.slow
+def test_the_same_batch_is_not_looked_at_twice(loop: Loop) -> None:
+    batch = loop.deliver("week-1")
+    loop.run()
+    before = tree_hash(loop.corpus), loop.journal.file.read_bytes()
+    loop.run()
+    assert (tree_hash(loop.corpus), loop.journal.file.read_bytes()) == before
+    shutil.copytree(batch, loop.inbox / "clinic/again")
+    (loop.inbox / "clinic/again.complete").touch()
+    assert loop.run()["decision"] == "duplicate"
+    assert len(list((loop.monitor / "runs").iterdir())) == 1
+    told = loop.journal.file.read_bytes()
+    loop.run()
+    assert loop.journal.file.read_bytes() == told  # once
+    assert tree_hash(loop.corpus) == before[0]
+
+
+@pytest.mark.slow
+def test_another_gain_asks_for_a_training_once_in_the_cool_down(loop: Loop) -> None:
+    loop.deliver("week-1", gain=1.5)
+    decided = loop.run()
+    assert decided["decision"] == "retrain"
+    assert decided["drift"]["sites"][0]["drifted"]
+    assert any("moved away from" in words for words in decided["words"])
+    loop.deliver("week-2", gain=1.5, seed=2)
+    cooling = loop.run()
+    assert cooling["decision"] == "cooling-down"
+    assert "less than 1 h ago (watch.cooldown_hours)" in cooling["words"][-1]
+    assert cooling["batches"][0] in loop.batches  # kept all the same
+    # when the cool-down is over, the batch is looked at again without a new one
+    loop.run()
+    assert [entry["event"] for entry in loop.journal.entries()].count("decision") == 2
+    loop.params = replace(loop.params, watch=replace(loop.params.watch, cooldown_hours=0.0))
+    again = loop.run()
+    assert (again["decision"], again["drop"]) == ("retrain", None)
+    assert again["batches"] == cooling["batches"]
+    assert again["words"][0] == f"Batches that waited are tested with it: {cooling['batches'][0]}."
+    assert len(loop.batches) == 3
+
+
+@pytest.mark.slow
+def test_few_patients_wait_for_the_next_batch(loop: Loop) -> None:
+    loop.deliver("week-1", patients=10)
+    first = loop.run()
+    assert first["decision"] == "too-few"
+    assert loop.run() == first  # nothing is looked at again for itself
+    loop.deliver("week-2", patients=10, seed=2)
+    second = loop.run()
+    assert second["decision"] == "no-drift"
+    assert second["batches"][:1] == first["batches"]
+    assert second["drift"]["images"] == 40
+
+
+@pytest.mark.slow
+def test_the_reference_is_what_the_champion_was_trained_on(loop: Loop) -> None:
+    loop.deliver("week-1")
+    loop.run()
+    baseline = loop.journal.entries()[0]
+    assert (baseline["event"], baseline["champion"], baseline["trained_on"]) == (
+        "baseline",
+        champion_of(loop),
+        ["clinic/0000"],
+    )
+    loop.deliver("week-2", seed=2)
+    loop.run()
+    [_, second] = sorted((loop.monitor / "runs").iterdir())
+    drift = read_json(second / "drift" / "drift.json")
+    assert drift["batches"] == [f"picture-table/{second.name}"]
+    assert drift["reference_patients"] == 18  # the training part of clinic/0000; week-1 does not count
+
+
+@pytest.mark.parametrize(
+    ("torn", "reason"),
+    [(60, "60 of its 60 inputs cannot be accepted (100%)"), (40, "40 of its 60 inputs cannot be accepted (67%)")],
+)
+def test_a_corrupt_batch_is_refused_and_touches_nothing(loop: Loop, torn: int, reason: str) -> None:
+    batch = loop.deliver("week-1", torn=torn)
+    before = tree_hash(loop.corpus), tree_hash(batch)
+    decided = loop.run()
+    assert decided["decision"] == "refused"
+    assert reason in decided["words"][1]
+    assert decided["batches"] == []
+    assert (tree_hash(loop.corpus), tree_hash(batch)) == before
+    loop.deliver("week-2", torn=2, seed=2)
+    assert loop.run()["decision"] == "no-drift"
+
+
+def test_a_batch_without_its_table_is_refused(loop: Loop) -> None:
+    batch = loop.deliver("week-1")
+    (batch / "pictures.csv").unlink()
+    decided = loop.run()
+    assert decided["decision"] == "refused"
+    assert "pictures.csv does not exist" in decided["words"][1]
+
+
+@pytest.mark.slow
+def test_a_batch_that_breaks_a_rule_of_the_corpus_is_refused(loop: Loop) -> None:
+    batch = loop.deliver("week-1")
+    for file in batch.glob("*.png"):
+        cv2.imwrite(str(file), np.full((40, 48), hash(file.name) % 2 + 254, np.uint8))
+    loop.params = replace(loop.params, watch=replace(loop.params.watch, max_refused=1.0))
+    before = tree_hash(loop.corpus)
+    decided = loop.run()
+    assert decided["decision"] == "refused"
+    assert tree_hash(loop.corpus) == before
+
+
+def test_a_half_uploaded_batch_is_left_alone(loop: Loop, capsys: pytest.CaptureFixture[str]) -> None:
+    loop.deliver("week-1")
+    (loop.inbox / "clinic/week-1.complete").write_text("99")
+    loop.arrive()
+    assert "clinic/week-1 is left alone: it waits for the 99 files that its marker tells of" in capsys.readouterr().out
+    assert current(loop.monitor) is None
+    assert loop.journal.entries() == []
+    (loop.inbox / "clinic/week-1.complete").write_text("61")
+    assert loop.run()["decision"] == "no-drift"
+
+
+@pytest.mark.slow
+def test_a_batch_that_changes_while_it_is_read_is_looked_at_anew(loop: Loop) -> None:
+    batch = loop.deliver("week-1")
+    loop.arrive()
+    run = current(loop.monitor)
+    assert run is not None
+    (run.folder / "intake.json").unlink()  # killed before it was done
+    cv2.imwrite(str(batch / "0.png"), np.random.default_rng(99).integers(40, 200, (40, 48), np.uint8))
+    loop.arrive()
+    assert current(loop.monitor) is None
+    assert not run.folder.exists()
+    assert loop.run()["decision"] == "no-drift"
+
+
+def test_mistakes_in_the_settings_are_no_fault_of_the_batch(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop.deliver("week-1")
+    good = loop.params
+    for source, message in (("bus-bra", "public set"), ("nothing", "has no reader")):
+        loop.params = replace(good, watch=replace(good.watch, source=source))
+        with pytest.raises(ValueError, match=message):
+            loop.arrive()
+    loop.params = good
+    monkeypatch.delenv("ARL_HASH_KEY")
+    with pytest.raises(ValueError, match="ARL_HASH_KEY"):
+        loop.arrive()
+    assert current(loop.monitor) is None
+    assert loop.journal.entries() == []
+
+
+def test_without_a_champion_there_is_nothing_to_compare_with(loop: Loop) -> None:
+    loop.deliver("week-1")
+    loop.registry = str(loop.folder / "empty")
+    loop.arrive()
+    with pytest.raises(ValueError, match="has no champion to compare new data with"):
+        loop.compare()
+
+
+@pytest.mark.slow
+def test_every_step_twice_is_every_step_once(loop: Loop) -> None:
+    loop.deliver("week-1", gain=1.5)
+    for step in (loop.arrive, loop.compare, loop.decide):
+        step()
+        before = tree_hash(loop.corpus), tree_hash(loop.monitor / "runs"), loop.journal.entries()
+        step()
+        assert (tree_hash(loop.corpus), tree_hash(loop.monitor / "runs"), loop.journal.entries()) == before
+    run = current(loop.monitor)
+    assert run is not None
+    loop.conclude()
+    begin(run)  # killed between its pages and its end
+    before_log = loop.journal.file.read_bytes()
+    loop.conclude()
+    assert loop.journal.file.read_bytes() == before_log
+    assert current(loop.monitor) is None
+
+
+def test_a_failure_is_tried_again_and_given_up_at_last(loop: Loop) -> None:
+    loop.deliver("week-1")
+    loop.arrive()
+    for attempt in range(1, 4):
+        loop.conclude(error="dvc repro failed: no GPU")
+        assert (current(loop.monitor) is None) == (attempt == 3)
+    words = [entry["words"][0] for entry in loop.journal.entries()]
+    assert words[0].endswith("failed: dvc repro failed: no GPU; the next look goes on from there.")
+    assert words[2].endswith("that was attempt 3 of 3.")
+    assert words[3].startswith("clinic/week-1 was given up after 3 attempts")
+    assert loop.batches == ["clinic/0000"]
+    loop.arrive()
+    assert current(loop.monitor) is None  # not begun again by itself
+    os.utime(loop.inbox / "clinic/week-1/0.png")  # sent again
+    assert loop.run()["decision"] == "no-drift"
+
+
+def test_two_owners_of_one_run(loop: Loop, capsys: pytest.CaptureFixture[str]) -> None:
+    loop.deliver("week-1")
+    loop.arrive(owner="job-1")
+    loop.arrive(owner="job-2")
+    [told] = loop.journal.entries()
+    assert told["decision"] == "already-running"
+    assert told["words"][0].startswith("job-2 found run ")
+    run = current(loop.monitor)
+    assert run is not None
+    assert run.owner == "job-1"
+    os.utime(loop.monitor / "open.json", (0, 0))  # job-1 gave no sign for a long time
+    loop.arrive(owner="job-2")
+    taken = current(loop.monitor)
+    assert taken is not None
+    assert (taken.name, taken.owner) == (run.name, "job-2")
+
+
+@pytest.mark.slow
+def test_what_came_of_a_training_is_told_once(loop: Loop) -> None:
+    loop.deliver("week-1", gain=1.5)
+    for step in (loop.arrive, loop.compare, loop.decide):
+        step()
+    before = champion_of(loop)
+    verdict = loop.folder / "verdict"
+    write_json(verdict / "decision.json", {"verdict": "reject", "reasons": ["lv: worse."]})
+    conclude(loop.params, corpus=loop.corpus, registry=loop.registry, monitor=loop.monitor, verdict=verdict)
+    outcome = loop.journal.entries()[-1]
+    assert (outcome["event"], outcome["verdict"], outcome["champion"]) == ("outcome", "reject", before)
+    assert outcome["words"] == [
+        f"The challenger was not promoted (reject): release {before} stays in use.",
+        "lv: worse.",
+    ]
+    assert "trained_on" not in outcome
+
+
+@pytest.mark.slow
+def test_a_promotion_makes_the_corpus_the_new_reference(loop: Loop, make_run: Callable[..., Any]) -> None:
+    loop.deliver("week-1", gain=1.5)
+    for step in (loop.arrive, loop.compare, loop.decide):
+        step()
+    before = champion_of(loop)
+    challenger = make_run(loop.params, seed=1)
+    challenger.judge()
+    challenger.publish()
+    loop.conclude()
+    outcome = loop.journal.entries()[-1]
+    assert (outcome["verdict"], outcome["before"], outcome["champion"]) == ("promote", before, champion_of(loop))
+    assert outcome["champion"] != before
+    assert outcome["trained_on"] == loop.batches
+    loop.deliver("week-2", gain=1.5, seed=2)
+    assert loop.run()["decision"] == "no-drift"  # bright pictures are known now
+    assert json.dumps(loop.journal.entries()[-1]["words"])
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), pytest.param(390, True, marks=pytest.mark.slow)])
+def test_pages_open_without_a_network(
+    loop: Loop, make_run: Callable[..., Any], open_page: Callable[..., Any], width: int, dark: bool
+) -> None:
+    loop.deliver("week-1")
+    loop.run()
+    loop.deliver("week-2", torn=60, seed=2)
+    loop.run()
+    loop.deliver("week-3", gain=1.5, seed=3)
+    for step in (loop.arrive, loop.compare, loop.decide):
+        step()
+    challenger = make_run(loop.params, seed=1)
+    challenger.judge()
+    challenger.publish()
+    loop.conclude()
+    runs = sorted((loop.monitor / "runs").iterdir())
+    texts = []
+    for page in [loop.monitor / "index.html", *(run / "index.html" for run in runs)]:
+        opened = open_page(page, width, dark, page.with_suffix(".png"))
+        assert (opened.errors, opened.requests, opened.overflow) == ([], [], 0), page
+        texts.append(opened.text)
+    index, quiet, refused, trained = texts
+    assert f"elease {champion_of(loop)} is in use" in index
+    for word in ("no-drift", "refused", "retrain", "promote", "clinic/week-3"):
+        assert word in index
+    assert "No drift" in quiet
+    assert "60 of its 60 inputs cannot be accepted" in refused
+    assert "No image was accepted" in refused
+    assert "The challenger passed the gate" in trained
+    html = (runs[2] / "index.html").read_text(encoding="utf-8")
+    assert html.count("<img ") >= 26  # 12 new pictures, 12 known ones, two figures
