@@ -111,6 +111,19 @@ def test_codings_of_one_picture_agree(one: str, other: str) -> None:
         assert np.array_equal(left, right)
 
 
+@pytest.mark.parametrize(
+    ("compressed", "plain"),
+    [
+        ("MR_small_jpeg_ls_lossless.dcm", "MR_small.dcm"),
+        ("MR_small_jp2klossless.dcm", "MR_small.dcm"),
+        ("MR_small_RLE.dcm", "MR_small.dcm"),
+        ("MR_small_bigendian.dcm", "MR_small.dcm"),
+    ],
+)
+def test_decoders_that_no_ultrasound_sample_needs_are_installed(compressed: str, plain: str) -> None:
+    assert np.array_equal(pixel_array(real(compressed)), pixel_array(real(plain)))
+
+
 def test_a_tagged_region_is_cut_out_exactly() -> None:
     name = "JPGLosslessP14SV1_1s_1f_8b.dcm"
     assert np.array_equal(read(name)[0][0], pixel_array(real(name))[38:759, 14:1011])
