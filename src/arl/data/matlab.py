@@ -12,7 +12,7 @@ import numpy.typing as npt
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
-_SECONDS = 600  # reading 150 MB takes a few
+_SECONDS = 600
 # what scipy raises on damaged files, depending on where the damage is
 _DAMAGE = (
     MatReadError,
