@@ -96,6 +96,16 @@ def test_perfect_methods_on_few_patients_claim_no_certainty() -> None:
     assert copy.detectable > 0.5
 
 
+def test_one_perfect_and_one_reversed_replicate_stay_within_a_share() -> None:
+    right = table(0, 1.0, patients=7)
+    right["score_1"] = right["label"].astype(float)
+    right["score_0"] = 1 - right["score_1"]
+    wrong = right.assign(score_0=right["score_1"], score_1=right["score_0"])
+    interval = run({"one": [Replicate(right, 0.5), Replicate(wrong, 0.5)]}, reference=None)["one"].interval
+    assert interval.value == 0.5
+    assert 0 <= interval.low < 0.5 < interval.high <= 1
+
+
 def test_methods_of_other_images_are_refused() -> None:
     with pytest.raises(ValueError, match="bad was not measured on the same images and replicates as good"):
         run({"good": [Replicate(table(0, 1.0), 0.5)], "bad": [Replicate(table(0, 1.0).iloc[1:], 0.5)]})

@@ -138,7 +138,7 @@ def _interval(drawn: Resampled, units: int, confidence: float) -> Interval:
     if np.ptp(draws) > 0 or drawn.value in (0.0, 1.0):
         return bootstrap_interval(drawn, units, confidence)
     reach = unseen_loss(units, 1 - confidence)
-    return Interval(drawn.value, drawn.value - reach, drawn.value + reach)
+    return Interval(drawn.value, max(0.0, drawn.value - reach), min(1.0, drawn.value + reach))
 
 
 def _against(
