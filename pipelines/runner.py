@@ -88,7 +88,9 @@ def run_docker(pipeline: PipelineFunction, arguments: dict[str, Any], root: Path
     gone = sorted(str(folder) for folder in read if not folder.exists())
     if gone:
         raise ValueError(f"{gone[0]} does not exist: it is the root of a batch to be read")
-    mounts = [_mount(folder, False) for folder in {*written, states}] + [_mount(folder, True) for folder in read]
+    # kfp itself mounts the root
+    mounts = [_mount(folder, False) for folder in {*written, states} - {root.absolute()}]
+    mounts += [_mount(folder, True) for folder in read]
     gpus = [docker.types.DeviceRequest(count=-1, capabilities=[["gpu"]])] if "nvidia" in runtimes else []
     hash_key = {name: os.environ[name] for name in ("ARL_HASH_KEY",) if name in os.environ}
     runner = local.DockerRunner(

@@ -136,6 +136,7 @@ def test_a_failing_step_ends_in_exit_code_1(project: Path) -> None:
             ["pipelines/echo.py", "--root", "x/python3.11"],
             "x/python3.11: kfp.local cannot hand over names with python3",
         ),
+        (["pipelines/echo.py", "--backend", "docker", "--registry", "s3://releases/arl"], "is not a folder, and"),
         (["pipelines/echo.py", "--backend", "argo"], "backend 'argo' is not one of local, docker, kfp"),
         (["pipelines/echo.py", "--batches", "nothing.yaml"], "list of batches nothing.yaml does not exist"),
         (["pipelines/echo.py", "--experiment", "none"], "experiment/none"),
@@ -171,14 +172,16 @@ def test_unreachable_endpoint(project: Path) -> None:
 
 def test_submission(kubeflow: Any) -> None:
     words = ["run", "pipelines/arl_full.py", "--backend", "kfp", "--data-hash", "abc.dir", "tasks=[lung]"]
+    words += ["--registry", "s3://releases/arl"]
     done = arl(ROOT, "kfp", *words, KFP_ENDPOINT=kubeflow.url, KFP_EXISTING_TOKEN="told")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == f"run: {kubeflow.url}/#/runs/details/r1"
     (run,) = kubeflow.runs
     assert kubeflow.tokens == {"Bearer told"}
     assert run["service_account"] == "arl-runner"
-    # corpus and registry are left to the pipeline's defaults: folders of the cluster's volume
+    # the corpus is left to the pipeline's default: a folder of the cluster's volume
     given = {"data_hash": "abc.dir", "tasks": ["lung"], "overrides": ['tasks=["lung"]'], "batches": []}
+    given["registry"] = "s3://releases/arl"
     assert run["runtime_config"]["parameters"] == given
     spec = run["pipeline_spec"]
     golden = list(yaml.safe_load_all((ROOT / "tests/pipelines/golden/arl_full.yaml").read_text()))

@@ -196,8 +196,10 @@ def test_a_stage_that_dies_ends_the_run(docker: SimpleNamespace, images: str, pr
         shard.unlink()
     environment = {**FULL.environment(), "DOCKER_HOST": docker.host, "ARL_IMAGE": images}
     words = ["arl", "run", "pipelines/arl_full.py", "--backend", "docker", "--corpus", "broken", "--data-hash", "x"]
+    words += ["--root", "broken-runs"]
     done = subprocess.run(words, cwd=project, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("arl run: Pipeline 'arl-full' finished with status FAILURE")
     assert "validate" in done.stderr.splitlines()[-1]
-    assert not list(project.rglob("pretrain/checkpoint"))
+    (ran,) = (project / "broken-runs").glob("arl-full-*")
+    assert {step.name for step in ran.iterdir()} <= {"validate"}

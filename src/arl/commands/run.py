@@ -24,7 +24,7 @@ def run(
     set: list[str] = [],  # noqa: B006  read from the source text by the command line, never changed
     batches: Path | None = None,
     corpus: Path | None = None,
-    registry: Path | None = None,
+    registry: str = "",
     data_hash: str = "",
     root: Path = Path("runs"),
 ) -> None:
@@ -36,8 +36,8 @@ def run(
 
     The steps get the parameters of params.yaml, or of --experiment (a file of conf/experiment/), changed by the words
     key=value, after --set or not. --batches is a YAML list of what to ingest first: {source, root, batch, parts} and
-    the options of `arl ingest`, where parts: n lets n pods read one root. --corpus and --registry are folders as the
-    steps see them; --data-hash is the corpus' hash, by default the one in data.dvc.
+    the options of `arl ingest`, where parts: n lets n pods read one root. --corpus and --registry (a folder or
+    s3://...) are as the steps see them; --data-hash is the corpus' hash, by default the one in data.dvc.
 
     Raises:
         ValueError: an unknown backend, an override that breaks the schema, no tasks, or a wrong list of batches.
@@ -55,16 +55,28 @@ def run(
         "batches": _batches(batches) if batches else [],
         "data_hash": data_hash or _tracked_hash(corpus or Path("data")),
     }
-    folders = {"corpus": corpus, "registry": registry}
-    if backend == "docker":  # a container sees the folders of this machine under their own names
-        folders = {"corpus": (corpus or Path("data")).absolute(), "registry": (registry or Path("registry")).absolute()}
-    arguments |= {name: str(path) for name, path in folders.items() if path is not None}
+    arguments |= _folders(backend, corpus, registry)
     command = [sys.executable, "-m", "pipelines.runner", backend, str(pipeline), str(root)]
     code = subprocess.run(
         command, input=json.dumps(arguments), text=True, env=environment(pipeline, backend), check=False
     ).returncode
     if code:
         raise SystemExit(code)
+
+
+def _folders(backend: str, corpus: Path | None, registry: str) -> dict[str, str]:
+    """Corpus and registry as the steps see them; what is not given is left to the pipeline."""
+    if backend == "docker":  # a container sees the folders of this machine under their own names
+        if "://" in registry:
+            raise ValueError(
+                f"registry {registry} is not a folder, and the containers of --backend docker have no network"
+            )
+        return {
+            "corpus": str((corpus or Path("data")).absolute()),
+            "registry": str(Path(registry or "registry").absolute()),
+        }
+    given = {"corpus": str(corpus) if corpus else "", "registry": registry}
+    return {name: value for name, value in given.items() if value}
 
 
 def parameters(words: list[str], experiment: str, *, in_image: bool) -> tuple[list[str], list[str]]:
