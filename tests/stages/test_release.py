@@ -174,7 +174,7 @@ def test_the_model_card_has_measured_values_and_no_claims(lenient: Params, make_
     assert "6 test images of 6 patients" in card
     assert "Synthetic" not in card
     assert "| device | scanner 0 | 3 | 3 |" in card
-    assert "Called malignant from a probability of" in card
+    assert "Called malignant from a score of" in card
 
 
 def test_the_model_card_labels_synthetic_images(lenient: Params, make_run: Runs) -> None:

@@ -68,7 +68,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     if query.device.type == "cpu" and query.dtype == torch.bfloat16 and torch.is_grad_enabled():
         # on a CPU its backward pass takes three times as long in bfloat16 as in float32
         with torch.autocast("cpu", enabled=False):
-            return F.scaled_dot_product_attention(query.float(), key.float(), value.float())
+            return F.scaled_dot_product_attention(query.float(), key.float(), value.float()).to(query.dtype)
     return F.scaled_dot_product_attention(query, key, value)
 
 
