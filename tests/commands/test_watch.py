@@ -172,7 +172,7 @@ def test_a_training_outlives_its_killed_parent_and_is_not_started_twice(
     told = project.watch()
     assert "already-running" in told
     assert "is under way (process " in told
-    deadline = time.monotonic() + 600
+    deadline = time.monotonic() + 1800
     while "already-running" in (told := project.watch()):
         assert time.monotonic() < deadline
         time.sleep(2)
@@ -184,7 +184,7 @@ def test_a_training_outlives_its_killed_parent_and_is_not_started_twice(
 def wait_for(process: "subprocess.Popen[str]", words: str) -> list[int]:
     """The processes of a session whose command line has these words, once there are any."""
     command = ["pgrep", "-s", str(process.pid), "-f", words]
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 1800
     while not (found := subprocess.run(command, capture_output=True, check=False).stdout.split()):
         assert time.monotonic() < deadline
         time.sleep(0.1)
