@@ -160,7 +160,15 @@ def deliver() -> Callable[..., Path]:
 
 
 def _deliver(
-    inbox: Path, name: str, *, patients: int = 30, seed: int = 1, gain: float = 1, torn: int = 0, site: str = "clinic"
+    inbox: Path,
+    name: str,
+    *,
+    patients: int = 30,
+    seed: int = 1,
+    gain: float = 1,
+    torn: int = 0,
+    site: str = "clinic",
+    device: str = "",
 ) -> Path:
     """The first `torn` pictures are cut off; the marker is written last."""
     batch = inbox / site / name
@@ -174,7 +182,9 @@ def _deliver(
         cv2.imwrite(str(batch / f"{number}.png"), (image * gain).clip(0, 255).astype(np.uint8))
         if number < torn:
             os.truncate(batch / f"{number}.png", 100)
-        rows.append(f"{number}.png,{name}-{number // 2},{anatomy},,,,linear,scanner {number // 2 % 2},,,")
+        rows.append(
+            f"{number}.png,{name}-{number // 2},{anatomy},,,,linear,{device or f'scanner {number // 2 % 2}'},,,"
+        )
     (batch / "pictures.csv").write_text("\n".join([columns, *rows]) + "\n")
     (inbox / site / f"{name}.complete").touch()
     return batch

@@ -15,6 +15,7 @@ from arl.monitoring.drift import (
     EVERYTHING,
     SAME_ANATOMY,
     SAME_KIND,
+    SAME_SCANNER,
     SAME_SITE,
     _median_square,
     cell_kernel,
@@ -224,7 +225,8 @@ def test_one_new_name_is_no_drift_and_many_are() -> None:
 
 
 def rows(site: str, anatomy: str, count: int, *, synthetic: bool = False) -> pd.DataFrame:
-    table = pd.DataFrame({"site": site, "anatomy": anatomy, "synthetic": synthetic}, index=range(count))
+    about = {"site": site, "anatomy": anatomy, "synthetic": synthetic, "probe": "linear", "device": "old"}
+    table = pd.DataFrame(about, index=range(count))
     return table.assign(group=[f"{site}:{anatomy}:{i}" for i in range(count)])
 
 
@@ -253,6 +255,20 @@ def test_images_of_one_probe_are_compared_with_that_probe() -> None:
     assert choice("A", "convex", 7) == (SAME_KIND, 11)  # other sites' convex images too
     assert choice("C", "linear", 5) == (SAME_KIND, 7)
     assert choice("A", None, 5) == (SAME_ANATOMY, 18)  # a kind that nobody has
+
+
+def test_images_of_a_scanner_that_is_known_are_compared_with_it() -> None:
+    old, new = rows("A", "breast", 7), rows("A", "breast", 6).assign(device="new")
+    new["group"] += "n"
+    reference = pd.concat([old, new], ignore_index=True)
+    arriving = rows("A", "breast", 3).assign(group=["x", "y", "z"], device="new")
+    part, label = comparable(reference, arriving, 5)
+    assert (label, set(part["device"])) == (SAME_SCANNER, {"new"})
+    assert comparable(reference, arriving, 7)[1] == SAME_SITE  # too few of it
+    both = pd.concat([arriving, arriving.assign(device="old", group=["p", "q", "r"])])
+    assert comparable(reference, both, 5)[1] == SAME_SITE  # the whole site
+    unseen, label = comparable(reference, arriving.assign(device="unseen"), 5)
+    assert (label, len(unseen)) == (SAME_SITE, 13)
 
 
 def test_a_patient_who_came_back_and_phantoms_are_no_reference() -> None:

@@ -26,6 +26,7 @@ from arl.files import atomic_file
 Array = npt.NDArray[np.float64]
 
 SAME_SITE = "its own training images"
+SAME_SCANNER = "its own training images of the same scanner"
 SAME_KIND = "training images of the same kind at other sites"
 SAME_ANATOMY = "training images of the same anatomies at other sites"
 EVERYTHING = "all training images"
@@ -81,8 +82,10 @@ def comparable(
 ) -> tuple[pd.DataFrame, str]:
     """The part of the reference that new images of one site should be like, and its name.
 
-    The same site where enough of its groups are known, else other sites with the same anatomies, else everything; and
-    of these the rows that agree in the columns `within` (probe, device), where the current ones are of one kind.
+    The same site where enough of its groups are known, and of these the same probes and devices where enough are: once
+    a new scanner has been trained on, its images are like its own, not like the mixture of all. Else other sites with
+    the same anatomies, else everything; and of these the rows that agree in the columns `within` (probe, device), where
+    the current ones are of one kind.
     Phantoms are compared with phantoms only, and a patient who came back is not compared with themself. Both tables are
     manifest rows with a `group`.
     """
@@ -90,8 +93,11 @@ def comparable(
     pool = pool[~pool["group"].isin(current["group"])]
     alike = _agree(pool, current, within)
     anatomy = _agree(pool, current, ["anatomy"])
+    own = alike & _agree(pool, current, ["site"])
+    scanner = own & _agree(pool, current, ["probe", "device"])
     choices = [
-        (SAME_SITE, alike & _agree(pool, current, ["site"])),
+        *([(SAME_SCANNER, scanner)] if scanner.sum() < own.sum() else []),
+        (SAME_SITE, own),
         *([(SAME_KIND, alike & anatomy)] if within else []),
         (SAME_ANATOMY, anatomy),
     ]
