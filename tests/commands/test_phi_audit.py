@@ -21,10 +21,10 @@ from arl.params import Params
 ROOT = Path(__file__).parents[2]
 # each puts an identifier where the reader could let one slip, and then runs the real command
 LEAKS = {
-    "device": "deidentify.device_name = lambda header: 'made by ZQ0003VORDAH'",
-    "a log": "import sys; print('reading ZQ0003VORDAH', file=sys.stderr)",
+    "device": "deidentify.device_name = lambda header: 'made by Zqvordahl'",
+    "a log": "import sys; print('reading Zqvordahl', file=sys.stderr)",
     "a temporary file": "import tempfile; tempfile.NamedTemporaryFile(delete=False).write(b'Zqvordahl')",
-    "a bare hash": f"deidentify.device_name = lambda header: {hashlib.md5(b'ZQ0003VORDAH').hexdigest()!r}",
+    "a bare hash": f"deidentify.device_name = lambda header: {hashlib.md5(b'Zqvordahl').hexdigest()!r}",
     "the pixels": "burnt_in._may_name = lambda found: False",
 }
 MAIN = "import sys; from arl.cli import main; from arl.data import burnt_in, deidentify; {leak}; main(sys.argv[1:])"
