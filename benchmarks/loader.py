@@ -1,14 +1,15 @@
 """Frames per second and core from stored images to an augmented 224 batch: ARL's shards against what the field uses.
 
     pip install webdataset==1.0.2        # needed here only, not a dependency of ARL
-    python benchmarks/loader.py --images FOLDER [--s3 s3://bucket] [--count 1024] [--repeats 3]
+    python benchmarks/loader.py --images FOLDER [--count 1024] [--repeats 3]
 
 The images of FOLDER (any that OpenCV reads), grey and scaled to a long side of at most 512, are stored three times: as
 PNG files in class folders for torchvision's ImageFolder with PIL, as a WebDataset tar of the same files, and as ARL
-shards. Each side reads all of them in its own shuffled order and yields float batches of 64 random resized crops of
-224 x 224, flipped at random. All sides run in this process on one core, in turns; frames per second are of processor
-time, which a busy machine changes less than the clock. With --s3, the same stores are read from an S3 bucket
-(`$AWS_ENDPOINT_URL`): ImageFolder has no such reader, so that its files are fetched one by one. Prints one JSON line.
+shards. ImageFolder is measured with its own loader, which makes three channels of one, and with one that stays grey,
+as the other sides do. Each side reads all of them in its own shuffled order and yields float batches of 64 random
+resized crops of 224 x 224, flipped at random. All sides run in this process on one core, in turns; frames per second
+are of processor
+time, which a busy machine changes less than the clock. Prints one JSON line.
 """
 
 import argparse
@@ -43,7 +44,6 @@ Batches = Callable[[], Iterator[Tensor]]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, required=True)
-    parser.add_argument("--s3", default="")
     parser.add_argument("--count", type=int, default=1024)
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
@@ -53,7 +53,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write(args.images, folder, args.count)
-        sides = {"image_folder": image_folder(folder), "webdataset": web_dataset(folder), "arl": arl(folder)}
+        sides = {
+            "image_folder": image_folder(folder, datasets.folder.default_loader),
+            "image_folder_grey": image_folder(folder, grey),
+            "webdataset_grey": web_dataset(folder),
+            "arl": arl(folder),
+        }
         print(json.dumps({"benchmark": "loader", **measure(sides, args.repeats), **sizes(folder)}))
 
 
@@ -88,10 +93,10 @@ def sizes(folder: Path) -> dict[str, int]:
 
 
 def augmented() -> transforms.Compose:
-    """What the field writes for one grey channel."""
+    """What the field writes."""
     crop = transforms.RandomResizedCrop(SIZE, SCALE)
     flip = transforms.RandomHorizontalFlip()
-    return transforms.Compose([crop, flip, transforms.ToTensor(), transforms.Normalize([MEAN], [STD])])
+    return transforms.Compose([crop, flip, transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
 
 
 def grey(file: str) -> Image.Image:
@@ -99,8 +104,8 @@ def grey(file: str) -> Image.Image:
         return image.convert("L")
 
 
-def image_folder(folder: Path) -> Batches:
-    found = datasets.ImageFolder(str(folder / "files"), augmented(), loader=grey)
+def image_folder(folder: Path, loader: Callable[[str], Image.Image]) -> Batches:
+    found = datasets.ImageFolder(str(folder / "files"), augmented(), loader=loader)
     return lambda: (image for image, _ in torch.utils.data.DataLoader(found, BATCH, shuffle=True, drop_last=True))
 
 
@@ -122,7 +127,7 @@ def arl(folder: Path) -> Batches:
         # a cache of its own each time, so that every image is read and decoded
         examples = Examples(folder / "arl", rows, SIZE + SIZE // 4)
         order = TrainingOrder(examples.layout, BATCH, seed=0)
-        for step, batch in enumerate(training_batches(examples, order, 0, order.steps_per_epoch)):
+        for step, _, batch in training_batches(examples, order, 0, order.steps_per_epoch):
             draws = draw(1, BATCH, step_generator(0, step, "benchmark")).part(0, BATCH)
             box = inner_boxes(draws.crop, batch.extent, SCALE)
             flip = flips(draws.flip, batch.anatomy, Strength())
@@ -139,7 +144,7 @@ def measure(sides: dict[str, Batches], repeats: int) -> dict[str, object]:
         for name, batches in sides.items():
             start, frames = time.process_time(), 0
             for batch in batches():
-                assert batch.shape[1:] == (1, SIZE, SIZE)
+                assert batch.shape[2:] == (SIZE, SIZE)
                 frames += len(batch)
             found[name].append(frames / (time.process_time() - start))
     rates = {name: statistics.median(values) for name, values in found.items()}

@@ -6,6 +6,7 @@ have millions of rows; beyond `_MEMORY`, DuckDB works on disk.
 
 import tempfile
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from arl.data.manifest import SCHEMA, batch_folders, check_schema
+from arl.data.manifest import SCHEMA, batch_folders, check_schema, manifest_parts
 from arl.data.splits import DEFAULT, SPLIT_SCHEMA
-from arl.data.validation import Finding, Severity, examples
+from arl.data.validation import Finding, Severity, check_rows, examples
 from arl.files import read_json
 
 _MEMORY = "1500MB"
@@ -134,6 +135,13 @@ _RULES = (
            ) USING (source, batch, shard, row) WHERE id IS DISTINCT FROM named""",
     ),
 )
+
+
+def check_corpus(corpus: Path, protocols: Mapping[str, str], withheld: pd.DataFrame) -> list[Finding]:
+    """All rules, those on rows and those across them at the same time; arguments and errors as in `check_across`."""
+    with ThreadPoolExecutor(1) as pool:
+        across = pool.submit(check_across, corpus, protocols, withheld)
+        return check_rows(manifest_parts(corpus)) + across.result()
 
 
 def check_across(corpus: Path, protocols: Mapping[str, str], withheld: pd.DataFrame) -> list[Finding]:

@@ -7,11 +7,11 @@ import pandas as pd
 from markupsafe import Markup
 
 from arl import pages
-from arl.data.invariants import check_across
+from arl.data.invariants import check_corpus
 from arl.data.leakage import leaks, mixed_labels
-from arl.data.manifest import corpus_version, manifest_parts, read_manifest, read_quarantine
+from arl.data.manifest import corpus_version, read_manifest, read_quarantine
 from arl.data.splits import with_splits
-from arl.data.validation import SEVERITIES, Finding, check_rows, examples
+from arl.data.validation import SEVERITIES, Finding, examples
 from arl.files import atomic_directory, write_json
 from arl.params import Params
 
@@ -31,8 +31,7 @@ def validate(params: Params, *, corpus: Path, validation: Path) -> None:
         ValueError: a critical rule fails; the message names the first one and the page.
     """
     found = leaks(with_splits(corpus, _FACTS, params.data.splits))
-    across = check_across(corpus, params.data.splits, found[found["withheld"]])
-    findings = [*check_rows(manifest_parts(corpus)), *across, *_leak_findings(found)]
+    findings = check_corpus(corpus, params.data.splits, found[found["withheld"]]) + _leak_findings(found)
     findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
     with atomic_directory(validation) as folder:
         write_json(folder / "result.json", {**_result(findings), "corpus_version": corpus_version(corpus)})
