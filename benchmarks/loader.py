@@ -8,8 +8,7 @@ PNG files in class folders for torchvision's ImageFolder with PIL, as a WebDatas
 shards. ImageFolder is measured with its own loader, which makes three channels of one, and with one that stays grey,
 as the other sides do. Each side reads all of them in its own shuffled order and yields float batches of 64 random
 resized crops of 224 x 224, flipped at random. All sides run in this process on one core, in turns; frames per second
-are of processor
-time, which a busy machine changes less than the clock. Prints one JSON line.
+are of processor time, which a busy machine changes less than the clock. Prints one JSON line.
 """
 
 import argparse
