@@ -3,6 +3,7 @@
 import ctypes
 import os
 import re
+import subprocess
 import time
 from functools import partial
 from multiprocessing import active_children
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from arl.data.outcomes import Outcome, outcomes
-from arl.data.record import Input, Record
+from arl.data.record import Input
 from arl.data.shards import BatchWriter
 from arl.data.sources import fallmud, write
 from arl.data.tables import read_csv
@@ -46,16 +47,15 @@ def reasons(read: list[Outcome]) -> list[str]:
 def test_inputs_that_kill_their_process_are_refused_and_the_others_are_read(tmp_path: Path) -> None:
     inputs = tree(tmp_path / "FALLMUD", 7)
     expected = reasons(list(outcomes(inputs, 20, 0)))
-    aborts, exits, faults = Input("aborts", os.abort), Input("exits", partial(os._exit, 1)), Input("faults", fault)
+    aborts, exits, faults = (
+        Input("aborts", os.abort),
+        Input("exits", partial(os._exit, 1)),
+        Input("faults", partial(ctypes.string_at, 0)),
+    )
     read = reasons(list(outcomes([aborts, *inputs[:4], exits, faults, *inputs[4:]], 20, 2)))
     killed = "reading it ended the process: its decoder crashed, or memory ran out"
     assert [read.pop(0), read.pop(4), read.pop(4)] == 3 * [killed]
     assert read == expected
-
-
-def fault() -> list[Record]:
-    ctypes.string_at(0)
-    return []
 
 
 @pytest.mark.parametrize(
@@ -73,13 +73,9 @@ def test_an_input_that_hangs_is_refused_and_the_others_are_read(tmp_path: Path, 
 
 def test_the_time_of_an_input_begins_when_it_is_read(tmp_path: Path) -> None:
     """Not when it is queued: three that take 1.5 s each, one after the other, are below a limit of 4 s."""
-    slow = [Input(str(number), partial(_slow, 1.5)) for number in range(3)]
+    # of the standard library, since the process that reads does not know this file; no output is no image
+    slow = [Input(str(number), partial(subprocess.check_output, ["sleep", "1.5"])) for number in range(3)]  # type: ignore[arg-type]
     assert reasons(list(outcomes(slow, 20, 1, seconds=4.0))) == 3 * ["it holds no image"]
-
-
-def _slow(seconds: float) -> list[Record]:
-    time.sleep(seconds)
-    return []
 
 
 def test_what_no_reader_foresaw_is_a_refusal_that_names_the_place_and_no_content() -> None:
