@@ -53,8 +53,12 @@ class Run:
 
 
 def run_name(digest: str) -> str:
-    """A name for a run that begins now; names sort by time."""
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{digest[:_DIGITS]}"
+    """A name for a run that begins now; names sort by time.
+
+    To the microsecond: the same files may be sent again within the second in which their first run was given up, and a
+    run of the same name would take that one's results for its own.
+    """
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{digest[:_DIGITS]}"
 
 
 def begin(run: Run) -> None:
