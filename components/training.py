@@ -28,10 +28,10 @@ def finetune(
     checkpoint: dsl.Input[dsl.Model],
     model: dsl.Output[dsl.Model],
 ):
-    """Fine-tune the encoder for one diagnostic task."""
-    from arl.cli import call
+    """Fine-tune the encoder for one diagnostic task, on as many GPUs as the step was given."""
+    from arl.launch.stage import launch
 
-    call("finetune", overrides, task=task, corpus=corpus, checkpoint=checkpoint.path, model=model.path)
+    launch("finetune", overrides, data_hash, task=task, corpus=corpus, checkpoint=checkpoint.path, model=model.path)
 
 
 @step("train")

@@ -10,6 +10,8 @@ from typing import Any
 import yaml
 from kfp import dsl, kubernetes
 
+# steps that share their work; the pods of a TrainJob see only the volume, and finetune reads an artifact of this pod
+_ABLE = {"gpus": ("pretrain", "finetune"), "nodes": ("pretrain",)}
 USER = 1000  # of the image, which also owns what it writes to the volume
 
 
@@ -44,6 +46,16 @@ class Secret:
 
 
 @dataclass(frozen=True)
+class SecretFiles:
+    """A Secret's keys as files of steps."""
+
+    name: str
+    folder: str  # where the steps see them
+    files: dict[str, str]  # key of the Secret -> the variable that names its file
+    steps: list[str]  # empty: all
+
+
+@dataclass(frozen=True)
 class Cluster:
     """The content of cluster.yaml."""
 
@@ -51,6 +63,7 @@ class Cluster:
     mount: str
     corpus: str
     registry: str
+    inbox: str
     service_account: str
     retries: int
     parallel: dict[str, int]
@@ -60,6 +73,7 @@ class Cluster:
     environment: dict[str, str]
     pull_secrets: list[str]
     secrets: list[Secret]
+    secret_files: list[SecretFiles]
     runtime: str
     steps: dict[str, Step]
 
@@ -78,24 +92,29 @@ def settings() -> Cluster | None:
         cluster = _parsed(yaml.safe_load(Path(name).read_text(encoding="utf-8")))
     except TypeError as error:  # of a dataclass: it names the key
         raise ValueError(f"{name}: {error}") from error
-    many = [step for step, needs in cluster.steps.items() if max(needs.gpus, needs.nodes) > 1 and step != "pretrain"]
-    if many:
-        raise ValueError(f"{name}: {many[0]} has more than one GPU or node, which only pretrain makes use of")
+    for what, able in _ABLE.items():
+        for step, needs in cluster.steps.items():
+            if getattr(needs, what) > 1 and step not in able:
+                raise ValueError(f"{name}: {step} has more than one of {what}, which only {' and '.join(able)} can use")
     return cluster
 
 
 def _parsed(values: dict[str, Any]) -> Cluster:
     steps = {step: Step(**needs) for step, needs in values.pop("steps", {}).items()}
-    secrets = [Secret(**secret) for secret in values.pop("secrets", [])]
-    return Cluster(**{**values, "gpu": Gpu(**values.get("gpu", {})), "steps": steps, "secrets": secrets})
+    secrets = {
+        "secrets": [Secret(**secret) for secret in values.pop("secrets", [])],
+        "secret_files": [SecretFiles(**secret) for secret in values.pop("secret_files", [])],
+    }
+    return Cluster(**{**values, "gpu": Gpu(**values.get("gpu", {})), "steps": steps, **secrets})
 
 
 def stored(name: str) -> str:
-    """Where the steps see a folder: "data" and "registry" as cluster.yaml says, others on the volume."""
+    """Where the steps see a folder: "data", "registry" and "inbox" as cluster.yaml says, others on the volume."""
     cluster = settings()
     if cluster is None:
         return name
-    return {"data": cluster.corpus, "registry": cluster.registry}.get(name, f"{cluster.mount}/{name}")
+    named = {"data": cluster.corpus, "registry": cluster.registry, "inbox": cluster.inbox}
+    return named.get(name, f"{cluster.mount}/{name}")
 
 
 def parallel(what: str) -> int | None:
@@ -167,3 +186,8 @@ def _give_variables(task: dsl.PipelineTask, step: str, cluster: Cluster) -> None
         if not secret.steps or step in secret.steps:
             # optional: a cluster that reads no hospital data has no hash key, and what needs one says so itself
             kubernetes.use_secret_as_env(task, secret.name, secret.keys, optional=True)
+    for secret in cluster.secret_files:
+        if not secret.steps or step in secret.steps:
+            kubernetes.use_secret_as_volume(task, secret.name, secret.folder, optional=True)
+            for file, variable in secret.files.items():
+                task.set_env_variable(variable, f"{secret.folder}/{file}")

@@ -15,7 +15,9 @@ from typing import Any
 
 import jsonschema
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 
 from arl.launch.trainjob import Job, train_job
 
@@ -272,20 +274,37 @@ def test_no_kubernetes_at_all(tmp_path: Path) -> None:
     assert "no Kubernetes here to start a TrainJob on" in done.stderr
 
 
-@pytest.mark.slow
-def test_torchrun_in_the_pod_trains_as_one_process_does(tiny_corpus: Path, tmp_path: Path) -> None:
+def launch_in_processes(count: int, folder: Path, name: str, arguments: dict[str, str]) -> None:
+    """A stage as its component launches it in a pod with `count` GPUs."""
     tiny = runpy.run_path(str(ROOT / "tests/conftest.py"))["TINY"]
     program = (
-        "import json, sys; from arl.launch.stage import launch; folder, tiny, corpus = json.loads(sys.argv[1]);"
-        "launch('pretrain', tiny, 'v', corpus=corpus, checkpoint=folder + '/c', metrics=folder + '/m.json')"
+        "import json, sys; from arl.launch.stage import launch; name, tiny, arguments = json.loads(sys.argv[1]);"
+        "launch(name, tiny, 'v', **arguments)"
     )
-    losses = []
+    words = [sys.executable, "-c", program, json.dumps([name, tiny, arguments])]
+    needs = {"ARL_LAUNCH": json.dumps({"processes": count}), "ARL_RUNS": str(folder / "runs")}
+    done = subprocess.run(words, cwd=ROOT, env={**os.environ, **needs}, text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.slow
+def test_torchrun_in_the_pod_trains_as_one_process_does(tiny_corpus: Path, tmp_path: Path) -> None:
+    losses, weights = [], []
     for processes in (1, 2):
         folder = tmp_path / str(processes)
-        words = [sys.executable, "-c", program, json.dumps([str(folder), tiny, str(tiny_corpus)])]
-        needs = {"ARL_LAUNCH": json.dumps({"processes": processes}), "ARL_RUNS": str(folder / "runs")}
-        done = subprocess.run(words, cwd=ROOT, env={**os.environ, **needs}, text=True, capture_output=True, check=False)
-        assert done.returncode == 0, done.stderr[-3000:]
+        encoder, model = str(folder / "c"), str(folder / "breast")
+        corpus = {"corpus": str(tiny_corpus)}
+        launch_in_processes(
+            processes, folder, "pretrain", {**corpus, "checkpoint": encoder, "metrics": str(folder / "m.json")}
+        )
         assert (folder / "c/model.safetensors").is_file()
         losses.append([step["loss"] for step in json.loads((folder / "m.json").read_text())["history"]])
+        same = str(tmp_path / "1" / "c")  # one encoder for both, so that only the fine-tuning may differ
+        launch_in_processes(
+            processes, folder, "finetune", {**corpus, "task": "breast", "checkpoint": same, "model": model}
+        )
+        weights.append(load_file(folder / "breast" / "model.safetensors"))
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    assert weights[0].keys() == weights[1].keys()
+    for name, one in weights[0].items():
+        torch.testing.assert_close(one, weights[1][name], rtol=1e-3, atol=1e-4)

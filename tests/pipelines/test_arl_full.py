@@ -115,7 +115,14 @@ def test_every_step_is_placed(tmp_path: Path) -> None:
         variables = {
             entry["name"]: entry.get("value") for entry in spec["deploymentSpec"]["executors"][name]["container"]["env"]
         }
-        assert variables == {"ARL_RUNS": "/mnt/arl/runs", "AWS_ENDPOINT_URL": "https://s3.example"}
+        files = {mount["secretName"]: mount["mountPath"] for mount in pod.get("secretAsVolume", [])}
+        keys = {}
+        if step in ("gate", "release"):  # only who releases can sign
+            keys["ARL_VERIFY_KEY"] = f"{files.pop('arl-verify-key')}/verify.pem"
+        if step == "release":
+            keys["ARL_SIGNING_KEY"] = f"{files.pop('arl-signing-key')}/signing.pem"
+        assert files == {}, step
+        assert variables == {"ARL_RUNS": "/mnt/arl/runs", "AWS_ENDPOINT_URL": "https://s3.example", **keys}
 
 
 def test_without_a_volume_everything_is_in_s3(tmp_path: Path) -> None:
@@ -135,8 +142,11 @@ def test_without_a_volume_everything_is_in_s3(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "error"),
     [
-        ({"finetune": {"gpus": 2}}, "cluster.yaml: finetune has more than one GPU or node"),
-        ({"gate": {"nodes": 2}}, "cluster.yaml: gate has more than one GPU or node"),
+        (
+            {"evaluate": {"gpus": 2}},
+            "cluster.yaml: evaluate has more than one of gpus, which only pretrain and finetune",
+        ),
+        ({"finetune": {"nodes": 2}}, "cluster.yaml: finetune has more than one of nodes, which only pretrain can use"),
         ({"pretrain": {"gpu": 2}}, "cluster.yaml: .*unexpected keyword argument 'gpu'"),
     ],
 )
@@ -163,11 +173,19 @@ def test_image_is_fixed_when_compiling(tmp_path: Path) -> None:
 def test_another_cluster(tmp_path: Path) -> None:
     settings = yaml.safe_load((ROOT / "pipelines/cluster.yaml").read_text(encoding="utf-8"))
     settings["steps"]["pretrain"] |= {"gpus": 4, "hours": 0.5}
+    settings["steps"]["finetune"] |= {"gpus": 2}
     settings["claim"] = "shared"
     (tmp_path / "cluster.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     spec, platform = compiled(tmp_path, ARL_CLUSTER=str(tmp_path / "cluster.yaml"))
     container = spec["deploymentSpec"]["executors"]["exec-pretrain"]["container"]
     assert container["resources"]["accelerator"]["resourceCount"] == "4"
+    launched = {
+        step: [json.loads(entry["value"]) for entry in executor["container"]["env"] if entry["name"] == "ARL_LAUNCH"]
+        for step, executor in spec["deploymentSpec"]["executors"].items()
+    }
+    assert launched.pop("exec-pretrain") == [{"processes": 4}]
+    assert launched.pop("exec-finetune") == [{"processes": 2}]
+    assert not any(launched.values())
     pod = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]["exec-pretrain"]
     assert pod["activeDeadlineSeconds"] == "1800"
     assert pod["pvcMount"][0]["constant"] == "shared"
