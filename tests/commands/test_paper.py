@@ -1,14 +1,18 @@
 """`arl paper`: experiments at a scale of seconds."""
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 
 from arl.commands._experiment import experiment_names, read_experiment
+from arl.commands._runner import ElsewhereError, Runner
 from arl.commands.configure import compose
 from arl.commands.paper import paper
 from arl.files import read_json
@@ -44,11 +48,11 @@ def test_what_is_claimed_is_what_the_paper_prints() -> None:
     assert four["avit"]["finetune"]["lung"] == {"accuracy": 0.9144, "auroc": 0.9714}
 
 
-def test_three_replicates_of_bus_bra_are_other_folds_and_seeds() -> None:
+def test_three_replicates_of_bus_bra_are_other_seeds_on_its_first_fold() -> None:
     found = read_experiment(CONF / "paper", "busbra").scales["busbra"]
     composed = [compose([*found.choices, *replicate], CONF) for replicate in found.replicates]
     assert [one.seed for one in composed] == [0, 1, 2]
-    assert [one.data.splits["bus-bra"] for one in composed] == ["fold-1", "fold-2", "fold-3"]
+    assert {one.data.splits["bus-bra"] for one in composed} == {"fold-1"}
 
 
 @pytest.fixture
@@ -100,7 +104,7 @@ def test_a_table_is_measured_beside_the_claims_and_done_once(
     assert one["spread"] is not None
     assert 0 <= one["p_value"] <= 1
     assert found["absent"] == {"mae": "no weights: arl baseline import mae FILE --out out/baselines/mae data.size=32"}
-    kinds = [name.split("-")[0] for name in found["seconds"]]
+    kinds = [one["stage"] for one in found["times"]]
     # two replicates of two rows; the reference is measured with three labels
     assert {kind: kinds.count(kind) for kind in kinds} == {
         "supervised": 2,
@@ -112,13 +116,76 @@ def test_a_table_is_measured_beside_the_claims_and_done_once(
     page = open_page(folder / "index.html")
     assert page.errors == page.requests == []
     assert page.overflow == 0
-    for words in ("A little table", "A-ViT: wrong anatomy", "no weights", "0.974", "none"):
+    for words in ("A little table", "A-ViT: wrong anatomy", "no weights", "0.974", "none", "the mean over 2 seeds"):
         assert words in page.text
+    rows = [line for line in (folder / "table.md").read_text().splitlines() if line.startswith("| Supervised")]
+    value, low, high = (one["interval"][name] for name in ("value", "low", "high"))
+    assert f"| {value:.3f} ({low:.3f} to {high:.3f}) | – | {one['each'][0]:.3f}, {one['each'][1]:.3f} |" in rows[1]
     before = {path.name: path.stat().st_mtime_ns for path in (project / "runs" / "paper").iterdir()}
     paper("little", corpus=tiny_corpus, scale="tiny")
     after = {path.name: path.stat().st_mtime_ns for path in (project / "runs" / "paper").iterdir()}
     assert before == after
     assert read_json(folder / "results.json") == found
+    paper("little", corpus=tiny_corpus, scale="tiny", replicates=1, set=["pretrain.max_steps=3"])
+    changed = read_json(folder / "results.json")
+    assert changed["changes"] == ["pretrain.max_steps=3"]
+    assert {len(cell["each"]) for cell in changed["cells"]} == {1}
+    assert "--replicates 1 --set pretrain.max_steps=3" in (folder / "table.md").read_text()
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from arl.commands.paper import paper
+paper("little", corpus=Path(sys.argv[1]), scale="tiny", out=Path(sys.argv[2]))
+"""
+
+
+def test_two_processes_share_the_work_and_write_the_same_table(project: Path, tiny_corpus: Path) -> None:
+    words = [sys.executable, "-c", SCRIPT, str(tiny_corpus)]
+    both = [subprocess.Popen([*words, name], cwd=project) for name in ("first", "second")]
+    assert [process.wait(300) for process in both] == [0, 0]
+    tables = [(project / name / "little-tiny" / "table.md").read_text() for name in ("first", "second")]
+    assert tables[0] == tables[1]
+    finished = sorted(path.name for path in (project / "runs" / "paper").glob("pretrain-*.time.json"))
+    assert len(finished) == 2
+    began = [read_json(project / "runs" / "paper" / name) for name in finished]
+    assert not any(one["resumed"] for one in began)
+
+
+def test_what_another_process_is_making_is_left_to_it(project: Path, tiny_corpus: Path) -> None:
+    runner = Runner(tiny_corpus, project / "work", project, [])
+
+    def make(to: Path) -> None:
+        with pytest.raises(ElsewhereError, match="thing-"):
+            runner.once("thing", 1, lambda _: pytest.fail("made twice"))
+        to.mkdir()
+
+    assert runner.once("thing", 1, make).is_dir()
+    assert runner.times(runner.used)["resumed"].tolist() == [False]
+
+
+def test_a_killed_training_says_that_its_time_is_not_whole(project: Path, tiny_corpus: Path) -> None:
+    runner = Runner(tiny_corpus, project / "work", project, [])
+
+    def killed(_: Path) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        runner.once("thing", 1, killed)
+    assert runner.used == []
+    runner.once("thing", 1, lambda to: to.mkdir())
+    assert runner.times(runner.used)["resumed"].tolist() == [True]
+
+
+def test_other_labels_or_splits_are_other_data(project: Path, tiny_corpus: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_corpus, copy)
+    first = Runner(copy, project, project, []).content
+    assert Runner(tiny_corpus, project, project, []).content == first
+    file = next(copy.glob("*/*/splits/*.parquet"))
+    pd.read_parquet(file).assign(split="train").to_parquet(file)
+    assert Runner(copy, project, project, []).content != first
 
 
 def test_wrong_words_and_files_are_refused(project: Path, tiny_corpus: Path) -> None:
@@ -126,6 +193,10 @@ def test_wrong_words_and_files_are_refused(project: Path, tiny_corpus: Path) -> 
         paper("table1", corpus=tiny_corpus)
     with pytest.raises(ValueError, match="unknown scale 'huge': little has laptop, busbra, paper, tiny"):
         paper("little", corpus=tiny_corpus, scale="huge")
+    with pytest.raises(ValueError, match=r"--set seed=3: the replicates of the scale are told apart by seed"):
+        paper("little", corpus=tiny_corpus, scale="tiny", set=["seed=3"])
+    with pytest.raises(ValueError, match=r"--replicates 3: the scale has 1 to 2"):
+        paper("little", corpus=tiny_corpus, scale="tiny", replicates=3)
     file = project / "conf" / "paper" / "little.yaml"
     content = yaml.safe_load(file.read_text())
     for change, message in (

@@ -5,7 +5,14 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from arl.evaluation.comparison import Replicate, compare, detectable_difference, metric_statistic, one_matrix
+from arl.evaluation.comparison import (
+    Replicate,
+    compare,
+    correct,
+    detectable_difference,
+    metric_statistic,
+    one_matrix,
+)
 from arl.evaluation.statistics import delong_test
 
 
@@ -28,6 +35,7 @@ def test_a_figure_is_the_mean_over_replicates() -> None:
     found = run({"one": [Replicate(one, 0.5) for one in tables]}, reference=None)["one"]
     areas = [roc_auc_score(one["label"], one["score_1"]) for one in tables]
     assert found.interval.value == pytest.approx(np.mean(areas))
+    assert found.each == pytest.approx(areas)
     assert found.spread == pytest.approx(np.std(areas, ddof=1))
     assert found.interval.low < found.interval.value < found.interval.high
 
@@ -66,14 +74,24 @@ def test_a_difference_is_paired_and_like_delongs_for_independent_images() -> Non
     assert p_value < 0.05
 
 
-def test_p_values_are_corrected_over_the_rows() -> None:
-    methods = {"good": [Replicate(table(0, 1.2), 0.5)]}
-    alone = run(methods | {"r0": [Replicate(table(5, 0.7), 0.5)]})["r0"].p_value
-    many = {f"r{i}": [Replicate(table(5 + i, 0.7 if i == 0 else 1.2), 0.5)] for i in range(5)}
-    assert alone is not None
-    assert run(methods | many)["r0"].p_value >= min(1.0, alone)
-    assert run(methods | many)["good"].p_value is None
-    assert list(run(many | methods)) == [*many, "good"]
+def test_p_values_are_corrected_over_rows_and_tables() -> None:
+    """Two tasks of two rows each are four comparisons."""
+    tasks = [
+        {
+            "good": [Replicate(table(0, 1.2), 0.5)],
+            "weak": [Replicate(table(5 + i, 0.7), 0.5)],
+            "same": [Replicate(table(0, 1.2), 0.5)],
+        }
+        for i in range(2)
+    ]
+    plain = [run(methods) for methods in tasks]
+    found = correct(plain)
+    smallest = min(plain[i]["weak"].p_value for i in range(2))
+    assert min(found[i]["weak"].corrected for i in range(2)) == pytest.approx(4 * smallest)
+    assert [one["weak"].p_value for one in found] == [one["weak"].p_value for one in plain]
+    assert found[0]["same"].corrected == 1.0
+    assert found[0]["good"].corrected is None
+    assert list(found[1]) == ["good", "weak", "same"]
 
 
 def test_no_difference_has_a_p_value_of_one() -> None:

@@ -1,12 +1,16 @@
-"""Stages run for many settings, each setting once."""
+"""Stages run for many settings, each setting once, by one process or by several side by side."""
 
+import fcntl
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from arl.commands._experiment import Experiment, Row
 from arl.commands.baseline import SUPERVISED, baseline
@@ -14,46 +18,74 @@ from arl.commands.configure import CONF, compose
 from arl.data.manifest import read_manifest
 from arl.evaluation.comparison import Replicate
 from arl.evaluation.predictions import read_predictions
-from arl.files import atomic_directory, read_json, tree_hash, write_json
+from arl.files import atomic_directory, read_json, sha256, tree_hash, write_json
 from arl.params import Params
 from arl.stages.evaluate import evaluate
 from arl.stages.finetune import finetune
 from arl.stages.pretrain import pretrain
 from arl.stages.probe import probe
 
+_SAID = ["id", "source", "patient", "clip", "anatomy", "label", "mask", "pixel_sha256"]
+
+
+class ElsewhereError(Exception):
+    """Another process is making this just now."""
+
 
 class Runner:
     """Runs stages once for every setting, and keeps what they wrote under a hash of it."""
 
-    def __init__(self, corpus: Path, work: Path, baselines: Path) -> None:
+    def __init__(self, corpus: Path, work: Path, baselines: Path, changes: list[str]) -> None:
+        """`changes` are choices of `arl configure` for every row."""
         self.corpus = corpus
         self.work = work
         self.baselines = baselines
+        self.changes = changes
         self.absent: dict[str, str] = {}  # row -> why it was not run
-        self.used: set[str] = set()
-        rows = read_manifest(corpus)
-        self.content = hashlib.sha256("".join(rows["id"] + rows["pixel_sha256"]).encode()).hexdigest()
+        self.used: list[str] = []  # folders, in the order of use
+        self.content = _content(corpus)
 
     def params_of(self, found: Experiment, scale: str, row: Row, replicate: int) -> Params:
         """The parameters of a row's replicate."""
         size = found.scales[scale]
-        return compose([*size.choices, *row.choices, *size.replicates[replicate]], CONF)
+        return compose([*size.choices, *row.choices, *self.changes, *size.replicates[replicate]], CONF)
 
     def once(self, name: str, settings: Any, make: Callable[[Path], None]) -> Path:
-        """The folder that `make` wrote for these settings, now or before."""
+        """The folder that `make` wrote for these settings, now or before.
+
+        Raises:
+            ElsewhereError: another process is making it.
+        """
         digest = hashlib.sha256(json.dumps([self.content, settings], sort_keys=True).encode()).hexdigest()[:16]
         folder = self.work / f"{name}-{digest}"
-        self.used.add(folder.name)
         if not folder.exists():
-            start = time.perf_counter()
-            make(folder)
-            write_json(self.work / f"{folder.name}.time.json", {"seconds": round(time.perf_counter() - start, 1)})
+            with _alone(self.work / f"{folder.name}.lock"):
+                if not folder.exists():  # another process may have made it before the lock was ours
+                    self._timed(folder, make)
+        self.used.append(folder.name)
         return folder
 
-    def seconds(self) -> dict[str, float]:
-        """What each training and measurement took when it was run."""
-        files = {name: self.work / f"{name}.time.json" for name in sorted(self.used)}
-        return {name: read_json(file)["seconds"] for name, file in files.items() if file.is_file()}
+    def _timed(self, folder: Path, make: Callable[[Path], None]) -> None:
+        begun = self.work / f"{folder.name}.begun"
+        resumed = begun.exists()
+        begun.touch()
+        wall, cpu = time.perf_counter(), time.process_time()
+        make(folder)
+        spent = {"seconds": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+        write_json(
+            self.work / f"{folder.name}.time.json", {k: round(v, 1) for k, v in spent.items()} | {"resumed": resumed}
+        )
+        begun.unlink()
+
+    def times(self, names: list[str]) -> pd.DataFrame:
+        """What each of the trainings and measurements took when it was made: name, stage, seconds, cpu, resumed.
+
+        `resumed`: it was killed before, so that the time is of its last part.
+        """
+        files = {name: self.work / f"{name}.time.json" for name in sorted(set(names))}
+        known = [{"name": name, **read_json(file)} for name, file in files.items() if file.is_file()]
+        table = pd.DataFrame(known, columns=["name", "seconds", "cpu", "resumed"])
+        return table.assign(stage=table["name"].str.partition("-")[0])
 
     def encoder(self, params: Params, row: Row) -> Path | None:
         """The row's encoder; None where its weights are not to be had."""
@@ -123,3 +155,26 @@ class Runner:
         return Replicate(
             read_predictions(folder / "predictions.parquet"), read_json(folder / "metrics.json")["threshold"]
         )
+
+
+def _content(corpus: Path) -> str:
+    """Hash of what results depend on: images, labels, patients and splits."""
+    rows = pd.util.hash_pandas_object(read_manifest(corpus)[_SAID], index=False).to_numpy()
+    splits = [sha256(file) for file in sorted(corpus.glob("*/*/splits/*.parquet"))]
+    return hashlib.sha256(rows.tobytes() + "".join(splits).encode()).hexdigest()
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Hold a lock that a killed process gives up.
+
+    Raises:
+        ElsewhereError: another process holds it.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ElsewhereError(lock.stem) from error
+        yield

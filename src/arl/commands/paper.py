@@ -1,28 +1,25 @@
 """Run a table of the paper, or an experiment in its manner, and write it beside what was claimed."""
 
+import time
+from collections import defaultdict, deque
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-from markupsafe import Markup
-
-from arl import pages
-from arl.commands._experiment import Experiment, Row, read_experiment
-from arl.commands._runner import Runner
+from arl.commands._experiment import Experiment, Row, Scale, read_experiment
+from arl.commands._runner import ElsewhereError, Runner
+from arl.commands._tables import Findings, Results, Size, markdown, page
 from arl.commands.configure import CONF
 from arl.data.manifest import read_manifest
-from arl.evaluation.comparison import Figure, Replicate, compare, one_matrix
-from arl.evaluation.figures import efficiency
+from arl.evaluation.comparison import Replicate, compare, correct
 from arl.evaluation.metrics import rounded
-from arl.evaluation.statistics import Interval
 from arl.files import atomic_directory, write_json
 from arl.params import Params
 from arl.progress import progress
 
 _TOLD = ("none", "shuffled")  # what an audit tells the model of the anatomy
-_TEST_SETS = range(135, 161)  # images that the paper's breast test set may have had
+_WAIT = 5.0  # seconds between looks at what other processes are making
 
 
 def paper(
@@ -33,62 +30,113 @@ def paper(
     scale: str = "laptop",
     work: Path = Path("runs/paper"),
     baselines: Path = Path("out/baselines"),
+    replicates: int | None = None,
+    set: list[str] = [],  # noqa: B006  read from the source text by the command line, never changed
 ) -> None:
     """Run a table of the paper and write it with intervals beside what was claimed, e.g. `arl paper table3`.
 
     Experiments are the files of conf/paper/. --scale is laptop (the sample corpus), busbra (BUS-BRA and FALLMUD) or
-    paper. Every training is kept in --work under a hash of its settings and data, so that a run that was killed goes
-    on, and tables share rows; the code is not part of the hash. Published encoders are taken from
-    --baselines/<method>, where `arl baseline import` puts them; a row without its weights is left out and says so.
+    paper; --set changes it for every row (e.g. --set pretrain.max_steps=100 pretrain.threads=1), --replicates takes
+    the first few of its seeds. Every training is kept in --work under a hash of its settings and data, so that a run
+    that was killed goes on, and tables share rows; the code is not part of the hash. The same command started several
+    times shares the work: each takes the trainings that no other has begun, and all write the same table. Published
+    encoders are taken from --baselines/<method>, where `arl baseline import` puts them; a row without its weights is
+    left out and says so. The folder has the page, table.md for a README, and results.json.
 
     Raises:
-        ValueError: an unknown experiment or scale, or the corpus cannot serve a task.
+        ValueError: an unknown experiment or scale, a choice that replicates make, or the corpus cannot serve a task.
     """
     found = read_experiment(CONF / "paper", experiment)
     if scale not in found.scales:
         raise ValueError(f"unknown scale {scale!r}: {experiment} has {', '.join(found.scales)}")
-    runner = Runner(corpus, work, baselines)
-    cells = _run(found, scale, runner)
-    results = _measured(found, cells, runner.params_of(found, scale, found.rows[0], 0))
-    with atomic_directory(out / f"{experiment}-{scale}") as folder:
-        content = {"experiment": experiment, "scale": scale, "cells": _json(results), "absent": runner.absent}
-        write_json(folder / "results.json", {**content, "seconds": runner.seconds()})
-        (folder / "index.html").write_text(_page(found, scale, results, runner), encoding="utf-8")
-    print(f"{out / f'{experiment}-{scale}' / 'index.html'}")
+    count = _replicates(found.scales[scale], replicates, set)
+    runner = Runner(corpus, work, baselines, set)
+    cells, used = _run(found, scale, runner, count)
+    params = runner.params_of(found, scale, found.rows[0], 0)
+    findings = Findings(
+        found=found,
+        scale=scale,
+        changes=set,
+        replicates=count,
+        results=_measured(found, cells, params),
+        sizes={key: _size(methods) for key, methods in cells.items()},
+        used=used,
+        times=runner.times(runner.used),
+        absent=runner.absent,
+        synthetic=bool(read_manifest(corpus)["synthetic"].any()),
+        resamples=params.evaluate.bootstrap,
+        confidence=params.evaluate.confidence,
+    )
+    _write(findings, out / f"{experiment}-{scale}")
+
+
+def _replicates(scale: Scale, wanted: int | None, changes: list[str]) -> int:
+    fixed = {choice.split("=")[0] for replicate in scale.replicates for choice in replicate}
+    for change in changes:
+        if change.split("=")[0] in fixed:
+            raise ValueError(
+                f"--set {change}: the replicates of the scale are told apart by {', '.join(sorted(fixed))}"
+            )
+    if wanted is not None and not 1 <= wanted <= len(scale.replicates):
+        raise ValueError(f"--replicates {wanted}: the scale has 1 to {len(scale.replicates)}")
+    return wanted or len(scale.replicates)
 
 
 Cells = dict[tuple[str, str], dict[str, list[Replicate]]]  # (protocol, task) -> row, or row and audit -> replicates
+Measured = dict[tuple[str, str, str], Replicate]  # protocol, task, row or row and audit
 
 
-def _run(found: Experiment, scale: str, runner: Runner) -> Cells:
-    cells: Cells = {}
-    replicates = range(len(found.scales[scale].replicates))
-    bar = progress(len(found.rows) * len(replicates), found.name, "training")
-    for row in found.rows:
-        for replicate in replicates:
-            params = runner.params_of(found, scale, row, replicate)
-            encoder = runner.encoder(params, row)
-            if encoder is not None:
-                for protocol, task in product(found.protocols, found.metrics):
-                    _add(cells, found, runner, params, row, encoder, protocol, task)
-            bar.update()
+def _run(found: Experiment, scale: str, runner: Runner, count: int) -> tuple[Cells, dict[str, list[str]]]:
+    """The cells of the table, and which trainings and measurements each row used."""
+    waiting = deque(product(range(count), found.rows))
+    done: dict[tuple[int, str], Measured] = {}
+    used: dict[str, list[str]] = defaultdict(list)
+    bar = progress(len(waiting), found.name, "training")
+    elsewhere = 0
+    while waiting:
+        replicate, row = waiting.popleft()
+        before = len(runner.used)
+        try:
+            done[replicate, row.name] = _measure(found, runner, runner.params_of(found, scale, row, replicate), row)
+        except ElsewhereError:
+            waiting.append((replicate, row))
+            elsewhere += 1
+            if elsewhere >= len(waiting):
+                time.sleep(_WAIT)
+            continue
+        elsewhere = 0
+        used[row.name] += runner.used[before:]
+        bar.update()
     bar.close()
+    return _cells(found, done, count), used
+
+
+def _measure(found: Experiment, runner: Runner, params: Params, row: Row) -> Measured:
+    encoder = runner.encoder(params, row)
+    if encoder is None:
+        return {}
+    measured: Measured = {}
+    for protocol, task in product(found.protocols, found.metrics):
+        if protocol == "probe":
+            measured[protocol, task, row.name] = runner.probed(params, encoder, task)
+            continue
+        for told in ("given", *(_TOLD if row.name in found.audit else ())):
+            name = row.name if told == "given" else f"{row.name}, {told}"
+            measured[protocol, task, name] = runner.finetuned(params, encoder, task, told)
+    return measured
+
+
+def _cells(found: Experiment, done: dict[tuple[int, str], Measured], count: int) -> Cells:
+    cells: Cells = {}
+    for protocol, task in product(found.protocols, found.metrics):
+        methods: dict[str, list[Replicate]] = {}
+        for row, replicate in product(found.rows, range(count)):
+            for (of, on, name), one in done[replicate, row.name].items():
+                if (of, on) == (protocol, task):
+                    methods.setdefault(name, []).append(one)
+        if methods:
+            cells[protocol, task] = methods
     return cells
-
-
-def _add(
-    cells: Cells, found: Experiment, runner: Runner, params: Params, row: Row, encoder: Path, protocol: str, task: str
-) -> None:
-    cell = cells.setdefault((protocol, task), {})
-    if protocol == "probe":
-        cell.setdefault(row.name, []).append(runner.probed(params, encoder, task))
-        return
-    for told in ("given", *(_TOLD if row.name in found.audit else ())):
-        name = row.name if told == "given" else f"{row.name}, {told}"
-        cell.setdefault(name, []).append(runner.finetuned(params, encoder, task, told))
-
-
-Results = dict[tuple[str, str], dict[str, dict[str, Figure]]]  # (protocol, task) -> metric -> row -> figure
 
 
 def _measured(found: Experiment, cells: Cells, params: Params) -> Results:
@@ -105,132 +153,54 @@ def _measured(found: Experiment, cells: Cells, params: Params) -> Results:
             )
             for metric in found.metrics[task]
         }
+    for protocol in found.protocols:
+        _correct(results, [key for key in results if key[0] == protocol])
     return results
 
 
-def _json(results: Results) -> list[dict[str, Any]]:
+def _correct(results: Results, keys: list[tuple[str, str]]) -> None:
+    """Correct the p values of the metrics that tasks are judged by, over all rows and tasks of a protocol."""
+    main = {key: next(iter(results[key])) for key in keys}
+    for key, table in zip(keys, correct([results[key][main[key]] for key in keys]), strict=True):
+        results[key][main[key]] = table
+
+
+def _size(methods: dict[str, list[Replicate]]) -> Size:
+    tables = [replicate.table for replicate in next(iter(methods.values()))]
+    return Size(
+        images=len({name for table in tables for name in table["id"]}),
+        patients=len({name for table in tables for name in table["patient"]}),
+    )
+
+
+def _write(findings: Findings, to: Path) -> None:
+    content = {
+        "experiment": findings.found.name,
+        "scale": findings.scale,
+        "changes": findings.changes,
+        "replicates": findings.replicates,
+        "cells": _json(findings),
+        "absent": findings.absent,
+        "times": rounded(findings.times.to_dict("records")),
+    }
+    with atomic_directory(to) as folder:
+        write_json(folder / "results.json", content)
+        (folder / "index.html").write_text(page(findings), encoding="utf-8")
+        (folder / "table.md").write_text(markdown(findings), encoding="utf-8")
+    print(f"{to / 'index.html'}")
+
+
+def _json(findings: Findings) -> list[dict[str, Any]]:
     return [
-        {"protocol": protocol, "task": task, "metric": metric, "row": row, **rounded(asdict(figure))}
-        for (protocol, task), figures in results.items()
+        {
+            "protocol": protocol,
+            "task": task,
+            **asdict(findings.sizes[protocol, task]),
+            "metric": metric,
+            "row": row,
+            **rounded(asdict(figure)),
+        }
+        for (protocol, task), figures in findings.results.items()
         for metric, rows in figures.items()
         for row, figure in rows.items()
     ]
-
-
-def _page(found: Experiment, scale: str, results: Results, runner: Runner) -> str:
-    synthetic = bool(read_manifest(runner.corpus)["synthetic"].any())
-    body = Markup("")
-    if synthetic:
-        body += pages.note("The corpus holds synthetic images: no figure on this page is clinical.", "warn")
-    if found.note:
-        body += pages.note(found.note)
-    for (protocol, task), figures in results.items():
-        body += pages.section(f"{task}, {protocol}", _table(found, protocol, task, figures))
-    absent = [[_label(found, name), reason] for name, reason in runner.absent.items()]
-    if absent:
-        body += pages.section("Rows that were not run", pages.table(["row", "why"], absent))
-    body += pages.section("Time", _times(runner.seconds()))
-    command = f"arl paper {found.name} --scale {scale}"
-    body += Markup("<p>{} {}</p>\n").format("Made by", pages.code(command))
-    return pages.page(found.title, body, subtitle=f"Scale {scale}: {' '.join(found.scales[scale].choices)}")
-
-
-def _table(found: Experiment, protocol: str, task: str, figures: dict[str, dict[str, Figure]]) -> Markup:
-    metrics = list(figures)
-    main = figures[metrics[0]]
-    columns = ["row", *(heading for metric in metrics for heading in (metric, "claimed"))]
-    rows = [
-        [
-            _label(found, name),
-            *(cell for metric in metrics for cell in _cells(found, protocol, task, metric, name, figures)),
-        ]
-        for name in main
-    ]
-    caption = "Mean over replicates with its interval over patients, ± the standard deviation over replicates."
-    return (
-        _curve(found, metrics[0], main)
-        + pages.table(columns, rows, caption)
-        + _comparisons(found, metrics[0], main)
-        + _consistency(found, protocol, task)
-    )
-
-
-def _curve(found: Experiment, metric: str, figures: dict[str, Figure]) -> Markup:
-    """The metric against the share, where the rows of the experiment differ in one."""
-    series: dict[str, list[tuple[float, Interval]]] = {}
-    for row in found.rows:
-        if row.share is not None and row.name in figures:
-            series.setdefault(row.series or row.label, []).append((row.share, figures[row.name].interval))
-    if not series:
-        return Markup("")
-    drawing = efficiency({name: sorted(points, key=lambda at: at[0]) for name, points in series.items()}, metric=metric)
-    return pages.figure(drawing, "With the interval over patients.", f"{metric} against the share")
-
-
-def _cells(
-    found: Experiment, protocol: str, task: str, metric: str, name: str, figures: dict[str, dict[str, Figure]]
-) -> list[Markup | float | None]:
-    figure = figures[metric][name]
-    spread = "" if figure.spread is None else f" ± {figure.spread:.3f}"
-    low, high = figure.interval.low, figure.interval.high
-    measured = Markup("{:.3f}{}<br><small>{:.3f} to {:.3f}</small>").format(figure.interval.value, spread, low, high)
-    claimed = next((row.claimed for row in found.rows if row.name == name), {})
-    return [measured, claimed.get(protocol, {}).get(task, {}).get(metric)]
-
-
-def _text(interval: Interval, form: str = ".3f") -> str:
-    return f"{interval.value:{form}} ({interval.low:{form}} to {interval.high:{form}})"
-
-
-def _label(found: Experiment, name: str) -> str:
-    """A row's label; of an audit what the model was told."""
-    row, _, told = name.partition(", ")
-    label = next(one.label for one in found.rows if one.name == row)
-    return f"{label}: {'no anatomy' if told == 'none' else 'wrong anatomy'}" if told else label
-
-
-def _comparisons(found: Experiment, metric: str, figures: dict[str, Figure]) -> Markup:
-    rows = [
-        [_label(found, name), _text(figure.difference, "+.3f"), _p(figure.p_value), figure.detectable]
-        for name, figure in figures.items()
-        if figure.difference is not None
-    ]
-    if not rows:
-        return Markup("")
-    caption = (
-        f"{_label(found, found.reference)} minus each row, {metric}: paired over patients, p corrected (Holm). "
-        "Detectable: the smallest true difference that this test set shows with a power of 80 %."
-    )
-    return pages.table(["row", "difference", "p", "detectable"], rows, caption)
-
-
-def _p(value: float | None) -> str | None:
-    return None if value is None else "<0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _consistency(found: Experiment, protocol: str, task: str) -> Markup:
-    """Whether the claimed accuracy, sensitivity and specificity of a row can be of one confusion matrix."""
-    wanted = ("accuracy", "sensitivity", "specificity")
-    claims = {row.label: row.claimed.get(protocol, {}).get(task, {}) for row in found.rows}
-    printed = {
-        label: [claim[name] for name in wanted] for label, claim in claims.items() if set(wanted) <= claim.keys()
-    }
-    if not printed:
-        return Markup("")
-    rows = [[label, *values, _matrix(*values)] for label, values in printed.items()]
-    caption = "Whether the claimed figures can come from one confusion matrix of 135 to 160 test images."
-    return pages.table(["row", *wanted, "matrix"], rows, caption)
-
-
-def _matrix(accuracy: float, sensitivity: float, specificity: float) -> str:
-    found = one_matrix(accuracy, sensitivity, specificity, _TEST_SETS)
-    return "none" if found is None else f"{found[0]} of {found[1]} and {found[2]} of {found[3]}"
-
-
-def _times(seconds: dict[str, float]) -> Markup:
-    table = pd.DataFrame({"stage": [name.split("-")[0] for name in seconds], "seconds": list(seconds.values())})
-    sums = table.groupby("stage")["seconds"].agg(["count", "sum"])
-    rows = [[str(stage), int(count), float(total)] for stage, count, total in sums.itertuples()]
-    return pages.table(
-        ["stage", "runs", "seconds"], rows, "Wall-clock time when each was run, on the machine that ran it."
-    )

@@ -1,4 +1,4 @@
-"""Methods compared on the same test images, over seeds and folds: paired by patient, corrected over the comparisons.
+"""Methods compared on the same test images, over seeds and folds: paired by patient, corrected over all comparisons.
 
 A replicate is one training of every method, with its own seed and perhaps its own fold. A method's figure is the mean
 over its replicates; patients are resampled over all of them together, so that a patient who is tested in several
@@ -45,9 +45,11 @@ class Figure:
     """A metric of a method."""
 
     interval: Interval  # of the mean over replicates, over patients
+    each: list[float]  # of each replicate
     spread: float | None  # standard deviation over replicates; None: there is one
     difference: Interval | None = None  # reference - this
-    p_value: float | None = None  # two-sided, that there is none; Holm over the rows
+    p_value: float | None = None  # two-sided, that there is none
+    corrected: float | None = None  # p_value after `correct`
     detectable: float | None = None  # smallest difference that is found with a power of 80 %
 
 
@@ -106,9 +108,11 @@ def compare(
         [replicated(parts, sizes) for parts in each.values()], clusters, resamples=resamples, seed=seed
     )
     found = dict(zip(methods, drawn, strict=True))
-    spreads = {name: _spread(parts, sizes) for name, parts in each.items()}
+    values = {name: _values(parts, sizes) for name, parts in each.items()}
     units = independent(first, metric)
-    figures = {name: Figure(_interval(found[name], units, confidence), spreads[name]) for name in methods}
+    figures = {
+        name: Figure(_interval(found[name], units, confidence), values[name], _spread(values[name])) for name in methods
+    }
     return figures if reference is None else _against(figures, found, reference, units, confidence)
 
 
@@ -119,8 +123,11 @@ def _check_same_images(methods: dict[str, list[Replicate]]) -> None:
             raise ValueError(f"{other} was not measured on the same images and replicates as {name}")
 
 
-def _spread(parts: Sequence[Statistic], sizes: Sequence[int]) -> float | None:
-    values = [float(part(np.ones((1, size)))[0]) for part, size in zip(parts, sizes, strict=True)]
+def _values(parts: Sequence[Statistic], sizes: Sequence[int]) -> list[float]:
+    return [float(part(np.ones((1, size)))[0]) for part, size in zip(parts, sizes, strict=True)]
+
+
+def _spread(values: Sequence[float]) -> float | None:
     return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
@@ -146,18 +153,29 @@ def _against(
 ) -> dict[str, Figure]:
     others = [name for name in figures if name != reference]
     differences = {name: found[reference].minus(found[name]) for name in others}
-    adjusted = dict(zip(others, holm([two_sided(differences[name]) for name in others]), strict=True))
     unseen = unseen_loss(units, 1 - confidence)
     compared = {
         name: replace(
             figures[name],
             difference=_difference(differences[name], unseen, confidence),
-            p_value=adjusted[name],
+            p_value=two_sided(differences[name]),
             detectable=max(detectable_difference(differences[name].error(), confidence), unseen),
         )
         for name in others
     }
     return figures | compared
+
+
+def correct(tables: Sequence[dict[str, Figure]]) -> list[dict[str, Figure]]:
+    """The same figures with p values that hold for all comparisons of these tables together (Holm)."""
+    places = [
+        (i, name) for i, table in enumerate(tables) for name, figure in table.items() if figure.p_value is not None
+    ]
+    p_values = [value for i, name in places if (value := tables[i][name].p_value) is not None]
+    corrected = [dict(table) for table in tables]
+    for (i, name), value in zip(places, holm(p_values), strict=True):
+        corrected[i][name] = replace(tables[i][name], corrected=value)
+    return corrected
 
 
 def _difference(drawn: Resampled, unseen: float, confidence: float) -> Interval:

@@ -16,6 +16,18 @@ Bools = npt.NDArray[np.bool_]
 
 DECIMALS = 6  # of every number in a JSON file of results
 CALIBRATION_BINS = 15
+TITLES = {  # of metrics, in the order of a table
+    "auroc": "AUROC",
+    "accuracy": "accuracy",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "top1": "Top-1",
+    "top3": "Top-3",
+    "dice": "Dice",
+    "iou": "IoU",
+    "brier": "Brier score",
+    "ece": "calibration error",
+}
 _PAPER_TOP = 3  # the paper reports Top-1 and Top-3 of its cardiac views
 
 

@@ -15,6 +15,7 @@ from arl.data.pixels import encode_png, fit, letterbox
 from arl.data.record import Pixels
 from arl.data.shards import read_images
 from arl.evaluation import figures as results
+from arl.evaluation.metrics import TITLES
 from arl.evaluation.predictions import labels, read_predictions, scores
 from arl.evaluation.summary import calibration_pairs
 from arl.files import atomic_directory, read_json
@@ -23,18 +24,6 @@ from arl.params import Params
 
 _THUMBNAIL = 176  # long side, pixels
 _THUMBNAILS = 36
-_METRICS = {
-    "auroc": "AUROC",
-    "accuracy": "accuracy",
-    "sensitivity": "sensitivity",
-    "specificity": "specificity",
-    "top1": "Top-1",
-    "top3": "Top-3",
-    "dice": "Dice",
-    "iou": "IoU",
-    "brier": "Brier score",
-    "ece": "calibration error",
-}
 _SECTIONS = ["Decision", "Tasks", "Corpus", "Pretraining", "Drift"]
 
 
@@ -115,7 +104,7 @@ def _decision(params: Params, decided: dict[str, Any]) -> Markup:
         [
             name,
             pages.badge(task["verdict"]),
-            _METRICS[task["main"]],
+            TITLES[task["main"]],
             _interval(task["challenger"]),
             _interval(task["champion"]),
             _interval(task["difference"], sign="+"),
@@ -145,7 +134,7 @@ def _tasks(found: Sequence[tuple[dict[str, Any], Path]]) -> Markup:
             pages.badge("synthetic") if about["synthetic"] else "real",
             about["n"],
             about["patients"],
-            _METRICS[about["main"]],
+            TITLES[about["main"]],
             _interval(about["metrics"][about["main"]]),
         ]
         for about, _ in found
@@ -156,7 +145,7 @@ def _tasks(found: Sequence[tuple[dict[str, Any], Path]]) -> Markup:
 
 
 def _task(about: dict[str, Any], folder: Path) -> Markup:
-    values = {_METRICS.get(name, name): _fact(entry) for name, entry in sorted(about["metrics"].items(), key=_order)}
+    values = {TITLES.get(name, name): _fact(entry) for name, entry in sorted(about["metrics"].items(), key=_order)}
     return pages.facts(values) + pages.gallery(_task_figures(about, read_predictions(folder / "predictions.parquet")))
 
 
@@ -170,8 +159,8 @@ def _fact(entry: dict[str, Any]) -> Markup | None:
 
 
 def _order(entry: tuple[str, Any]) -> tuple[int, str]:
-    """Metrics as _METRICS lists them, others after."""
-    names = list(_METRICS)
+    """Metrics as TITLES lists them, others after."""
+    names = list(TITLES)
     return (names.index(entry[0]) if entry[0] in names else len(names), entry[0])
 
 

@@ -1,0 +1,276 @@
+"""An experiment's findings as an offline page and as markdown."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+from markupsafe import Markup
+
+from arl import pages
+from arl.commands._experiment import Experiment
+from arl.evaluation.comparison import Figure, one_matrix
+from arl.evaluation.figures import efficiency
+from arl.evaluation.metrics import TITLES
+from arl.evaluation.statistics import Interval
+
+Results = dict[tuple[str, str], dict[str, dict[str, Figure]]]  # (protocol, task) -> metric -> row -> figure
+
+_TEST_SETS = range(135, 161)  # images that the paper's breast test set may have had
+_PROTOCOLS = {"probe": "linear probe", "finetune": "fine-tuned"}
+_MATRIX = ("accuracy", "sensitivity", "specificity")
+_TRAINED = ("pretrain", "probe", "finetune")
+
+
+@dataclass(frozen=True)
+class Size:
+    """Test images and patients over all replicates, each counted once."""
+
+    images: int
+    patients: int
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What an experiment found, and with what."""
+
+    found: Experiment
+    scale: str
+    changes: list[str]  # choices for every row, beside the scale's
+    replicates: int
+    results: Results
+    sizes: dict[tuple[str, str], Size]
+    used: dict[str, list[str]]  # row -> its trainings and measurements
+    times: pd.DataFrame  # of them all, see `Runner.times`
+    absent: dict[str, str]  # row -> why it was not run
+    synthetic: bool
+    resamples: int
+    confidence: float
+
+    @property
+    def command(self) -> str:
+        """What makes this again."""
+        words = ["arl", "paper", self.found.name, "--scale", self.scale]
+        if self.replicates < len(self.found.scales[self.scale].replicates):
+            words += ["--replicates", str(self.replicates)]
+        return shlex.join([*words, *(["--set", *self.changes] if self.changes else [])])
+
+    def label(self, name: str) -> str:
+        """A row's label; of an audit what the model was told."""
+        row, _, told = name.partition(", ")
+        label = next(one.label for one in self.found.rows if one.name == row)
+        return f"{label}: {'no anatomy' if told == 'none' else 'wrong anatomy'}" if told else label
+
+    def claimed(self, protocol: str, task: str, metric: str, name: str) -> float | None:
+        """What the paper says; None: nothing."""
+        claims = next((row.claimed for row in self.found.rows if row.name == name), {})
+        return claims.get(protocol, {}).get(task, {}).get(metric)
+
+    def minutes(self, name: str) -> str | None:
+        """Processor time of a row's trainings, a replicate; None for an audit, which trains nothing."""
+        if name not in self.used:
+            return None
+        rows = self.times[self.times["name"].isin(self.used[name]) & self.times["stage"].isin(_TRAINED)]
+        text = f"{rows['cpu'].sum() / 60 / self.replicates:.1f}"
+        return f"at least {text}" if rows["resumed"].any() else text
+
+    def explanation(self, protocol: str, task: str) -> str:
+        """What the numbers of a table are."""
+        size, count = self.sizes[protocol, task], self.replicates
+        share = f"{self.confidence:.0%}".replace("%", " %")
+        seeds = f"the mean over {count} seeds" if count > 1 else "one seed"
+        text = (
+            f"{size.images:,} test images of {size.patients:,} patients, {seeds}. Intervals: {share} over patients "
+            f"(BCa bootstrap, {self.resamples:,} resamples of whole patients"
+        )
+        if count > 1:
+            text += " of that mean); they hold for these seeds, whose own values stand beside them"
+        else:
+            text += ")"
+        return f"{text}."
+
+    def compared(self, protocol: str) -> str:
+        """What the differences of a protocol's tables are."""
+        comparisons = sum(
+            figure.corrected is not None
+            for (of, _), figures in self.results.items()
+            if of == protocol
+            for figure in next(iter(figures.values())).values()
+        )
+        return (
+            f"Differences: {self.label(self.found.reference)} minus the row, paired over the same resamples; "
+            f"p two-sided, corrected (Holm) for the {comparisons} comparisons of the {_PROTOCOLS[protocol]} tables. "
+            "Detectable: the smallest true difference that this test set shows with a power of 80 %."
+        )
+
+
+def _value(interval: Interval, form: str = ".3f") -> str:
+    return f"{interval.value:{form}} ({interval.low:{form}} to {interval.high:{form}})"
+
+
+def _p(value: float | None) -> str | None:
+    return None if value is None else "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+# --- markdown --------------------------------------------------------------------------------
+
+
+def markdown(findings: Findings) -> str:
+    """Every table with what its numbers are, and the command; to be put into a README as it is."""
+    parts = []
+    if findings.synthetic:
+        parts.append("The corpus holds **synthetic** images: no figure here is clinical.")
+    for protocol, task in findings.results:
+        parts += [f"**{task}, {_PROTOCOLS[protocol]}**", _markdown_table(findings, protocol, task)]
+        parts.append(findings.explanation(protocol, task))
+        if findings.found.reference in findings.results[protocol, task][_main(findings, task)]:
+            parts[-1] += f" {findings.compared(protocol)}"
+    absent = [f"{findings.label(name)} ({reason})" for name, reason in findings.absent.items()]
+    if absent:
+        parts.append(f"Not run: {'; '.join(absent)}.")
+    parts.append(
+        f"CPU minutes: of a row's trainings for one seed, probe and fine-tuning. Made by `{findings.command}`."
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def _main(findings: Findings, task: str) -> str:
+    return findings.found.metrics[task][0]
+
+
+def _markdown_table(findings: Findings, protocol: str, task: str) -> str:
+    figures = findings.results[protocol, task]
+    main, others = _main(findings, task), findings.found.metrics[task][1:]
+    claims = any(findings.claimed(protocol, task, main, name) is not None for name in figures[main])
+    columns = ["", TITLES[main], *(["claimed"] if claims else []), *(["each seed"] if findings.replicates > 1 else [])]
+    columns += ["difference", "p", "detectable", *(TITLES[name] for name in others), "CPU minutes"]
+    rows = []
+    for name, figure in figures[main].items():
+        row = [findings.label(name), _value(figure.interval)]
+        if claims:
+            row.append(_or_dash(findings.claimed(protocol, task, main, name), ".3f"))
+        if findings.replicates > 1:
+            row.append(", ".join(f"{value:.3f}" for value in figure.each))
+        row += [_value(figure.difference, "+.3f") if figure.difference else "–", _p(figure.corrected) or "–"]
+        row.append(_or_dash(figure.detectable, ".3f"))
+        row += [f"{figures[other][name].interval.value:.3f}" for other in others]
+        rows.append([*row, findings.minutes(name) or "–"])
+    return "\n".join(_line(cells) for cells in [columns, ["---"] * len(columns), *rows])
+
+
+def _or_dash(value: float | None, form: str) -> str:
+    return "–" if value is None else f"{value:{form}}"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+# --- the page --------------------------------------------------------------------------------
+
+
+def page(findings: Findings) -> str:
+    """The findings as an offline page."""
+    found = findings.found
+    body = Markup("")
+    if findings.synthetic:
+        body += pages.note("The corpus holds synthetic images: no figure on this page is clinical.", "warn")
+    if found.note:
+        body += pages.note(found.note)
+    for protocol, task in findings.results:
+        body += pages.section(f"{task}, {_PROTOCOLS[protocol]}", _section(findings, protocol, task))
+    absent = [[findings.label(name), reason] for name, reason in findings.absent.items()]
+    if absent:
+        body += pages.section("Rows that were not run", pages.table(["row", "why"], absent))
+    body += pages.section("Time", _times(findings.times))
+    body += Markup("<p>{} {}</p>\n").format("Made by", pages.code(findings.command))
+    choices = " ".join([*found.scales[findings.scale].choices, *findings.changes])
+    return pages.page(found.title, body, subtitle=f"Scale {findings.scale}: {choices}")
+
+
+def _section(findings: Findings, protocol: str, task: str) -> Markup:
+    figures = findings.results[protocol, task]
+    main = _main(findings, task)
+    claims = {metric: any(_claims(findings, protocol, task, metric)) for metric in figures}
+    columns = ["row"]
+    for metric in figures:
+        columns += [TITLES[metric], *(["claimed"] if claims[metric] else [])]
+    rows: list[list[object]] = []
+    for name in figures[main]:
+        cells: list[object] = [findings.label(name)]
+        for metric in figures:
+            cells.append(_cell(figures[metric][name]))
+            cells += [findings.claimed(protocol, task, metric, name)] if claims[metric] else []
+        rows.append([*cells, findings.minutes(name)])
+    caption = f"{findings.explanation(protocol, task)} CPU minutes: of a row's trainings for one seed."
+    return (
+        _curve(findings, main, figures[main])
+        + pages.table([*columns, "CPU minutes"], rows, caption)
+        + _comparisons(findings, protocol, figures[main])
+        + _consistency(findings, protocol, task)
+    )
+
+
+def _claims(findings: Findings, protocol: str, task: str, metric: str) -> list[bool]:
+    names = [row.name for row in findings.found.rows]
+    return [findings.claimed(protocol, task, metric, name) is not None for name in names]
+
+
+def _cell(figure: Figure) -> Markup:
+    spread = "" if figure.spread is None else f" ± {figure.spread:.3f}"
+    low, high = figure.interval.low, figure.interval.high
+    cell = Markup("{:.3f}{}<br><small>{:.3f} to {:.3f}</small>").format(figure.interval.value, spread, low, high)
+    if len(figure.each) == 1:
+        return cell
+    return cell + Markup("<br><small>seeds {}</small>").format(" ".join(f"{value:.3f}" for value in figure.each))
+
+
+def _curve(findings: Findings, metric: str, figures: dict[str, Figure]) -> Markup:
+    """The metric against the share, where the rows of the experiment differ in one."""
+    series: dict[str, list[tuple[float, Interval]]] = {}
+    for row in findings.found.rows:
+        if row.share is not None and row.name in figures:
+            series.setdefault(row.series or row.label, []).append((row.share, figures[row.name].interval))
+    if not series:
+        return Markup("")
+    title = TITLES[metric]
+    drawing = efficiency({name: sorted(points, key=lambda at: at[0]) for name, points in series.items()}, metric=title)
+    return pages.figure(drawing, "With the interval over patients.", f"{title} against the share")
+
+
+def _comparisons(findings: Findings, protocol: str, figures: dict[str, Figure]) -> Markup:
+    rows = [
+        [findings.label(name), _value(figure.difference, "+.3f"), _p(figure.corrected), figure.detectable]
+        for name, figure in figures.items()
+        if figure.difference is not None
+    ]
+    if not rows:
+        return Markup("")
+    return pages.table(["row", "difference", "p", "detectable"], rows, findings.compared(protocol))
+
+
+def _consistency(findings: Findings, protocol: str, task: str) -> Markup:
+    """Whether the claimed accuracy, sensitivity and specificity of a row can be of one confusion matrix."""
+    claims = {row.label: row.claimed.get(protocol, {}).get(task, {}) for row in findings.found.rows}
+    printed = {
+        label: [claim[name] for name in _MATRIX] for label, claim in claims.items() if set(_MATRIX) <= claim.keys()
+    }
+    if not printed:
+        return Markup("")
+    rows = [[label, *values, _matrix(*values)] for label, values in printed.items()]
+    caption = "Whether the claimed figures can come from one confusion matrix of 135 to 160 test images."
+    return pages.table(["row", *_MATRIX, "matrix"], rows, caption)
+
+
+def _matrix(accuracy: float, sensitivity: float, specificity: float) -> str:
+    found = one_matrix(accuracy, sensitivity, specificity, _TEST_SETS)
+    return "none" if found is None else f"{found[0]} of {found[1]} and {found[2]} of {found[3]}"
+
+
+def _times(times: pd.DataFrame) -> Markup:
+    sums = times.groupby("stage").agg(count=("seconds", "count"), seconds=("seconds", "sum"), cpu=("cpu", "sum"))
+    rows = [[str(stage), int(n), float(seconds), float(cpu)] for stage, n, seconds, cpu in sums.itertuples()]
+    caption = "Wall-clock and processor seconds when each was run, on the machine that ran it."
+    if times["resumed"].any():
+        caption += " What was killed and went on counts with its last part only."
+    return pages.table(["stage", "runs", "seconds", "CPU seconds"], rows, caption)
