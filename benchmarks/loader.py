@@ -29,12 +29,11 @@ from PIL import Image
 from torch import Tensor
 from torchvision import datasets, transforms
 
-from arl.data.augment import Strength, draw, flips, inner_boxes, step_generator
+from arl.data.augment import Strength
 from arl.data.loader import Examples, TrainingOrder, training_batches
 from arl.data.manifest import read_manifest
-from arl.data.resample import resample
 from arl.data.shards import BatchWriter
-from arl.data.views import MEAN, STD, normalize
+from arl.data.views import MEAN, STD, MultiCrop
 
 SIZE, BATCH, SCALE, STORED = 224, 64, (0.3, 1.0), 512
 Batches = Callable[[], Iterator[Tensor]]
@@ -121,17 +120,15 @@ def web_dataset(folder: Path) -> Batches:
 
 def arl(folder: Path) -> Batches:
     rows = read_manifest(folder / "arl")
+    plain = Strength(gain=0, slope=0, slider=0, shadow=0, speckle=0, blur=0)
+    views = MultiCrop(SIZE, SIZE, SCALE, SCALE, 0, seed=0, global_crops_number=1, strength=plain)
 
     def batches() -> Iterator[Tensor]:
         # a cache of its own each time, so that every image is read and decoded
         examples = Examples(folder / "arl", rows, SIZE + SIZE // 4)
         order = TrainingOrder(examples.layout, BATCH, seed=0)
         for step, _, batch in training_batches(examples, order, 0, order.steps_per_epoch):
-            draws = draw(1, BATCH, step_generator(0, step, "benchmark")).part(0, BATCH)
-            box = inner_boxes(draws.crop, batch.extent, SCALE)
-            flip = flips(draws.flip, batch.anatomy, Strength())
-            image = batch.image.transpose(2, 3).contiguous().transpose(2, 3).float().div_(255)
-            yield normalize(resample(image, batch.extent, box, SIZE, flip=flip))
+            yield views(batch, step).global_crops
 
     return batches
 

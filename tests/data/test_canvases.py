@@ -130,3 +130,4 @@ def test_canvases_are_letterboxed_in_the_corner(tmp_path: Path) -> None:
     assert (taken.images[1, :, :16] == 100).all()
     assert not taken.images[1, :, 16:].any()
     assert not taken.masks[1].any()
+    assert taken.images.transpose(0, 2, 1).flags.c_contiguous  # column by column, as `resample` reads them

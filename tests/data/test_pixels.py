@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from arl.data.pixels import difference_hash, in_channels, pack, perceptual_hash, unpack
+from arl.data.pixels import difference_hash, in_channels, letterbox, pack, perceptual_hash, unpack
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
@@ -45,6 +45,16 @@ def test_channels() -> None:
     assert np.array_equal(in_channels(colour, 1), cv2.cvtColor(colour, cv2.COLOR_RGB2GRAY))
     assert in_channels(grey, 1) is grey
     assert in_channels(colour, 3) is colour
+
+
+def test_fine_lines_are_averaged_where_an_image_is_scaled_down_by_more_than_a_half() -> None:
+    lines = np.zeros((1, 309), np.uint8)
+    lines[:, ::2] = 210
+    image = np.repeat(lines, 31, axis=0)
+    small, (height, width) = letterbox(image, 103)
+    assert set(np.unique(small[:height, :width])) == {70, 140}
+    mild, (height, width) = letterbox(image, 211)
+    assert np.array_equal(mild[:height, :width], cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR))
 
 
 def distance(one: int, other: int) -> int:

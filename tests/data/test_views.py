@@ -93,6 +93,16 @@ def test_ranks_together_see_what_one_rank_sees(world_size):
     assert torch.equal(torch.cat(pieces), train(batch, step=3).image)
 
 
+def test_images_are_made_a_few_at_a_time_and_nobody_can_tell(monkeypatch):
+    batch = _batch(33, mask=True)
+    makers = (_multi_crop(), TrainView(19, seed=5), lambda batch, step: eval_view(batch, 19))
+    few = [make(batch, step=3) for make in makers]
+    monkeypatch.setattr("arl.data.views._TOGETHER", 64)
+    for parts, make in zip(few, makers, strict=True):
+        for one, other in zip(parts, make(batch, step=3), strict=True):
+            assert torch.equal(one, other)
+
+
 @pytest.mark.parametrize("part", ["flip", "gain", "slope", "slider", "shadow", "speckle", "blur"])
 def test_every_part_reaches_the_views(part):
     batch = replace(_batch(), anatomy=torch.full((6,), anatomy_index("breast")))

@@ -47,6 +47,11 @@ class Strength:
     blur: float = 0.3  # probability
     blur_std: float = 1.0  # pixels of the view, at most
 
+    @property
+    def brightens(self) -> bool:
+        """Whether any part that changes brightness is on."""
+        return any((self.gain, self.slope, self.slider, self.shadow, self.speckle))
+
 
 class Draws(NamedTuple):
     """Uniform random numbers in [0, 1): rows (V, B_global, ...), or (R, ...) once a rank has taken its part."""
@@ -62,6 +67,10 @@ class Draws(NamedTuple):
     def part(self, start: int, stop: int) -> "Draws":
         """Rows of the images start, ..., stop - 1 of the global batch, view-major: (V * (stop - start), ...)."""
         return Draws(*(field[:, start:stop].flatten(0, 1) for field in self))
+
+    def rows(self, part: slice) -> "Draws":
+        """Some of a rank's rows."""
+        return Draws(*(field[part] for field in self))
 
 
 def step_generator(seed: int, step: int, purpose: str) -> torch.Generator:

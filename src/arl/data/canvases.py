@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -23,7 +24,10 @@ MEMORY = 4 << 30  # bytes of decoded canvases that are kept
 
 
 class Taken(NamedTuple):
-    """Some of the canvases."""
+    """Some of the canvases.
+
+    Images lie in memory column by column, as `resample` reads them first: turned once, when they are decoded.
+    """
 
     images: Pixels  # uint8 (B, S, S), see `letterbox`
     extents: npt.NDArray[np.int32]  # (B, 2), height and width of the valid part
@@ -68,15 +72,16 @@ class Canvases:
         for number, found in self._groups(np.unique(group).tolist()):
             wanted = np.flatnonzero(group == number)
             place = self._place[index[wanted]]
-            for target, source in zip(taken, found, strict=True):
-                if target is not None and source is not None:
-                    target[wanted] = source[place]
+            taken.images.transpose(0, 2, 1)[wanted] = found.images.transpose(0, 2, 1)[place]
+            taken.extents[wanted] = found.extents[place]
+            if taken.masks is not None and found.masks is not None:
+                taken.masks[wanted] = found.masks[place]
         return taken
 
     def _empty(self, count: int) -> Taken:
         canvas = (count, self._size, self._size)
         return Taken(
-            np.zeros(canvas, np.uint8),
+            np.zeros(canvas, np.uint8).transpose(0, 2, 1),
             np.zeros((count, 2), np.int32),
             np.zeros(canvas, np.uint8) if self._masks else None,
         )
@@ -104,8 +109,8 @@ class Canvases:
         stored = RowGroup(self._corpus / shard, row_group, masks=self._masks)
         loaded = self._empty(len(members))
         for place, row in enumerate(self.layout.inside[members].tolist()):
-            image = in_channels(stored.image(row), 1)
-            loaded.images[place], loaded.extents[place] = letterbox(image, self._size)
+            canvas, loaded.extents[place] = letterbox(in_channels(stored.image(row), 1), self._size)
+            cv2.transpose(canvas, dst=loaded.images[place].T)
             mask = stored.mask(row) if loaded.masks is not None else None
             if loaded.masks is not None and mask is not None:
                 loaded.masks[place] = letterbox(mask, self._size, nearest=True)[0]

@@ -11,6 +11,8 @@ import numpy.typing as npt
 from arl.data.record import Mask, Pixels
 
 Packed = bytes | memoryview
+# scaled down by less, speckle is smooth enough for bilinear interpolation, which is five times as fast as averaging
+_MILD = 1.5
 
 
 def as_grey(image: Pixels) -> Pixels:
@@ -162,7 +164,7 @@ def _check_pixels(image: Pixels, mask: Mask | None) -> None:
 def letterbox(image: Pixels, size: int, *, nearest: bool = False) -> tuple[Pixels, tuple[int, int]]:
     """Canvas uint8 (size, size) with the image, its long side scaled to `size`, in the top-left corner; its extent."""
     height, width = fit(image.shape[0], image.shape[1], size)
-    smooth = cv2.INTER_AREA if max(image.shape[:2]) > size else cv2.INTER_LINEAR
+    smooth = cv2.INTER_AREA if max(image.shape[:2]) > _MILD * size else cv2.INTER_LINEAR
     canvas = np.zeros((size, size), np.uint8)
     canvas[:height, :width] = cv2.resize(image, (width, height), interpolation=cv2.INTER_NEAREST if nearest else smooth)
     return canvas, (height, width)

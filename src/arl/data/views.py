@@ -4,7 +4,7 @@ The randomness of a training view is a function of (seed, step, position in the 
 of ranks, nor of earlier steps. A rank's batch is the contiguous slice rank * B, ..., (rank + 1) * B - 1.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -28,6 +28,8 @@ from arl.data.resample import resample, resample_mask
 # grey levels of breast (BUS-BRA: mean 0.32, std 0.19) and muscle (FALLMUD: mean 0.15, std 0.17), taken together
 MEAN = 0.25
 STD = 0.2
+
+_TOGETHER = 16  # images whose views are made at a time, so that what lies between stays in the processor's cache
 
 FULL = Strength()
 MILD = Strength(gain=3.0, slope=0.0, slider=0.0, shadow=0.0, speckle=0.0, blur=0.0)
@@ -61,8 +63,7 @@ class View(NamedTuple):
 def _grey(canvas: Tensor) -> Tensor:
     if canvas.dtype != torch.uint8 or canvas.ndim != 4 or canvas.shape[1] != 1:
         raise ValueError(f"canvases are uint8 (B, 1, S, S), got {canvas.dtype} {tuple(canvas.shape)}")
-    # stored column by column, as `resample` reads it first
-    return canvas.transpose(2, 3).contiguous().transpose(2, 3).float().div_(255)
+    return canvas.float().div_(255)
 
 
 def _augment(
@@ -70,7 +71,12 @@ def _augment(
 ) -> Tensor:
     """Normalised views (R, 1, size, size) of grey levels (B, 1, S, S), from boxes (R, 4) and flips (R,)."""
     crops = resample(image, extent, box, size, flip=flip, blur=blur_std(draws.blur, strength))
-    return normalize(apply_decibels(crops, decibels(draws, strength, size)))
+    return normalize(apply_decibels(crops, decibels(draws, strength, size)) if strength.brightens else crops)
+
+
+def _parts(count: int) -> Iterator[slice]:
+    """`count` images, `_TOGETHER` at a time."""
+    return (slice(start, min(start + _TOGETHER, count)) for start in range(0, count, _TOGETHER))
 
 
 class MultiCrop:
@@ -100,16 +106,27 @@ class MultiCrop:
 
     def __call__(self, batch: Batch, step: int, *, rank: int = 0, world_size: int = 1) -> Views:
         """Views of this rank's batch at this step."""
-        count = len(batch.image)
-        image = _grey(batch.image)
+        count, first = len(batch.image), rank * len(batch.image)
         generator = step_generator(self.seed, step, "multi-crop")
-        crops = []
-        for size, scale, number in zip(self.sizes, self.scales, self.numbers, strict=True):
-            draws = draw(number, count * world_size, generator).part(rank * count, (rank + 1) * count)
-            box = inner_boxes(draws.crop, batch.extent.repeat(number, 1), scale)
-            flip = flips(draws.flip, batch.anatomy.repeat(number), self.strength)
-            crops.append(_augment(image, batch.extent, draws, box, flip, size, self.strength))
-        return Views(crops[0], crops[1], batch.anatomy)
+        drawn = [draw(number, count * world_size, generator) for number in self.numbers]
+        crops = [
+            torch.empty(number, count, 1, size, size) for number, size in zip(self.numbers, self.sizes, strict=True)
+        ]
+        for part in _parts(count):
+            image, extent, anatomy = _grey(batch.image[part]), batch.extent[part], batch.anatomy[part]
+            for made, draws, scale in zip(crops, drawn, self.scales, strict=True):
+                mine = draws.part(first + part.start, first + part.stop)
+                made[:, part] = self._crops(image, extent, anatomy, mine, made.shape[-1], scale).view_as(made[:, part])
+        return Views(crops[0].flatten(0, 1), crops[1].flatten(0, 1), batch.anatomy)
+
+    def _crops(
+        self, image: Tensor, extent: Tensor, anatomy: Tensor, draws: Draws, size: int, scale: Sequence[float]
+    ) -> Tensor:
+        """Views (V * B, 1, size, size) of grey levels (B, 1, S, S)."""
+        views = len(draws.flip) // len(image)
+        box = inner_boxes(draws.crop, extent.repeat(views, 1), scale)
+        flip = flips(draws.flip, anatomy.repeat(views), self.strength)
+        return _augment(image, extent, draws, box, flip, size, self.strength)
 
 
 class TrainView:
@@ -132,7 +149,19 @@ class TrainView:
         draws = draw(1, count * world_size, generator).part(rank * count, (rank + 1) * count)
         box = letterbox_boxes(draws.crop, batch.extent, self.scale)
         flip = flips(draws.flip, batch.anatomy, self.strength)
-        image = _augment(_grey(batch.image), batch.extent, draws, box, flip, self.size, self.strength)
+        images = [
+            _augment(
+                _grey(batch.image[part]),
+                batch.extent[part],
+                draws.rows(part),
+                box[part],
+                flip[part],
+                self.size,
+                self.strength,
+            )
+            for part in _parts(count)
+        ]
+        image = torch.cat(images)
         if batch.mask is None:
             return View(image, None)
         return View(image, resample_mask(batch.mask, batch.extent, box, self.size, flip=flip))
@@ -143,6 +172,7 @@ def eval_view(batch: Batch, size: int) -> View:
     side = batch.extent.amax(dim=1).float()
     corner = torch.zeros_like(side)
     box = torch.stack([corner, corner, side, side], dim=1)
-    image = normalize(resample(_grey(batch.image), batch.extent, box, size))
+    images = [resample(_grey(batch.image[part]), batch.extent[part], box[part], size) for part in _parts(len(box))]
+    image = normalize(torch.cat(images))
     mask = None if batch.mask is None else resample_mask(batch.mask, batch.extent, box, size)
     return View(image, mask)
