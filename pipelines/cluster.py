@@ -96,7 +96,18 @@ def settings() -> Cluster | None:
         for step, needs in cluster.steps.items():
             if getattr(needs, what) > 1 and step not in able:
                 raise ValueError(f"{name}: {step} has more than one of {what}, which only {' and '.join(able)} can use")
+    if cluster.claim is None:
+        _check_without_volume(name, cluster)
     return cluster
+
+
+def _check_without_volume(name: str, cluster: Cluster) -> None:
+    for what in ("corpus", "registry"):
+        if not getattr(cluster, what).startswith("s3://"):
+            raise ValueError(f"{name}: without a claim {what} must be s3://BUCKET/PREFIX, not {getattr(cluster, what)}")
+    many = [step for step, needs in cluster.steps.items() if needs.nodes > 1]
+    if many:
+        raise ValueError(f"{name}: {many[0]} has several nodes, which need a claim to share their states")
 
 
 def _parsed(values: dict[str, Any]) -> Cluster:
@@ -109,11 +120,17 @@ def _parsed(values: dict[str, Any]) -> Cluster:
 
 
 def stored(name: str) -> str:
-    """Where the steps see a folder: "data", "registry" and "inbox" as cluster.yaml says, others on the volume."""
+    """Where the steps see a folder: "data", "registry" and "inbox" as cluster.yaml says, others on the volume.
+
+    Raises:
+        ValueError: the folder must be on a volume, and there is none.
+    """
     cluster = settings()
     if cluster is None:
         return name
     named = {"data": cluster.corpus, "registry": cluster.registry, "inbox": cluster.inbox}
+    if name not in named and cluster.claim is None:
+        raise ValueError(f"{name} needs a volume that its steps share, and the cluster's file has claim: null")
     return named.get(name, f"{cluster.mount}/{name}")
 
 
@@ -175,8 +192,9 @@ def _give_folders(task: dsl.PipelineTask, needs: Step, cluster: Cluster) -> None
         kubernetes.mount_pvc(task, pvc_name=cluster.claim, mount_path=cluster.mount)
     else:
         kubernetes.empty_dir_mount(task, "scratch", cluster.mount)
-    # training states outlive a pod, so that a retry goes on where the killed try was
-    task.set_env_variable("ARL_RUNS", stored("runs"))
+        task.set_env_variable("ARL_CACHE", f"{cluster.mount}/cache")  # of the corpus and the registry
+    # on a volume training states outlive a pod, so that a retry goes on where the killed try was
+    task.set_env_variable("ARL_RUNS", f"{cluster.mount}/runs")
 
 
 def _give_variables(task: dsl.PipelineTask, step: str, cluster: Cluster) -> None:

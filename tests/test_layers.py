@@ -25,8 +25,8 @@ BELOW = {
     "params": set(),
     "files": set(),
     "progress": set(),
-    "cli": {"params"},
-    "launch": {"cli"},
+    "cli": {"params", "data"},
+    "launch": {"cli", "data"},
 }
 FREE = {"arl.files", "arl.progress", "arl.data.anatomy"}
 # Package -> the only files that import it.

@@ -103,7 +103,15 @@ def _parser(command: Command) -> argparse.ArgumentParser:
 
 
 def call(name: str, overrides: Sequence[str] = (), /, **arguments: Any) -> Any:
-    """Run a stage or command by name; `overrides` are key=value words on params.yaml, paths may be strings."""
+    """Run a stage or command by name; `overrides` are key=value words on params.yaml, paths may be strings.
+
+    A corpus that is s3://bucket/prefix is fetched, or what is added to it is sent: see `arl.data.mirror`.
+    """
+    if str(arguments.get("corpus")).startswith("s3://"):
+        from arl.data.mirror import at_hand
+
+        with at_hand(arguments["corpus"], adds=name == "ingest") as folder:
+            return call(name, overrides, **{**arguments, "corpus": folder})
     command = read_command(command_names()[name.replace("_", "-")])
     function = getattr(importlib.import_module(command.module), command.function)
     paths = {a.name for a in command.arguments if a.type is Path} & arguments.keys()

@@ -1,6 +1,7 @@
 """`arl watch` in a project with its own git and DVC: killed at every step, starved of disk, triggered twice."""
 
 import os
+import random
 import resource
 import runpy
 import shutil
@@ -162,6 +163,70 @@ def test_killed_at_every_step_it_ends_as_if_nothing_had_been(
     assert "nothing new has arrived" in (project.folder / "monitor/steps/arrive.txt").read_text()
     assert "dvc" not in told
     assert (project.journal.file.read_bytes(), tree_hash(project.folder / "data")) == left
+
+
+KILLS = 20
+
+
+def killed_at_random(project: Project, rng: random.Random, seconds: float) -> list[float]:
+    """Start the loop again and again, and kill it with all of its children after a random time, until it has ended.
+
+    `seconds` is how long it may live, at most; longer each time, since its longest step must come to an end on a busy
+    machine. Returns the seconds after which it was killed.
+    """
+    after: list[float] = []
+    while True:
+        process = project.start()
+        lives = rng.uniform(0, seconds * (1 + len(after) / 10))
+        try:
+            told, _ = process.communicate(timeout=lives)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            after.append(round(lives, 1))
+            continue
+        assert process.returncode == 0, told
+        return after
+
+
+def same_end(project: Project, calm: Project) -> None:
+    """The same decisions in the same words, corpus, commits and champion, and nothing half done."""
+    assert project.events() == calm.events() == ["baseline", "retrain", "outcome"]
+    assert [entry["words"] for entry in project.journal.entries()] == [
+        entry["words"] for entry in calm.journal.entries()
+    ]
+    assert project.champions == calm.champions  # the same bits
+    assert project.batches() == calm.batches()
+    assert project.commits() == calm.commits()
+    assert not (project.folder / "monitor/open.json").exists()
+    assert not [path for path in project.folder.rglob("*") if ".partial" in path.name]
+    ours, theirs = (sorted((each.folder / "monitor/runs").iterdir()) for each in (project, calm))
+    assert len(ours) == len(theirs) == 1
+    assert {path.name for path in ours[0].iterdir()} == {path.name for path in theirs[0].iterdir()}
+    for name in ("dvc.lock", "out/report/index.html", "monitor/index.html"):
+        assert (project.folder / name).is_file()
+
+
+def test_killed_at_random_moments_it_ends_as_if_nothing_had_been(
+    trained: Path, tmp_path: Path, deliver: Callable[..., Path]
+) -> None:
+    def fresh(name: str) -> Project:
+        shutil.copytree(trained, tmp_path / name, symlinks=True)
+        deliver((made := Project(tmp_path / name)).inbox, "week-1", gain=1.5)
+        return made
+
+    calm = fresh("calm")
+    began = time.monotonic()
+    calm.watch()
+    longest = (time.monotonic() - began) / 4
+    rng, kills, rounds = random.Random(6), 0, 0
+    while kills < KILLS:
+        project = fresh(f"round-{rounds}")
+        after = killed_at_random(project, rng, longest)
+        print(f"round {rounds}: {len(after)} kills, after {after} s; champions {project.champions}")
+        same_end(project, calm)
+        kills, rounds = kills + len(after), rounds + 1
+    print(f"{kills} kills in {rounds} rounds, each ended as {calm.champions} did")
 
 
 def test_a_training_outlives_its_killed_parent_and_is_not_started_twice(

@@ -133,10 +133,37 @@ def test_without_a_volume_everything_is_in_s3(tmp_path: Path) -> None:
     for pod in platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values():
         assert "pvcMount" not in pod
         assert {mount["mountPath"] for mount in pod["emptyDirMounts"]} == {"/dev/shm", "/mnt/arl"}
+    for executor in spec["deploymentSpec"]["executors"].values():
+        variables = {entry["name"]: entry.get("value") for entry in executor["container"]["env"]}
+        assert variables["ARL_CACHE"] == "/mnt/arl/cache"
     defaults = {
         name: given.get("defaultValue") for name, given in spec["root"]["inputDefinitions"]["parameters"].items()
     }
     assert (defaults["corpus"], defaults["registry"]) == ("s3://arl/data", "s3://arl/registry")
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "changes", "error"),
+    [
+        (
+            "arl_full",
+            {"registry": "s3://arl/r"},
+            "without a claim corpus must be s3://BUCKET/PREFIX, not /mnt/arl/data",
+        ),
+        ("arl_full", {"corpus": "s3://arl/data"}, "without a claim registry must be s3://"),
+        ("arl_full", {"corpus": "s3://a", "registry": "s3://a", "nodes": 2}, "pretrain has several nodes"),
+        ("arl_monitor", {"corpus": "s3://arl/data", "registry": "s3://arl/r"}, "monitor needs a volume"),
+    ],
+)
+def test_what_needs_a_volume_says_so(tmp_path: Path, pipeline: str, changes: dict[str, Any], error: str) -> None:
+    settings = yaml.safe_load((ROOT / "pipelines/cluster.yaml").read_text(encoding="utf-8"))
+    settings["steps"]["pretrain"]["nodes"] = changes.pop("nodes", 1)
+    (tmp_path / "cluster.yaml").write_text(yaml.safe_dump(settings | {"claim": None} | changes), encoding="utf-8")
+    words = ["kfp", "dsl", "compile", "--py", str(ROOT / f"pipelines/{pipeline}.py"), "--output", "x.yaml"]
+    variables = environment(ARL_CLUSTER=str(tmp_path / "cluster.yaml"))
+    done = subprocess.run(words, cwd=tmp_path, env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert error in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -191,6 +191,12 @@ def test_a_corrupt_batch_is_refused_and_touches_nothing(loop: Loop, torn: int, r
     assert loop.run()["decision"] == "no-drift"
 
 
+def test_phantoms_are_called_synthetic(loop: Loop) -> None:
+    loop.params = replace(loop.params, watch=replace(loop.params.watch, source="phantom-table"))
+    loop.deliver("week-1")
+    assert "inputs were accepted, as 60 synthetic images;" in loop.run()["words"][0]
+
+
 def test_a_batch_without_its_table_is_refused(loop: Loop) -> None:
     batch = loop.deliver("week-1")
     (batch / "pictures.csv").unlink()
@@ -318,13 +324,17 @@ def test_what_came_of_a_training_is_told_once(loop: Loop) -> None:
         step()
     before = champion_of(loop)
     verdict = loop.folder / "verdict"
-    write_json(verdict / "decision.json", {"verdict": "reject", "reasons": ["lv: worse."]})
+    write_json(
+        verdict / "decision.json",
+        {"verdict": "reject", "reasons": ["lv: worse."], "notes": ["Synthetic images in lv."]},
+    )
     conclude(loop.params, corpus=loop.corpus, registry=loop.registry, monitor=loop.monitor, verdict=verdict)
     outcome = loop.journal.entries()[-1]
     assert (outcome["event"], outcome["verdict"], outcome["champion"]) == ("outcome", "reject", before)
     assert outcome["words"] == [
         f"The challenger was not promoted (reject): release {before} stays in use.",
         "lv: worse.",
+        "Synthetic images in lv.",
     ]
     assert "trained_on" not in outcome
 

@@ -7,12 +7,14 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from arl.storage import places
 from arl.storage.places import locked
 from arl.storage.registry import Registry, tasks_of, version_of
 from arl.storage.s3 import Store
@@ -403,6 +405,26 @@ def test_a_half_uploaded_version_is_none_and_a_rerun_releases_it(bucket_address:
     registry.promote(version, expected=None)
     assert registry.champion() == version
     registry.fetch(version)
+
+
+@pytest.mark.slow
+def test_what_a_killed_upload_left_goes_when_it_is_old(
+    bucket_address: str, encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = model(encoder.parent / "breast", 1.0)
+    died = subprocess.run([sys.executable, "-c", KILLED, bucket_address, encoder, task], check=False)
+    assert died.returncode == 9
+    left = set(stored(bucket_address))
+    registry = Registry(bucket_address, None)
+    first = registry.add_version(encoder, {"breast": task}, documents={}, provenance={})
+    second = add(registry, encoder, 2.0)
+    assert left <= set(stored(bucket_address))  # it may be under way
+    monkeypatch.setattr(places, "_ABANDONED", timedelta(0))
+    third = add(registry, encoder, 3.0)
+    assert not left & set(stored(bucket_address))
+    assert registry.versions() == sorted([first, second, third])
+    for version in (first, second, third):
+        registry.fetch(version)
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ def run(
     experiment: str = "",
     set: list[str] = [],  # noqa: B006  read from the source text by the command line, never changed
     batches: Path | None = None,
-    corpus: Path | None = None,
+    corpus: str = "",
     registry: str = "",
     data_hash: str = "",
     root: Path = Path("runs"),
@@ -37,7 +37,8 @@ def run(
     The steps get the parameters of params.yaml, or of --experiment (a file of conf/experiment/), changed by the words
     key=value, after --set or not. --batches is a YAML list of what to ingest first: {source, root, batch, parts} and
     the options of `arl ingest`, where parts: n lets n pods read one root. --corpus and --registry (a folder or
-    s3://...) are as the steps see them; --data-hash is the corpus' hash, by default the one in data.dvc.
+    s3://...) are as the steps see them; --data-hash is the corpus' hash, by default the one in data.dvc. A corpus in S3
+    needs none: its version is what validate reads.
 
     Raises:
         ValueError: an unknown backend, an override that breaks the schema, no tasks, or a wrong list of batches.
@@ -53,7 +54,7 @@ def run(
         "tasks": tasks,
         "overrides": changes,
         "batches": _batches(batches) if batches else [],
-        "data_hash": data_hash or _tracked_hash(corpus or Path("data")),
+        "data_hash": data_hash or _tracked_hash(corpus or "data"),
     }
     arguments |= _folders(backend, corpus, registry)
     command = [sys.executable, "-m", "pipelines.runner", backend, str(pipeline), str(root)]
@@ -64,18 +65,19 @@ def run(
         raise SystemExit(code)
 
 
-def _folders(backend: str, corpus: Path | None, registry: str) -> dict[str, str]:
+def _folders(backend: str, corpus: str, registry: str) -> dict[str, str]:
     """Corpus and registry as the steps see them; what is not given is left to the pipeline."""
     if backend == "docker":  # a container sees the folders of this machine under their own names
-        if "://" in registry:
-            raise ValueError(
-                f"registry {registry} is not a folder, and the containers of --backend docker have no network"
-            )
+        for what, place in (("corpus", corpus), ("registry", registry)):
+            if "://" in place:
+                raise ValueError(
+                    f"{what} {place} is not a folder, and the containers of --backend docker have no network"
+                )
         return {
-            "corpus": str((corpus or Path("data")).absolute()),
+            "corpus": str(Path(corpus or "data").absolute()),
             "registry": str(Path(registry or "registry").absolute()),
         }
-    given = {"corpus": str(corpus) if corpus else "", "registry": registry}
+    given = {"corpus": corpus, "registry": registry}
     return {name: value for name, value in given.items() if value}
 
 
@@ -138,7 +140,9 @@ def _parts(file: Path, entry: dict[str, Any]) -> list[dict[str, Any]]:
     return [item | {"batch": name, "part": f"{number}/{parts}"} for number, name in enumerate(names, 1)]
 
 
-def _tracked_hash(corpus: Path) -> str:
+def _tracked_hash(corpus: str) -> str:
+    if "://" in corpus:
+        return ""
     record = Path(f"{corpus}.dvc")
     if not record.is_file():
         raise FileNotFoundError(f"{record} does not exist: `dvc add {corpus}` makes it, or give --data-hash")

@@ -23,8 +23,10 @@ def launch(name: str, overrides: list[str], version: str, /, **arguments: Any) -
 
         trainjob.run(trainjob.Job(**needs), name, overrides, version, arguments)
     elif needs.get("processes", 1) > 1:
+        from arl.data.mirror import at_hand
         from arl.launch import torchrun
 
-        torchrun.run(needs["processes"], name, overrides, arguments)
+        with at_hand(arguments["corpus"]) as corpus:  # once for all processes
+            torchrun.run(needs["processes"], name, overrides, {**arguments, "corpus": corpus})
     else:
         call(name, overrides, **arguments)

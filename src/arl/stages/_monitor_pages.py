@@ -358,8 +358,8 @@ def _history(runs: dict[str, list[Entry]]) -> Markup:
         for site in entry["drift"]["sites"]
     ]
     drawing = pages.png(figures.shifts(points))
-    caption = (
-        "Distance of each batch from what the champion was trained on, by site; the mark: how far sites usually are."
+    caption = "Distance of each batch from what the champion was trained on, by site" + (
+        "; the mark: how far sites usually are." if any(site.get("usual") is not None for *_, site in points) else "."
     )
     return pages.figure(drawing, caption, caption, width=760)
 
@@ -368,7 +368,7 @@ def _champions(entries: Sequence[Entry], champion: str | None) -> Markup:
     rows = [
         [
             entry["at"].replace("T", " ").removesuffix("+00:00"),
-            pages.code(entry["champion"]),
+            Markup('<span style="white-space: nowrap">{}</span>').format(pages.code(entry["champion"])),
             "in use" if entry["champion"] == champion else "earlier",
             len(entry["trained_on"]),
             entry["words"][0],

@@ -87,10 +87,11 @@ def _outcome(run: Run, corpus: Path, store: Registry, verdict: Path | None) -> d
     after = store.champion()
     judged = read_json(verdict / "decision.json") if verdict else {}
     word = judged.get("verdict") or ("promote" if after != before else "not promoted")
+    more = [*judged.get("reasons", []), *judged.get("notes", [])]
     about = {"run": run.name, "verdict": word, "before": before, "champion": after}
     if word == "promote" and after != before:
         batches = [folder.relative_to(corpus).as_posix() for folder in batch_folders(corpus)]
         words = [f"The challenger passed the gate: release {after} replaces {before}, which stays in the registry."]
-        return {"words": [*words, *judged.get("reasons", [])], **about, "trained_on": batches}
+        return {"words": [*words, *more], **about, "trained_on": batches}
     words = [f"The challenger was not promoted ({word}): release {after} stays in use."]
-    return {"words": [*words, *judged.get("reasons", [])], **about}
+    return {"words": [*words, *more], **about}

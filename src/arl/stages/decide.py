@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from arl.data.manifest import SCHEMA, read_table
 from arl.files import read_json, write_json
 from arl.monitoring.journal import Decision, Journal, cools_until
 from arl.monitoring.runs import Run, adopt, current
@@ -82,12 +83,19 @@ def _arrived(run: Run, counts: dict[str, Any] | None) -> list[str]:
         else:
             words.append(
                 f"{what}: {counts['accepted']:,} of {counts['given']:,} inputs were accepted, as {counts['images']:,} "
-                f"images; {counts['refused']:,} went into quarantine."
+                f"{_kind(run)}; {counts['refused']:,} went into quarantine."
             )
     others = run.batches[:-1] if run.drop else run.batches
     if others:
         words.append(f"Batches that waited are tested with it: {', '.join(others)}.")
     return words
+
+
+def _kind(run: Run) -> str:
+    """Figures on phantoms must not be taken for a hospital's."""
+    file = run.corpus / (run.new or "") / "manifest.parquet"
+    synthetic = file.is_file() and read_table(file, SCHEMA)["synthetic"].any()
+    return "synthetic images" if synthetic else "images"
 
 
 def _choose(params: Params, run: Run, asked: Decision, champion: str) -> tuple[Decision, str]:

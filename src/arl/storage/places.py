@@ -12,16 +12,18 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 from uuid import uuid4
 
 from arl.files import atomic_directory, read_json, write_json
-from arl.storage.s3 import Revision, Store
+from arl.storage.s3 import Listed, Revision, Store
 
 MANIFEST = "manifest.json"  # of every version
 _CHAMPION = "champion.json"
 _COMPLETE = "upload"  # object that a version has once all of its files are there; holds the name of their folder
+_ABANDONED = timedelta(days=7)  # an upload that has written nothing for so long was killed
 
 
 @dataclass(frozen=True)
@@ -148,10 +150,15 @@ class BucketPlace:
 
     @contextmanager
     def new(self, version: str) -> Iterator[Path]:
-        """Written to a temporary folder ($TMPDIR), then uploaded; an attempt that fails is removed."""
+        """Written to a temporary folder ($TMPDIR), then uploaded.
+
+        An attempt that fails is removed at once, and one that was killed after a week, by the next one that succeeds.
+        """
         with tempfile.TemporaryDirectory(prefix="arl-release-") as name:
             yield Path(name)
             self._upload(version, Path(name))
+        with suppress(OSError):  # the version is there
+            self._prune()
 
     def _upload(self, version: str, folder: Path) -> None:
         """Upload the files, hold their sizes against the folder, and write the object that makes them a version."""
@@ -180,6 +187,25 @@ class BucketPlace:
             for item in self._store.objects(place):
                 self._store.remove(item.key)
 
+    def _prune(self) -> None:
+        """Remove the attempts that are no version and will not become one."""
+        attempts: dict[tuple[str, str], list[Listed]] = {}
+        for item in self._store.objects("versions/"):
+            _, version, attempt, *rest = item.key.split("/")
+            if rest:
+                attempts.setdefault((version, attempt), []).append(item)
+        for (version, attempt), items in attempts.items():
+            silent = datetime.now(UTC) - max(item.modified for item in items)
+            if silent >= _ABANDONED and self._attempt_of(version) != attempt:
+                self._remove(f"versions/{version}/{attempt}/")
+
+    def _attempt_of(self, version: str) -> str | None:
+        """The upload that counts, None where no attempt was finished."""
+        try:
+            return self._store.get(f"versions/{version}/{_COMPLETE}").decode()
+        except FileNotFoundError:
+            return None
+
     def fetch(self, version: str) -> Path:
         """Download into the user's cache, where a version is not there yet; $ARL_CACHE moves the cache.
 
@@ -197,7 +223,9 @@ class BucketPlace:
         """Where the files of a version are in the bucket, and where the cache has them."""
         place = self._files_of(version)
         upload = place.split("/")[2]
-        return place, _cache() / self.address.removeprefix("s3://").replace("/", "-") / f"{version}-{upload}"
+        return place, cache() / "registry" / self.address.removeprefix("s3://").replace(
+            "/", "-"
+        ) / f"{version}-{upload}"
 
     def forget(self, version: str) -> None:
         """Drop it from the cache."""
@@ -228,7 +256,8 @@ def _inside(folder: Path, name: str) -> Path:
     return path
 
 
-def _cache() -> Path:
+def cache() -> Path:
+    """The folder for copies of what lies in a store: $ARL_CACHE, or the user's cache folder."""
     chosen = os.environ.get("ARL_CACHE")
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return (Path(chosen) if chosen else base / "arl") / "registry"
+    return Path(chosen) if chosen else base / "arl"

@@ -19,7 +19,7 @@ from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from hashlib import md5
 from io import BytesIO
 from pathlib import Path
@@ -60,6 +60,7 @@ class Listed:
 
     key: str  # below the store's prefix
     size: int  # bytes
+    modified: datetime
 
 
 def is_address(text: str) -> bool:
@@ -187,10 +188,14 @@ class Store:
 
     def objects(self, prefix: str = "") -> list[Listed]:
         """The objects whose key begins so, sorted."""
+        now = datetime.now(UTC)  # where a store does not tell, nothing is old
         with self._errors(prefix):
             found = list(self._client.list_objects(self._bucket, self._prefix + prefix, recursive=True))
         return sorted(
-            (Listed(str(item.object_name).removeprefix(self._prefix), int(item.size or 0)) for item in found),
+            (
+                Listed(str(item.object_name).removeprefix(self._prefix), int(item.size or 0), item.last_modified or now)
+                for item in found
+            ),
             key=lambda item: item.key,
         )
 
