@@ -92,6 +92,7 @@ class Objective:
     weighting: str  # adaptive (eq. 6) | constant
     adversarial_weight: float  # the constant, or a factor on the adaptive weight
     max_adversarial_weight: float  # clamp of lambda
+    mim_weight: float  # of L_MIM, a mean over a patch's pixels; eq. 3 is their sum, which is patch_size ** 2 here
     discriminator_start: float  # share of the steps after which the generator sees the discriminator
     mask_ratio: float
     drop_masked: bool  # encode visible tokens only; otherwise put a mask token in the grid

@@ -22,6 +22,13 @@ def test_prototypes_are_cosines() -> None:
     torch.testing.assert_close(head(x), logits)
 
 
+def test_images_start_with_bottlenecks_of_their_own() -> None:
+    torch.manual_seed(0)
+    bottleneck = DINOHead(192, 13, hidden=512).mlp(torch.randn(61, 192))
+    # the mean of 61 unit vectors is short unless they agree; with PyTorch's biases it has a length of 0.87
+    assert torch.nn.functional.normalize(bottleneck, dim=-1).mean(dim=0).norm() < 0.4
+
+
 def test_the_teacher_can_be_a_copy() -> None:
     head = DINOHead(7, 13, hidden=11, bottleneck=5)
     x = torch.randn(3, 7)

@@ -16,6 +16,7 @@ OBJECTIVE = Objective(
     weighting="adaptive",
     adversarial_weight=1.0,
     max_adversarial_weight=100.0,
+    mim_weight=3.0,
     discriminator_start=0.5,
     mask_ratio=0.5,
     drop_masked=True,
@@ -74,7 +75,7 @@ def test_patches_are_cut_with_half_a_patch_of_context() -> None:
 
 def test_the_loss_is_the_sum_of_eq_6() -> None:
     terms = pretrainer()(inputs(), 0.7)
-    total = terms["sd"] + terms["mim"] + terms["lambda"] * terms["adv"] + terms["d"]
+    total = terms["sd"] + 3.0 * terms["mim"] + terms["lambda"] * terms["adv"] + terms["d"]
     assert terms["loss"].item() == pytest.approx(total.item(), rel=1e-6)
 
 

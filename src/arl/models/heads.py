@@ -9,7 +9,9 @@ from arl.models.encoder import Encoder
 class DINOHead(nn.Module):
     """Three-layer MLP to a unit-length bottleneck, then cosines with the prototypes (Caron 2021).
 
-    The prototypes are weight-normalised with length one, DINO's `norm_last_layer`.
+    The prototypes are weight-normalised with length one, DINO's `norm_last_layer`. Biases start at zero: PyTorch's own
+    would be longer than the signal after three layers of weights this small, so that all images would start with the
+    same bottleneck, and distillation with nothing to tell apart.
     """
 
     def __init__(self, in_dim: int, out_dim: int, hidden: int = 2048, bottleneck: int = 256) -> None:
@@ -25,6 +27,8 @@ class DINOHead(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_dim) -> logits over the prototypes (B, out_dim), in [-1, 1]."""

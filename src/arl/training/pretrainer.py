@@ -51,6 +51,7 @@ class Objective:
     weighting: str
     adversarial_weight: float
     max_adversarial_weight: float
+    mim_weight: float
     discriminator_start: float
     mask_ratio: float
     drop_masked: bool
@@ -140,7 +141,7 @@ class Pretrainer(nn.Module):
             terms |= self._learn_from_teacher(inputs, anatomy, tokens, mask, progress)
         if self.objective.mim:
             terms |= self._reconstruct(inputs.global_crops, tokens, ids_keep, mask, inputs.noise, progress)
-        minimised = ("sd", "patch_sd", "contrast", "mim", "generator", "d")
+        minimised = ("sd", "patch_sd", "contrast", "reconstruction", "generator", "d")
         return {"loss": torch.stack([terms[name] for name in minimised if name in terms]).sum(), **terms}
 
     def _encode(self, inputs: PretrainInputs, anatomy: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
@@ -213,7 +214,7 @@ class Pretrainer(nn.Module):
         noise: Tensor,
         progress: float,
     ) -> dict[str, Tensor]:
-        """L_MIM (eq. 3) and, from `discriminator_start` on, lambda * L_adv (eq. 4, 6)."""
+        """Weighted L_MIM (eq. 3) and, from `discriminator_start` on, lambda * L_adv (eq. 4, 6)."""
         assert mask is not None
         prediction = self.decoder(tokens, ids_keep, mask.shape[1]).float()
         pixels = patchify(images, self.encoder.patch_size).float()
@@ -221,15 +222,17 @@ class Pretrainer(nn.Module):
         if self.objective.norm_pix_loss:
             target, mean, std = normalize_patches(pixels)
         mim = mim_loss(prediction, target, mask)
+        weighted = self.objective.mim_weight * mim
+        terms = {"mim": mim.detach(), "reconstruction": weighted}
         if not self.objective.adversarial:
-            return {"mim": mim}
+            return terms
         shown = denormalize_patches(prediction, mean, std) if self.objective.norm_pix_loss else prediction
         composite = unpatchify(torch.where(mask[..., None], shown, pixels), self.encoder.patch_size, images.shape[-2:])
         with torch.autocast(images.device.type, enabled=False):  # a saturated discriminator is no place for bfloat16
             real, fake = self._judged(images.float(), mask, noise), self._judged(composite, mask, noise)
-            terms = {"mim": mim, **self._discriminate(real, fake.detach())}
+            terms |= self._discriminate(real, fake.detach())
             if progress >= self.objective.discriminator_start:
-                return terms | self._fool(fake, mim, prediction)
+                return terms | self._fool(fake, weighted, prediction)
         # the same names at every step, so that the history is a table
         return terms | {name: mim.new_zeros(()) for name in ("adv", "lambda", "generator")}
 
