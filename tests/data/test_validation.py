@@ -126,6 +126,15 @@ def test_the_library_leaves_warnings_where_they_go(clean: pd.DataFrame) -> None:
         warnings.warn("heard", stacklevel=1)
 
 
+def test_the_library_does_not_tell_what_it_registers_where_everything_is_logged(
+    clean: pd.DataFrame, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In a Kubeflow step the root logger shows INFO."""
+    caplog.set_level(logging.INFO)
+    check_rows([clean])
+    assert len([record for record in caplog.records if record.name.startswith("great_expectations")]) <= 1  # not 100
+
+
 def test_parts_add_up(clean: pd.DataFrame) -> None:
     rows = clean.copy()
     rows.loc[[1, 4, 7, 8], "anatomy"] = "knee"

@@ -110,6 +110,7 @@ def _check_part(gx: Any, batch: Any, suite: list[Any]) -> dict[str, tuple[int, t
 def _great_expectations() -> Iterator[tuple[Any, Any, Any]]:
     """The library, its expectations and its condition column; it costs 3 s, so nothing else imports it."""
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)  # it tells hundreds of times what it registers
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"module 'sre_\w+' is deprecated", DeprecationWarning)
         import great_expectations as gx
