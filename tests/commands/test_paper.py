@@ -28,6 +28,7 @@ def test_every_row_of_every_experiment_fits_the_schema(name: str) -> None:
     for row in found.rows:
         params = compose([*laptop.choices, *row.choices, *laptop.replicates[0]], CONF)
         assert set(found.metrics) <= set(params.task)
+        assert found.metrics or found.shows
         for protocol, tasks in row.claimed.items():
             assert protocol in found.protocols
             for task, claims in tasks.items():
@@ -133,6 +134,39 @@ def test_a_table_is_measured_beside_the_claims_and_done_once(
     assert "--replicates 1 --set pretrain.max_steps=3" in (folder / "table.md").read_text()
 
 
+def test_pictures_of_rows_are_on_the_page_with_their_numbers(
+    project: Path, tiny_corpus: Path, open_page: Callable[..., Any]
+) -> None:
+    file = project / "conf" / "paper" / "little.yaml"
+    content = yaml.safe_load(file.read_text())
+    plain = {"name": "plain", "label": "MAE here", "choices": ["objective=mae", "model.conditioning=none"]}
+    del content["metrics"], content["protocols"], content["audit"], content["reference"]
+    shows = ["corpus", "components", "planes", "offsets", "reconstructions"]
+    file.write_text(yaml.safe_dump({**content, "shows": shows, "rows": [plain, content["rows"][2]]}))
+    paper("little", corpus=tiny_corpus, scale="tiny")
+    folder = project / "out" / "paper" / "little-tiny"
+    page = open_page(folder / "index.html")
+    assert page.errors == page.requests == []
+    assert page.overflow == 0
+    for words in ("Corpus by anatomy", "Principal components", "Images on a plane", "Where ACDT samples", "completed"):
+        assert words in page.text
+    found = read_json(folder / "results.json")
+    assert found["cells"] == []
+    assert [row[0] for row in found["shown"]["Masked images, completed"][1:]] == ["MAE here", "A-ViT"]
+    assert [row[1] for row in found["shown"]["Images on a plane"][1:]] == ["given", "no", "wrong"] * 2
+    assert "| MAE here |" in (folder / "table.md").read_text()
+
+
+def test_an_encoder_without_a_decoder_cannot_complete_images(project: Path, tiny_corpus: Path) -> None:
+    file = project / "conf" / "paper" / "little.yaml"
+    content = yaml.safe_load(file.read_text())
+    rows = [{"name": "dino", "label": "DINO", "choices": ["objective=dino"]}]
+    pictures = {"title": "x", "shows": ["reconstructions"], "rows": rows, "scales": content["scales"]}
+    file.write_text(yaml.safe_dump(pictures))
+    with pytest.raises(ValueError, match=r"pretrain-.* has no decoder: it was not pretrained here with masked images"):
+        paper("little", corpus=tiny_corpus, scale="tiny")
+
+
 SCRIPT = """
 import sys
 from pathlib import Path
@@ -189,7 +223,10 @@ def test_other_labels_or_splits_are_other_data(project: Path, tiny_corpus: Path,
 
 
 def test_wrong_words_and_files_are_refused(project: Path, tiny_corpus: Path) -> None:
-    with pytest.raises(ValueError, match=r"unknown experiment 'table1': .* has busbra, figure4, little, table2"):
+    with pytest.raises(
+        ValueError,
+        match=r"unknown experiment 'table1': .* has busbra, figure1c, .*, figure5, little, table10, table2",
+    ):
         paper("table1", corpus=tiny_corpus)
     with pytest.raises(ValueError, match="unknown scale 'huge': little has laptop, busbra, paper, tiny"):
         paper("little", corpus=tiny_corpus, scale="huge")
@@ -202,6 +239,10 @@ def test_wrong_words_and_files_are_refused(project: Path, tiny_corpus: Path) -> 
     for change, message in (
         ({"reference": "best"}, r"little\.yaml: 'best' is none of the rows supervised, mae, full"),
         ({"protocols": ["zero-shot"]}, "protocols .* are not among probe, finetune"),
+        ({"protocols": []}, "protocols .* have no metrics"),
+        ({"shows": ["colours"]}, "shows .*colours.*: expected some of corpus, components"),
+        ({"metrics": {}, "protocols": []}, "shows .* or metrics of tasks"),
+        ({"metrics": {}, "protocols": [], "shows": ["planes"], "rows": [], "audit": []}, "no rows whose encoders"),
         ({"colour": "blue"}, r"little\.yaml: .*colour"),
         ({"rows": content["rows"] * 2}, "a row's name is there twice"),
     ):

@@ -9,11 +9,10 @@ from arl.evaluation.comparison import (
     Replicate,
     compare,
     correct,
-    detectable_difference,
     metric_statistic,
     one_matrix,
 )
-from arl.evaluation.statistics import delong_test
+from arl.evaluation.statistics import delong_test, detectable_difference, mcnemar
 
 
 def table(seed: int, strength: float, patients: int = 97, fold: str = "a") -> pd.DataFrame:
@@ -72,6 +71,23 @@ def test_a_difference_is_paired_and_like_delongs_for_independent_images() -> Non
     assert found.p_value is not None
     assert found.p_value < 0.05
     assert p_value < 0.05
+    assert found.check == pytest.approx(p_value)
+
+
+def test_shares_are_checked_by_mcnemars_test() -> None:
+    good, bad = table(0, 2.0).iloc[::2], table(1, 0.7).iloc[::2]
+    methods = {"good": [Replicate(good, 0.5)], "bad": [Replicate(bad, 0.4)]}
+    right = [(one["score_1"] >= cut) == (one["label"] == 1) for one, cut in ((good, 0.5), (bad, 0.4))]
+    assert run(methods, "accuracy")["bad"].check == mcnemar(*right)
+    positive = good["label"] == 1
+    assert run(methods, "sensitivity")["bad"].check == mcnemar(*(one[positive] for one in right))
+
+
+def test_replicates_of_other_images_have_no_check_of_auroc() -> None:
+    good = [Replicate(table(seed, 2.0, fold=fold), 0.5) for seed, fold in enumerate("ab")]
+    bad = [Replicate(table(5 + seed, 0.7, fold=fold), 0.5) for seed, fold in enumerate("ab")]
+    assert run({"good": good, "bad": bad})["bad"].check is None
+    assert run({"good": good, "bad": bad}, "accuracy")["bad"].check is not None
 
 
 def test_p_values_are_corrected_over_rows_and_tables() -> None:
@@ -90,6 +106,9 @@ def test_p_values_are_corrected_over_rows_and_tables() -> None:
     assert min(found[i]["weak"].corrected for i in range(2)) == pytest.approx(4 * smallest)
     assert [one["weak"].p_value for one in found] == [one["weak"].p_value for one in plain]
     assert found[0]["same"].corrected == 1.0
+    assert min(one["weak"].check_corrected for one in found) == pytest.approx(
+        4 * min(one["weak"].check for one in plain)
+    )
     assert found[0]["good"].corrected is None
     assert list(found[1]) == ["good", "weak", "same"]
 

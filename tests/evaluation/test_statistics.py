@@ -50,6 +50,121 @@ def test_delong_is_its_definition() -> None:
     assert covariance == pytest.approx(slow_covariance(labels, scores))
 
 
+def slow_clustered_covariance(labels: np.ndarray, scores: np.ndarray, patients: np.ndarray) -> np.ndarray:
+    """Obuchowski 1997, by sums over patients and over all pairs of images."""
+    r, names = len(scores), sorted(set(patients))
+    xs = [[[s[i] for i in np.flatnonzero((labels == 1) & (patients == p))] for p in names] for s in scores]
+    ys = [[[s[i] for i in np.flatnonzero((labels == 0) & (patients == p))] for p in names] for s in scores]
+    m, n = int((labels == 1).sum()), int((labels == 0).sum())
+    i10, i01 = sum(bool(x) for x in xs[0]), sum(bool(y) for y in ys[0])
+
+    def psi(x: float, y: float) -> float:
+        return float(x > y) + 0.5 * (x == y)
+
+    v10 = [[sum(psi(x, y) for x in mine for other in ys[a] for y in other) / n for mine in xs[a]] for a in range(r)]
+    v01 = [[sum(psi(x, y) for y in mine for other in xs[a] for x in other) / m for mine in ys[a]] for a in range(r)]
+    area = [sum(v) / m for v in v10]
+    d10 = [[v - len(x) * area[a] for v, x in zip(v10[a], xs[a], strict=True)] for a in range(r)]
+    d01 = [[v - len(y) * area[a] for v, y in zip(v01[a], ys[a], strict=True)] for a in range(r)]
+    found = np.zeros((r, r))
+    for a in range(r):
+        for b in range(r):
+            s10 = i10 / ((i10 - 1) * m) * sum(d10[a][i] * d10[b][i] for i in range(len(names)))
+            s01 = i01 / ((i01 - 1) * n) * sum(d01[a][i] * d01[b][i] for i in range(len(names)))
+            s11 = len(names) / (len(names) - 1) * sum(d10[a][i] * d01[b][i] for i in range(len(names)))
+            s11_ = len(names) / (len(names) - 1) * sum(d10[b][i] * d01[a][i] for i in range(len(names)))
+            found[a, b] = s10 / m + s01 / n + (s11 + s11_) / (m * n)
+    return found
+
+
+def test_clustered_delong_is_its_definition() -> None:
+    """Patients of one to four images, some with images of both classes."""
+    labels, scores = readers(53)
+    patients = np.random.default_rng(3).integers(0, 19, 53)
+    areas, covariance = statistics.clustered_covariance(labels, scores, patients)
+    assert areas == pytest.approx([roc_auc_score(labels, s) for s in scores])
+    assert covariance == pytest.approx(slow_clustered_covariance(labels, scores, patients))
+
+
+def test_clustered_delong_of_one_image_a_patient_is_delongs() -> None:
+    labels, scores = readers()
+    one_each = np.random.default_rng(1).permutation(len(labels))
+    covariance = statistics.clustered_covariance(labels, scores, one_each)[1]
+    assert covariance == pytest.approx(statistics.delong_covariance(labels, scores)[1])
+    assert statistics.clustered_test(labels, *scores, one_each) == pytest.approx(
+        statistics.delong_test(labels, *scores)
+    )
+    assert vars(statistics.clustered_interval(labels, scores[0], one_each)) == pytest.approx(
+        vars(statistics.delong_interval(labels, scores[0]))
+    )
+
+
+def test_copies_of_images_say_nothing_new() -> None:
+    labels, scores = readers()
+    patients = np.repeat(np.arange(len(labels)), 5)
+    covariance = statistics.clustered_covariance(np.repeat(labels, 5), np.repeat(scores, 5, axis=1), patients)[1]
+    assert covariance == pytest.approx(statistics.delong_covariance(labels, scores)[1])
+
+
+def test_trainings_of_a_method_are_tested_by_their_mean() -> None:
+    labels, scores = readers()
+    other = readers(seed=4)[1]
+    patients = np.arange(len(labels)) // 2
+    difference, p_value = statistics.clustered_test(labels, [scores[0], other[0]], [scores[1], other[1]], patients)
+    areas, covariance = statistics.clustered_covariance(labels, np.concatenate([scores, other]), patients)
+    contrast = np.array([0.5, -0.5, 0.5, -0.5])
+    assert difference == pytest.approx(contrast @ areas)
+    error = np.sqrt(contrast @ covariance @ contrast)
+    assert p_value == pytest.approx(2 * stats.norm.sf(abs(difference) / error))
+    assert statistics.clustered_test(labels, scores[0], scores[0], patients) == (0.0, 1.0)
+
+
+def test_clustered_delong_needs_patients_of_both_classes() -> None:
+    labels, scores = readers()
+    with pytest.raises(ValueError, match="2 patients of each class, got 1 positive and 59 negative"):
+        statistics.clustered_covariance(labels, scores, np.where(labels == 1, -1, np.arange(89)))
+    with pytest.raises(ValueError, match="needs every class"):
+        statistics.clustered_interval(np.ones(5, int), np.ones(5), np.arange(5))
+
+
+def test_a_proportion_of_one_image_a_patient_is_clopper_and_pearsons() -> None:
+    right = np.arange(83) % 7 > 0
+    found = statistics.clustered_proportion(right, np.arange(83))
+    assert (found.low, found.high) == pytest.approx(statistics.clopper_pearson(int(right.sum()), 83))
+
+
+def test_a_proportion_of_copies_is_that_of_the_patients() -> None:
+    """Each patient five times: as wide as the patients' own interval, and a little wider for not being sure of it."""
+    right = np.arange(83) % 7 > 0
+    found = statistics.clustered_proportion(np.repeat(right, 5), np.repeat(np.arange(83), 5))
+    low, high = statistics.clopper_pearson(int(right.sum()), 83)
+    assert found.low < low
+    assert high < found.high
+    assert found.high - found.low == pytest.approx(high - low, rel=0.03)
+    perfect = statistics.clustered_proportion(np.ones(50), np.repeat(np.arange(10), 5))
+    assert (perfect.low, perfect.high) == pytest.approx(statistics.clopper_pearson(10, 10))
+    with pytest.raises(ValueError, match="0 answers"):
+        statistics.clustered_proportion([], [])
+
+
+def test_a_difference_has_students_limits_and_p_value_with_the_bootstraps_error() -> None:
+    draws = np.random.default_rng(0).normal(0.1, 0.05, 2000)
+    found = Resampled(0.1, draws, np.zeros(3))
+    low, high = statistics.student_limits(found, 13)
+    error = draws.std(ddof=1)
+    assert (low, high) == pytest.approx(stats.t.interval(0.95, 12, 0.1, error))
+    assert statistics.student_test(found, 13) == pytest.approx(2 * stats.t.sf(0.1 / error, 12))
+    assert statistics.student_test(Resampled(0.0, np.zeros(9), np.zeros(3)), 13) == 1.0
+    assert statistics.student_test(Resampled(0.1, np.full(9, 0.1), np.zeros(3)), 13) == 0.0
+
+
+def test_the_sign_test_of_one_image_a_patient_is_mcnemars() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.random(61) < 0.8, rng.random(61) < 0.6
+    assert statistics.sign_test(a, b) == statistics.mcnemar(a, b)
+    assert statistics.sign_test(a / 3, b / 3 + 1e-15) == statistics.mcnemar(a, b)
+
+
 def test_delong_of_a_published_table() -> None:
     # Stata's manual, [R] roctab, gives 0.8932 with standard error 0.0307 for these ratings
     areas, covariance = statistics.delong_covariance(CT_LABELS, CT_RATINGS)

@@ -6,6 +6,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from arl.evaluation import metrics
+from arl.evaluation.predictions import main_statistic
+from arl.evaluation.statistics import cluster_bootstrap, clustered_interval
 from arl.evaluation.summary import Summary
 
 Tables = Callable[..., list[pd.DataFrame]]
@@ -25,6 +27,8 @@ def test_two_classes(classifications: Tables) -> None:
         assert found[name]["value"] == pytest.approx(getattr(metrics, name)(matrix))
         assert found[name]["low"] < found[name]["value"] < found[name]["high"]
     assert found["ece"]["low"] is None
+    delong = summary(table).delong()
+    assert delong == vars(clustered_interval(table["label"], table["score_1"], table["patient"]))
     assert set(found) == {"auroc", "accuracy", "sensitivity", "specificity", "brier", "ece"}
 
 
@@ -46,6 +50,7 @@ def test_masks(segmentations: Tables) -> None:
     assert found.metrics()["dice"]["value"] == pytest.approx(table["dice"].mean())
     assert set(found.metrics()) == {"dice", "iou"}
     assert found.confusion() is None
+    assert found.delong() is None
 
 
 def test_slices_say_why_they_have_no_value(classifications: Tables) -> None:
@@ -62,6 +67,17 @@ def test_slices_say_why_they_have_no_value(classifications: Tables) -> None:
     assert tiny["low"] is None
     assert "resamples leave the statistic undefined" in tiny["note"]
     assert "note" not in found["device"]["A"]
+
+
+def test_fewer_patients_detect_only_larger_differences(classifications: Tables) -> None:
+    few, many = (summary(classifications(patients, 0.9)[0], threshold=None).detectable() for patients in (40, 160))
+    assert few == pytest.approx(2 * many, rel=0.5)
+    table = classifications(160, 0.9)[0]
+    drawn = cluster_bootstrap([main_statistic(table, "auroc")], table["patient"], resamples=200, seed=0)[0]
+    assert many == pytest.approx((1.96 + 0.8416) * drawn.error(), rel=1e-3)
+    perfect = classifications(40, 0.9)[0]
+    perfect["score_1"] = 0.1 + 0.8 * perfect["label"]
+    assert summary(perfect).detectable() == pytest.approx(1 - 0.05 ** (1 / 20))
 
 
 def test_a_perfect_model_is_not_certain(classifications: Tables) -> None:

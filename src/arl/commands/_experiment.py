@@ -8,6 +8,8 @@ import yaml
 
 SCALES_FILE = "_scales.yaml"
 PROTOCOLS = ("probe", "finetune")
+SHOWS = ("corpus", "components", "planes", "offsets", "reconstructions", "cost")
+_ENCODERS = ("components", "planes", "offsets", "reconstructions")  # what is shown of each row
 
 Claims = dict[str, dict[str, dict[str, float]]]  # protocol -> task -> metric -> value
 
@@ -43,8 +45,9 @@ class Experiment:
     protocols: list[str]
     metrics: dict[str, list[str]]  # task -> metrics; the first is the one that differences are tested by
     rows: list[Row]
-    reference: str  # the row that others are compared with
+    reference: str  # the row that others are compared with; empty: no task is measured
     audit: list[str]  # rows measured with no anatomy and with a wrong one, too
+    shows: list[str]  # pictures and tables beside those of tasks, of the first replicate
     scales: dict[str, Scale]
 
 
@@ -68,9 +71,13 @@ def read_experiment(folder: Path, name: str) -> Experiment:
         found = Experiment(
             name=name,
             scales={size: Scale(**what) for size, what in scales.items()},
-            rows=[_row(row) for row in content.pop("rows")],
+            rows=[_row(row) for row in content.pop("rows", [])],
             note=content.pop("note", ""),
+            protocols=content.pop("protocols", []),
+            metrics=content.pop("metrics", {}),
+            reference=content.pop("reference", ""),
             audit=content.pop("audit", []),
+            shows=content.pop("shows", []),
             **content,
         )
     except (TypeError, KeyError) as error:
@@ -95,9 +102,16 @@ def _check(found: Experiment, file: Path) -> None:
     names = [row.name for row in found.rows]
     if len(set(names)) < len(names):
         raise ValueError(f"{file}: a row's name is there twice: {names}")
-    for name in [found.reference, *found.audit]:
+    for name in [*([found.reference] if found.metrics else []), *found.audit]:
         if name not in names:
             raise ValueError(f"{file}: {name!r} is none of the rows {', '.join(names)}")
     strange = sorted(set(found.protocols) - set(PROTOCOLS))
-    if strange or not found.protocols:
-        raise ValueError(f"{file}: protocols {found.protocols} are not among {', '.join(PROTOCOLS)}")
+    if strange or bool(found.protocols) != bool(found.metrics):
+        raise ValueError(
+            f"{file}: protocols {found.protocols} are not among {', '.join(PROTOCOLS)}, or have no metrics"
+        )
+    strange = sorted(set(found.shows) - set(SHOWS))
+    if strange or not (found.metrics or found.shows):
+        raise ValueError(f"{file}: shows {found.shows}: expected some of {', '.join(SHOWS)}, or metrics of tasks")
+    if set(found.shows) & set(_ENCODERS) and not names:
+        raise ValueError(f"{file}: there are no rows whose encoders could be shown")

@@ -45,10 +45,10 @@ class Runner:
         self.used: list[str] = []  # folders, in the order of use
         self.content = _content(corpus)
 
-    def params_of(self, found: Experiment, scale: str, row: Row, replicate: int) -> Params:
-        """The parameters of a row's replicate."""
-        size = found.scales[scale]
-        return compose([*size.choices, *row.choices, *self.changes, *size.replicates[replicate]], CONF)
+    def params_of(self, found: Experiment, scale: str, row: Row | None, replicate: int) -> Params:
+        """The parameters of a row's replicate; None: what all rows have in common."""
+        size, choices = found.scales[scale], row.choices if row else []
+        return compose([*size.choices, *choices, *self.changes, *size.replicates[replicate]], CONF)
 
     def once(self, name: str, settings: Any, make: Callable[[Path], None]) -> Path:
         """The folder that `make` wrote for these settings, now or before.

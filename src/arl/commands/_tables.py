@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from arl import pages
 from arl.commands._experiment import Experiment
+from arl.commands._pictures import Shown, as_markdown
 from arl.evaluation.comparison import Figure, one_matrix
 from arl.evaluation.figures import efficiency
 from arl.evaluation.metrics import TITLES
@@ -40,6 +41,7 @@ class Findings:
     replicates: int
     results: Results
     sizes: dict[tuple[str, str], Size]
+    shown: list[Shown]
     used: dict[str, list[str]]  # row -> its trainings and measurements
     times: pd.DataFrame  # of them all, see `Runner.times`
     absent: dict[str, str]  # row -> why it was not run
@@ -99,7 +101,9 @@ class Findings:
         )
         return (
             f"Differences: {self.label(self.found.reference)} minus the row, paired over the same resamples; "
-            f"p two-sided, corrected (Holm) for the {comparisons} comparisons of the {_PROTOCOLS[protocol]} tables. "
+            f"p two-sided, corrected (Holm) for the {comparisons} comparisons of the {_PROTOCOLS[protocol]} tables; "
+            "the second p does without resampling and sums over patients, too (AUROC: DeLong's by Obuchowski; shares: "
+            "McNemar's exact test). "
             "Detectable: the smallest true difference that this test set shows with a power of 80 %."
         )
 
@@ -125,12 +129,12 @@ def markdown(findings: Findings) -> str:
         parts.append(findings.explanation(protocol, task))
         if findings.found.reference in findings.results[protocol, task][_main(findings, task)]:
             parts[-1] += f" {findings.compared(protocol)}"
+    parts += as_markdown(findings.shown)
     absent = [f"{findings.label(name)} ({reason})" for name, reason in findings.absent.items()]
     if absent:
         parts.append(f"Not run: {'; '.join(absent)}.")
-    parts.append(
-        f"CPU minutes: of a row's trainings for one seed, probe and fine-tuning. Made by `{findings.command}`."
-    )
+    trained = "CPU minutes: of a row's trainings for one seed, probe and fine-tuning. " if findings.results else ""
+    parts.append(f"{trained}Made by `{findings.command}`.")
     return "\n\n".join(parts) + "\n"
 
 
@@ -143,7 +147,8 @@ def _markdown_table(findings: Findings, protocol: str, task: str) -> str:
     main, others = _main(findings, task), findings.found.metrics[task][1:]
     claims = any(findings.claimed(protocol, task, main, name) is not None for name in figures[main])
     columns = ["", TITLES[main], *(["claimed"] if claims else []), *(["each seed"] if findings.replicates > 1 else [])]
-    columns += ["difference", "p", "detectable", *(TITLES[name] for name in others), "CPU minutes"]
+    checked = _check_title(main, figures[main])
+    columns += ["difference", "p", *checked, "detectable", *(TITLES[name] for name in others), "CPU minutes"]
     rows = []
     for name, figure in figures[main].items():
         row = [findings.label(name), _value(figure.interval)]
@@ -152,6 +157,7 @@ def _markdown_table(findings: Findings, protocol: str, task: str) -> str:
         if findings.replicates > 1:
             row.append(", ".join(f"{value:.3f}" for value in figure.each))
         row += [_value(figure.difference, "+.3f") if figure.difference else "–", _p(figure.corrected) or "–"]
+        row += [_p(figure.check_corrected) or "–"] if checked else []
         row.append(_or_dash(figure.detectable, ".3f"))
         row += [f"{figures[other][name].interval.value:.3f}" for other in others]
         rows.append([*row, findings.minutes(name) or "–"])
@@ -179,10 +185,13 @@ def page(findings: Findings) -> str:
         body += pages.note(found.note)
     for protocol, task in findings.results:
         body += pages.section(f"{task}, {_PROTOCOLS[protocol]}", _section(findings, protocol, task))
+    for one in findings.shown:
+        body += pages.section(one.title, one.body)
     absent = [[findings.label(name), reason] for name, reason in findings.absent.items()]
     if absent:
         body += pages.section("Rows that were not run", pages.table(["row", "why"], absent))
-    body += pages.section("Time", _times(findings.times))
+    if len(findings.times):
+        body += pages.section("Time", _times(findings.times))
     body += Markup("<p>{} {}</p>\n").format("Made by", pages.code(findings.command))
     choices = " ".join([*found.scales[findings.scale].choices, *findings.changes])
     return pages.page(found.title, body, subtitle=f"Scale {findings.scale}: {choices}")
@@ -206,7 +215,7 @@ def _section(findings: Findings, protocol: str, task: str) -> Markup:
     return (
         _curve(findings, main, figures[main])
         + pages.table([*columns, "CPU minutes"], rows, caption)
-        + _comparisons(findings, protocol, figures[main])
+        + _comparisons(findings, protocol, main, figures[main])
         + _consistency(findings, protocol, task)
     )
 
@@ -238,15 +247,29 @@ def _curve(findings: Findings, metric: str, figures: dict[str, Figure]) -> Marku
     return pages.figure(drawing, "With the interval over patients.", f"{title} against the share")
 
 
-def _comparisons(findings: Findings, protocol: str, figures: dict[str, Figure]) -> Markup:
+def _comparisons(findings: Findings, protocol: str, main: str, figures: dict[str, Figure]) -> Markup:
+    checked = _check_title(main, figures)
     rows = [
-        [findings.label(name), _value(figure.difference, "+.3f"), _p(figure.corrected), figure.detectable]
+        [
+            findings.label(name),
+            _value(figure.difference, "+.3f"),
+            _p(figure.corrected),
+            *([_p(figure.check_corrected)] if checked else []),
+            figure.detectable,
+        ]
         for name, figure in figures.items()
         if figure.difference is not None
     ]
     if not rows:
         return Markup("")
-    return pages.table(["row", "difference", "p", "detectable"], rows, findings.compared(protocol))
+    return pages.table(["row", "difference", "p", *checked, "detectable"], rows, findings.compared(protocol))
+
+
+def _check_title(metric: str, figures: dict[str, Figure]) -> list[str]:
+    """What the second p value of a table is called; none where no row has one."""
+    if all(figure.check is None for figure in figures.values()):
+        return []
+    return ["p, DeLong" if metric == "auroc" else "p, McNemar"]
 
 
 def _consistency(findings: Findings, protocol: str, task: str) -> Markup:

@@ -9,6 +9,7 @@ from typing import Any
 
 from arl.commands._experiment import Experiment, Row, Scale, read_experiment
 from arl.commands._runner import ElsewhereError, Runner
+from arl.commands._shown import shown
 from arl.commands._tables import Findings, Results, Size, markdown, page
 from arl.commands.configure import CONF
 from arl.data.manifest import read_manifest
@@ -49,10 +50,10 @@ def paper(
     found = read_experiment(CONF / "paper", experiment)
     if scale not in found.scales:
         raise ValueError(f"unknown scale {scale!r}: {experiment} has {', '.join(found.scales)}")
-    count = _replicates(found.scales[scale], replicates, set)
+    count = _replicates(found.scales[scale], replicates, set) if found.metrics else 1
     runner = Runner(corpus, work, baselines, set)
     cells, used = _run(found, scale, runner, count)
-    params = runner.params_of(found, scale, found.rows[0], 0)
+    params = runner.params_of(found, scale, None, 0)
     findings = Findings(
         found=found,
         scale=scale,
@@ -61,6 +62,7 @@ def paper(
         results=_measured(found, cells, params),
         sizes={key: _size(methods) for key, methods in cells.items()},
         used=used,
+        shown=shown(found, scale, runner),
         times=runner.times(runner.used),
         absent=runner.absent,
         synthetic=bool(read_manifest(corpus)["synthetic"].any()),
@@ -181,6 +183,7 @@ def _write(findings: Findings, to: Path) -> None:
         "replicates": findings.replicates,
         "cells": _json(findings),
         "absent": findings.absent,
+        "shown": {one.title: [list(one.columns), *map(list, one.rows)] for one in findings.shown if one.columns},
         "times": rounded(findings.times.to_dict("records")),
     }
     with atomic_directory(to) as folder:

@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.stats import norm
 
 from arl.evaluation import metrics
 from arl.evaluation.metrics import Bools, Floats
@@ -21,16 +20,18 @@ from arl.evaluation.statistics import (
     Interval,
     Resampled,
     Statistic,
-    bca_limits,
     bootstrap_interval,
     cluster_bootstrap,
+    clustered_test,
+    detectable_difference,
     holm,
     macro_auroc_statistic,
     mean_statistic,
+    sign_test,
+    student_limits,
+    student_test,
     unseen_loss,
 )
-
-_POWER = 0.8
 
 
 class Replicate(NamedTuple):
@@ -50,6 +51,8 @@ class Figure:
     difference: Interval | None = None  # reference - this
     p_value: float | None = None  # two-sided, that there is none
     corrected: float | None = None  # p_value after `correct`
+    check: float | None = None  # p value without resampling, see `_checked`; None: there is none for this metric
+    check_corrected: float | None = None
     detectable: float | None = None  # smallest difference that is found with a power of 80 %
 
 
@@ -59,19 +62,26 @@ def metric_statistic(replicate: Replicate, metric: str) -> Statistic:
     Raises:
         ValueError: an unknown metric, or one that the table cannot give.
     """
-    table, threshold = replicate
+    table = replicate.table
     if metric in ("dice", "iou"):
         return mean_statistic(table[metric])
-    y, s = labels(table), scores(table)
     if metric == "auroc":
-        return macro_auroc_statistic(y, s)
+        return macro_auroc_statistic(labels(table), scores(table))
+    return mean_statistic(*_hits(replicate, metric))
+
+
+def _hits(replicate: Replicate, metric: str) -> tuple[Bools, Bools]:
+    """Which images are answered rightly, and which count."""
+    y, s = labels(replicate.table), scores(replicate.table)
+    everyone = np.ones(len(y), bool)
     if metric in ("top1", "top3"):
-        return mean_statistic(metrics.top_k_hits(y, s, int(metric[-1])))
+        return metrics.top_k_hits(y, s, int(metric[-1])), everyone
+    threshold = replicate.threshold
     called = s.argmax(axis=1) if threshold is None else (s[:, 1] >= threshold).astype(np.int64)
-    where: dict[str, Bools] = {"accuracy": np.ones(len(y), bool), "sensitivity": y == 1, "specificity": y == 0}
+    where: dict[str, Bools] = {"accuracy": everyone, "sensitivity": y == 1, "specificity": y == 0}
     if metric not in where:
         raise ValueError(f"unknown metric {metric!r}: expected auroc, {', '.join(where)}, top1, top3, dice or iou")
-    return mean_statistic(called == y, where[metric])
+    return np.asarray(called == y), where[metric]
 
 
 def replicated(parts: Sequence[Statistic], sizes: Sequence[int]) -> Statistic:
@@ -113,7 +123,38 @@ def compare(
     figures = {
         name: Figure(_interval(found[name], units, confidence), values[name], _spread(values[name])) for name in methods
     }
-    return figures if reference is None else _against(figures, found, reference, units, confidence)
+    if reference is None:
+        return figures
+    compared = _against(figures, found, reference, units, confidence)
+    return {
+        name: figure
+        if name == reference
+        else replace(figure, check=_checked(methods[reference], methods[name], metric))
+        for name, figure in compared.items()
+    }
+
+
+def _checked(a: Sequence[Replicate], b: Sequence[Replicate], metric: str) -> float | None:
+    """Two-sided p value without resampling: of AUROC by DeLong over patients, of shares by McNemar over patients.
+
+    DeLong needs two classes and replicates of the same images.
+    """
+    if metric in ("dice", "iou"):
+        return None
+    if metric != "auroc":
+        return sign_test(*(_patient_shares(replicates, metric) for replicates in (a, b)))
+    table = a[0].table
+    same = all(list(one.table["id"]) == list(table["id"]) for one in a)
+    if not same or scores(table).shape[1] != 2:
+        return None
+    of_a, of_b = ([scores(one.table)[:, 1] for one in replicates] for replicates in (a, b))
+    return clustered_test(labels(table), of_a, of_b, table["patient"].to_numpy(str))[1]
+
+
+def _patient_shares(replicates: Sequence[Replicate], metric: str) -> Floats:
+    """Share of right answers of each patient, over their images and all replicates."""
+    parts = [one.table.assign(right=right)[where] for one in replicates for right, where in [_hits(one, metric)]]
+    return pd.concat(parts).groupby("patient")["right"].mean().to_numpy(np.float64)
 
 
 def _check_same_images(methods: dict[str, list[Replicate]]) -> None:
@@ -157,8 +198,8 @@ def _against(
     compared = {
         name: replace(
             figures[name],
-            difference=_difference(differences[name], unseen, confidence),
-            p_value=two_sided(differences[name]),
+            difference=_difference(differences[name], units, unseen, confidence),
+            p_value=student_test(differences[name], units),
             detectable=max(detectable_difference(differences[name].error(), confidence), unseen),
         )
         for name in others
@@ -168,32 +209,27 @@ def _against(
 
 def correct(tables: Sequence[dict[str, Figure]]) -> list[dict[str, Figure]]:
     """The same figures with p values that hold for all comparisons of these tables together (Holm)."""
-    places = [
-        (i, name) for i, table in enumerate(tables) for name, figure in table.items() if figure.p_value is not None
+    found = _holm([[figure.p_value for figure in table.values()] for table in tables])
+    checks = _holm([[figure.check for figure in table.values()] for table in tables])
+    return [
+        {
+            name: replace(figure, corrected=corrected, check_corrected=check)
+            for (name, figure), corrected, check in zip(table.items(), found[i], checks[i], strict=True)
+        }
+        for i, table in enumerate(tables)
     ]
-    p_values = [value for i, name in places if (value := tables[i][name].p_value) is not None]
-    corrected = [dict(table) for table in tables]
-    for (i, name), value in zip(places, holm(p_values), strict=True):
-        corrected[i][name] = replace(tables[i][name], corrected=value)
-    return corrected
 
 
-def _difference(drawn: Resampled, unseen: float, confidence: float) -> Interval:
+def _holm(p_values: Sequence[Sequence[float | None]]) -> list[list[float | None]]:
+    """The same table of p values, corrected for all of it."""
+    adjusted = iter(holm([value for row in p_values for value in row if value is not None]))
+    return [[None if value is None else next(adjusted) for value in row] for row in p_values]
+
+
+def _difference(drawn: Resampled, units: int, unseen: float, confidence: float) -> Interval:
     if np.ptp(drawn.defined()) == 0:
         return Interval(drawn.value, drawn.value - unseen, drawn.value + unseen)
-    return Interval(drawn.value, *bca_limits(drawn, confidence))
-
-
-def two_sided(difference: Resampled) -> float:
-    """Bootstrap p value of no difference: twice the rarer side, counting the data as one more resample."""
-    draws = difference.defined()
-    tail = min((draws <= 0).sum(), (draws >= 0).sum())
-    return min(1.0, 2 * (1 + int(tail)) / (1 + len(draws)))
-
-
-def detectable_difference(error: float, confidence: float = 0.95, power: float = _POWER) -> float:
-    """The true difference that a two-sided test finds with this power, the difference's standard error given."""
-    return float((norm.ppf((1 + confidence) / 2) + norm.ppf(power)) * error)
+    return Interval(drawn.value, *student_limits(drawn, units, confidence))
 
 
 def one_matrix(

@@ -1,6 +1,7 @@
 """Intervals and paired tests: DeLong, exact binomial tests, and the patient-cluster bootstrap.
 
-Images of one patient are not independent, so whole patients are resampled. A `Statistic` takes
+Images of one patient are not independent, so whole patients are resampled, and variances are summed over patients.
+A `Statistic` takes
 the weight of every image in every resample, (b, n), and returns the statistic of each resample,
 (b,); nan where a resample leaves it undefined.
 """
@@ -12,10 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest, norm, rankdata
+from scipy.stats import beta, binomtest, norm, rankdata
 from scipy.stats import t as student
 
-from arl.evaluation.metrics import Floats, check_classes, check_scores
+from arl.evaluation.metrics import Floats, Ints, check_classes, check_scores
 
 Statistic = Callable[[Floats], Floats]
 
@@ -23,6 +24,7 @@ _CELLS = 1 << 19  # weights held at a time: 4 MiB, which stays in the cache
 _MAX_UNDEFINED = 0.05  # share of resamples without a value beyond which there is no interval
 _GROUPS = 400  # groups of patients of the jackknife, where there are more patients
 _ROUNDING = 1e-12
+_POWER = 0.8  # of a detectable difference
 
 
 @dataclass(frozen=True)
@@ -45,17 +47,68 @@ def delong_covariance(labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[Flo
     Raises:
         ValueError: fewer than two images of a class; see also `metrics.check_scores`.
     """
-    s = np.atleast_2d(np.asarray(scores, dtype=np.float64))
-    y, _ = check_scores(labels, s.T) if s.shape[0] > 1 else check_scores(labels, s[0])
-    positive, negative = s[:, y == 1], s[:, y == 0]
-    m, n = positive.shape[1], negative.shape[1]
+    y, s = _readers(labels, scores)
+    of_positive, of_negative = _placements(y, s)
+    m, n = of_positive.shape[1], of_negative.shape[1]
     if min(m, n) < 2:
         raise ValueError(f"DeLong's variance needs 2 images of each class, got {m} positive and {n} negative")
-    ranks = rankdata(np.concatenate([positive, negative], axis=1), axis=1)
-    of_positive = (ranks[:, :m] - rankdata(positive, axis=1)) / n  # share of negatives below each positive
-    of_negative = 1 - (ranks[:, m:] - rankdata(negative, axis=1)) / m
     covariance = np.atleast_2d(np.cov(of_positive)) / m + np.atleast_2d(np.cov(of_negative)) / n
     return of_positive.mean(axis=1), covariance
+
+
+def _readers(labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[Ints, Floats]:
+    """Labels (n,) of 0 and 1, and scores (r, n)."""
+    s = np.atleast_2d(np.asarray(scores, dtype=np.float64))
+    for one in s:
+        y, _ = check_scores(labels, one)
+    check_classes(y, 2)
+    return y, s
+
+
+def _placements(y: Ints, s: Floats) -> tuple[Floats, Floats]:
+    """Of each positive the share of negatives below it (r, m), of each negative the share of positives above (r, n)."""
+    positive, negative = s[:, y == 1], s[:, y == 0]
+    m, n = positive.shape[1], negative.shape[1]
+    ranks = rankdata(np.concatenate([positive, negative], axis=1), axis=1)
+    return (ranks[:, :m] - rankdata(positive, axis=1)) / n, 1 - (ranks[:, m:] - rankdata(negative, axis=1)) / m
+
+
+def clustered_covariance(
+    labels: npt.ArrayLike, scores: npt.ArrayLike, clusters: npt.ArrayLike
+) -> tuple[Floats, Floats]:
+    """AUROCs (r,) of r readers' scores (r, n) and their covariance (r, r), where `clusters` (n,) names the patients.
+
+    Obuchowski, Biometrics 53 (1997) 567: DeLong's components are summed over the images of a patient, who may have
+    images of both classes. With one image a patient it is DeLong's.
+
+    Raises:
+        ValueError: fewer than two patients with a positive or with a negative image; see also `delong_covariance`.
+    """
+    y, s = _readers(labels, scores)
+    _, patient = np.unique(np.asarray(clusters), return_inverse=True)
+    of_positive, of_negative = _placements(y, s)
+    areas = of_positive.mean(axis=1)
+    from_positive, with_positive = _patient_sums(of_positive - areas[:, None], patient[y == 1], patient.max() + 1)
+    from_negative, with_negative = _patient_sums(of_negative - areas[:, None], patient[y == 0], patient.max() + 1)
+    if min(with_positive, with_negative) < 2:
+        raise ValueError(
+            f"the variance needs 2 patients of each class, got {with_positive} positive and {with_negative} negative"
+        )
+    m, n, everyone = of_positive.shape[1], of_negative.shape[1], patient.max() + 1
+    both = from_positive @ from_negative.T * everyone / (everyone - 1) / (m * n)
+    covariance = (
+        from_positive @ from_positive.T * with_positive / (with_positive - 1) / m**2
+        + from_negative @ from_negative.T * with_negative / (with_negative - 1) / n**2
+        + both
+        + both.T
+    )
+    return areas, covariance
+
+
+def _patient_sums(components: Floats, patient: Ints, patients: int) -> tuple[Floats, int]:
+    """Sums (r, patients) of components (r, n) over each patient's images, and how many patients have one."""
+    sums: Floats = np.stack([np.bincount(patient, one, patients).astype(np.float64) for one in components])
+    return sums, len(np.unique(patient))
 
 
 def delong_interval(labels: npt.ArrayLike, scores: npt.ArrayLike, confidence: float = 0.95) -> Interval:
@@ -67,10 +120,26 @@ def delong_interval(labels: npt.ArrayLike, scores: npt.ArrayLike, confidence: fl
         ValueError: see `delong_covariance`.
     """
     areas, covariance = delong_covariance(labels, scores)
-    area, error = float(areas[0]), float(np.sqrt(covariance[0, 0]))
+    positives = int(np.sum(np.asarray(labels) == 1))
+    pairs = min(positives, len(np.asarray(labels)) - positives)
+    return _logit_interval(float(areas[0]), float(np.sqrt(covariance[0, 0])), pairs, confidence)
+
+
+def clustered_interval(
+    labels: npt.ArrayLike, scores: npt.ArrayLike, clusters: npt.ArrayLike, confidence: float = 0.95
+) -> Interval:
+    """AUROC with the interval of `clustered_covariance` on the logit scale, for several images a patient.
+
+    Raises:
+        ValueError: see `clustered_covariance`.
+    """
+    areas, covariance = clustered_covariance(labels, scores, clusters)
+    error = float(np.sqrt(max(covariance[0, 0], 0)))
+    return _logit_interval(float(areas[0]), error, disjoint_pairs(labels, clusters), confidence)
+
+
+def _logit_interval(area: float, error: float, pairs: int, confidence: float) -> Interval:
     if area in (0.0, 1.0):
-        positives = int(np.sum(np.asarray(labels) == 1))
-        pairs = min(positives, len(np.asarray(labels)) - positives)
         return Interval(area, *clopper_pearson(round(area) * pairs, pairs, confidence))
     z = float(norm.ppf((1 + confidence) / 2)) * error / (area * (1 - area))
     logit = np.log(area / (1 - area))
@@ -84,10 +153,29 @@ def delong_test(labels: npt.ArrayLike, scores_a: npt.ArrayLike, scores_b: npt.Ar
         ValueError: see `delong_covariance`.
     """
     areas, covariance = delong_covariance(labels, np.stack([np.asarray(scores_a), np.asarray(scores_b)]))
-    difference = float(areas[0] - areas[1])
-    variance = float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
-    if variance <= 0:
-        return difference, 1.0 if difference == 0 else 0.0
+    return _contrast(areas, covariance, np.array([1.0, -1.0]))
+
+
+def clustered_test(
+    labels: npt.ArrayLike, scores_a: npt.ArrayLike, scores_b: npt.ArrayLike, clusters: npt.ArrayLike
+) -> tuple[float, float]:
+    """Mean AUROC of a's scores (s, n) less that of b's (t, n), on the same images, and the two-sided p value.
+
+    A row of scores is one training; s and t of 1 compare two models. The variance is `clustered_covariance`'s.
+
+    Raises:
+        ValueError: see `clustered_covariance`.
+    """
+    a, b = np.atleast_2d(np.asarray(scores_a)), np.atleast_2d(np.asarray(scores_b))
+    areas, covariance = clustered_covariance(labels, np.concatenate([a, b]), clusters)
+    weights = np.r_[np.full(len(a), 1 / len(a)), np.full(len(b), -1 / len(b))]
+    return _contrast(areas, covariance, weights)
+
+
+def _contrast(areas: Floats, covariance: Floats, weights: Floats) -> tuple[float, float]:
+    difference, variance = float(weights @ areas), float(weights @ covariance @ weights)
+    if variance <= _ROUNDING**2:
+        return difference, 1.0 if abs(difference) < _ROUNDING else 0.0
     return difference, float(2 * norm.sf(abs(difference) / np.sqrt(variance)))
 
 
@@ -104,6 +192,50 @@ def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> tu
         raise ValueError(f"{successes} of {trials} is not a proportion")
     limits = binomtest(successes, trials).proportion_ci(confidence, method="exact")
     return float(limits.low), float(limits.high)
+
+
+def clustered_proportion(right: npt.ArrayLike, clusters: npt.ArrayLike, confidence: float = 0.95) -> Interval:
+    """Share of right answers (n,), with Clopper and Pearson's limits for as many images as the patients are worth.
+
+    `clusters` (n,) names the patients. The number of images is divided by the design effect and corrected for few
+    patients (Korn & Graubard, Survey Methodology 24 (1998) 193); one image a patient gives the exact ones.
+
+    Raises:
+        ValueError: no images.
+    """
+    hits = np.asarray(right, dtype=np.float64)
+    _, patient = np.unique(np.asarray(clusters), return_inverse=True)
+    if not len(hits) or len(hits) != len(patient):
+        raise ValueError(f"{len(hits)} answers on images of {len(patient)} patients are not a proportion")
+    share = float(hits.mean())
+    alpha = (1 - confidence) / 2
+    worth = _worth(hits - share, patient, alpha)
+    low = beta.ppf(alpha, share * worth, (1 - share) * worth + 1) if share > 0 else 0.0
+    high = beta.ppf(1 - alpha, share * worth + 1, (1 - share) * worth) if share < 1 else 1.0
+    return Interval(share, float(low), float(high))
+
+
+def _worth(deviations: Floats, patient: Ints, alpha: float) -> float:
+    """How many independent images the patients are worth, at least one and at most all that there are."""
+    images, patients = len(patient), int(patient.max()) + 1
+    if patients in (1, images):
+        return float(patients)
+    sums = np.bincount(patient, deviations)
+    variance = patients / (patients - 1) * float(sums @ sums) / images**2
+    if variance < _ROUNDING:
+        return float(patients)  # all are right, or all wrong: nothing tells how alike a patient's images are
+    independent = 1 + float(deviations @ deviations) / images / variance
+    few = (student.ppf(alpha, images - 1) / student.ppf(alpha, patients - 1)) ** 2
+    return float(np.clip(independent * few, 1, images))
+
+
+def sign_test(shares_a: npt.ArrayLike, shares_b: npt.ArrayLike) -> float:
+    """Exact two-sided p value that patients are as often served better by a as by b; shares of right answers (n,).
+
+    With one image a patient it is McNemar's.
+    """
+    difference = np.asarray(shares_a, np.float64) - np.asarray(shares_b, np.float64)
+    return mcnemar(difference > _ROUNDING, difference < -_ROUNDING)
 
 
 def mcnemar(right_a: npt.ArrayLike, right_b: npt.ArrayLike) -> float:
@@ -360,6 +492,35 @@ def paired_difference(challenger: Resampled, champion: Resampled, *, units: int,
 
 def _student(units: float, confidence: float) -> float:
     return float(student.ppf((1 + confidence) / 2, max(units - 1, 1)))
+
+
+def detectable_difference(error: float, confidence: float = 0.95, power: float = _POWER) -> float:
+    """The true difference that a two-sided test finds with this power, the difference's standard error given."""
+    return float((norm.ppf((1 + confidence) / 2) + norm.ppf(power)) * error)
+
+
+def student_limits(difference: Resampled, units: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Student's limits of a difference with the bootstrap's error; `units` are the independent trials.
+
+    Of two equally good models they hold 0 as often as they say, which BCa's do not (`benchmarks/coverage.py`).
+
+    Raises:
+        ValueError: see `Resampled.defined`.
+    """
+    reach = _student(units, confidence) * difference.error()
+    return difference.value - reach, difference.value + reach
+
+
+def student_test(difference: Resampled, units: int) -> float:
+    """Two-sided p value of no difference, by the error and the units of `student_limits`.
+
+    Raises:
+        ValueError: see `Resampled.defined`.
+    """
+    error = difference.error()
+    if error < _ROUNDING:
+        return 1.0 if abs(difference.value) < _ROUNDING else 0.0
+    return float(2 * student.sf(abs(difference.value) / error, max(units - 1, 1)))
 
 
 def _jackknife_error(left_out: Floats) -> float:

@@ -9,7 +9,17 @@ import pandas as pd
 from arl.evaluation import metrics
 from arl.evaluation.metrics import Bools, Floats, Ints
 from arl.evaluation.predictions import ORIGINS, independent_units, labels, main_statistic, scores
-from arl.evaluation.statistics import Resampled, Statistic, bootstrap_interval, cluster_bootstrap, mean_statistic
+from arl.evaluation.statistics import (
+    Resampled,
+    Statistic,
+    bootstrap_interval,
+    cluster_bootstrap,
+    clustered_interval,
+    clustered_proportion,
+    detectable_difference,
+    mean_statistic,
+    unseen_loss,
+)
 
 Entry = dict[str, float | None]
 
@@ -55,22 +65,33 @@ class Summary:
         y, s = labels(self.table), scores(self.table)
         right = np.asarray(self._called() == y)
         everyone = np.ones(len(y), bool)
-        wanted = {"auroc": (main_statistic(self.table, "auroc"), independent_units(self.table, "auroc"))}
-        wanted["accuracy"] = self._share(right, everyone)
+        found = self._entries(
+            {
+                "auroc": (main_statistic(self.table, "auroc"), independent_units(self.table, "auroc")),
+                "brier": (mean_statistic(metrics.brier_losses(y, s)), 0),
+            }
+        )
+        found["accuracy"] = self._share(right, everyone)
         if self.threshold is not None:
-            wanted["sensitivity"] = self._share(right, y == 1)
-            wanted["specificity"] = self._share(right, y == 0)
+            found["sensitivity"] = self._share(right, y == 1)
+            found["specificity"] = self._share(right, y == 0)
         else:
             for k in [1, 3] if s.shape[1] > 3 else [1]:
-                wanted[f"top{k}"] = self._share(metrics.top_k_hits(y, s, k), everyone)
-        wanted["brier"] = (mean_statistic(metrics.brier_losses(y, s)), 0)
+                found[f"top{k}"] = self._share(metrics.top_k_hits(y, s, k), everyone)
         outcomes, probabilities = calibration_pairs(y, s)
         error = metrics.expected_calibration_error(outcomes, probabilities)
         # no interval: resampling an absolute error biases it upwards
-        return {**self._entries(wanted), "ece": {"value": error, "low": None, "high": None}}
+        return {**found, "ece": {"value": error, "low": None, "high": None}}
 
-    def _share(self, right: Bools, where: Bools) -> tuple[Statistic, int]:
-        return mean_statistic(right, where), self.table.loc[where, "patient"].nunique()
+    def _share(self, right: Bools, where: Bools) -> Entry:
+        return asdict(clustered_proportion(right[where], self.table.loc[where, "patient"], self.confidence))
+
+    def delong(self) -> Entry | None:
+        """AUROC of two classes with DeLong's interval over patients, beside the bootstrap's; None for other tasks."""
+        if self.main == "dice" or scores(self.table).shape[1] != 2:
+            return None
+        y, s = labels(self.table), scores(self.table)[:, 1]
+        return asdict(clustered_interval(y, s, self.table["patient"], self.confidence))
 
     def _entries(self, wanted: dict[str, tuple[Statistic, int]]) -> dict[str, Entry]:
         statistics = [statistic for statistic, _ in wanted.values()]
@@ -82,6 +103,15 @@ class Summary:
 
     def _entry(self, resampled: Resampled, units: int) -> Entry:
         return asdict(bootstrap_interval(resampled, units, self.confidence))
+
+    def detectable(self) -> float:
+        """The smallest true distance of the main metric from a fixed value that so many patients show (power 80 %).
+
+        The difference of two models on the same images is found sooner, by what their answers have in common.
+        """
+        statistic, units = main_statistic(self.table, self.main), independent_units(self.table, self.main)
+        drawn = cluster_bootstrap([statistic], self.table["patient"], resamples=self.resamples, seed=self.seed)[0]
+        return max(detectable_difference(drawn.error(), self.confidence), unseen_loss(units, 1 - self.confidence))
 
     def slices(self) -> dict[str, dict[str, dict[str, Any]]]:
         """The main metric by site, probe and device; a slice where it is undefined says why in `note`."""

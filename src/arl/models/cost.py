@@ -1,13 +1,21 @@
-"""Multiply-accumulates of a model, counted on shapes alone (appendix H)."""
+"""What a model costs: multiply-accumulates, counted on shapes alone, and latency (appendix H)."""
 
 import copy
+import statistics
+import time
+from collections.abc import Mapping
 from typing import Any
 
+import timm
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+import arl.models  # registers A-ViT
 import arl.models.sampling  # noqa: F401  defines torch.ops.arl.deform_depthwise
+from arl.models.acdt import DeformableDepthwise
+
+_SIDE = 224  # pixels, as in the paper
 
 
 def count_macs(model: nn.Module, *shapes: tuple[int, ...]) -> int:
@@ -32,3 +40,41 @@ def _deform_flops(x: Any, rows: Any, weights: Any, kernel: Any, *_: Any, **__: A
 def count_parameters(model: nn.Module) -> int:
     """Trainable numbers."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def paper_models() -> dict[str, nn.Module]:
+    """Those of Table 10, with random weights: `vit` by timm, `plain` (ours without ACDT), `avit`, and `folded`.
+
+    Offsets and kernels are random, so that samples fall between tokens; `folded` is A-ViT after `fold_anatomy`, as it
+    is deployed.
+    """
+    vit = timm.create_model("vit_base_patch16_224", num_classes=0)
+    plain = timm.create_model("avit_base_patch16", in_chans=3, conditioning="none")
+    avit = timm.create_model("avit_base_patch16", in_chans=3)
+    for module in avit.modules():
+        if isinstance(module, DeformableDepthwise):
+            nn.init.normal_(module.offset.bias, std=0.7)
+            nn.init.normal_(module.weight)
+    folded = copy.deepcopy(avit)
+    folded.fold_anatomy()
+    return {"vit": vit.eval(), "plain": plain.eval(), "avit": avit.eval(), "folded": folded.eval()}
+
+
+@torch.inference_mode()
+def latency(models: Mapping[str, nn.Module], batch: int, repeats: int) -> dict[str, float]:
+    """Median seconds of a batch of 224 pixels in three channels; the models run in turns, once before it counts."""
+    images, anatomy = torch.randn(batch, 3, _SIDE, _SIDE), torch.arange(batch) % 16
+    times: dict[str, list[float]] = {name: [] for name in models}
+    for repeat in range(repeats + 1):
+        for name, model in models.items():
+            start = time.perf_counter()
+            _features(model, images, anatomy)
+            if repeat:
+                times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(one) for name, one in times.items()}
+
+
+def _features(model: nn.Module, images: Tensor, anatomy: Tensor) -> Any:
+    if isinstance(model, timm.models.VisionTransformer):
+        return model.forward_features(images)
+    return model(images, anatomy)

@@ -82,6 +82,8 @@ def _found(summary: Summary, rows: pd.DataFrame) -> dict[str, Any]:
         "main": summary.main,
         "confidence": summary.confidence,
         "metrics": summary.metrics(),
+        "delong": summary.delong(),
+        "detectable": summary.detectable(),
         "confusion": summary.confusion(),
         "slices": summary.slices(),
     }

@@ -21,14 +21,15 @@ from arl.evaluation.probe import NEIGHBOURS, knn_accuracy
 from arl.files import write_json
 from arl.models.avit import AViT
 from arl.models.heads import Pooled
+from arl.models.reconstructor import DecoderConfig, Reconstructor
 from arl.objectives.health import rankme
 from arl.params import Params
 from arl.stages._training import recipe as training_recipe
 from arl.stages._training import runs, state_folder
 from arl.training import distributed, engine, optim
-from arl.training.checkpoint import save_model
 from arl.training.engine import predict
 from arl.training.pretrainer import Objective, Pretrainer, PretrainInputs
+from arl.training.reconstruction import save_pretrained
 
 _EXAMINED = ("rankme", "knn")
 
@@ -36,9 +37,9 @@ _EXAMINED = ("rankme", "knn")
 def pretrain(params: Params, *, corpus: Path, checkpoint: Path, metrics: Path) -> None:
     """Pretrain the encoder on the training images of the corpus.
 
-    Reads the corpus; writes the encoder (safetensors and config.json) into the checkpoint folder
-    and the history of the losses into the metrics file. A run that was killed goes on from its
-    last checkpoint under $ARL_RUNS (default: runs/).
+    Reads the corpus; writes the encoder (safetensors and config.json) into the checkpoint folder, with the decoder
+    and its encoder beside it for pictures, and the history of the losses into the metrics file. A run that was
+    killed goes on from its last checkpoint under $ARL_RUNS (default: runs/).
     """
     torch.set_num_threads(params.pretrain.threads)
     distributed.initialize()
@@ -164,11 +165,27 @@ def _write(
     params: Params, pretrainer: Pretrainer, history: list[dict[str, float]], images: int, folder: Path, metrics: Path
 ) -> None:
     config = {"kind": "encoder", "encoder": {"img_size": params.data.size, **asdict(params.model)}}
-    save_model(folder, pretrainer.released_encoder(), {**config, "size": params.data.size})
+    released = pretrainer.released_encoder()
+    save_pretrained(folder, released, {**config, "size": params.data.size}, trained=_reconstructor(pretrainer))
     steps = [{name: value for name, value in record.items() if name not in _EXAMINED} for record in history]
     health = [{"step": record["step"], **examined} for record in history if (examined := _only_examined(record))]
     about = {"images": images, "steps": len(history)}
     write_json(metrics, {**about, "history": steps, "health": health, "final": history[-1]})
+
+
+def _reconstructor(pretrainer: Pretrainer) -> Reconstructor | None:
+    """The student with the decoder: the teacher, where there is one, never saw a mask."""
+    objective = pretrainer.objective
+    if not objective.mim:
+        return None
+    config = DecoderConfig(
+        decoder_dim=objective.decoder_dim,
+        depth=objective.decoder_depth,
+        heads=objective.decoder_heads,
+        norm_pix_loss=objective.norm_pix_loss,
+        drop_masked=objective.drop_masked,
+    )
+    return Reconstructor(pretrainer.encoder, pretrainer.decoder, config)
 
 
 def _only_examined(record: dict[str, float]) -> dict[str, float]:

@@ -73,15 +73,29 @@ def resume(engine: Any, state: Path) -> list[dict[str, float]]:
 
 
 def save_model(
-    folder: Path, module: nn.Module, config: dict[str, Any], *, documents: Mapping[str, Any] | None = None
+    folder: Path,
+    module: nn.Module,
+    config: dict[str, Any],
+    *,
+    documents: Mapping[str, Any] | None = None,
+    beside: Mapping[str, nn.Module] | None = None,
 ) -> None:
-    """Write a model's weights and what is needed to build it, atomically; `documents` are JSON files beside them."""
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    """Write a model's weights and what is needed to build it, atomically.
+
+    Args:
+        documents: JSON files beside them, by name.
+        beside: further weights, by file name; a release leaves them out.
+    """
     with atomic_directory(folder) as partial:
-        save_file(weights, partial / "model.safetensors")
+        for name, other in {"model.safetensors": module, **(beside or {})}.items():
+            save_file(_weights(other), partial / name)
         write_json(partial / "config.json", config)
         for name, content in (documents or {}).items():
             write_json(partial / name, content)
+
+
+def _weights(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
 
 
 def _read_model(folder: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -94,7 +108,12 @@ def _read_model(folder: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[
         raise ValueError(f"{folder / 'model.safetensors'} is truncated or not safetensors: {error}") from error
 
 
-def _load_strictly(module: nn.Module, weights: dict[str, torch.Tensor], folder: Path) -> None:
+def load_strictly(module: nn.Module, weights: dict[str, torch.Tensor], folder: Path) -> None:
+    """Load a folder's weights.
+
+    Raises:
+        ValueError: they are not exactly those of the module.
+    """
     try:
         module.load_state_dict(weights)
     except RuntimeError as error:
@@ -109,7 +128,7 @@ def load_encoder(folder: Path) -> tuple[Encoder, dict[str, Any]]:
     """
     weights, config = _read_model(folder, "encoder")
     encoder = build_encoder(config["encoder"])
-    _load_strictly(encoder, weights, folder)
+    load_strictly(encoder, weights, folder)
     return encoder, config
 
 
@@ -128,5 +147,5 @@ def load_task_model(folder: Path) -> tuple[Classifier | Segmenter, dict[str, Any
     """
     weights, config = _read_model(folder, "task")
     model = build_task_model(build_encoder(config["encoder"]), config["task"], config["upernet_channels"])
-    _load_strictly(model, weights, folder)
+    load_strictly(model, weights, folder)
     return model, config

@@ -1,0 +1,70 @@
+"""Masked images as several encoders with their decoders complete them, and whether the speckle is that of the image."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from arl.evaluation.metrics import Floats
+from arl.evaluation.speckle import local_snr, spectrum_distance
+from arl.evaluation.statistics import Interval, bca_limits, cluster_bootstrap, mean_statistic
+from arl.models.reconstructor import Reconstructor
+from arl.objectives.masking import Masking, random_masking
+
+_RINGS = 16  # of the spectrum; fewer for images of less than twice as many pixels
+_SMALLEST = 16  # pixels of an image's shorter side
+
+
+def masks(images: int, patches: int, ratio: float, seed: int) -> Masking:
+    """The same random masks for every method."""
+    return random_masking(torch.rand(images, patches, generator=torch.Generator().manual_seed(seed)), ratio)
+
+
+def completed(model: Reconstructor, images: Tensor, anatomy: Tensor, masking: Masking) -> Tensor:
+    """Images (B, 1, S, S) with the masked patches as predicted."""
+    model.eval()
+    found: Tensor = model(images, anatomy, masking)
+    return found
+
+
+@dataclass(frozen=True)
+class Speckle:
+    """How near the completed images are to the true ones: means over images, with intervals over patients."""
+
+    error: Interval  # root mean square of all pixels, grey levels
+    spectrum: Interval  # `spectrum_distance`, decibels
+    snr: Interval  # `local_snr` of the completed image less that of the true one
+
+
+def speckle(pictures: Floats, truth: Floats, extents: npt.ArrayLike, patients: npt.ArrayLike, *, seed: int) -> Speckle:
+    """The statistics of pictures (n, S, S) and true images, in grey levels, within the extents (n, 2).
+
+    Raises:
+        ValueError: fewer than two patients, or an image that is not `large_enough`.
+    """
+    parts = [
+        (picture[:height, :width], image[:height, :width])
+        for picture, image, (height, width) in zip(pictures, truth, np.asarray(extents), strict=True)
+    ]
+    values = {
+        "error": [float(np.sqrt(np.mean((p - t) ** 2))) for p, t in parts],
+        "spectrum": [spectrum_distance(p, t, min(_RINGS, min(t.shape) // 2)) for p, t in parts],
+        "snr": [local_snr(p) - local_snr(t) for p, t in parts],
+    }
+    statistics = [mean_statistic(each) for each in values.values()]
+    drawn = cluster_bootstrap(statistics, patients, resamples=1000, seed=seed)
+    return Speckle(*(Interval(one.value, *bca_limits(one)) for one in drawn))
+
+
+def large_enough(extents: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    """Which extents (n, 2) the statistics can be taken of."""
+    return np.asarray(np.asarray(extents).min(axis=1) >= _SMALLEST)
+
+
+def seen(truth: Floats, masking: Masking, patch: int) -> Floats:
+    """What the encoder sees of images (n, S, S): masked patches are black."""
+    grid = masking.mask.reshape(len(truth), truth.shape[1] // patch, -1).numpy()
+    hidden = grid.repeat(patch, axis=1).repeat(patch, axis=2)
+    return np.where(hidden, 0.0, truth)
