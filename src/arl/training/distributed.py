@@ -20,6 +20,8 @@ from deepspeed.utils import (
 )
 from torch import Tensor, nn
 
+from arl.training.allocator import keep_freed_memory
+
 MAX_ZERO_STAGE = 2
 _MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's state of a parameter, besides the count of steps
 
@@ -28,6 +30,7 @@ def initialize() -> None:
     """Join the process group of torchrun, or be a group of one."""
     if dist.is_initialized():
         return
+    keep_freed_memory()
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     # The shared-memory op would be compiled on first use; gloo needs no compiler.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
