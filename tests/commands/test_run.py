@@ -55,6 +55,7 @@ def project(tmp_path: Path) -> Path:
         (tmp_path / "pipelines" / name).symlink_to(ROOT / "pipelines" / name)
     for name in ("params.yaml", "conf"):
         (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "data").mkdir()
     (tmp_path / "data.dvc").write_text("outs:\n- md5: abc.dir\n  hash: md5\n  path: data\n")
     return tmp_path
 
@@ -153,6 +154,15 @@ def test_what_cannot_run_is_one_sentence(project: Path, words: list[str], messag
     assert done.stderr.startswith("arl run: ")
     assert done.stderr.count("\n") == 1
     assert message in done.stderr
+
+
+def test_a_clone_without_a_corpus_is_told_how_to_get_one(project: Path) -> None:
+    (project / "data").rmdir()
+    done = arl(project, "kfp", "run", "pipelines/echo.py")
+    assert done.returncode == 1
+    assert done.stderr.startswith("arl run: corpus data does not exist: `arl sample --corpus data` makes one")
+    (project / "new.yaml").write_text("- {source: bus-bra, root: /in}\n")
+    assert arl(project, "kfp", "run", "pipelines/echo.py", "--batches", "new.yaml").returncode == 0
 
 
 def test_a_pipeline_that_needs_more_than_we_give(project: Path) -> None:

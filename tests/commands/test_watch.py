@@ -172,12 +172,13 @@ def killed_at_random(project: Project, rng: random.Random, seconds: float) -> li
     """Start the loop again and again, and kill it with all of its children after a random time, until it has ended.
 
     `seconds` is how long it may live, at most; longer each time, since its longest step must come to an end on a busy
-    machine. Returns the seconds after which it was killed.
+    machine. Log-uniform, so that the short steps at the beginning are hit as often as a training. Returns the seconds
+    after which it was killed.
     """
     after: list[float] = []
     while True:
         process = project.start()
-        lives = rng.uniform(0, seconds * (1 + len(after) / 10))
+        lives = 0.5 * (2 * seconds * (1 + len(after) / 10)) ** rng.random()
         try:
             told, _ = process.communicate(timeout=lives)
         except subprocess.TimeoutExpired:

@@ -57,12 +57,23 @@ def run(
         "data_hash": data_hash or _tracked_hash(corpus or "data"),
     }
     arguments |= _folders(backend, corpus, registry)
+    if backend != "kfp" and not arguments["batches"]:
+        _check_there(corpus or "data")
     command = [sys.executable, "-m", "pipelines.runner", backend, str(pipeline), str(root)]
     code = subprocess.run(
         command, input=json.dumps(arguments), text=True, env=environment(pipeline, backend), check=False
     ).returncode
     if code:
         raise SystemExit(code)
+
+
+def _check_there(corpus: str) -> None:
+    """A fresh clone knows the version of a corpus and has none."""
+    if "://" not in corpus and not Path(corpus).is_dir():
+        raise FileNotFoundError(
+            f"corpus {corpus} does not exist: `arl sample --corpus {corpus}` makes one of phantoms, `arl ingest` reads "
+            "yours, `dvc pull` fetches the one of this project's remote; or give --batches"
+        )
 
 
 def _folders(backend: str, corpus: str, registry: str) -> dict[str, str]:
