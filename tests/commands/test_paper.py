@@ -157,6 +157,15 @@ def test_pictures_of_rows_are_on_the_page_with_their_numbers(
     assert "| MAE here |" in (folder / "table.md").read_text()
 
 
+def test_what_needs_no_training_trains_nothing(project: Path, tiny_corpus: Path) -> None:
+    paper("figure1c", corpus=tiny_corpus)
+    folder = project / "out" / "paper" / "figure1c-laptop"
+    shown = read_json(folder / "results.json")["shown"]["Corpus by anatomy"]
+    assert shown == [["anatomy", "images", "share"], ["breast", "30", "50.0%"], ["cardiac", "30", "50.0%"]]
+    assert "| breast | 30 | 50.0% |" in (folder / "table.md").read_text()
+    assert not list((project / "runs").rglob("*.time.json"))
+
+
 def test_an_encoder_without_a_decoder_cannot_complete_images(project: Path, tiny_corpus: Path) -> None:
     file = project / "conf" / "paper" / "little.yaml"
     content = yaml.safe_load(file.read_text())

@@ -85,7 +85,7 @@ class Runner:
         files = {name: self.work / f"{name}.time.json" for name in sorted(set(names))}
         known = [{"name": name, **read_json(file)} for name, file in files.items() if file.is_file()]
         table = pd.DataFrame(known, columns=["name", "seconds", "cpu", "resumed"])
-        return table.assign(stage=table["name"].str.partition("-")[0])
+        return table.assign(stage=[name.partition("-")[0] for name in table["name"]])
 
     def encoder(self, params: Params, row: Row) -> Path | None:
         """The row's encoder; None where its weights are not to be had."""

@@ -93,7 +93,7 @@ def _run(found: Experiment, scale: str, runner: Runner, count: int) -> tuple[Cel
     waiting = deque(product(range(count), found.rows))
     done: dict[tuple[int, str], Measured] = {}
     used: dict[str, list[str]] = defaultdict(list)
-    bar = progress(len(waiting), found.name, "training")
+    bar = progress(len(waiting), found.name, "training", shown=bool(waiting))
     elsewhere = 0
     while waiting:
         replicate, row = waiting.popleft()
