@@ -154,7 +154,9 @@ def test_pictures_of_rows_are_on_the_page_with_their_numbers(
     assert found["cells"] == []
     assert [row[0] for row in found["shown"]["Masked images, completed"][1:]] == ["MAE here", "A-ViT"]
     assert [row[1] for row in found["shown"]["Images on a plane"][1:]] == ["given", "no", "wrong"] * 2
-    assert "| MAE here |" in (folder / "table.md").read_text()
+    written = (folder / "table.md").read_text()
+    assert "| MAE here |" in written
+    assert "A blurred picture has a large distance" in written
 
 
 def test_what_needs_no_training_trains_nothing(project: Path, tiny_corpus: Path) -> None:

@@ -39,12 +39,13 @@ _GREY = 255.0
 
 @dataclass(frozen=True)
 class Shown:
-    """A section of a page; the table is what of it can be said in numbers."""
+    """A section of a page; the table is what of it can be said in numbers, and what these are."""
 
     title: str
     body: Markup
     columns: Sequence[str] = ()
     rows: Sequence[Sequence[str]] = ()
+    explained: str = ""
 
 
 def some(rows: pd.DataFrame, each: int, seed: int) -> pd.DataFrame:
@@ -210,7 +211,7 @@ def reconstructions(
         "distance of the radial spectra and a higher local SNR than the image; the nearer to 0, the nearer its speckle."
     )
     body = pages.figure(drawings.panels(grid), caption, title) + pages.table(columns, table, explained)
-    return Shown(title, body, columns, table)
+    return Shown(title, body, columns, table, explained)
 
 
 def _scaled(extents: Ints, size: int) -> Ints:
@@ -249,7 +250,7 @@ def cost(repeats: int) -> Shown:
         f"{torch.get_num_threads()} threads of a CPU; the paper's milliseconds are of an RTX 4090. Its "
         f"FLOPs are multiply-accumulates. Measured ratio {times['avit'] / times['vit']:.2f}, claimed 1.37."
     )
-    return Shown("Cost", pages.table(columns, rows, explained), columns, rows)
+    return Shown("Cost", pages.table(columns, rows, explained), columns, rows, explained)
 
 
 def as_markdown(shown: Sequence[Shown]) -> list[str]:
@@ -259,4 +260,5 @@ def as_markdown(shown: Sequence[Shown]) -> list[str]:
         if one.columns:
             lines = [one.columns, ["---"] * len(one.columns), *one.rows]
             parts += [f"**{one.title}**", "\n".join("| " + " | ".join(line) + " |" for line in lines)]
+            parts += [one.explained] if one.explained else []
     return parts

@@ -53,7 +53,7 @@ class Findings:
     def command(self) -> str:
         """What makes this again."""
         words = ["arl", "paper", self.found.name, "--scale", self.scale]
-        if self.replicates < len(self.found.scales[self.scale].replicates):
+        if self.results and self.replicates < len(self.found.scales[self.scale].replicates):
             words += ["--replicates", str(self.replicates)]
         return shlex.join([*words, *(["--set", *self.changes] if self.changes else [])])
 
