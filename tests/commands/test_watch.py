@@ -169,7 +169,7 @@ KILLS = 20
 
 
 def killed_at_random(project: Project, rng: random.Random, seconds: float) -> list[float]:
-    """Start the loop again and again, and kill it with all of its children after a random time, until it has ended.
+    """Start the loop again and again, and kill it with all of its children after a random time, KILLS times at most.
 
     `seconds` is how long it may live, at most; longer each time, since its longest step must come to an end on a busy
     machine. Log-uniform, so that the short steps at the beginning are hit as often as a training. Returns the seconds
@@ -180,7 +180,7 @@ def killed_at_random(project: Project, rng: random.Random, seconds: float) -> li
         process = project.start()
         lives = 0.5 * (2 * seconds * (1 + len(after) / 10)) ** rng.random()
         try:
-            told, _ = process.communicate(timeout=lives)
+            told, _ = process.communicate(timeout=lives if len(after) < KILLS else None)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
