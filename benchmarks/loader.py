@@ -34,6 +34,7 @@ from arl.data.loader import Examples, TrainingOrder, training_batches
 from arl.data.manifest import read_manifest
 from arl.data.shards import BatchWriter
 from arl.data.views import MEAN, STD, MultiCrop
+from arl.training.allocator import keep_freed_memory
 
 SIZE, BATCH, SCALE, STORED = 224, 64, (0.3, 1.0), 512
 Batches = Callable[[], Iterator[Tensor]]
@@ -47,6 +48,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
+    keep_freed_memory()  # as every training of ours does; it serves all sides
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # one core: ARL decodes on as many threads as there are
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -110,7 +110,7 @@ def call(name: str, overrides: Sequence[str] = (), /, **arguments: Any) -> Any:
     if str(arguments.get("corpus")).startswith("s3://"):
         from arl.data.mirror import at_hand
 
-        with at_hand(arguments["corpus"], adds=name == "ingest") as folder:
+        with at_hand(arguments["corpus"], adds=name == "ingest", shards=name == "validate") as folder:
             return call(name, overrides, **{**arguments, "corpus": folder})
     command = read_command(command_names()[name.replace("_", "-")])
     function = getattr(importlib.import_module(command.module), command.function)

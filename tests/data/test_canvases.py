@@ -59,7 +59,7 @@ def test_any_rows_in_any_order_within_any_memory(corpus: Path, memory: int) -> N
         assert (taken.images[:, :6] == level[:, None, None]).all()
         assert not taken.images[:, 6:].any()
         assert taken.extents.tolist() == [[6, 12]] * 50
-    held = sum(group.images.nbytes for group in canvases._kept.values())
+    held = sum(group.result().images.nbytes for group in canvases._kept.values())
     assert held <= memory
     assert held == canvases._count * 12 * 12
 

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import gdcm
 import numpy as np
 import pytest
 from pydicom import dcmread
@@ -13,7 +14,7 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels import pixel_array
-from pydicom.uid import MPEG2MPML
+from pydicom.uid import MPEG2MPML, JPEGLSLossless
 
 from arl import params
 from arl.data import dicom
@@ -122,6 +123,37 @@ def test_codings_of_one_picture_agree(one: str, other: str) -> None:
 )
 def test_decoders_that_no_ultrasound_sample_needs_are_installed(compressed: str, plain: str) -> None:
     assert np.array_equal(pixel_array(real(compressed)), pixel_array(real(plain)))
+
+
+@pytest.mark.parametrize(
+    "name", ["JPGLosslessP14SV1_1s_1f_8b.dcm", "US1_UNCR.dcm", "OBXXXX1A_2frame.dcm", "gdcm-US-ALOKA-16.dcm"]
+)
+def test_ultrasound_in_jpeg_ls_is_read_as_it_was(name: str, tmp_path: Path) -> None:
+    """Grey, RGB, a palette in two frames, a palette of 16 bits."""
+    file = tmp_path / "jpeg-ls.dcm"
+    in_jpeg_ls(real(name), file)
+    assert dcmread(file).file_meta.TransferSyntaxUID == JPEGLSLossless
+    for (scan, told), (found, other) in zip(read(name), read(file), strict=True):
+        assert told == other
+        assert np.array_equal(scan, found)
+    torn = file.read_bytes()
+    file.write_bytes(torn[: len(torn) * 2 // 3])
+    with pytest.raises(Refused, match=r"^its pixels cannot be decoded \(\w+\)$"):
+        read(file)
+
+
+def in_jpeg_ls(source: Path, target: Path) -> None:
+    """GDCM's own encoder."""
+    reader, changer, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
+    reader.SetFileName(str(source))
+    assert reader.Read()
+    changer.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLSLossless))
+    changer.SetInput(reader.GetImage())
+    assert changer.Change()
+    writer.SetFileName(str(target))
+    writer.SetFile(reader.GetFile())
+    writer.SetImage(changer.GetOutput())
+    assert writer.Write()
 
 
 def test_a_tagged_region_is_cut_out_exactly() -> None:

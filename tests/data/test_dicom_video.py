@@ -1,4 +1,4 @@
-"""DICOM that holds MPEG: a real cine as MPEG-2, MPEG-4 part 2 and H.264, in whole and in fragments."""
+"""DICOM that holds MPEG: a real cine as MPEG-2, MPEG-4 part 2 and H.264, whole and in fragments; HEVC from a file."""
 
 import runpy
 import warnings
@@ -103,6 +103,34 @@ def test_text_is_masked_in_all_frames_or_the_file_refused(tmp_path: Path, cine: 
     masked = [scan for scan, _ in frames(file, RULES, burnt_in_text=MASK)]
     assert len(masked) == FRAMES
     assert all((scan[288 - 31 : 300 - 31, 262 - 84 : 380 - 84] == 0).all() for scan in masked)
+
+
+def moving(count: int = 9) -> np.ndarray:
+    """A textured ellipse of depth 144 whose texture moves: what moving.hevc shows."""
+    rows, columns = np.mgrid[:144, :192]
+    inside = np.hypot((rows - 72) / 60, (columns - 96) / 80) < 1
+    waves = [120 + 60 * np.sin((rows + 3 * k) / 9) * np.cos(columns / 11) for k in range(count)]
+    return np.where(inside, waves, 0).astype(np.uint8)
+
+
+@pytest.mark.parametrize("fragments", [1, 3])
+def test_hevc_with_predicted_frames_is_read_in_order(tmp_path: Path, fragments: int) -> None:
+    """moving.hevc was made by x265, full range, CRF 16, two B-frames: nothing that ARL installs encodes HEVC."""
+    stream = Path(__file__).with_name("moving.hevc").read_bytes()
+    file = dicom(stream, tmp_path / "moving.dcm", HEVCMP51, fragments=fragments, number=9)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dataset = dcmread(file)
+        dataset.Rows, dataset.Columns = 144, 192
+        del dataset.SequenceOfUltrasoundRegions
+        dataset.save_as(file, enforce_file_format=False)
+    read = list(frames(file, RULES, burnt_in_text=KEEP))
+    assert [told.frame for _, told in read] == list(range(9))
+    assert {told.region_rule for _, told in read} == {"variance"}
+    for (scan, _), shown in zip(read, moving(), strict=True):
+        top, left = shown.any(axis=1).argmax(), shown.any(axis=0).argmax()
+        cut = shown[top : top + scan.shape[0], left : left + scan.shape[1]].astype(int)
+        assert np.abs(scan.reshape(*scan.shape[:2], -1)[..., 0] - cut).mean() < 4
 
 
 @pytest.mark.parametrize("syntax", [MPEG2MPML, MPEG4HP41, HEVCMP51])

@@ -36,6 +36,8 @@ def test_what_is_sent_is_what_is_fetched(address: str, tiny_corpus: Path, tmp_pa
         pass
     add(address, tiny_corpus)
     with at_hand(address) as folder:
+        assert not list(Path(folder).rglob("shard-*.parquet"))  # they are read by row group: see test_streamed
+    with at_hand(address, shards=True) as folder:
         assert tree_hash(Path(folder) / "clinic") == tree_hash(tiny_corpus / "clinic")
     shard = next(Path(folder).rglob("shard-*.parquet"))
     shard.write_bytes(shard.read_bytes()[:-1])  # as a full disk might leave it
@@ -68,7 +70,7 @@ def test_a_half_sent_batch_is_none_and_is_sent_again(
     with at_hand(address) as folder:
         assert [path.name for path in (Path(folder) / "clinic").iterdir()] == ["0000"]
     add(address, tiny_corpus, "0001")
-    with at_hand(address) as folder:
+    with at_hand(address, shards=True) as folder:
         assert tree_hash(Path(folder) / "clinic/0001") == tree_hash(tiny_corpus / "clinic/0000")
 
 

@@ -1,12 +1,13 @@
 """Stored images on square canvases, for training.
 
 The unit of reading is the row group: one short sequential read, and a few dozen images. A corpus larger than memory is
-read by row groups that are forgotten again; a small one is decoded once and stays.
+read by row groups that are forgotten again; a small one is decoded once and stays. What is asked for ahead of its use
+is read by several threads at once, which hides the time that a store takes to answer.
 """
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
@@ -21,6 +22,7 @@ from arl.data.record import Pixels
 from arl.data.shards import Indices, Layout, RowGroup, cores
 
 MEMORY = 4 << 30  # bytes of decoded canvases that are kept
+_READERS = 8  # threads at least: a store answers late, a disk does not mind
 
 
 class Taken(NamedTuple):
@@ -52,10 +54,10 @@ class Canvases:
         self._place[self.layout.members] = np.arange(len(rows)) - np.repeat(
             self.layout.bounds[:-1], np.diff(self.layout.bounds)
         )
-        self._kept: OrderedDict[int, Taken] = OrderedDict()
+        self._kept: OrderedDict[int, Future[Taken]] = OrderedDict()
         self._count = 0  # canvases kept
         self._lock = Lock()
-        self._pool = ThreadPoolExecutor(cores(), thread_name_prefix="canvases")
+        self._pool = ThreadPoolExecutor(max(cores(), _READERS), thread_name_prefix="canvases")
 
     def __len__(self) -> int:
         return len(self._place)
@@ -86,27 +88,40 @@ class Canvases:
             np.zeros(canvas, np.uint8) if self._masks else None,
         )
 
-    def _groups(self, numbers: list[int]) -> Iterator[tuple[int, Taken]]:
-        with self._lock:
-            missing = [number for number in numbers if number not in self._kept]
-            loaded = dict(zip(missing, self._pool.map(self._load, missing), strict=True))
-            found = {number: loaded[number] if number in loaded else self._kept[number] for number in numbers}
-            self._keep(found)
-        yield from found.items()
+    def ask(self, index: Indices) -> None:
+        """Begin to read the row groups of these rows, which `take` will want soon."""
+        self._asked(np.unique(self.layout.group[index]).tolist())
 
-    def _keep(self, found: dict[int, Taken]) -> None:
-        for number, group in found.items():
-            self._count += 0 if number in self._kept else len(group.images)
-            self._kept[number] = group
-            self._kept.move_to_end(number)
-        while self._count > self._limit:
-            _, oldest = self._kept.popitem(last=False)
-            self._count -= len(oldest.images)
+    def _groups(self, numbers: list[int]) -> Iterator[tuple[int, Taken]]:
+        for number, future in zip(numbers, self._asked(numbers), strict=True):
+            if future.exception() is not None:
+                self._forget(number, future)  # who asks again has it read again
+            yield number, future.result()
+
+    def _asked(self, numbers: list[int]) -> "list[Future[Taken]]":
+        """What is kept of these row groups or being read; those used last are kept longest."""
+        with self._lock:
+            for number in numbers:
+                if number not in self._kept:
+                    self._kept[number] = self._pool.submit(self._load, number)
+                    self._count += len(self.layout.rows(number))
+                self._kept.move_to_end(number)
+            found = [self._kept[number] for number in numbers]
+            while self._count > self._limit:
+                oldest, _ = self._kept.popitem(last=False)
+                self._count -= len(self.layout.rows(oldest))
+        return found
+
+    def _forget(self, number: int, future: "Future[Taken]") -> None:
+        with self._lock:
+            if self._kept.get(number) is future:
+                del self._kept[number]
+                self._count -= len(self.layout.rows(number))
 
     def _load(self, number: int) -> Taken:
         members = self.layout.rows(number)
         shard, row_group = self.layout.places[number]
-        stored = RowGroup(self._corpus / shard, row_group, masks=self._masks)
+        stored = RowGroup(self._corpus, shard, row_group, masks=self._masks)
         loaded = self._empty(len(members))
         for place, row in enumerate(self.layout.inside[members].tolist()):
             canvas, loaded.extents[place] = letterbox(in_channels(stored.image(row), 1), self._size)

@@ -81,6 +81,7 @@ class Examples:
         pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
         try:
             for index in indices:
+                self.canvases.ask(index)
                 waiting.append(pool.submit(self.take, index))
                 if len(waiting) > _AHEAD:
                     yield waiting.popleft().result()

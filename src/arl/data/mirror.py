@@ -1,5 +1,7 @@
 """A corpus in an S3 store, for steps that share no volume: what they read is fetched, and what they add is sent.
 
+Images are fetched when they are looked at (`streamed`), but for steps that need the shards as files.
+
     s3://bucket/prefix/<source>/<batch>/...    as in a folder; batch.json is written last, once, and makes it a batch
 
 A batch is written once and never changed, so a file that is here with its size is not fetched again.
@@ -11,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+from arl.data.streamed import ADDRESS
 from arl.progress import progress
 from arl.storage.places import cache, locked
 from arl.storage.s3 import Listed, Store, is_address
@@ -20,12 +23,13 @@ _THREADS = 8  # files under way at once
 
 
 @contextmanager
-def at_hand(corpus: str, *, adds: bool = False) -> Iterator[str]:
+def at_hand(corpus: str, *, adds: bool = False, shards: bool = False) -> Iterator[str]:
     """A corpus as a folder: `corpus` itself or, where that is s3://bucket/prefix, a copy in the cache ($ARL_CACHE).
 
     Args:
         adds: for who adds batches and reads none: the folder only tells which batches there are, and what is new is
             sent when the block ends without an error.
+        shards: for who needs the shards as files, on a disk that holds them all.
 
     Raises:
         FileNotFoundError: the store holds no complete batch, and one is to be read.
@@ -48,7 +52,10 @@ def at_hand(corpus: str, *, adds: bool = False) -> Iterator[str]:
         items = _complete(store)
         if not items:
             raise FileNotFoundError(f"corpus {corpus} holds no complete batch (no <source>/<batch>/{_HEAD})")
-        _fetch(store, items, folder)
+        if not (folder / ADDRESS).is_file():
+            (folder / ADDRESS).write_text(store.address, encoding="utf-8")
+        # a shard that is here is looked after, too
+        _fetch(store, [i for i in items if shards or not _is_shard(i.key) or (folder / i.key).is_file()], folder)
     yield str(folder)
 
 
@@ -57,6 +64,10 @@ def _complete(store: Store) -> list[Listed]:
     items = store.objects()
     batches = {item.key.removesuffix(_HEAD) for item in items if item.key.endswith(f"/{_HEAD}")}
     return [item for item in items if "/".join(item.key.split("/")[:2]) + "/" in batches]
+
+
+def _is_shard(key: str) -> bool:
+    return key.split("/")[-1].startswith("shard-")
 
 
 def _fetch(store: Store, items: Iterable[Listed], folder: Path) -> None:

@@ -7,10 +7,21 @@ from pathlib import Path
 import pandas as pd
 
 from arl.data.leakage import leaks
-from arl.data.manifest import read_manifest
+from arl.data.manifest import SCHEMA, read_manifest
 from arl.data.splits import groups, read_split
 
 WITHHELD = "withheld"
+_HASHES = ["perceptual_hash", "difference_hash"]  # wanted by the leak gate alone
+# of no use to any stage that selects; a fifth of a manifest in memory
+_UNREAD = {
+    "anatomy_rule",
+    "region_rule",
+    "color_doppler",
+    "original_height",
+    "original_width",
+    "pixel_spacing_mm",
+    "frame",
+}
 
 
 def select(
@@ -18,18 +29,21 @@ def select(
 ) -> pd.DataFrame:
     """Rows of the named sources (empty: all) without those that are held out, with their `split`.
 
+    Columns of the manifest without hashes of looks and those that say how an input became an image.
+
     A training or validation image that is near-identical to one of a more guarded split, of any source of the corpus,
     is in the split "withheld"; see `leakage`.
 
     Raises:
         ValueError: a named source is not in the corpus, or nothing is left.
     """
-    rows = read_manifest(corpus)
+    rows = read_manifest(corpus, [name for name in SCHEMA.names if name not in _UNREAD])
     missing = sorted(set(sources) - set(rows["source"]))
     if missing:
         raise ValueError(f"corpus {corpus} has no source {missing}; it has {sorted(set(rows['source']))}")
     rows = rows.assign(split=read_split(corpus, rows, protocols))
     found = leaks(rows)
+    rows = rows.drop(columns=_HASHES)
     rows.loc[rows["id"].isin(found.loc[found["withheld"], "id"]), "split"] = WITHHELD
     rows = rows[rows["source"].isin(sources)] if sources else rows
     rows = rows[~rows["source"].isin(held_out)].reset_index(drop=True)

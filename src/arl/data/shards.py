@@ -393,14 +393,21 @@ class Layout:
 class RowGroup:
     """A row group in memory, compressed no more."""
 
-    def __init__(self, file: Path, number: int, *, masks: bool) -> None:
-        if not file.is_file():
-            raise FileNotFoundError(f"{file} does not exist, but the manifest of its batch names it")
+    def __init__(self, corpus: Path, shard: str, number: int, *, masks: bool) -> None:
+        """A row group of a shard below the corpus, or in the store that the corpus names (`streamed`).
+
+        Raises:
+            ValueError: it is not readable.
+            FileNotFoundError: the shard is missing.
+            OSError: see `arl.storage.s3.Store`.
+        """
         columns = ["id", "height", "width", "image", *(["mask"] if masks else [])]
+        file = corpus / shard
         try:
-            with pq.ParquetFile(file, page_checksum_verification=True) as shard:
-                table = shard.read_row_group(number, columns=columns, use_threads=False).combine_chunks()
-        except (pa.ArrowException, IndexError, OSError) as error:
+            table = _read(corpus, shard, number, columns).combine_chunks()
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{file} does not exist, but the manifest of its batch names it") from error
+        except (pa.ArrowException, IndexError) as error:
             raise ValueError(f"{file}: row group {number} is not readable: {error}") from error
         self._file = file
         self._columns = {name: table[name].chunk(0) for name in columns}
@@ -430,13 +437,34 @@ class RowGroup:
         return str(ids[row]) if row < len(ids) else f"number {row}"
 
 
+def _read(corpus: Path, shard: str, number: int, columns: list[str]) -> pa.Table:
+    """Columns of a row group.
+
+    Raises:
+        ArrowException, IndexError, FileNotFoundError
+    """
+    file = corpus / shard
+    if not file.is_file():
+        from arl.data.streamed import streamed  # the SDK takes time to import, and most corpora are folders
+
+        remote = streamed(corpus)
+        if remote is None:
+            raise FileNotFoundError(file)
+        return remote.read(shard, number, columns)
+    try:
+        with pq.ParquetFile(file, page_checksum_verification=True) as opened:
+            return opened.read_row_group(number, columns=columns, use_threads=False)
+    except OSError as error:  # what Arrow makes of a wrong checksum
+        raise pa.ArrowInvalid(str(error)) from error
+
+
 def _for_each(corpus: Path, rows: pd.DataFrame, use: Callable[[int, RowGroup, int], None], *, masks: bool) -> None:
     """Call `use(position, row group, row in it)` for every row, on threads: reading releases the interpreter lock."""
     layout = Layout.of(rows)
 
     def read(group: int) -> int:
         shard, number = layout.places[group]
-        stored = RowGroup(corpus / shard, number, masks=masks)
+        stored = RowGroup(corpus, shard, number, masks=masks)
         for position in layout.rows(group).tolist():
             use(position, stored, int(layout.inside[position]))
         return len(layout.rows(group))

@@ -14,7 +14,7 @@ from arl.data.anatomy import NULL_ANATOMY
 from arl.data.augment import step_generator
 from arl.data.loader import Examples, TrainingOrder, training_batches
 from arl.data.selection import select, subset
-from arl.data.shards import Layout
+from arl.data.shards import Indices, Layout
 from arl.data.splits import groups
 from arl.data.views import MultiCrop
 from arl.evaluation.probe import NEIGHBOURS, knn_accuracy
@@ -32,6 +32,7 @@ from arl.training.pretrainer import Objective, Pretrainer, PretrainInputs
 from arl.training.reconstruction import save_pretrained
 
 _EXAMINED = ("rankme", "knn")
+_OF_GROUP = 8  # images of a row group among those examined: many would be frames of few clips
 
 
 def pretrain(params: Params, *, corpus: Path, checkpoint: Path, metrics: Path) -> None:
@@ -88,7 +89,7 @@ def _examination(
 ) -> Callable[[], dict[str, float]]:
     """RankMe of a fixed pool of training images and, where labels are, k-NN among other patients' (`health`)."""
     count = min(params.pretrain.examine_images, len(rows))
-    pool = np.sort(np.random.default_rng(params.seed).permutation(len(rows))[:count])
+    pool = _pool(examples.layout, count, params.seed)
     labelled = _labelled(rows.iloc[pool])
 
     def examine() -> dict[str, float]:
@@ -102,6 +103,17 @@ def _examination(
         return found
 
     return examine
+
+
+def _pool(layout: Layout, count: int, seed: int) -> Indices:
+    """Positions of `count` images, a few of each of some row groups: all of a group are decoded to have one of them."""
+    rng = np.random.default_rng(seed)
+    shuffled, turn = rng.permutation(len(layout)), rng.permutation(len(layout.places))
+    nth = np.empty(len(layout), np.int64)
+    nth[shuffled] = pd.Series(layout.group[shuffled]).groupby(layout.group[shuffled]).cumcount()
+    order = np.lexsort((nth, turn[layout.group], nth // _OF_GROUP))
+    chosen: Indices = np.sort(order[:count])
+    return chosen
 
 
 def _labelled(rows: pd.DataFrame) -> npt.NDArray[np.bool_]:

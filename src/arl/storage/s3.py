@@ -106,6 +106,24 @@ class Store:
                 response.close()
                 response.release_conn()
 
+    def size(self, key: str) -> int:
+        """The length of an object, bytes."""
+        with self._errors(key):
+            return int(self._client.stat_object(self._bucket, self._prefix + key).size or 0)
+
+    def read(self, key: str, first: int, count: int) -> bytes:
+        """`count` bytes of an object from byte `first` on; OSError where it has not so many."""
+        with self._errors(key):
+            response = self._client.get_object(self._bucket, self._prefix + key, offset=first, length=count)
+            try:
+                found = bytes(response.data)
+            finally:
+                response.close()
+                response.release_conn()
+        if len(found) != count:
+            raise OSError(f"{self.address}/{key}: {len(found)} of {count} bytes from byte {first} on")
+        return found
+
     def put(self, key: str, data: bytes) -> None:
         """Write an object, in place of an earlier one."""
         with self._errors(key):
