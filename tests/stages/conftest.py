@@ -66,8 +66,9 @@ class Run:
 
 @pytest.fixture
 def lenient(tiny_params: Params) -> Params:
-    """Parameters under which a model that has learnt nothing may be released."""
-    tasks = {name: replace(task, floor=0.0, margin=1.0) for name, task in tiny_params.task.items()}
+    """Parameters under which a model that has learnt nothing may be released: Student's limits of six patients reach
+    below a loss of 1."""
+    tasks = {name: replace(task, floor=0.0, margin=2.0) for name, task in tiny_params.task.items()}
     return replace(tiny_params, task=tasks)
 
 
