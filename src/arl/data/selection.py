@@ -12,7 +12,7 @@ from arl.data.splits import groups, read_split
 
 WITHHELD = "withheld"
 _HASHES = ["perceptual_hash", "difference_hash"]  # wanted by the leak gate alone
-# of no use to any stage that selects; a fifth of a manifest in memory
+# of no use to any stage that selects
 _UNREAD = {
     "anatomy_rule",
     "region_rule",
