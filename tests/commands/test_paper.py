@@ -1,5 +1,6 @@
 """`arl paper`: experiments at a scale of seconds."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -159,6 +160,43 @@ def test_pictures_of_rows_are_on_the_page_with_their_numbers(
     assert "A blurred picture has a large distance" in written
 
 
+def test_all_experiments_of_the_paper_are_on_one_page_in_their_order(
+    project: Path, tiny_corpus: Path, open_page: Callable[..., Any]
+) -> None:
+    for file in (project / "conf" / "paper").glob("[!_]*.yaml"):
+        file.unlink()
+    little = {
+        "protocols": ["probe"],
+        "metrics": {"breast": ["auroc"]},
+        "reference": "random",
+        "scales": {
+            "laptop": {
+                "choices": ["experiment=laptop", "data.size=24", "probe.neighbours=3"],
+                "replicates": [["seed=0"]],
+            }
+        },
+    }
+    random = {"name": "random", "label": "Random", "baseline": "supervised"}
+    for number, rows in {10: [random], 2: [random, {"name": "mae", "label": "MAE", "baseline": "mae"}]}.items():
+        content = little | {"title": f"Table {number}, a little one", "rows": rows}
+        (project / "conf" / "paper" / f"table{number}.yaml").write_text(yaml.safe_dump(content))
+    (project / "conf" / "paper" / "ours.yaml").write_text("not: of the paper")
+    paper("all", corpus=tiny_corpus)
+    folder = project / "out" / "paper"
+    assert sorted(path.name for path in folder.iterdir()) == ["all-laptop", "table10-laptop", "table2-laptop"]
+    page = open_page(folder / "all-laptop" / "index.html")
+    assert page.errors == page.requests == []
+    assert page.overflow == 0
+    text = page.text
+    # what one experiment lacks is not told of another
+    order = ["Table 2, a little one", "Table 2: breast, linear probe", "Table 2: Rows that", "Table 10: breast, linear"]
+    places = [text.index(words) for words in order]
+    assert places == sorted(places)
+    assert "Table 10: Rows that" not in text
+    anchors = re.findall(r'id="([^"]+)"', (folder / "all-laptop" / "index.html").read_text())
+    assert len(anchors) == len(set(anchors))
+
+
 def test_what_needs_no_training_trains_nothing(project: Path, tiny_corpus: Path) -> None:
     paper("figure1c", corpus=tiny_corpus)
     folder = project / "out" / "paper" / "figure1c-laptop"
@@ -236,7 +274,7 @@ def test_other_labels_or_splits_are_other_data(project: Path, tiny_corpus: Path,
 def test_wrong_words_and_files_are_refused(project: Path, tiny_corpus: Path) -> None:
     with pytest.raises(
         ValueError,
-        match=r"unknown experiment 'table1': .* has busbra, figure1c, .*, figure5, little, table10, table2",
+        match=r"unknown experiment 'table1': .* has busbra, figure1c, .*, figure5, frozen, little, table10, table2",
     ):
         paper("table1", corpus=tiny_corpus)
     with pytest.raises(ValueError, match="unknown scale 'huge': little has laptop, busbra, paper, tiny"):

@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import norm
 
 from arl.evaluation.gate import Decision, PairedTask, Settings, decide
 
@@ -42,8 +43,14 @@ def test_an_equal_model_is_promoted_where_there_are_many_patients(classification
     decision = judge(*classifications(1000, 0.92, 0.92, seed=1))
     assert decision.verdict == "promote"
     assert "1,000 images of 1,000 patients. A loss of 0.050 or more is ruled out." in decision.reasons[0]
-    assert decision.tasks[0].power is not None
-    assert decision.tasks[0].power > 0.99
+    found = decision.tasks[0]
+    assert found.power is not None
+    assert found.power > 0.99
+    assert found.detectable is not None
+    assert found.difference is not None
+    # a power of 80 % takes 0.84 standard errors more than half the interval has
+    error = (found.difference.high - found.difference.low) / (2 * norm.ppf(1 - SETTINGS.alpha / 2))
+    assert found.detectable == pytest.approx((norm.ppf(1 - SETTINGS.alpha / 2) + 0.8416) * error, rel=0.08)
 
 
 def test_an_equal_model_is_inconclusive_where_there_are_few(classifications: Tables) -> None:
@@ -97,6 +104,7 @@ def test_two_perfect_models_on_few_patients_are_inconclusive(classifications: Ta
     decision = judge(*classifications(30, 0.999999, 0.9999999))
     assert decision.verdict == "inconclusive"
     assert decision.tasks[0].power == 0
+    assert decision.tasks[0].detectable == pytest.approx(0.181, abs=5e-4)
     assert "a model that fails 18.1% of patients may fail none of so few" in decision.reasons[0]
     assert decision.tasks[0].patients_needed == 117  # 59 pairs, of which each takes two patients
     assert judge(*classifications(118, 0.999999, 0.9999999)).verdict == "promote"

@@ -1,5 +1,6 @@
 """An experiment's findings as an offline page and as markdown."""
 
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -177,24 +178,47 @@ def _line(cells: Sequence[str]) -> str:
 
 def page(findings: Findings) -> str:
     """The findings as an offline page."""
-    found = findings.found
-    body = Markup("")
-    if findings.synthetic:
-        body += pages.note("The corpus holds synthetic images: no figure on this page is clinical.", "warn")
-    if found.note:
-        body += pages.note(found.note)
-    for protocol, task in findings.results:
-        body += pages.section(f"{task}, {_PROTOCOLS[protocol]}", _section(findings, protocol, task))
-    for one in findings.shown:
-        body += pages.section(one.title, one.body)
+    return pages.page(findings.found.title, _warning(findings) + _body(findings), subtitle=_scale(findings))
+
+
+def report(findings: Sequence[Findings]) -> str:
+    """The findings of several experiments, in the order of their titles' numbers, as one offline page."""
+    ordered = sorted(findings, key=lambda one: _natural(one.found.title))
+    body = _warning(ordered[0]) + pages.contents(one.found.title for one in ordered)
+    for one in ordered:
+        body += pages.section(one.found.title, _body(one, f"{one.found.title.partition(',')[0]}: ", level=3))
+    return pages.page("The paper's tables and figures", body, subtitle=_scale(ordered[0]))
+
+
+def _natural(title: str) -> list[str]:
+    """Table 10 after Table 9."""
+    return [part.zfill(3) for part in re.split(r"(\d+)", title)]
+
+
+def _warning(findings: Findings) -> Markup:
+    text = "The corpus holds synthetic images: no figure on this page is clinical."
+    return pages.note(text, "warn") if findings.synthetic else Markup("")
+
+
+def _scale(findings: Findings) -> str:
+    choices = " ".join([*findings.found.scales[findings.scale].choices, *findings.changes])
+    return f"Scale {findings.scale}: {choices}"
+
+
+def _body(findings: Findings, prefix: str = "", level: int = 2) -> Markup:
+    """The sections of an experiment; the prefix tells their titles from those of others on the same page."""
+    sections = {
+        f"{task}, {_PROTOCOLS[protocol]}": _section(findings, protocol, task) for protocol, task in findings.results
+    } | {one.title: one.body for one in findings.shown}
     absent = [[findings.label(name), reason] for name, reason in findings.absent.items()]
     if absent:
-        body += pages.section("Rows that were not run", pages.table(["row", "why"], absent))
+        sections["Rows that were not run"] = pages.table(["row", "why"], absent)
     if len(findings.times):
-        body += pages.section("Time", _times(findings.times))
-    body += Markup("<p>{} {}</p>\n").format("Made by", pages.code(findings.command))
-    choices = " ".join([*found.scales[findings.scale].choices, *findings.changes])
-    return pages.page(found.title, body, subtitle=f"Scale {findings.scale}: {choices}")
+        sections["Time"] = _times(findings.times)
+    body = pages.note(findings.found.note) if findings.found.note else Markup("")
+    for title, content in sections.items():
+        body += pages.section(f"{prefix}{title}", content, level)
+    return body + Markup("<p>{} {}</p>\n").format("Made by", pages.code(findings.command))
 
 
 def _section(findings: Findings, protocol: str, task: str) -> Markup:

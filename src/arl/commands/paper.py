@@ -1,4 +1,4 @@
-"""Run a table of the paper, or an experiment in its manner, and write it beside what was claimed."""
+"""Run the paper's tables and figures, or an experiment in their manner, and write them beside what was claimed."""
 
 import time
 from collections import defaultdict, deque
@@ -7,10 +7,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from arl.commands._experiment import Experiment, Row, Scale, read_experiment
+from arl.commands._experiment import Experiment, Row, Scale, experiment_names, read_experiment
 from arl.commands._runner import ElsewhereError, Runner
 from arl.commands._shown import shown
-from arl.commands._tables import Findings, Results, Size, markdown, page
+from arl.commands._tables import Findings, Results, Size, markdown, page, report
 from arl.commands.configure import CONF
 from arl.data.manifest import read_manifest
 from arl.evaluation.comparison import Replicate, compare, correct
@@ -20,6 +20,8 @@ from arl.params import Params
 from arl.progress import progress
 
 _TOLD = ("none", "shuffled")  # what an audit tells the model of the anatomy
+_ALL = "all"
+_OF_THE_PAPER = ("table", "figure")  # how the names of its experiments begin
 _WAIT = 5.0  # seconds between looks at what other processes are making
 
 
@@ -36,28 +38,42 @@ def paper(
 ) -> None:
     """Run a table of the paper and write it with intervals beside what was claimed, e.g. `arl paper table3`.
 
-    Experiments are the files of conf/paper/. --scale is laptop (the sample corpus), busbra (BUS-BRA and FALLMUD) or
-    paper; --set changes it for every row (e.g. --set pretrain.max_steps=100 pretrain.threads=1), --replicates takes
-    the first few of its seeds. Every training is kept in --work under a hash of its settings and data, so that a run
-    that was killed goes on, and tables share rows; the code is not part of the hash. The same command started several
-    times shares the work: each takes the trainings that no other has begun, and all write the same table. Published
-    encoders are taken from --baselines/<method>, where `arl baseline import` puts them; a row without its weights is
-    left out and says so. The folder has the page, table.md for a README, and results.json.
+    Experiments are the files of conf/paper/; "all" are the paper's own, which also come on one page. --scale is
+    laptop (the sample corpus), busbra (BUS-BRA and FALLMUD) or paper; --set changes it for every row (e.g. --set
+    pretrain.max_steps=100 pretrain.threads=1), --replicates takes the first few of its seeds. Every training is
+    kept in --work under a hash of its settings and data, so that a run that was killed goes on, and tables share
+    rows; the code is not part of the hash. The same command started several times shares the work: each takes the
+    trainings that no other has begun, and all write the same table. Published encoders are taken from
+    --baselines/<method>, where `arl baseline import` puts them; a row without its weights is left out and says so.
+    The folder has the page, table.md for a README, and results.json.
 
     Raises:
         ValueError: an unknown experiment or scale, a choice that replicates make, or the corpus cannot serve a task.
     """
-    found = read_experiment(CONF / "paper", experiment)
+    names = [name for name in experiment_names(CONF / "paper") if name.startswith(_OF_THE_PAPER)]
+    findings = []
+    for name in names if experiment == _ALL else [experiment]:
+        findings.append(_find(name, scale, Runner(corpus, work, baselines, set), replicates))
+        _write(findings[-1], out)
+    if experiment != _ALL:
+        return
+    with atomic_directory(out / f"{_ALL}-{scale}") as folder:
+        (folder / "index.html").write_text(report(findings), encoding="utf-8")
+    print(out / f"{_ALL}-{scale}" / "index.html")
+
+
+def _find(name: str, scale: str, runner: Runner, replicates: int | None) -> Findings:
+    """Run what an experiment's rows lack, and measure them."""
+    found = read_experiment(CONF / "paper", name)
     if scale not in found.scales:
-        raise ValueError(f"unknown scale {scale!r}: {experiment} has {', '.join(found.scales)}")
-    count = _replicates(found.scales[scale], replicates, set) if found.metrics else 1
-    runner = Runner(corpus, work, baselines, set)
+        raise ValueError(f"unknown scale {scale!r}: {name} has {', '.join(found.scales)}")
+    count = _replicates(found.scales[scale], replicates, runner.changes) if found.metrics else 1
     cells, used = _run(found, scale, runner, count)
     params = runner.params_of(found, scale, None, 0)
-    findings = Findings(
+    return Findings(
         found=found,
         scale=scale,
-        changes=set,
+        changes=runner.changes,
         replicates=count,
         results=_measured(found, cells, params),
         sizes={key: _size(methods) for key, methods in cells.items()},
@@ -65,11 +81,10 @@ def paper(
         shown=shown(found, scale, runner),
         times=runner.times(runner.used),
         absent=runner.absent,
-        synthetic=bool(read_manifest(corpus)["synthetic"].any()),
+        synthetic=bool(read_manifest(runner.corpus)["synthetic"].any()),
         resamples=params.evaluate.bootstrap,
         confidence=params.evaluate.confidence,
     )
-    _write(findings, out / f"{experiment}-{scale}")
 
 
 def _replicates(scale: Scale, wanted: int | None, changes: list[str]) -> int:
@@ -175,7 +190,8 @@ def _size(methods: dict[str, list[Replicate]]) -> Size:
     )
 
 
-def _write(findings: Findings, to: Path) -> None:
+def _write(findings: Findings, out: Path) -> None:
+    to = out / f"{findings.found.name}-{findings.scale}"
     content = {
         "experiment": findings.found.name,
         "scale": findings.scale,
@@ -190,7 +206,7 @@ def _write(findings: Findings, to: Path) -> None:
         write_json(folder / "results.json", content)
         (folder / "index.html").write_text(page(findings), encoding="utf-8")
         (folder / "table.md").write_text(markdown(findings), encoding="utf-8")
-    print(f"{to / 'index.html'}")
+    print(to / "index.html")
 
 
 def _json(findings: Findings) -> list[dict[str, Any]]:

@@ -22,6 +22,7 @@ from arl.evaluation.statistics import (
     Resampled,
     bootstrap_interval,
     cluster_bootstrap,
+    detectable_difference,
     holm,
     paired_difference,
     patients_needed,
@@ -107,6 +108,7 @@ class TaskResult:
     champion: Interval | None = None
     difference: Interval | None = None
     unseen: float | None = None  # loss by failures that none of so many patients need show
+    detectable: float | None = None  # smallest true difference that is seen with a power of 80 %
     power: float | None = None  # probability that an equal model would have been found not worse
     patients_needed: int | None = None  # for a power of 0.8
     slices: list[SliceResult] = field(default_factory=list)
@@ -234,6 +236,7 @@ def _compared(result: TaskResult, challenger: pd.DataFrame, champion: pd.DataFra
         champion=_interval(theirs, champion, main, settings),
         difference=Interval(*found[:3]),
         unseen=found.unseen,
+        detectable=max(detectable_difference(found.error, settings.confidence), found.unseen),
         power=power(found.error, result.margin, units, settings.confidence),
         patients_needed=_needed(result, units, found.error, settings),
         slices=_slices(challenger, champion, main, settings),

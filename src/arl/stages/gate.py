@@ -146,6 +146,7 @@ def _tasks_table(tasks: list[TaskResult]) -> Markup:
         "difference",
         "margin",
         "floor",
+        "detectable",
         "power",
     ]
     rows = [
@@ -160,12 +161,14 @@ def _tasks_table(tasks: list[TaskResult]) -> Markup:
             _text(result.difference, "+.3f"),
             result.margin,
             result.floor,
+            result.detectable,
             None if result.power is None else f"{result.power:.0%}",
         ]
         for result in tasks
     ]
     return pages.table(columns, rows) + pages.paragraph(
-        "Intervals are over patients. Power is the probability that an equally good model would have been accepted."
+        "Intervals are over patients. Detectable: the smallest true difference that these patients show with a power "
+        "of 80 %. Power: the probability that an equally good model would have been accepted."
     )
 
 

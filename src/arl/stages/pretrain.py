@@ -21,7 +21,7 @@ from arl.evaluation.probe import NEIGHBOURS, knn_accuracy
 from arl.files import write_json
 from arl.models.avit import AViT
 from arl.models.heads import Pooled
-from arl.models.reconstructor import DecoderConfig, Reconstructor
+from arl.models.reconstructor import Reconstructor
 from arl.objectives.health import rankme
 from arl.params import Params
 from arl.stages._training import recipe as training_recipe
@@ -187,17 +187,9 @@ def _write(
 
 def _reconstructor(pretrainer: Pretrainer) -> Reconstructor | None:
     """The student with the decoder: the teacher, where there is one, never saw a mask."""
-    objective = pretrainer.objective
-    if not objective.mim:
+    if not pretrainer.objective.mim:
         return None
-    config = DecoderConfig(
-        decoder_dim=objective.decoder_dim,
-        depth=objective.decoder_depth,
-        heads=objective.decoder_heads,
-        norm_pix_loss=objective.norm_pix_loss,
-        drop_masked=objective.drop_masked,
-    )
-    return Reconstructor(pretrainer.encoder, pretrainer.decoder, config)
+    return Reconstructor(pretrainer.encoder, pretrainer.decoder, pretrainer.objective.decoder)
 
 
 def _only_examined(record: dict[str, float]) -> dict[str, float]:

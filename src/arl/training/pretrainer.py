@@ -10,9 +10,10 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from arl.models.avit import AViT
-from arl.models.decoder import MAEDecoder, patchify, unpatchify
+from arl.models.decoder import patchify, unpatchify
 from arl.models.discriminator import PatchDiscriminator
 from arl.models.heads import DINOHead, MoCoPredictor, MoCoProjector
+from arl.models.reconstructor import DecoderConfig, build_decoder
 from arl.objectives.adversarial import discriminator_accuracy, discriminator_loss, generator_loss
 from arl.objectives.balance import adaptive_weight
 from arl.objectives.contrastive import contrastive_loss
@@ -99,6 +100,17 @@ class Objective:
         """Whether the student sees masked images."""
         return self.mim or self.patch_distillation
 
+    @property
+    def decoder(self) -> DecoderConfig:
+        """What L_MIM predicts pixels with."""
+        return DecoderConfig(
+            decoder_dim=self.decoder_dim,
+            depth=self.decoder_depth,
+            heads=self.decoder_heads,
+            norm_pix_loss=self.norm_pix_loss,
+            drop_masked=self.drop_masked,
+        )
+
 
 class Pretrainer(nn.Module):
     """Student and teacher A-ViT with the decoder and the discriminator of section 3.4."""
@@ -108,15 +120,7 @@ class Pretrainer(nn.Module):
         self.objective = objective
         self.encoder = encoder
         if objective.mim:
-            self.decoder = MAEDecoder(
-                embed_dim=encoder.embed_dim,
-                decoder_dim=objective.decoder_dim,
-                depth=objective.decoder_depth,
-                heads=objective.decoder_heads,
-                patch_size=encoder.patch_size,
-                in_chans=encoder.in_chans,
-                grid_size=encoder.grid_size,
-            )
+            self.decoder = build_decoder(encoder, objective.decoder)
         if objective.adversarial:
             self.discriminator = PatchDiscriminator(
                 encoder.patch_size, encoder.patch_size // 2, encoder.in_chans, objective.discriminator_dim
