@@ -14,6 +14,7 @@ import yaml
 
 from arl.commands._experiment import experiment_names, read_experiment
 from arl.commands._runner import ElsewhereError, Runner
+from arl.commands._tables import _matrix, _places
 from arl.commands.configure import compose
 from arl.commands.paper import paper
 from arl.files import read_json
@@ -48,6 +49,14 @@ def test_what_is_claimed_is_what_the_paper_prints() -> None:
     assert found["avit"]["finetune"]["breast"]["auroc"] == 0.9742
     four = {row.name: row.claimed for row in read_experiment(CONF / "paper", "table4").rows}
     assert four["avit"]["finetune"]["lung"] == {"accuracy": 0.9144, "auroc": 0.9714}
+
+
+def test_a_claim_is_checked_with_the_places_that_its_column_has() -> None:
+    assert _places(0.8309) == 4
+    assert _places(0.9) == 1
+    columns = {"accuracy": 4, "sensitivity": 2, "specificity": 2}
+    assert _matrix((0.8943, 0.88, 0.91), columns) == "49 of 56 and 78 of 86"
+    assert _matrix((0.8943, 0.88, 0.91), dict.fromkeys(columns, 4)) == "none"
 
 
 def test_three_replicates_of_bus_bra_are_other_seeds_on_its_first_fold() -> None:

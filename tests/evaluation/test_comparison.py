@@ -179,5 +179,14 @@ def test_real_figures_come_from_their_matrix_rounded_or_cut() -> None:
         positives, negatives = (int(n) for n in rng.integers(20, 90, 2))
         right, spared = int(rng.integers(0, positives + 1)), int(rng.integers(0, negatives + 1))
         figures = [(right + spared) / (positives + negatives), right / positives, spared / negatives]
-        for printed in ([round(x, 4) for x in figures], [int(x * 1e4) / 1e4 for x in figures]):
-            assert one_matrix(*printed, images=positives + negatives) is not None
+        for decimals in ((4, 4, 4), (4, 2, 3)):
+            rounded = [round(x, places) for x, places in zip(figures, decimals, strict=True)]
+            cut = [int(x * 10**places) / 10**places for x, places in zip(figures, decimals, strict=True)]
+            for printed in (rounded, cut):
+                assert one_matrix(*printed, images=positives + negatives, decimals=decimals) is not None
+
+
+def test_two_places_say_less_than_four() -> None:
+    """Table 7 prints sensitivity and specificity with two places; here its row of MAE on ultrasound."""
+    assert one_matrix(0.8943, 0.88, 0.91, range(135, 161)) is None
+    assert one_matrix(0.8943, 0.88, 0.91, 142, (4, 2, 2)) == (49, 56, 78, 86)  # 0.875 is rounded, 0.907 is too

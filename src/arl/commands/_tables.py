@@ -304,13 +304,21 @@ def _consistency(findings: Findings, protocol: str, task: str) -> Markup:
     }
     if not printed:
         return Markup("")
-    rows = [[label, *values, _matrix(*values)] for label, values in printed.items()]
+    decimals = {name: max(_places(values[at]) for values in printed.values()) for at, name in enumerate(_MATRIX)}
+    rows = [[label, *values, _matrix(values, decimals)] for label, values in printed.items()]
     caption = "Whether the claimed figures can come from one confusion matrix of 135 to 160 test images."
     return pages.table(["row", *_MATRIX, "matrix"], rows, caption)
 
 
-def _matrix(accuracy: float, sensitivity: float, specificity: float) -> str:
-    found = one_matrix(accuracy, sensitivity, specificity, _TEST_SETS)
+def _places(printed: float) -> int:
+    """Decimals of a claim; a column is printed with as many as its longest, as zeros at the end are not kept."""
+    return len(str(printed).partition(".")[2])
+
+
+def _matrix(values: Sequence[float], decimals: dict[str, int]) -> str:
+    accuracy, sensitivity, specificity = values
+    places = (decimals["accuracy"], decimals["sensitivity"], decimals["specificity"])
+    found = one_matrix(accuracy, sensitivity, specificity, _TEST_SETS, places)
     return "none" if found is None else f"{found[0]} of {found[1]} and {found[2]} of {found[3]}"
 
 

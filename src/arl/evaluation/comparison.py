@@ -233,25 +233,32 @@ def _difference(drawn: Resampled, units: int, unseen: float, confidence: float) 
 
 
 def one_matrix(
-    accuracy: float, sensitivity: float, specificity: float, images: npt.ArrayLike, decimals: int = 4
+    accuracy: float,
+    sensitivity: float,
+    specificity: float,
+    images: npt.ArrayLike,
+    decimals: tuple[int, int, int] = (4, 4, 4),
 ) -> tuple[int, int, int, int] | None:
     """True positives, positives, true negatives, negatives that give the three figures as printed; None: nothing does.
 
-    Shares in 0..1, each either rounded or cut to `decimals` places; `images` are the possible sizes of the test set.
+    Shares in 0..1, each either rounded or cut to its number of `decimals`; `images` are the possible sizes of the test
+    set.
     """
+    whole, among_positives, among_negatives = decimals
     for total in np.atleast_1d(np.asarray(images)).tolist():
         for positives in range(1, total):
             negatives = total - positives
-            for right in _counts(sensitivity, positives, decimals):
-                for spared in _counts(specificity, negatives, decimals):
-                    if _prints_as((right + spared) / total, accuracy, decimals):
+            for right in _counts(sensitivity, positives, among_positives):
+                for spared in _counts(specificity, negatives, among_negatives):
+                    if _prints_as((right + spared) / total, accuracy, whole):
                         return right, positives, spared, negatives
     return None
 
 
 def _counts(share: float, whole: int, decimals: int) -> list[int]:
-    near = int(share * whole)
-    return [n for n in (near - 1, near, near + 1) if 0 <= n <= whole and _prints_as(n / whole, share, decimals)]
+    unit = 10.0**-decimals
+    near = range(max(0, int((share - unit) * whole)), min(whole, int((share + unit) * whole) + 1) + 1)
+    return [n for n in near if _prints_as(n / whole, share, decimals)]
 
 
 def _prints_as(value: float, printed: float, decimals: int) -> bool:
