@@ -17,30 +17,12 @@ from arl.training import checkpoint
 ROOT = Path(__file__).parents[2]
 KILLS = 30
 STEPS = 250
-SMALL = [
-    "data.size=32",
-    "model.embed_dim=24",
-    "model.depth=4",
-    "model.num_heads=3",
-    "model.patch_size=8",
-    "model.anatomy_hidden=8",
-    "objective.local_crops_size=16",
-    "objective.prototypes=16",
-    "objective.decoder_dim=16",
-    "objective.decoder_depth=1",
-    "objective.decoder_heads=2",
-    "objective.discriminator_dim=4",
-    "pretrain.batch_size=8",
-    f"pretrain.max_steps={STEPS}",
-    "pretrain.checkpoint_every=2",
-    "pretrain.threads=1",
-]
 
 
-def start(folder: Path, corpus: Path, name: str) -> subprocess.Popen[bytes]:
+def start(folder: Path, corpus: Path, name: str, overrides: list[str]) -> subprocess.Popen[bytes]:
     outputs = ["--checkpoint", str(folder / name), "--metrics", str(folder / f"{name}.json")]
     arl = str(Path(sys.executable).with_name("arl"))
-    command = [arl, "pretrain", "--corpus", str(corpus), *outputs, *SMALL]
+    command = [arl, "pretrain", "--corpus", str(corpus), *outputs, *overrides, f"pretrain.max_steps={STEPS}"]
     environment = os.environ | {"ARL_RUNS": str(folder / f"runs-{name}")}
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
@@ -63,15 +45,16 @@ def kill_in_training(process: subprocess.Popen[bytes], folder: Path, chance: ran
 
 
 @pytest.mark.slow
-def test_killed_thirty_times(tmp_path: Path, tiny_corpus: Path) -> None:
-    assert start(tmp_path, tiny_corpus, "whole").wait() == 0
+def test_killed_thirty_times(tmp_path: Path, tiny_corpus: Path, tiny_overrides: list[str]) -> None:
+    assert start(tmp_path, tiny_corpus, "whole", tiny_overrides).wait() == 0
     chance, kills, reached = random.Random(7), 0, [0]
-    while kills < KILLS and kill_in_training(start(tmp_path, tiny_corpus, "killed"), tmp_path / "runs-killed", chance):
+    runs = tmp_path / "runs-killed"
+    while kills < KILLS and kill_in_training(start(tmp_path, tiny_corpus, "killed", tiny_overrides), runs, chance):
         kills += 1
-        reached.append(steps_done(tmp_path / "runs-killed"))
+        reached.append(steps_done(runs))
     print(f"{kills} kills; steps that were safe after each: {reached[1:]}")
     assert kills == KILLS, "the run ended before it was killed often enough: give it more steps"
     assert all(later > earlier for earlier, later in pairwise(reached))
-    assert start(tmp_path, tiny_corpus, "killed").wait() == 0
+    assert start(tmp_path, tiny_corpus, "killed", tiny_overrides).wait() == 0
     assert tree_hash(tmp_path / "killed") == tree_hash(tmp_path / "whole")
     assert (tmp_path / "killed.json").read_bytes() == (tmp_path / "whole.json").read_bytes()

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from arl.data.phantom.examination import Phantom, examine
-from arl.data.phantom.scanner import Scanner
+from arl.data.phantom.scanner import ALPHA, Scanner
 from arl.files import read_json
 from arl.monitoring.journal import Entry, Journal
 
@@ -29,20 +29,9 @@ _SPLITS = ("train", "test", "train", "val", "train", "test", "train", "test", "t
 _COLUMNS = (
     "file,patient,anatomy,label,mask,mask_file,probe,device,depth_cm,pixel_spacing_mm,split"  # of sources.picture_table
 )
-_OLD = Scanner(
-    device="Phantom Alpha",
-    axial=0.0042,
-    lateral=0.0085,
-    looks=3,
-    gain=3,
-    dynamic_range=60,
-    gamma=1.1,
-    noise=-44,
-    clutter=-27,
-)
 # lower frequency, no compounding, more gain and noise: pictures that the first models have never seen the like of
 _NEW = replace(
-    _OLD,
+    ALPHA,
     device="Phantom Gamma",
     axial=0.008,
     lateral=0.018,
@@ -68,11 +57,11 @@ class _Delivery:
     expected: str  # the right decision
 
 
-_REFERENCE = _Delivery("reference", _OLD, 150, 90, 0, False, "")
+_REFERENCE = _Delivery("reference", ALPHA, 150, 90, 0, False, "")
 _DELIVERIES = (
-    _Delivery("week-1", _OLD, 30, 20, 1000, False, "no-drift"),
+    _Delivery("week-1", ALPHA, 30, 20, 1000, False, "no-drift"),
     _Delivery("week-2-new-scanner", _NEW, 90, 60, 2000, False, "retrain"),
-    _Delivery("week-3-corrupt", _OLD, 12, 8, 3000, True, "refused"),
+    _Delivery("week-3-corrupt", ALPHA, 12, 8, 3000, True, "refused"),
 )
 
 

@@ -19,6 +19,7 @@ from arl.files import atomic_file, read_json
 from arl.monitoring import figures
 from arl.monitoring.journal import Entry, Journal, trained_on, waiting
 from arl.monitoring.runs import Run, current
+from arl.stages._counts import counts
 
 _THUMBNAIL = 176  # long side, pixels
 _PICTURES = 12  # of the new batch, and as many of the reference
@@ -133,27 +134,13 @@ def _arrived(run: Run, decided: Entry | None, home: Path, rows: pd.DataFrame) ->
         return pages.paragraph("Nothing new: batches that had waited were tested again.")
     link = run.folder / "validation" / "index.html"
     more = Markup("<p>{}</p>\n").format(pages.link("validation/index.html", "All rules of the corpus with this batch"))
+    named = rows.assign(device=rows["device"].fillna("unknown"))
+    table = counts(named, ["site", "device", "probe", "anatomy"])
     return (
-        (_counts(rows) + _pictures(run, home, rows) if len(rows) else pages.paragraph("No image was accepted."))
+        (table + _pictures(run, home, rows) if len(rows) else pages.paragraph("No image was accepted."))
         + _quarantine(home / run.new / "quarantine.parquet")
         + (more if link.is_file() else Markup(""))
     )
-
-
-def _counts(rows: pd.DataFrame) -> Markup:
-    keys = ["site", "device", "probe", "anatomy"]
-    cells = [
-        [
-            *key,
-            len(part),
-            part["patient"].nunique(),
-            int(part["label"].notna().sum()),
-            int(part["mask"].notna().sum()),
-            pages.badge("synthetic") if part["synthetic"].all() else "real",
-        ]
-        for key, part in rows.assign(device=rows["device"].fillna("unknown")).groupby(keys, sort=True)
-    ]
-    return pages.table([*keys, "images", "patients", "labelled", "with mask", "data"], cells)
 
 
 def _pictures(run: Run, home: Path, rows: pd.DataFrame) -> Markup:

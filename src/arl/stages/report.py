@@ -21,6 +21,7 @@ from arl.evaluation.summary import calibration_pairs
 from arl.files import atomic_directory, read_json
 from arl.monitoring import figures
 from arl.params import Params
+from arl.stages._counts import counts
 
 _THUMBNAIL = 176  # long side, pixels
 _THUMBNAILS = 36
@@ -205,7 +206,7 @@ def _corpus(corpus: Path, validated: dict[str, Any]) -> Markup:
         _validated(validated)
         + Markup("<p>{}</p>\n").format(link)
         + pages.figure(bars, "Images by anatomy.", "Bars of real and synthetic images by anatomy", width=760)
-        + _counts(rows, ["source", "site", "probe"])
+        + counts(rows, ["source", "site", "probe"])
         + pages.section("Samples", _samples(corpus, rows), 3)
         + pages.section("Quarantine", _quarantine(quarantine), 3)
     )
@@ -218,22 +219,6 @@ def _validated(validated: dict[str, Any]) -> Markup:
     warnings = failed["warning"]
     rest = f"{warnings} {'gives' if warnings == 1 else 'give'} a warning" if warnings else "none gives a warning"
     return pages.paragraph(f"The corpus keeps to all critical rules of {len(validated['rules'])} rules; {rest}.")
-
-
-def _counts(rows: pd.DataFrame, keys: list[str]) -> Markup:
-    columns = [*keys, "images", "patients", "labelled", "with mask", "data"]
-    cells = [
-        [
-            *key,
-            len(part),
-            part["patient"].nunique(),
-            int(part["label"].notna().sum()),
-            int(part["mask"].notna().sum()),
-            pages.badge("synthetic") if part["synthetic"].all() else "real",
-        ]
-        for key, part in rows.groupby(keys, sort=True)
-    ]
-    return pages.table(columns, cells)
 
 
 def _samples(corpus: Path, rows: pd.DataFrame) -> Markup:

@@ -9,35 +9,12 @@ from pathlib import Path
 
 from arl.data.anatomy import ANATOMIES, anatomy_index
 from arl.data.phantom.examination import LABELS, examine
-from arl.data.phantom.scanner import Scanner
+from arl.data.phantom.scanner import ALPHA, BETA, Scanner
 from arl.data.record import Entry, Input, Record
 from arl.data.shards import BatchWriter
 from arl.data.sources import pydicom_data, write
 from arl.params import Params
 from arl.stages._rules import anatomy_rules
-
-_ALPHA = Scanner(
-    device="Phantom Alpha",
-    axial=0.0042,
-    lateral=0.0085,
-    looks=3,
-    gain=3,
-    dynamic_range=60,
-    gamma=1.1,
-    noise=-44,
-    clutter=-27,
-)
-_BETA = Scanner(
-    device="Phantom Beta",
-    axial=0.0055,
-    lateral=0.0115,
-    looks=2,
-    gain=6,
-    dynamic_range=54,
-    gamma=1.35,
-    noise=-39,
-    clutter=-24,
-)
 
 
 @dataclass(frozen=True)
@@ -49,10 +26,10 @@ class _Batch:
 
 
 _BATCHES = (
-    _Batch("phantom-a", "0000", _ALPHA, 0.5),
-    _Batch("phantom-b", "0000", _BETA, 0.3),
+    _Batch("phantom-a", "0000", ALPHA, 0.5),
+    _Batch("phantom-b", "0000", BETA, 0.3),
     # the same machine after a service: a little brighter, harder and coarser, for the drift stage to look at
-    _Batch("phantom-b", "0001", replace(_BETA, gain=9, dynamic_range=50, lateral=0.0135), 0.2),
+    _Batch("phantom-b", "0001", replace(BETA, gain=9, dynamic_range=50, lateral=0.0135), 0.2),
 )
 _LICENCE, _CITATION = "Synthetic: made by this software", "ARL phantoms (arl.data.phantom)"
 # of a class's patients, in turn: balanced at any size, which a hash of so few patients would not be

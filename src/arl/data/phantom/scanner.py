@@ -30,6 +30,30 @@ class Scanner:
     clutter: float  # side lobes, dB
 
 
+ALPHA = Scanner(
+    device="Phantom Alpha",
+    axial=0.0042,
+    lateral=0.0085,
+    looks=3,
+    gain=3,
+    dynamic_range=60,
+    gamma=1.1,
+    noise=-44,
+    clutter=-27,
+)
+BETA = Scanner(
+    device="Phantom Beta",
+    axial=0.0055,
+    lateral=0.0115,
+    looks=2,
+    gain=6,
+    dynamic_range=54,
+    gamma=1.35,
+    noise=-39,
+    clutter=-24,
+)
+
+
 def acquire(tissue: Tissue, scanner: Scanner, converter: ScanConverter, rng: Generator) -> NDArray[np.uint8]:
     """One frame as displayed: (height, width) grey levels, 0 outside the field of view."""
     level = _compress(_receive(tissue, scanner, rng), scanner, rng)
