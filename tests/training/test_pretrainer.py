@@ -18,6 +18,7 @@ OBJECTIVE = Objective(
     max_adversarial_weight=100.0,
     mim_weight=3.0,
     discriminator_start=0.5,
+    reconstructed_crops=2,
     mask_ratio=0.5,
     drop_masked=True,
     norm_pix_loss=False,
@@ -118,7 +119,7 @@ def one_view() -> PretrainInputs:
 
 
 def test_visible_pixels_decide_nothing_of_the_reconstruction_loss_target() -> None:
-    module = pretrainer(self_distillation=False, adversarial=False)
+    module = pretrainer(self_distillation=False, adversarial=False, reconstructed_crops=1)
     one = one_view()
     full = module(one, 0.0)["mim"]
     assert full.item() > 0
@@ -131,7 +132,7 @@ def test_visible_pixels_decide_nothing_of_the_reconstruction_loss_target() -> No
     [
         {"drop_masked": False},
         {"norm_pix_loss": True},
-        {"self_distillation": False, "adversarial": False},
+        {"self_distillation": False, "adversarial": False, "reconstructed_crops": 1},
         {"mim": False, "adversarial": False},
         IBOT,
         MOCO_V3,
@@ -197,6 +198,25 @@ def test_moco_contrasts_each_view_with_the_keys_of_the_other() -> None:
     assert loss == pytest.approx(expected.item(), rel=1e-4)
 
 
+def test_of_two_crops_one_may_be_reconstructed() -> None:
+    """Then L_MIM is the first crop's, which is half of the two crops' together, and L_SD is what it was."""
+    both, first = pretrainer(adversarial=False), pretrainer(adversarial=False, reconstructed_crops=1)
+    first.load_state_dict(both.state_dict())
+    given = inputs()
+    swap = [3, 4, 5, 0, 1, 2]  # the second crops first
+    other = replace(given, global_crops=given.global_crops[swap], noise=given.noise[swap])
+    halves = [first(views, 0.0) for views in (given, other)]
+    whole = both(given, 0.0)
+    assert halves[0]["mim"].item() != pytest.approx(halves[1]["mim"].item(), rel=1e-3)
+    assert sum(half["mim"].item() for half in halves) / 2 == pytest.approx(whole["mim"].item(), rel=1e-5)
+    assert halves[0]["sd"].item() == pytest.approx(whole["sd"].item(), rel=1e-5)
+    for count in (0, 3):
+        with pytest.raises(ValueError, match=f"reconstructed_crops {count} is not between 1 and the 2 global crops"):
+            pretrainer(reconstructed_crops=count)
+
+
 def test_a_reconstruction_needs_one_view_and_a_teacher_two() -> None:
-    assert pretrainer(self_distillation=False, adversarial=False).objective.global_crops_number == 1
+    assert (
+        pretrainer(self_distillation=False, adversarial=False, reconstructed_crops=1).objective.global_crops_number == 1
+    )
     assert pretrainer(**MOCO_V3).objective.global_crops_number == 2

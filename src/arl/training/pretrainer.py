@@ -54,6 +54,7 @@ class Objective:
     max_adversarial_weight: float
     mim_weight: float
     discriminator_start: float
+    reconstructed_crops: int
     mask_ratio: float
     drop_masked: bool
     norm_pix_loss: bool
@@ -78,6 +79,11 @@ class Objective:
             raise ValueError("an objective needs mim, self_distillation, patch_distillation or contrastive")
         if self.adversarial and not self.mim:
             raise ValueError("the adversarial loss judges reconstructions: it needs mim")
+        if self.mim and not 1 <= self.reconstructed_crops <= self.global_crops_number:
+            raise ValueError(
+                f"reconstructed_crops {self.reconstructed_crops} is not between 1 and the {self.global_crops_number} "
+                "global crops of an image"
+            )
         if self.weighting not in ("adaptive", "constant"):
             raise ValueError(f"weighting {self.weighting!r} is neither adaptive nor constant")
         if self.contrastive and (self.self_distillation or self.patch_distillation):
@@ -144,7 +150,12 @@ class Pretrainer(nn.Module):
         if self.objective.has_teacher:
             terms |= self._learn_from_teacher(inputs, anatomy, tokens, mask, progress)
         if self.objective.mim:
-            terms |= self._reconstruct(inputs.global_crops, tokens, ids_keep, mask, inputs.noise, progress)
+            assert mask is not None
+            shown = self.objective.reconstructed_crops * len(inputs.anatomy)
+            kept = None if ids_keep is None else ids_keep[:shown]
+            terms |= self._reconstruct(
+                inputs.global_crops[:shown], tokens[:shown], kept, mask[:shown], inputs.noise[:shown], progress
+            )
         minimised = ("sd", "patch_sd", "contrast", "reconstruction", "generator", "d")
         return {"loss": torch.stack([terms[name] for name in minimised if name in terms]).sum(), **terms}
 
@@ -214,12 +225,11 @@ class Pretrainer(nn.Module):
         images: Tensor,
         tokens: Tensor,
         ids_keep: Tensor | None,
-        mask: Tensor | None,
+        mask: Tensor,
         noise: Tensor,
         progress: float,
     ) -> dict[str, Tensor]:
         """Weighted L_MIM (eq. 3) and, from `discriminator_start` on, lambda * L_adv (eq. 4, 6)."""
-        assert mask is not None
         prediction = self.decoder(tokens, ids_keep, mask.shape[1]).float()
         pixels = patchify(images, self.encoder.patch_size).float()
         target = pixels
