@@ -49,7 +49,7 @@ def encoder_of(checkpoint: Path | None) -> tuple[AViT, int, str]:
 def embeddings_of(corpus: Path, rows: pd.DataFrame, checkpoint: Path | None) -> tuple[np.ndarray, str]:
     """Embeddings (N, C) of the rows, and what made them."""
     encoder, size, what = encoder_of(checkpoint)
-    batches = evaluation_batches(Examples(corpus, rows, size), 64)
+    batches = evaluation_batches(Examples(corpus, rows, size, stretched=True), 64)
     return embed(encoder, ((eval_view(batch, size).image, batch.anatomy) for batch in batches)), what
 
 

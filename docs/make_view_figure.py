@@ -51,11 +51,11 @@ def save_row(views: list[Tensor], path: Path) -> None:
 def versions(batch: Batch, strength: Strength, size: int, count: int = 4) -> Tensor:
     """The whole image with `count` random draws of the parts that `strength` has switched on."""
     draws = draw(count, 1, torch.Generator().manual_seed(7)).part(0, 1)
-    side = float(batch.extent.max())
+    height, width = batch.extent[0].tolist()
     crops = resample(
         batch.image.float() / 255,
         batch.extent,
-        torch.tensor([[0, 0, side, side]]).repeat(count, 1),
+        torch.tensor([[0.0, 0.0, height, width]]).repeat(count, 1),
         size,
         flip=flips(draws.flip, batch.anatomy.repeat(count), strength),
         blur=blur_std(draws.blur, strength),

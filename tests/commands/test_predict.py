@@ -85,7 +85,7 @@ def test_the_champion_answers_with_calibrated_probabilities(
     assert f"a.png: {first['called']}" in capsys.readouterr().out
 
 
-def test_the_score_is_that_of_the_model_on_the_letterboxed_picture(released: Any, tmp_path: Path) -> None:
+def test_the_score_is_that_of_the_model_on_the_stretched_picture(released: Any, tmp_path: Path) -> None:
     square = picture(3, (32, 32))
     cv2.imwrite(str(tmp_path / "square.png"), square)
     where = {"model": released.models / "breast", "evaluation": released.evaluations / "breast"}

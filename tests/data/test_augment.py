@@ -14,9 +14,9 @@ from arl.data.augment import (
     decibels,
     draw,
     flips,
+    frame_boxes,
     gain_curve,
     inner_boxes,
-    letterbox_boxes,
     shadow_loss,
     speckle_noise,
     step_generator,
@@ -92,27 +92,23 @@ def test_the_whole_image_is_taken_when_asked_for():
     assert torch.allclose(box, torch.tensor([[0.0, 0.0, 53.0, 53.0]]), atol=1e-4)
 
 
-def test_letterboxes_are_a_share_of_the_square_around_the_image():
+def test_frames_are_a_share_of_the_image_in_its_own_form():
     count, extent = 2000, torch.tensor([60.0, 100.0])
-    box = letterbox_boxes(_draws(count).crop, extent.expand(count, 2), (0.3, 1.0))
+    box = frame_boxes(_draws(count).crop, extent.expand(count, 2), (0.3, 1.0))
     first, sides = box[:, :2], box[:, 2:]
-    share, aspect = sides.prod(dim=1) / 100**2, sides[:, 1] / sides[:, 0]
-    assert share.min() >= 0.3 - 1e-4
-    assert share.max() <= 1 + 1e-4
-    assert aspect.min() >= 0.9 - 1e-4
-    assert aspect.max() <= 1 / 0.9 + 1e-4
-    room = extent - sides
-    shorter = room > 0  # then inside of the image, otherwise around it
-    assert shorter.any(dim=0).all()
-    assert (~shorter).any(dim=0).all()
-    assert (torch.minimum(first, room - first)[shorter] >= -1e-4).all()
-    assert (torch.maximum(first, room - first)[~shorter] <= 1e-4).all()
+    share, form = sides.prod(dim=1) / (60 * 100), sides[:, 1] / sides[:, 0] / (100 / 60)
+    assert share.min() == pytest.approx(0.3, abs=0.01)
+    assert 0.97 < share.max() <= 1
+    assert form.min() == pytest.approx(0.9, abs=0.005)
+    assert form.max() == pytest.approx(1 / 0.9, abs=0.005)
+    assert (first >= 0).all()
+    assert (first + sides <= extent + 1e-4).all()
 
 
-def test_a_whole_letterbox_is_the_square_around_the_image():
+def test_a_whole_frame_is_the_image():
     crop = torch.tensor([[0.3, 0.5, 0.25, 0.9]])
-    box = letterbox_boxes(crop, torch.tensor([[60, 100]]), (1.0, 1.0))
-    assert torch.allclose(box, torch.tensor([[-10.0, 0.0, 100.0, 100.0]]), atol=1e-4)
+    box = frame_boxes(crop, torch.tensor([[60, 100]]), (1.0, 1.0))
+    assert torch.allclose(box, torch.tensor([[0.0, 0.0, 60.0, 100.0]]), atol=1e-4)
 
 
 def test_hearts_are_never_mirrored():

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
@@ -110,6 +111,20 @@ def test_unreadable_shards_are_named(tmp_path: Path) -> None:
     file.unlink()
     with pytest.raises(FileNotFoundError, match="the manifest of its batch names it"):
         read_images(tmp_path, rows)
+
+
+def test_stretched_canvases_are_filled(tmp_path: Path) -> None:
+    wide, mask = np.tile(np.arange(40, dtype=np.uint8) * 6, (20, 1)), np.zeros((20, 40), bool)
+    mask[:10] = True
+    with writer(tmp_path) as batch:
+        batch.accept(wide, key="wide", anatomy="lung", mask=mask, mask_name="pleura")
+    taken = Canvases(tmp_path, read_manifest(tmp_path), 32, masks=True, stretched=True).take(np.array([0]))
+    assert taken.masks is not None
+    assert taken.extents.tolist() == [[32, 32]]
+    assert taken.masks[0].sum() == 16 * 32
+    assert taken.masks[0, :16].all()
+    assert np.array_equal(taken.images[0], cv2.resize(wide, (32, 32), interpolation=cv2.INTER_LINEAR))
+    assert taken.images[0, 0, -1] > 220
 
 
 def test_canvases_are_letterboxed_in_the_corner(tmp_path: Path) -> None:

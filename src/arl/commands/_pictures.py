@@ -18,9 +18,9 @@ from arl.data.splits import groups
 from arl.data.views import denormalize, eval_view
 from arl.evaluation import figures as drawings
 from arl.evaluation.figures import Panel
-from arl.evaluation.maps import inside, offset_fields, patch_maps, plane, principal_colours, separation
-from arl.evaluation.metrics import Bools, Floats, Ints
-from arl.evaluation.reconstruction import completed, large_enough, masks, seen, speckle
+from arl.evaluation.maps import offset_fields, patch_maps, plane, principal_colours, separation
+from arl.evaluation.metrics import Floats, Ints
+from arl.evaluation.reconstruction import completed, masks, seen, speckle
 from arl.evaluation.statistics import Interval
 from arl.models.avit import AViT
 from arl.models.cost import count_macs, count_parameters, latency, paper_models
@@ -68,7 +68,7 @@ def corpus_by_anatomy(rows: pd.DataFrame) -> Shown:
 
 
 def _images(corpus: Path, rows: pd.DataFrame, size: int) -> tuple[Batch, Tensor]:
-    batch = Examples(corpus, rows, size).take(np.arange(len(rows)))
+    batch = Examples(corpus, rows, size, stretched=True).take(np.arange(len(rows)))
     return batch, eval_view(batch, size).image
 
 
@@ -82,7 +82,7 @@ def components(networks: Mapping[str, Encoder], corpus: Path, rows: pd.DataFrame
     colours = {}
     for name, encoder in networks.items():
         maps = patch_maps(encoder, image, batch.anatomy)
-        colours[name] = principal_colours(maps, inside(batch.extent.numpy(), size, maps.shape[1]))
+        colours[name] = principal_colours(maps)
     grid = [
         [Panel(batch.image[i, 0].numpy(), str(anatomy)), *(Panel(of[i], name) for name, of in colours.items())]
         for i, anatomy in enumerate(rows["anatomy"])
@@ -95,7 +95,7 @@ def components(networks: Mapping[str, Encoder], corpus: Path, rows: pd.DataFrame
 def planes(networks: Mapping[str, Encoder], corpus: Path, rows: pd.DataFrame, size: int, seed: int) -> Shown:
     """Figure 3(e): t-SNE by anatomy. As the anatomy is an input, also with no label and with a wrong one."""
     title = "Images on a plane"
-    examples = Examples(corpus, rows, size)
+    examples = Examples(corpus, rows, size, stretched=True)
     anatomies = [str(name) for name in rows["anatomy"]]
     if len(rows) < 10 or len(set(anatomies)) < 2:
         few = f"{len(rows)} test images of {len(set(anatomies))} anatomies are too few to lay out."
@@ -151,10 +151,9 @@ def offsets(encoder: AViT, corpus: Path, rows: pd.DataFrame, size: int) -> Shown
         anatomy = torch.tensor([anatomy_index(name) for name in told])
         mean = offset_fields(encoder, image, anatomy).mean(axis=(0, 4))  # over blocks and taps: (B, h, w, 2)
         for i, row in enumerate(grid):
-            where = inside(batch.extent[i : i + 1].numpy(), size, mean.shape[1])[0]
             label = "no anatomy" if told[i] == OTHER else f"as {told[i]}"
-            arrows = _arrows(mean[i], where, encoder.patch_size)
-            row.append(Panel(batch.image[i, 0].numpy(), f"{label}, mean {_reach(mean[i], where):.2f}", arrows=arrows))
+            arrows = _arrows(mean[i], encoder.patch_size)
+            row.append(Panel(batch.image[i, 0].numpy(), f"{label}, mean {_reach(mean[i]):.2f}", arrows=arrows))
     caption = (
         "Mean offset of the deformable kernels over blocks and taps, from each patch's centre, in the image's own "
         "scale; the number is its mean length in patches. Training starts with none."
@@ -163,13 +162,14 @@ def offsets(encoder: AViT, corpus: Path, rows: pd.DataFrame, size: int) -> Shown
     return Shown("Where ACDT samples", body)
 
 
-def _arrows(field: Singles, where: Bools, patch: int) -> tuple[Floats, Floats]:
-    tails = np.asarray((np.argwhere(where) + 0.5) * patch, np.float64)
-    return tails, np.asarray(tails + field[where] * patch, np.float64)
+def _arrows(field: Singles, patch: int) -> tuple[Floats, Floats]:
+    places = np.indices(field.shape[:2]).reshape(2, -1).T
+    tails = np.asarray((places + 0.5) * patch, np.float64)
+    return tails, np.asarray(tails + field.reshape(-1, 2) * patch, np.float64)
 
 
-def _reach(field: Singles, where: Bools) -> float:
-    return float(np.linalg.norm(field[where], axis=-1).mean())
+def _reach(field: Singles) -> float:
+    return float(np.linalg.norm(field, axis=-1).mean())
 
 
 # --- reconstructions -------------------------------------------------------------------------
@@ -187,8 +187,6 @@ def reconstructions(
     chosen = rows.sample(frac=1, random_state=seed).head(_MEASURED).reset_index(drop=True)
     patients = groups(chosen).to_numpy(str)
     batch, image = _images(corpus, chosen, size)
-    extents = _scaled(batch.extent.numpy(), size)
-    kept = large_enough(extents)
     truth = _grey(image)
     patch = next(iter(models.values())).encoder.patch_size
     masking = masks(len(image), (size // patch) ** 2, _MASK_RATIO, seed)
@@ -196,27 +194,21 @@ def reconstructions(
     hidden = seen(truth, masking, patch)
     grid = []
     for i in chosen.drop_duplicates("anatomy").index[:_ROWS]:
-        height, width = extents[i]
         row = {str(chosen["anatomy"][i]): truth, f"masked {_MASK_RATIO:.0%}": hidden, **found}
-        grid.append([Panel(picture[i, :height, :width], name) for name, picture in row.items()])
+        grid.append([Panel(picture[i], name) for name, picture in row.items()])
     caption = "The same patches hidden for all; what is not hidden is the image itself."
     table = [
         [name, *map(_interval, (one.error, one.spectrum, one.snr))]
         for name, picture in found.items()
-        for one in [speckle(picture[kept], truth[kept], extents[kept], patients[kept], seed=seed)]
+        for one in [speckle(picture, truth, patients, seed=seed)]
     ]
     columns = ["method", "RMSE, grey levels", "spectrum distance, dB", "local SNR less the image's"]
     explained = (
-        f"Means over {int(kept.sum())} test images, with 95 % intervals over patients. A blurred picture has a large "
+        f"Means over {len(truth)} test images, with 95 % intervals over patients. A blurred picture has a large "
         "distance of the radial spectra and a higher local SNR than the image; the nearer to 0, the nearer its speckle."
     )
     body = pages.figure(drawings.panels(grid), caption, title) + pages.table(columns, table, explained)
     return Shown(title, body, columns, table, explained)
-
-
-def _scaled(extents: Ints, size: int) -> Ints:
-    """Valid height and width of the views that `eval_view` makes of canvases with these extents."""
-    return np.asarray(np.round(extents * (size / extents.max(axis=1, keepdims=True))), np.int64)
 
 
 def _grey(image: Tensor) -> Floats:

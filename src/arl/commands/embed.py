@@ -61,7 +61,7 @@ def _features(encoder: Encoder, batches: Iterator[Batch], size: int, pooling: st
 
 def _of_corpus(encoder: Encoder, corpus: Path, size: int, pooling: str) -> pd.DataFrame:
     rows = read_manifest(corpus)
-    batches = evaluation_batches(Examples(corpus, rows, size), _BATCH)
+    batches = evaluation_batches(Examples(corpus, rows, size, stretched=True), _BATCH)
     return pd.DataFrame({"id": rows["id"], "features": _features(encoder, batches, size, pooling)})
 
 

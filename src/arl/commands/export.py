@@ -69,12 +69,10 @@ def _config(network: nn.Module, config: dict[str, Any], chosen: Chosen, differen
 
 
 def _preprocessor(config: dict[str, Any]) -> dict[str, Any]:
-    """Names of Hugging Face's image processors; the long side is scaled and the picture put top left on black."""
+    """Names of Hugging Face's image processors; the picture is stretched to a square."""
     return {
         "do_resize": True,
-        "size": {"longest_edge": config["size"]},
-        "do_pad": True,
-        "pad_size": {"height": config["size"], "width": config["size"]},
+        "size": {"height": config["size"], "width": config["size"]},
         "do_convert_rgb": False,
         "do_rescale": True,
         "rescale_factor": 1 / 255,

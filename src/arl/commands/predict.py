@@ -4,7 +4,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 from markupsafe import Markup
 from torch import Tensor
@@ -13,11 +15,12 @@ from arl import pages
 from arl.commands._model import Chosen, chosen_model
 from arl.data.dicom_rules import AnatomyRules
 from arl.data.given import Given, as_batch, read_given
-from arl.data.record import Refused
+from arl.data.pixels import fit
+from arl.data.record import Pixels, Refused
 from arl.data.views import eval_view
 from arl.evaluation import figures
 from arl.evaluation.calibration import with_temperature
-from arl.evaluation.maps import evidence, inside, patch_maps, principal_colours
+from arl.evaluation.maps import evidence, patch_maps, principal_colours
 from arl.evaluation.metrics import Floats
 from arl.evaluation.model_card import LIMITS
 from arl.files import atomic_directory, write_json
@@ -164,14 +167,13 @@ def _looked_at(
 ) -> bytes:
     """Each picture, its features' principal components, and which patches speak for the call."""
     maps = patch_maps(network.encoder, image, anatomy)
-    where = inside([one.extent for one in pictures], image.shape[-1], maps.shape[1])
-    colours = principal_colours(maps, where)
-    heat = np.where(where, evidence(network, image, anatomy, called), 0.0)
+    colours = principal_colours(maps)
+    heat = evidence(network, image, anatomy, called)
     rows = [
         [
-            figures.Panel(one.canvas, f"frame {one.frame}, region {one.region}"),
+            figures.Panel(_in_form(one.canvas, one), f"frame {one.frame}, region {one.region}"),
             figures.Panel(colour, "principal components"),
-            figures.Panel(one.canvas, f"for (red) or against {classes[int(index)]}", heat=warm),
+            figures.Panel(_in_form(one.canvas, one), f"for (red) or against {classes[int(index)]}", heat=warm),
         ]
         for one, colour, warm, index in zip(pictures, colours, heat, called, strict=True)
     ]
@@ -182,7 +184,7 @@ def _segmented(logits: Tensor, config: dict[str, Any], chosen: Chosen, pictures:
 
     name = config["task"]["mask"]
     masks = (logits[:, 0] > 0).numpy()
-    shares = [float(mask[: one.extent[0], : one.extent[1]].mean()) for mask, one in zip(masks, pictures, strict=True)]
+    shares = [float(mask.mean()) for mask in masks]
     facts = Facts(
         file=pictures[0].file,
         pictures=len(pictures),
@@ -196,10 +198,18 @@ def _segmented(logits: Tensor, config: dict[str, Any], chosen: Chosen, pictures:
         notes=[note for note in _notes(pictures, chosen.evaluation) if "temperature" not in note],
     )
     drawn = [
-        figures.Panel(one.canvas, f"frame {one.frame}, region {one.region}", outline=mask)
+        figures.Panel(
+            _in_form(one.canvas, one), f"frame {one.frame}, region {one.region}", outline=_in_form(mask, one) > 0
+        )
         for one, mask in zip(pictures[:_SHOWN], masks, strict=False)
     ]
     return Answer(facts, figures.panels([drawn[start : start + 3] for start in range(0, len(drawn), 3)]))
+
+
+def _in_form(canvas: npt.NDArray[Any], given: Given) -> Pixels:
+    """What the network sees, or a mask of it, in the form that the picture came in."""
+    height, width = fit(*given.form, len(canvas))
+    return np.asarray(cv2.resize(canvas.astype(np.uint8), (width, height), interpolation=cv2.INTER_AREA))
 
 
 def _print(answers: list[Answer], refused: dict[str, str]) -> None:

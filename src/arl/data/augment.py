@@ -113,7 +113,7 @@ def _sides(crop: Tensor, area: Tensor, scale: Sequence[float], aspect: Sequence[
 
 
 def _placed(crop: Tensor, extent: Tensor, height: Tensor, width: Tensor) -> Tensor:
-    """Boxes (R, 4) at a random place: inside of the image, or around it where they are longer."""
+    """Boxes (R, 4) at a random place inside of the image."""
     first = crop[:, 2:] * (extent - torch.stack([height, width], dim=1))
     return torch.cat([first, height[:, None], width[:, None]], dim=1)
 
@@ -138,16 +138,16 @@ def inner_boxes(
     return _placed(crop, extent, height, width)
 
 
-def letterbox_boxes(
+def frame_boxes(
     crop: Tensor, extent: Tensor, scale: Sequence[float], aspect: Sequence[float] = (9 / 10, 10 / 9)
 ) -> Tensor:
-    """Boxes (R, 4) like `inner_boxes`, but a share of the square around the image: what is beyond the image is black.
+    """Boxes (R, 4) like `inner_boxes`, but of the image's own form, which varies by `aspect`.
 
-    At scale 1 this is the letterboxed view of evaluation, with the image at a random place. The aspect varies less:
-    taller than wide is a sign of malignancy.
+    Scaled to a square they are stretched as the whole image is in evaluation. The aspect varies less: taller than wide
+    is a sign of malignancy.
     """
-    height, width = _sides(crop, extent.amax(dim=1).square(), scale, aspect)
-    return _placed(crop, extent, height, width)
+    height, width = _sides(crop, torch.ones_like(crop[:, 0]), scale, aspect)
+    return _placed(crop, extent, height.clamp(max=1) * extent[:, 0], width.clamp(max=1) * extent[:, 1])
 
 
 def flips(uniform: Tensor, anatomy: Tensor, strength: Strength) -> Tensor:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from arl.data.pixels import in_channels, letterbox
+from arl.data.pixels import in_channels, letterbox, stretch
 from arl.data.record import Pixels
 from arl.data.shards import Indices, Layout, RowGroup, cores
 
@@ -31,7 +31,7 @@ class Taken(NamedTuple):
     Images lie in memory column by column, as `resample` reads them first: turned once, when they are decoded.
     """
 
-    images: Pixels  # uint8 (B, S, S), see `letterbox`
+    images: Pixels  # uint8 (B, S, S), see `letterbox` and `stretch`
     extents: npt.NDArray[np.int32]  # (B, 2), height and width of the valid part
     masks: Pixels | None  # uint8 (B, S, S) of 0 and 1, 0 where a row has no mask; None: not asked for
 
@@ -44,9 +44,17 @@ class Canvases:
     """
 
     def __init__(
-        self, corpus: Path, rows: pd.DataFrame, size: int, *, masks: bool = False, memory: int = MEMORY
+        self,
+        corpus: Path,
+        rows: pd.DataFrame,
+        size: int,
+        *,
+        masks: bool = False,
+        stretched: bool = False,
+        memory: int = MEMORY,
     ) -> None:
-        """`size`: side of a canvas, pixels; `memory`: bytes."""
+        """`size`: side of a canvas, pixels; `stretched`: images fill it and lose their form; `memory`: bytes."""
+        self._laid = stretch if stretched else letterbox
         self.layout = Layout.of(rows)
         self._corpus, self._size, self._masks = corpus, size, masks
         self._limit = memory // (size * size * (2 if masks else 1))  # canvases
@@ -124,9 +132,9 @@ class Canvases:
         stored = RowGroup(self._corpus, shard, row_group, masks=self._masks)
         loaded = self._empty(len(members))
         for place, row in enumerate(self.layout.inside[members].tolist()):
-            canvas, loaded.extents[place] = letterbox(in_channels(stored.image(row), 1), self._size)
+            canvas, loaded.extents[place] = self._laid(in_channels(stored.image(row), 1), self._size)
             cv2.transpose(canvas, dst=loaded.images[place].T)
             mask = stored.mask(row) if loaded.masks is not None else None
             if loaded.masks is not None and mask is not None:
-                loaded.masks[place] = letterbox(mask, self._size, nearest=True)[0]
+                loaded.masks[place] = self._laid(mask, self._size, nearest=True)[0]
         return loaded

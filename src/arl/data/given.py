@@ -13,7 +13,7 @@ from arl.data.dicom import frames, is_dicom
 from arl.data.dicom_rules import AnatomyRules
 from arl.data.loader import Batch
 from arl.data.pictures import read_picture
-from arl.data.pixels import as_grey, letterbox
+from arl.data.pixels import as_grey, stretch
 from arl.data.record import Pixels, Refused
 from arl.data.video import grey_unless_coloured, read_frames
 
@@ -30,12 +30,12 @@ class Given:
     frame: int
     region: int
     device: str | None
-    canvas: Pixels  # uint8 (S, S), the picture in the top-left corner
-    extent: tuple[int, int]  # its height and width there, pixels
+    canvas: Pixels  # uint8 (S, S), filled by the picture
+    form: tuple[int, int]  # the picture's own height and width, pixels
 
 
 def read_given(file: Path, size: int, anatomy: str, rules: AnatomyRules = _NO_RULES) -> list[Given]:
-    """Up to `FRAMES` frames of every scan region, letterboxed to `size`; `anatomy` is what the model was made for.
+    """Up to `FRAMES` frames of every scan region, stretched to `size`; `anatomy` is what the model was made for.
 
     `rules` tell the anatomy that a DICOM header speaks of; without any, headers are not asked.
 
@@ -61,8 +61,8 @@ def _dicom(file: Path, size: int, anatomy: str, rules: AnatomyRules) -> Iterator
 
 
 def _given(file: Path, frame: int, region: int, device: str | None, picture: Pixels, size: int) -> Given:
-    canvas, extent = letterbox(as_grey(picture), size)
-    return Given(file.name, frame, region, device, canvas, extent)
+    grey = as_grey(picture)
+    return Given(file.name, frame, region, device, stretch(grey, size)[0], (grey.shape[0], grey.shape[1]))
 
 
 def _spread(pictures: list[Given]) -> list[Given]:
@@ -77,7 +77,7 @@ def as_batch(pictures: list[Given], anatomy: str) -> Batch:
     count = len(pictures)
     return Batch(
         image=torch.from_numpy(np.stack([picture.canvas for picture in pictures])).unsqueeze(1),
-        extent=torch.tensor([picture.extent for picture in pictures]),
+        extent=torch.tensor([picture.canvas.shape for picture in pictures]),
         anatomy=torch.full((count,), anatomy_index(anatomy)),
         label=torch.full((count,), -1),
         mask=None,

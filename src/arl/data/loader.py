@@ -51,10 +51,11 @@ class Examples:
         *,
         classes: Sequence[str] = (),
         masks: bool = False,
+        stretched: bool = False,
         memory: int = MEMORY,
     ) -> None:
-        """`classes` gives labels their indices; a label outside of it, or none, is -1. `memory`: see `Canvases`."""
-        self.canvases = Canvases(corpus, rows, size, masks=masks, memory=memory)
+        """`classes` gives labels their indices; a label outside of it, or none, is -1. The rest: see `Canvases`."""
+        self.canvases = Canvases(corpus, rows, size, masks=masks, stretched=stretched, memory=memory)
         self.layout = self.canvases.layout
         self.anatomy = rows["anatomy"].map({name: anatomy_index(name) for name in set(rows["anatomy"])}).to_numpy(int)
         order = {name: position for position, name in enumerate(classes)}

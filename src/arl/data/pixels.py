@@ -164,7 +164,17 @@ def _check_pixels(image: Pixels, mask: Mask | None) -> None:
 def letterbox(image: Pixels, size: int, *, nearest: bool = False) -> tuple[Pixels, tuple[int, int]]:
     """Canvas uint8 (size, size) with the image, its long side scaled to `size`, in the top-left corner; its extent."""
     height, width = fit(image.shape[0], image.shape[1], size)
-    smooth = cv2.INTER_AREA if max(image.shape[:2]) > _MILD * size else cv2.INTER_LINEAR
     canvas = np.zeros((size, size), np.uint8)
-    canvas[:height, :width] = cv2.resize(image, (width, height), interpolation=cv2.INTER_NEAREST if nearest else smooth)
+    canvas[:height, :width] = _resized(image, height, width, nearest)
     return canvas, (height, width)
+
+
+def stretch(image: Pixels, size: int, *, nearest: bool = False) -> tuple[Pixels, tuple[int, int]]:
+    """Canvas uint8 (size, size) that the image fills, both sides scaled to `size`; its extent, which is all of it."""
+    return _resized(image, size, size, nearest), (size, size)
+
+
+def _resized(image: Pixels, height: int, width: int, nearest: bool) -> Pixels:
+    mild = max(image.shape[0] / height, image.shape[1] / width) <= _MILD
+    smooth = cv2.INTER_LINEAR if mild else cv2.INTER_AREA
+    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_NEAREST if nearest else smooth))

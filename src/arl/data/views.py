@@ -18,8 +18,8 @@ from arl.data.augment import (
     decibels,
     draw,
     flips,
+    frame_boxes,
     inner_boxes,
-    letterbox_boxes,
     step_generator,
 )
 from arl.data.loader import Batch
@@ -132,11 +132,11 @@ class MultiCrop:
 class TrainView:
     """One random crop of each image for fine-tuning: flip and mild gain, a mask moved by the same geometry.
 
-    Crops are letterboxed like `eval_view`, so that the black beyond a narrow image is seen in training too.
+    Crops are stretched like `eval_view`, so that an organ has the form in training that it has there.
     """
 
     def __init__(self, size: int, seed: int, scale: Sequence[float] = (0.5, 1.0), strength: Strength = MILD) -> None:
-        """Size in pixels; scale as least and greatest share of the square around the image."""
+        """Size in pixels; scale as least and greatest share of the image's valid area."""
         self.size = size
         self.seed = seed
         self.scale = scale
@@ -147,7 +147,7 @@ class TrainView:
         count = len(batch.image)
         generator = step_generator(self.seed, step, "train-view")
         draws = draw(1, count * world_size, generator).part(rank * count, (rank + 1) * count)
-        box = letterbox_boxes(draws.crop, batch.extent, self.scale)
+        box = frame_boxes(draws.crop, batch.extent, self.scale)
         flip = flips(draws.flip, batch.anatomy, self.strength)
         images = [
             _augment(
@@ -168,10 +168,8 @@ class TrainView:
 
 
 def eval_view(batch: Batch, size: int) -> View:
-    """The whole valid part of each image, scaled to a long side of `size`, top left, black elsewhere; mask likewise."""
-    side = batch.extent.amax(dim=1).float()
-    corner = torch.zeros_like(side)
-    box = torch.stack([corner, corner, side, side], dim=1)
+    """The whole valid part of each image, both sides scaled to `size`; mask likewise."""
+    box = torch.cat([torch.zeros_like(batch.extent), batch.extent], dim=1).float()
     images = [resample(_grey(batch.image[part]), batch.extent[part], box[part], size) for part in _parts(len(box))]
     image = normalize(torch.cat(images))
     mask = None if batch.mask is None else resample_mask(batch.mask, batch.extent, box, size)

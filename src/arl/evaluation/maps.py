@@ -26,31 +26,19 @@ def patch_maps(encoder: Encoder, image: Tensor, anatomy: Tensor) -> npt.NDArray[
     return np.asarray(tokens.reshape(len(image), height, width, -1).float().numpy(), np.float32)
 
 
-def inside(extent: npt.ArrayLike, size: int, grid: int) -> npt.NDArray[np.bool_]:
-    """Patches (n, grid, grid) of a canvas of `size` pixels that lie at least half within the extents (n, 2)."""
-    covered = np.asarray(extent, np.float64)[:, :, None] * grid / size - np.arange(grid)  # (n, 2, grid)
-    half = covered >= 0.5
-    return half[:, 0, :, None] & half[:, 1, None, :]
-
-
-def principal_colours(maps: npt.NDArray[np.float32], where: npt.NDArray[np.bool_]) -> Floats:
-    """The first three principal components as colours (n, h, w, 3) in 0..1, one basis for all images; black outside.
-
-    Args:
-        maps: tokens (n, h, w, C).
-        where: (n, h, w), the patches that count.
+def principal_colours(maps: npt.NDArray[np.float32]) -> Floats:
+    """The first three principal components of tokens (n, h, w, C) as colours (n, h, w, 3) in 0..1, one basis for all.
 
     Raises:
-        ValueError: fewer than four patches count.
+        ValueError: there are fewer than four tokens.
     """
-    tokens = maps[where]
+    tokens = maps.reshape(-1, maps.shape[-1]).astype(np.float64)
     if len(tokens) < 4:
         raise ValueError(f"{len(tokens)} patches are too few for three principal components")
-    components = PCA(n_components=3, svd_solver="full").fit_transform(tokens.astype(np.float64))
+    components = PCA(n_components=3, svd_solver="full").fit_transform(tokens)
     low, high = np.percentile(components, _SHADES, axis=0)
-    colours = np.zeros((*where.shape, 3))
-    colours[where] = np.clip((components - low) / np.maximum(high - low, 1e-12), 0, 1)
-    return colours
+    colours = np.clip((components - low) / np.maximum(high - low, 1e-12), 0, 1)
+    return np.asarray(colours.reshape(*maps.shape[:3], 3))
 
 
 def evidence(model: Classifier, image: Tensor, anatomy: Tensor, called: Tensor) -> Floats:

@@ -52,15 +52,15 @@ def score_table(rows: pd.DataFrame, labels: Ints, scores: Floats) -> pd.DataFram
 def segmentation_table(rows: pd.DataFrame, outputs: Outputs) -> pd.DataFrame:
     """Dice and IoU of every row; `outputs` are batches with logits (B, 1, S, S), cut at probability one half.
 
-    Measured on the valid part of the network's canvas, so that the empty margin counts for nothing.
+    Images and masks are stretched to the square, which changes no share of an area.
     """
     overlap = np.full((len(rows), 2), np.nan)
     for batch, logits in outputs:
         assert batch.mask is not None
-        for index, (height, width), seen, truth in zip(batch.index, batch.extent, logits, batch.mask, strict=True):
+        for index, seen, truth in zip(batch.index, logits, batch.mask, strict=True):
             if not bool(seen.isfinite().all()):
                 continue  # stays nan: a mask of undefined logits would look merely empty
-            predicted, mask = seen[0, :height, :width].numpy() > 0, truth[0, :height, :width].numpy() > 0
+            predicted, mask = seen[0].numpy() > 0, truth[0].numpy() > 0
             overlap[int(index)] = metrics.dice(predicted, mask), metrics.iou(predicted, mask)
     return _origin(rows).assign(dice=overlap[:, 0].round(_SCORE_DECIMALS), iou=overlap[:, 1].round(_SCORE_DECIMALS))
 

@@ -14,7 +14,6 @@ from arl.models.reconstructor import Reconstructor
 from arl.objectives.masking import Masking, random_masking
 
 _RINGS = 16  # of the spectrum; fewer for images of less than twice as many pixels
-_SMALLEST = 16  # pixels of an image's shorter side
 
 
 def masks(images: int, patches: int, ratio: float, seed: int) -> Masking:
@@ -38,29 +37,22 @@ class Speckle:
     snr: Interval  # `local_snr` of the completed image less that of the true one
 
 
-def speckle(pictures: Floats, truth: Floats, extents: npt.ArrayLike, patients: npt.ArrayLike, *, seed: int) -> Speckle:
-    """The statistics of pictures (n, S, S) and true images, in grey levels, within the extents (n, 2).
+def speckle(pictures: Floats, truth: Floats, patients: npt.ArrayLike, *, seed: int) -> Speckle:
+    """The statistics of pictures (n, S, S) and true images, in grey levels.
 
     Raises:
-        ValueError: fewer than two patients, or an image that is not `large_enough`.
+        ValueError: fewer than two patients, or images of less than a local window.
     """
-    parts = [
-        (picture[:height, :width], image[:height, :width])
-        for picture, image, (height, width) in zip(pictures, truth, np.asarray(extents), strict=True)
-    ]
+    rings = min(_RINGS, truth.shape[-1] // 2)
+    pairs = list(zip(pictures, truth, strict=True))
     values = {
-        "error": [float(np.sqrt(np.mean((p - t) ** 2))) for p, t in parts],
-        "spectrum": [spectrum_distance(p, t, min(_RINGS, min(t.shape) // 2)) for p, t in parts],
-        "snr": [local_snr(p) - local_snr(t) for p, t in parts],
+        "error": [float(np.sqrt(np.mean((p - t) ** 2))) for p, t in pairs],
+        "spectrum": [spectrum_distance(p, t, rings) for p, t in pairs],
+        "snr": [local_snr(p) - local_snr(t) for p, t in pairs],
     }
     statistics = [mean_statistic(each) for each in values.values()]
     drawn = cluster_bootstrap(statistics, patients, resamples=1000, seed=seed)
     return Speckle(*(Interval(one.value, *bca_limits(one)) for one in drawn))
-
-
-def large_enough(extents: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-    """Which extents (n, 2) the statistics can be taken of."""
-    return np.asarray(np.asarray(extents).min(axis=1) >= _SMALLEST)
 
 
 def seen(truth: Floats, masking: Masking, patch: int) -> Floats:

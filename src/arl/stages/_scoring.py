@@ -54,7 +54,7 @@ def score(
         raise ValueError(f"{model} was made for {made_for}, the task is {(settings.kind, settings.classes)}")
     rows = rows.reset_index(drop=True)
     segmentation = settings.kind == "segmentation"
-    examples = Examples(corpus, rows, config["size"], classes=settings.classes, masks=segmentation)
+    examples = Examples(corpus, rows, config["size"], classes=settings.classes, masks=segmentation, stretched=True)
     examples.anatomy = _told(examples.anatomy, anatomy, seed)
     outputs = predict(network, evaluation_batches(examples, _BATCH), size=config["size"])
     if segmentation:

@@ -88,7 +88,7 @@ def _linear(params: Params, known: dict[str, Part]) -> Probed:
 
 
 def _features(model: Pooled, corpus: Path, rows: pd.DataFrame, size: int) -> Part:
-    examples = Examples(corpus, rows, size)
+    examples = Examples(corpus, rows, size, stretched=True)
     outputs = predict(model, evaluation_batches(examples, _BATCH), size=size)
     features = torch.cat([pooled for _, pooled in outputs]).double().numpy()
     return Part(features, rows["target"].to_numpy(np.int64))

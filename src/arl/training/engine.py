@@ -196,7 +196,7 @@ def forget(state: Path) -> None:
 
 @torch.inference_mode()
 def predict(model: nn.Module, batches: Iterable[Batch], *, size: int) -> Iterator[tuple[Batch, Tensor]]:
-    """Run `model(x, anatomy)` over batches, letterboxed to `size`; the model is put into evaluation mode."""
+    """Run `model(x, anatomy)` over batches, stretched to `size`; the model is put into evaluation mode."""
     model.eval()
     device = next(model.parameters()).device
     for batch in batches:
