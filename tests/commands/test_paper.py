@@ -206,6 +206,17 @@ def test_all_experiments_of_the_paper_are_on_one_page_in_their_order(
     assert len(anchors) == len(set(anchors))
 
 
+def test_a_row_may_be_measured_by_fewer_protocols(project: Path, tiny_corpus: Path) -> None:
+    file = project / "conf" / "paper" / "little.yaml"
+    content = yaml.safe_load(file.read_text())
+    probed = {"name": "probed", "label": "Probed", "baseline": "supervised", "protocols": ["probe"]}
+    tuned = {"name": "tuned", "label": "Tuned", "baseline": "supervised", "protocols": ["finetune"]}
+    file.write_text(yaml.safe_dump(content | {"rows": [probed, tuned], "reference": "tuned", "audit": []}))
+    paper("little", corpus=tiny_corpus, scale="tiny", replicates=1)
+    cells = read_json(project / "out" / "paper" / "little-tiny" / "results.json")["cells"]
+    assert {(cell["protocol"], cell["row"]) for cell in cells} == {("probe", "probed"), ("finetune", "tuned")}
+
+
 def test_what_needs_no_training_trains_nothing(project: Path, tiny_corpus: Path) -> None:
     paper("figure1c", corpus=tiny_corpus)
     folder = project / "out" / "paper" / "figure1c-laptop"
@@ -303,6 +314,7 @@ def test_wrong_words_and_files_are_refused(project: Path, tiny_corpus: Path) -> 
         ({"metrics": {}, "protocols": [], "shows": ["planes"], "rows": [], "audit": []}, "no rows whose encoders"),
         ({"colour": "blue"}, r"little\.yaml: .*colour"),
         ({"rows": content["rows"] * 2}, "a row's name is there twice"),
+        ({"rows": [content["rows"][2] | {"protocols": ["zero-shot"]}]}, "row 'full' has protocols .* beyond"),
     ):
         file.write_text(yaml.safe_dump(content | change))
         with pytest.raises(ValueError, match=message):

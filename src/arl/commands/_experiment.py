@@ -22,6 +22,7 @@ class Row:
     label: str
     choices: list[str]  # of `arl configure`, for this row
     baseline: str | None  # a published encoder, or "supervised"; None: pretrained here
+    protocols: list[str]  # it is measured by; none: by all of the experiment
     claimed: Claims
     series: str  # of a curve: the method
     share: float | None  # of a curve: of labels, or of the corpus; None: there is no curve
@@ -94,7 +95,14 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _row(given: dict[str, Any]) -> Row:
-    defaults: dict[str, Any] = {"choices": [], "baseline": None, "claimed": {}, "series": "", "share": None}
+    defaults: dict[str, Any] = {
+        "choices": [],
+        "baseline": None,
+        "protocols": [],
+        "claimed": {},
+        "series": "",
+        "share": None,
+    }
     return Row(**(defaults | given))
 
 
@@ -105,6 +113,9 @@ def _check(found: Experiment, file: Path) -> None:
     for name in [*([found.reference] if found.metrics else []), *found.audit]:
         if name not in names:
             raise ValueError(f"{file}: {name!r} is none of the rows {', '.join(names)}")
+    for row in found.rows:
+        if not set(row.protocols) <= set(found.protocols):
+            raise ValueError(f"{file}: row {row.name!r} has protocols {row.protocols} beyond {found.protocols}")
     strange = sorted(set(found.protocols) - set(PROTOCOLS))
     if strange or bool(found.protocols) != bool(found.metrics):
         raise ValueError(

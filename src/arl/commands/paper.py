@@ -133,7 +133,7 @@ def _measure(found: Experiment, runner: Runner, params: Params, row: Row) -> Mea
     if encoder is None:
         return {}
     measured: Measured = {}
-    for protocol, task in product(found.protocols, found.metrics):
+    for protocol, task in product(row.protocols or found.protocols, found.metrics):
         if protocol == "probe":
             measured[protocol, task, row.name] = runner.probed(params, encoder, task)
             continue
