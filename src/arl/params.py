@@ -94,7 +94,7 @@ class Objective:
     max_adversarial_weight: float  # clamp of lambda
     mim_weight: float  # of L_MIM, a mean over a patch's pixels; eq. 3 is their sum, which is patch_size ** 2 here
     discriminator_start: float  # share of the steps after which the generator sees the discriminator
-    reconstructed_crops: int  # global crops of an image that L_MIM and L_adv look at
+    reconstructed_crops: int  # global crops of an image that L_MIM and L_adv look at, at most
     mask_ratio: float
     drop_masked: bool  # encode visible tokens only; otherwise put a mask token in the grid
     norm_pix_loss: bool
