@@ -73,6 +73,14 @@ def test_the_same_corpus_gives_the_same_page(page: Path, corpus: Path, tmp_path:
     assert (tmp_path / "again.html").read_bytes() == page.read_bytes()
 
 
+def test_the_validation_of_another_version_is_refused(corpus: Path, tmp_path: Path, tiny_params: Params) -> None:
+    validate(tiny_params, corpus=corpus, validation=tmp_path / "validation")
+    with BatchWriter(corpus, "clinic", "0001", 64, licence="CC0", citation="") as batch:
+        batch.accept(speckle(99), key="new", anatomy="breast", patient="p99", splits={"default": "train"})
+    with pytest.raises(ValueError, match=r"result\.json is of another corpus or version than .*: run `arl validate"):
+        corpus_report(corpus=corpus, validation=tmp_path / "validation", page=tmp_path / "page.html")
+
+
 def test_a_corpus_that_was_not_validated_is_refused(corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="run `arl validate"):
         corpus_report(corpus=corpus, validation=tmp_path / "nowhere", page=tmp_path / "page.html")

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from arl import pages
 from arl.data.leakage import CONFIRM, RADIUS, mixed_labels
-from arl.data.manifest import SCHEMA, read_manifest, read_quarantine, sources
+from arl.data.manifest import SCHEMA, corpus_version, read_manifest, read_quarantine, sources
 from arl.data.pixels import encode_png, fit, letterbox
 from arl.data.record import Pixels
 from arl.data.shards import read_images
@@ -35,17 +35,24 @@ def corpus_report(*, corpus: Path = Path("data"), validation: Path = Path("out/v
 
     Raises:
         FileNotFoundError: there is no corpus, or it was not validated.
+        ValueError: what was validated is another corpus, or another version of it.
     """
     result = validation / "result.json"
     if not result.is_file():
         raise FileNotFoundError(
             f"{result} does not exist: run `arl validate --corpus {corpus} --validation {validation}`"
         )
+    validated = read_json(result)
+    if validated["corpus_version"] != corpus_version(corpus):
+        raise ValueError(
+            f"{result} is of another corpus or version than {corpus}: run "
+            f"`arl validate --corpus {corpus} --validation {validation}`"
+        )
     rows, quarantine = read_manifest(corpus, _READ), read_quarantine(corpus)
     alike = pd.read_parquet(validation / "withheld.parquet")
     parts = {
         "Overview": _overview(corpus, rows, quarantine, alike),
-        "Validation": _validation(read_json(result)),
+        "Validation": _validation(validated),
         "Anatomy": _anatomy(rows),
         "Sources and sites": _sources(corpus, rows),
         "Probes and devices": _probes(rows),
