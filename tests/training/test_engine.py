@@ -73,6 +73,12 @@ def weights(module: nn.Module) -> list[Tensor]:
     return [value.clone() for value in module.state_dict().values()]
 
 
+def test_imitated_bfloat16_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    fit(Regression(), replace(RECIPE, steps=1, precision="bf16"), inputs=lambda start: batches(start, 1))
+    has_instructions = "bf16" in Path("/proc/cpuinfo").read_text()
+    assert ("no bfloat16 instructions" in capsys.readouterr().err) == (not has_instructions)
+
+
 def test_the_loss_falls() -> None:
     history = fit(Regression(), replace(RECIPE, steps=40), inputs=lambda start: batches(start, 40))
     assert history[-1]["loss"] < 0.3 * history[0]["loss"]

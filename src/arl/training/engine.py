@@ -2,6 +2,7 @@
 
 import math
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -105,6 +106,8 @@ def fit(
     engine.train()
     batches = inputs(len(history))
     first = distributed.rank() == 0
+    if first and recipe.precision == "bf16" and not computes_in_bf16(engine.device):
+        print(f"{title}: this processor has no bfloat16 instructions, precision=fp32 is much faster", file=sys.stderr)
     bar = progress(recipe.steps, title, "step", initial=len(history), shown=first)
     with _logbook(log if first else None, len(history)) as write:
         for step in range(len(history), recipe.steps):
@@ -122,6 +125,11 @@ def fit(
                 checkpoint.save(engine, state, history)
     bar.close()
     return history
+
+
+def computes_in_bf16(device: torch.device) -> bool:
+    """Whether a device multiplies bfloat16 itself; a CPU without AVX-512 or AMX for it imitates it, many times slower."""
+    return device.type != "cpu" or any(there for name, there in torch.cpu.get_capabilities().items() if "bf16" in name)
 
 
 def _examined(module: nn.Module, examine: Callable[[], dict[str, float]]) -> dict[str, float]:
