@@ -129,7 +129,8 @@ def fit(
 
 def computes_in_bf16(device: torch.device) -> bool:
     """Whether a device multiplies bfloat16 itself; a CPU without AVX-512 or AMX for it imitates it, many times slower."""
-    return device.type != "cpu" or any(there for name, there in torch.cpu.get_capabilities().items() if "bf16" in name)
+    able = torch.cpu.get_capabilities()
+    return device.type != "cpu" or any(able[name] for name in able if "bf16" in name)
 
 
 def _examined(module: nn.Module, examine: Callable[[], dict[str, float]]) -> dict[str, float]:
