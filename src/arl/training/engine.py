@@ -128,7 +128,7 @@ def fit(
 
 
 def computes_in_bf16(device: torch.device) -> bool:
-    """Whether a device multiplies bfloat16 itself; a CPU without AVX-512 or AMX for it imitates it, many times slower."""
+    """Whether a device multiplies bfloat16 itself; a CPU without instructions for it imitates it, slowly."""
     able = torch.cpu.get_capabilities()
     return device.type != "cpu" or any(able[name] for name in able if "bf16" in name)
 
