@@ -4,6 +4,8 @@ import socket
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,52 @@ def test_an_endpoint_that_does_not_answer_is_named(write: bool, monkeypatch: pyt
         with pytest.raises(ConnectionError, match=endpoint) as caught:
             store.put_if_absent("x", b"") if write else store.get("x")
     assert "a-secret" not in str(caught.value)
+
+
+class Overloaded(BaseHTTPRequestHandler):
+    """A store that asks three times to be left alone before it takes an object."""
+
+    asked = 0
+    taken: bytes | None = None
+
+    def do_PUT(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        type(self).asked += 1
+        busy = self.asked <= 3
+        if not busy:
+            type(self).taken = body
+        self.send_response(503 if busy else 200)
+        self.send_header("ETag", '"0"')
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def overloaded(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Overloaded]]:
+    handler = type("Handler", (Overloaded,), {})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a-key")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret")
+        monkeypatch.setenv("AWS_REGION", "us-east-1")
+        yield handler
+        server.shutdown()
+
+
+def test_a_busy_store_is_asked_again(overloaded: type[Overloaded], tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"13 bytes long")
+    Store("s3://bucket").upload("x", tmp_path / "file")
+    assert overloaded.asked == 4 and overloaded.taken is not None and b"13 bytes long" in overloaded.taken
+
+
+def test_a_busy_store_is_not_asked_again_to_create(overloaded: type[Overloaded]) -> None:
+    with pytest.raises(ConnectionError, match="answered 503"):
+        Store("s3://bucket").put_if_absent("x", b"once")  # whether it was written is not known
+    assert overloaded.asked == 1
 
 
 def test_links_of_an_hour_to_a_week(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -238,9 +238,9 @@ def cost(repeats: int) -> Shown:
         rows.append([label, *(word for pair in zip(measured, claimed, strict=True) for word in pair)])
     columns = ["model", "parameters", "claimed", "MACs", "claimed", "ms an image", "claimed"]
     explained = (
-        f"Images of 224 pixels in three channels, batch 1, median of {repeats}, in turns, with "
-        f"{torch.get_num_threads()} threads of a CPU; the paper's milliseconds are of an RTX 4090. Its "
-        f"FLOPs are multiply-accumulates. Measured ratio {times['avit'] / times['vit']:.2f}, claimed 1.37."
+        f"Images of 224 pixels in three channels, batch 1, median of {repeats}, in turns, CPU threads: "
+        f"{torch.get_num_threads()}; the paper's milliseconds are of an RTX 4090. Its FLOPs are "
+        f"multiply-accumulates. Measured ratio {times['avit'] / times['vit']:.2f}, claimed 1.37."
     )
     return Shown("Cost", pages.table(columns, rows, explained), columns, rows, explained)
 

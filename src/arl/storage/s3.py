@@ -93,7 +93,7 @@ class Store:
         self.address = address.rstrip("/")
         self._bucket, self._prefix = match[1], f"{match[2]}/" if match[2] else ""
         self._endpoint = os.environ.get(ENDPOINT) or "https://s3.amazonaws.com"
-        self._http = _connections(retries=3)
+        self._http = _connections()
         self._client = _client(self._endpoint, self._http)
 
     def get(self, key: str, version: str | None = None) -> bytes:
@@ -314,10 +314,15 @@ def _translated(error: S3Error, where: str, endpoint: str) -> OSError:
     return OSError(f"{where}: the store at {endpoint} answered {error.code}: {error.message}")
 
 
-def _connections(retries: int) -> urllib3.PoolManager:
-    # a write is not repeated after it was sent; one that did not reach the store is
+def _connections() -> urllib3.PoolManager:
+    # A busy store says 503 and is asked again over six seconds; to overwrite twice with the same bytes does no harm.
     retry = urllib3.Retry(
-        total=retries, backoff_factor=0.2, status_forcelist=[500, 502, 503, 504], allowed_methods={"GET", "HEAD"}
+        total=6,
+        connect=3,
+        read=3,
+        backoff_factor=0.2,
+        status_forcelist=[500, 502, 503, 504],
+        allowed_methods={"GET", "HEAD", "PUT"},
     )
     bundle = os.environ.get("AWS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE") or certifi.where()
     return urllib3.PoolManager(timeout=_TIMEOUT, retries=retry, cert_reqs="CERT_REQUIRED", ca_certs=bundle, maxsize=8)
