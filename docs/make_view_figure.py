@@ -1,6 +1,6 @@
-"""One picture of each augmentation of arl.data.augment: python docs/make_view_figure.py IMAGE FOLDER [SIDE]
+"""One picture of each augmentation of arl.data.augment: python docs/make_view_figure.py [IMAGE FOLDER [SIDE]]
 
-Each PNG shows the image and four random versions with one part switched on, at full strength. `views.png` shows
+Without arguments the pictures of docs/views.md are made, of a synthetic liver. Each PNG shows the image and four random versions with one part switched on, at full strength. `views.png` shows
 everything together: the image, two global crops and six local ones.
 """
 
@@ -15,6 +15,8 @@ from torch import Tensor
 
 from arl.data.augment import Strength, apply_decibels, blur_std, decibels, draw, flips
 from arl.data.loader import Batch
+from arl.data.phantom.examination import examine
+from arl.data.phantom.scanner import ALPHA
 from arl.data.resample import resample
 from arl.data.views import MultiCrop, denormalize, eval_view, normalize
 
@@ -30,9 +32,15 @@ PARTS = {
 }
 
 
-def read_batch(path: Path) -> Batch:
+def phantom() -> Image.Image:
+    """A synthetic liver, 320 pixels high."""
+    [image] = examine("liver", ALPHA, (7,), (None,), 320)
+    return Image.fromarray(image.image)
+
+
+def on_canvas(image: Image.Image) -> Batch:
     """One image on a canvas of its long side."""
-    grey = torch.from_numpy(np.asarray(Image.open(path).convert("L")).copy())
+    grey = torch.from_numpy(np.asarray(image.convert("L")).copy())
     height, width = grey.shape
     canvas = torch.zeros((1, 1, max(grey.shape), max(grey.shape)), dtype=torch.uint8)
     canvas[0, 0, :height, :width] = grey
@@ -63,9 +71,9 @@ def versions(batch: Batch, strength: Strength, size: int, count: int = 4) -> Ten
     return normalize(apply_decibels(crops, decibels(draws, strength, size)))
 
 
-def main(image: Path, folder: Path, side: int = 224) -> None:
+def main(image: Image.Image, folder: Path, side: int = 224) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    batch = read_batch(image)
+    batch = on_canvas(image)
     original = eval_view(batch, side).image
     for name, strength in PARTS.items():
         save_row([*original, *versions(batch, strength, side)], folder / f"{name}.png")
@@ -74,6 +82,9 @@ def main(image: Path, folder: Path, side: int = 224) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) not in (3, 4):
+    if len(sys.argv) not in (1, 3, 4):
         sys.exit(__doc__)
-    main(Path(sys.argv[1]), Path(sys.argv[2]), *(int(side) for side in sys.argv[3:]))
+    if len(sys.argv) == 1:
+        main(phantom(), Path(__file__).with_name("views"), 128)
+    else:
+        main(Image.open(sys.argv[1]), Path(sys.argv[2]), *(int(side) for side in sys.argv[3:]))

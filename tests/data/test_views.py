@@ -228,8 +228,8 @@ def test_pictures_of_the_augmentations(tmp_path):
     spec = importlib.util.spec_from_file_location("make_view_figure", script)
     figure = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(figure)
-    Image.fromarray(_batch().image[0, 0, :, :29].numpy()).save(tmp_path / "image.png")
-    figure.main(tmp_path / "image.png", tmp_path / "figures", side=24)
+    image = Image.fromarray(_batch().image[0, 0, :, :29].numpy())
+    figure.main(image, tmp_path / "figures", side=24)
     pictures = {path.stem: np.asarray(Image.open(path)) for path in (tmp_path / "figures").iterdir()}
     assert pictures.keys() == {*figure.PARTS, "views"}
     for name in figure.PARTS:
