@@ -1,7 +1,8 @@
 """One picture of each augmentation of arl.data.augment: python docs/make_view_figure.py [IMAGE FOLDER [SIDE]]
 
-Without arguments the pictures of docs/views.md are made, of a synthetic liver. Each PNG shows the image and four random versions with one part switched on, at full strength. `views.png` shows
-everything together: the image, two global crops and six local ones.
+Each PNG shows the image and four random versions with one part switched on, at full strength. `views.png` shows
+everything together: the image, two global crops and six local ones. Without arguments the pictures of docs/views.md are
+made, of a synthetic liver.
 """
 
 import sys
