@@ -18,6 +18,9 @@ MATRIX = np.array([[30, 3], [5, 22]])
 
 MAKERS: dict[str, Callable[[], bytes]] = {
     "roc": lambda: figures.roc(LABELS, SCORES, PATIENTS, title="breast", threshold=0.5, resamples=20),
+    "roc of several": lambda: figures.roc(
+        LABELS, SCORES, PATIENTS, title="breast", others=[("MAE", LABELS, PROBABILITIES)], resamples=20
+    ),
     "confusion": lambda: figures.confusion(MATRIX, ["benign", "malignant"], title="breast"),
     "calibration": lambda: figures.calibration(LABELS, PROBABILITIES, title="breast"),
     "differences": lambda: figures.differences(
@@ -42,6 +45,11 @@ def test_the_band_holds_the_curve() -> None:
     curve = np.interp(grid, false_positive, true_positive)
     assert ((low - 0.05 <= curve) & (curve <= high + 0.05)).mean() > 0.9
     assert (high >= low).all()
+
+
+def test_other_curves_are_drawn() -> None:
+    alone = figures.roc(LABELS, SCORES, PATIENTS, title="breast", resamples=20)
+    assert MAKERS["roc of several"]() != alone
 
 
 def test_what_cannot_be_drawn() -> None:

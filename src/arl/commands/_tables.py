@@ -11,11 +11,13 @@ from markupsafe import Markup
 from arl import pages
 from arl.commands._experiment import Experiment
 from arl.commands._pictures import Shown, as_markdown
-from arl.evaluation.comparison import Figure, one_matrix
-from arl.evaluation.figures import efficiency
+from arl.evaluation.comparison import Figure, Replicate, one_matrix
+from arl.evaluation.figures import efficiency, roc
 from arl.evaluation.metrics import TITLES
+from arl.evaluation.predictions import labels, scores
 from arl.evaluation.statistics import Interval
 
+Cells = dict[tuple[str, str], dict[str, list[Replicate]]]  # (protocol, task) -> row, or row and audit -> replicates
 Results = dict[tuple[str, str], dict[str, dict[str, Figure]]]  # (protocol, task) -> metric -> row -> figure
 
 _TEST_SETS = range(135, 161)  # images that the paper's breast test set may have had
@@ -40,8 +42,8 @@ class Findings:
     scale: str
     changes: list[str]  # choices for every row, beside the scale's
     replicates: int
+    cells: Cells
     results: Results
-    sizes: dict[tuple[str, str], Size]
     shown: list[Shown]
     used: dict[str, list[str]]  # row -> its trainings and measurements
     times: pd.DataFrame  # of them all, see `Runner.times`
@@ -57,6 +59,14 @@ class Findings:
         if self.results and self.replicates < len(self.found.scales[self.scale].replicates):
             words += ["--replicates", str(self.replicates)]
         return shlex.join([*words, *(["--set", *self.changes] if self.changes else [])])
+
+    def size(self, protocol: str, task: str) -> Size:
+        """Of the test set."""
+        tables = [replicate.table for replicate in next(iter(self.cells[protocol, task].values()))]
+        return Size(
+            images=len({name for table in tables for name in table["id"]}),
+            patients=len({name for table in tables for name in table["patient"]}),
+        )
 
     def label(self, name: str) -> str:
         """A row's label; of an audit what the model was told."""
@@ -79,7 +89,7 @@ class Findings:
 
     def explanation(self, protocol: str, task: str) -> str:
         """What the numbers of a table are."""
-        size, count = self.sizes[protocol, task], self.replicates
+        size, count = self.size(protocol, task), self.replicates
         share = f"{self.confidence:.0%}".replace("%", " %")
         seeds = f"the mean over {count} seeds" if count > 1 else "one seed"
         text = (
@@ -239,6 +249,7 @@ def _section(findings: Findings, protocol: str, task: str) -> Markup:
     return (
         _curve(findings, main, figures[main])
         + pages.table([*columns, "CPU minutes"], rows, caption)
+        + _roc(findings, protocol, task)
         + _comparisons(findings, protocol, main, figures[main])
         + _consistency(findings, protocol, task)
     )
@@ -269,6 +280,24 @@ def _curve(findings: Findings, metric: str, figures: dict[str, Figure]) -> Marku
     title = TITLES[metric]
     drawing = efficiency({name: sorted(points, key=lambda at: at[0]) for name, points in series.items()}, metric=title)
     return pages.figure(drawing, "With the interval over patients.", f"{title} against the share")
+
+
+def _roc(findings: Findings, protocol: str, task: str) -> Markup:
+    """The curves of all rows by the first seed, with the band of the row that the others are compared with."""
+    methods = {name: replicates[0].table for name, replicates in findings.cells[protocol, task].items()}
+    name = findings.found.reference
+    if name not in methods or _main(findings, task) != "auroc" or scores(methods[name]).shape[1] != 2:
+        return Markup("")
+    table = methods.pop(name)
+    others = [
+        (findings.label(other), labels(of), scores(of)[:, 1])
+        for other, of in methods.items()
+        if other in {row.name for row in findings.found.rows}
+    ]
+    title = f"{task}, {findings.label(name)}"
+    drawing = roc(labels(table), scores(table)[:, 1], table["patient"], title=title, others=others)
+    seed = " First seed." if findings.replicates > 1 else ""
+    return pages.figure(drawing, f"The band is that of {findings.label(name)}.{seed}", f"ROC curves of {task}")
 
 
 def _comparisons(findings: Findings, protocol: str, main: str, figures: dict[str, Figure]) -> Markup:

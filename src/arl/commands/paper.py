@@ -10,7 +10,7 @@ from typing import Any
 from arl.commands._experiment import Experiment, Row, Scale, experiment_names, read_experiment
 from arl.commands._runner import ElsewhereError, Runner
 from arl.commands._shown import shown
-from arl.commands._tables import Findings, Results, Size, markdown, page, report
+from arl.commands._tables import Cells, Findings, Results, markdown, page, report
 from arl.commands.configure import CONF
 from arl.data.manifest import read_manifest
 from arl.evaluation.comparison import Replicate, compare, correct
@@ -75,8 +75,8 @@ def _find(name: str, scale: str, runner: Runner, replicates: int | None) -> Find
         scale=scale,
         changes=runner.changes,
         replicates=count,
+        cells=cells,
         results=_measured(found, cells, params),
-        sizes={key: _size(methods) for key, methods in cells.items()},
         used=used,
         shown=shown(found, scale, runner),
         times=runner.times(runner.used),
@@ -99,7 +99,6 @@ def _replicates(scale: Scale, wanted: int | None, changes: list[str]) -> int:
     return wanted or len(scale.replicates)
 
 
-Cells = dict[tuple[str, str], dict[str, list[Replicate]]]  # (protocol, task) -> row, or row and audit -> replicates
 Measured = dict[tuple[str, str, str], Replicate]  # protocol, task, row or row and audit
 
 
@@ -182,14 +181,6 @@ def _correct(results: Results, keys: list[tuple[str, str]]) -> None:
         results[key][main[key]] = table
 
 
-def _size(methods: dict[str, list[Replicate]]) -> Size:
-    tables = [replicate.table for replicate in next(iter(methods.values()))]
-    return Size(
-        images=len({name for table in tables for name in table["id"]}),
-        patients=len({name for table in tables for name in table["patient"]}),
-    )
-
-
 def _write(findings: Findings, out: Path) -> None:
     to = out / f"{findings.found.name}-{findings.scale}"
     content = {
@@ -214,7 +205,7 @@ def _json(findings: Findings) -> list[dict[str, Any]]:
         {
             "protocol": protocol,
             "task": task,
-            **asdict(findings.sizes[protocol, task]),
+            **asdict(findings.size(protocol, task)),
             "metric": metric,
             "row": row,
             **rounded(asdict(figure)),

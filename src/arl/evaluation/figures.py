@@ -80,10 +80,13 @@ def roc(
     *,
     title: str,
     threshold: float | None = None,
+    others: Sequence[tuple[str, npt.ArrayLike, npt.ArrayLike]] = (),
     resamples: int = 500,
     seed: int = 0,
 ) -> bytes:
-    """ROC curve with its pointwise band over patients, and the operating point of a threshold.
+    """ROC curve with its pointwise band over patients, the operating point of a threshold, and other models' curves.
+
+    `others` are (name, labels, scores).
 
     Raises:
         ValueError: see `metrics.auroc`.
@@ -94,6 +97,9 @@ def roc(
     figure, axes = _axes()
     axes.fill_between(grid, low, high, color=_ACCENT, alpha=0.18, linewidth=0, label="95 % band over patients")
     axes.plot(false_positive, true_positive, color=_ACCENT, label=f"AUROC {auroc(y, s):.3f}")
+    for name, other_labels, other_scores in others:
+        across, up, _ = roc_curve(*check_scores(other_labels, other_scores))
+        axes.plot(across, up, linewidth=1, label=f"{name} {auroc(other_labels, other_scores):.3f}")
     axes.plot([0, 1], [0, 1], color=_SOFT, linestyle=":", linewidth=1)
     if threshold is not None:
         called = s >= threshold
