@@ -123,7 +123,8 @@ def _run(pipeline: PipelineFunction, arguments: dict[str, Any], root: Path) -> s
     outputs = pipeline(**arguments).outputs
     (folder,) = set(root.glob(f"{pipeline.name}-*/")) - before
     _check_written(pipeline, folder)
-    told = [f"{name}: {value}" for name, value in outputs.items()]
+    told = [f"page: {page}" for page in sorted(folder.glob("*/*/index.html"))]
+    told += [f"{name}: {value}" for name, value in outputs.items()]
     return "\n".join([*told, f"artifacts: {folder}"])
 
 

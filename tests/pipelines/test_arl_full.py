@@ -323,7 +323,9 @@ def same_bytes(first: Path, second: Path) -> None:
 def test_kubeflow_writes_what_dvc_writes(reproduced: Path) -> None:
     told = run(reproduced, "arl", "run", "pipelines/arl_full.py", "--registry", "registry-of-kfp")
     verdict, artifacts = told.splitlines()[-2:]
-    folder = reproduced / artifacts.removeprefix("artifacts: ")
+    place = artifacts.removeprefix("artifacts: ")
+    assert f"page: {place}/report/report/index.html" in told.splitlines()
+    folder = reproduced / place
     out = reproduced / "out"
     pairs = {
         "validation": "validate/validation",
