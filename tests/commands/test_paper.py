@@ -129,6 +129,7 @@ def test_a_table_is_measured_beside_the_claims_and_done_once(
     assert page.overflow == 0
     for words in ("A little table", "A-ViT: wrong anatomy", "no weights", "0.974", "none", "the mean over 2 seeds"):
         assert words in page.text
+    assert page.text.count("The band is that of A-ViT. First seed.") == 2  # probe and fine-tuned
     rows = [line for line in (folder / "table.md").read_text().splitlines() if line.startswith("| Supervised")]
     value, low, high = (one["interval"][name] for name in ("value", "low", "high"))
     assert f"| {value:.3f} ({low:.3f} to {high:.3f}) | – | {one['each'][0]:.3f}, {one['each'][1]:.3f} |" in rows[1]
