@@ -3,9 +3,9 @@
     python benchmarks/probe_per_second.py CORPUS --minutes 5 "objective=mae" "objective=mae objective.drop_masked=false"
 
 Each argument is one choice for `arl configure`, on top of experiment=busbra and one thread. The steps that fit into the
-minutes are found by timing two short runs, so start-up counts for nothing. Time is this process's on its processor, which
-other work on the machine hardly changes. One JSON line a choice: AUROC of the linear probe and of k-NN on the test fold
-with their intervals, and what it took. Add data.splits.bus-bra=fold-2 to choose without a look at fold 1.
+minutes are found by timing two short runs, so start-up counts for nothing. Time is this process's on its processor, so
+that other work on the machine hardly counts. One JSON line a choice: AUROC of the linear probe and of k-NN on the test
+fold with their intervals, and what it took. Add data.splits.bus-bra=fold-2 to choose without a look at fold 1.
 """
 
 import argparse
