@@ -1,7 +1,9 @@
 """Ranks, collectives and the DeepSpeed engine: the only module that imports deepspeed."""
 
+import atexit
 import logging
 import os
+import time
 from typing import Any
 
 # DeepSpeed asks for its accelerator when it is imported, and warns when it has to guess.
@@ -35,6 +37,10 @@ def initialize() -> None:
     # The shared-memory op would be compiled on first use; gloo needs no compiler.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     backend = "nccl" if torch.cuda.is_available() else "gloo"
+    if backend == "gloo":
+        # A thread of gloo that puts its last collective away while the interpreter ends aborts the process
+        # (pytorch/pytorch#179291). It needs microseconds, but of a core, and this thread with the GIL out of the way.
+        atexit.register(time.sleep, 0.1)
     if "MASTER_ADDR" not in os.environ:  # not started by torchrun
         # a store in memory: a port that is free now may be taken before it is used
         os.environ.update({"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"})
@@ -96,6 +102,8 @@ def engine(
         "steps_per_print": 1 << 60,
     }
     wrapped, _, _, _ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
+    # DeepSpeed copies all gradients into one buffer and back, also where there is nobody to add them to
+    wrapped.enable_backward_allreduce = zero_stage > 0 or world_size() > 1
     return wrapped
 
 
