@@ -70,6 +70,23 @@ def test_an_empty_mask_is_the_full_forward_and_a_full_one_sees_no_image() -> Non
     torch.testing.assert_close(blind[0], blind[1])
 
 
+@pytest.mark.parametrize("conditioning", CONDITIONINGS)
+@pytest.mark.parametrize("visible", [25, 7])
+def test_the_cls_token_alone_is_that_of_the_full_forward(conditioning: str, visible: int) -> None:
+    model, images, ids_keep = moved(tiny(conditioning=conditioning)), torch.randn(3, 1, 40, 40), shuffled(3, 25)
+    found, direction = [], torch.randn(3, 12)
+    for cls_only in (False, True):
+        model.zero_grad()
+        tokens = model.forward_features(images, ANATOMY, ids_keep=ids_keep[:, :visible], cls_only=cls_only)
+        assert tokens.shape == (3, 1 if cls_only else 1 + visible, 12)
+        (tokens[:, 0] * direction).sum().backward()
+        found.append([tokens[:, 0], *(p.grad for p in model.parameters() if p.grad is not None)])
+        with torch.no_grad():
+            again = model.forward_features(images, ANATOMY, ids_keep=ids_keep[:, :visible], cls_only=cls_only)
+        torch.testing.assert_close(again, tokens)
+    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-5)
+
+
 def test_the_null_condition_is_the_default() -> None:
     model, images = moved(tiny()), torch.randn(3, 1, 40, 40)
     torch.testing.assert_close(model(images), model(images, torch.full((3,), 16)))

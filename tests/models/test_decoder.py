@@ -52,6 +52,15 @@ def test_every_patch_is_predicted() -> None:
     assert model(torch.randn(4, 16, 11), None, 15).shape == (4, 15, 18)
 
 
+def test_patches_that_are_not_asked_for_change_nothing() -> None:
+    model, tokens = decoder(), torch.randn(4, 8, 11)
+    ids_keep, ids_asked = (torch.stack([torch.randperm(15)[:count] for _ in range(4)]) for count in (7, 3))
+    whole = model(tokens, ids_keep, 15)
+    asked = model(tokens, ids_keep, 15, ids_asked)
+    assert asked.shape == (4, 3, 18)
+    torch.testing.assert_close(asked, whole.gather(1, ids_asked.unsqueeze(-1).expand(-1, -1, 18)))
+
+
 def test_tokens_go_to_their_places() -> None:
     """Keeping all patches in another order predicts the same, and a full sequence needs no order."""
     model, tokens = decoder(), torch.randn(1, 16, 11)

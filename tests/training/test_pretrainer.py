@@ -5,6 +5,8 @@ import torch
 from torch.nn.functional import normalize
 
 from arl.models.avit import AViT
+from arl.models.decoder import patchify, unpatchify
+from arl.objectives.masking import random_masking
 from arl.training.pretrainer import Objective, Pretrainer, PretrainInputs, crop_patches
 
 OBJECTIVE = Objective(
@@ -78,6 +80,27 @@ def test_the_loss_is_the_sum_of_eq_6() -> None:
     terms = pretrainer()(inputs(), 0.7)
     total = terms["sd"] + 3.0 * terms["mim"] + terms["lambda"] * terms["adv"] + terms["d"]
     assert terms["loss"].item() == pytest.approx(total.item(), rel=1e-6)
+
+
+def test_the_decoder_is_pulled_by_the_gradient_of_the_generator_loss() -> None:
+    """Against patches that are put in and cut out one by one, and a pass through the discriminator of their own."""
+    module, given, seen = pretrainer(), inputs(), []
+    module.decoder.register_forward_hook(lambda _, __, out: seen.append(out))
+    terms = module(given, 0.7)
+    (pulled,) = torch.autograd.grad(terms["generator"], seen[0])
+    prediction = seen[0].detach().requires_grad_()
+    mask, cut = random_masking(given.noise, 0.5).mask, []
+    for image, hidden, noise, predicted in zip(given.global_crops, mask, given.noise, prediction, strict=True):
+        patches = patchify(image.unsqueeze(0), 4)[0].clone()
+        patches[hidden] = predicted
+        padded = torch.nn.functional.pad(unpatchify(patches.unsqueeze(0), 4, (16, 16))[0], (2, 2, 2, 2))
+        for index in noise.masked_fill(~hidden, -1).topk(4).indices.tolist():
+            row, column = divmod(index, 4)
+            cut.append(padded[:, 4 * row : 4 * row + 8, 4 * column : 4 * column + 8])
+    loss = torch.nn.functional.softplus(-module.discriminator(torch.stack(cut))).mean()
+    torch.testing.assert_close(terms["adv"], loss)
+    (expected,) = torch.autograd.grad(terms["lambda"] * loss, prediction)
+    torch.testing.assert_close(pulled, expected)
 
 
 def test_the_generator_waits_for_the_discriminator() -> None:

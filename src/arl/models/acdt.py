@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from arl.data.anatomy import NUM_ANATOMIES
-from arl.models.block import AnatomyMLP, PlainBlock, add
+from arl.models.block import AnatomyMLP, PlainBlock, add, pick
 from arl.models.sampling import Grid, bilinear_corners, deform_depthwise
 
 
@@ -55,11 +55,11 @@ class ACDTBlock(PlainBlock):
         self.anatomy: nn.Module = AnatomyMLP(NUM_ANATOMIES, anatomy_hidden, dim)
         self.deform = DeformableDepthwise(dim, deform_kernel)
 
-    def forward(self, x: Tensor, code: Tensor, grid: Grid) -> Tensor:
-        """x (B, 1 + L, C), anatomy code (B, 16) -> (B, 1 + L, C)."""
+    def forward(self, x: Tensor, code: Tensor, grid: Grid, asked: int | None = None) -> Tensor:
+        """x (B, 1 + L, C), anatomy code (B, 16) -> (B, asked or 1 + L, C)."""
         normed = self.norm1(x)
         deformed = self.deform(normed, self.anatomy(code), grid)
-        return self.feed_forward(add(x, self.drop_path(self.attn(normed, deformed))))
+        return self.feed_forward(add(pick(x, asked), self.drop_path(self.attn(pick(normed, asked), deformed))))
 
 
 def extra_parameters(dim: int, deform_kernel: int, anatomy_hidden: int) -> int:

@@ -93,7 +93,13 @@ class AViT(nn.Module):
         return self.forward_features(x, anatomy, ids_keep=ids_keep, mask=mask)
 
     def forward_features(
-        self, x: Tensor, anatomy: Tensor | None = None, *, ids_keep: Tensor | None = None, mask: Tensor | None = None
+        self,
+        x: Tensor,
+        anatomy: Tensor | None = None,
+        *,
+        ids_keep: Tensor | None = None,
+        mask: Tensor | None = None,
+        cls_only: bool = False,
     ) -> Tensor:
         """Encode images.
 
@@ -102,16 +108,18 @@ class AViT(nn.Module):
             anatomy: (B,) long, 0..15, or 16 for the null condition; None is the null condition for all.
             ids_keep: (B, K) long: encode only these patches, in this order; a place without a token samples as zero.
             mask: (B, N) bool, True = replaced by the mask token, which from there on is a token like any other.
+            cls_only: leave out the patch tokens, whose last block then need not be computed: 7 % of the products.
 
         Returns:
-            (B, 1 + L, C): the CLS token, then the patch tokens, normalised.
+            (B, 1 + L, C): the CLS token, then the patch tokens, normalised; (B, 1, C) if cls_only.
 
         Raises:
             ValueError: channels, size or an anatomy index do not fit, or both ids_keep and mask are given.
         """
         tokens, code, grid = self._embed(x, anatomy, ids_keep, mask)
-        for block in self.blocks:
+        for block in self.blocks[:-1]:
             tokens = self._run(block, tokens, code, grid)
+        tokens = self._run(self.blocks[-1], tokens, code, grid, self.num_prefix_tokens if cls_only else None)
         out: Tensor = self.norm(tokens)
         return out
 
@@ -179,12 +187,12 @@ class AViT(nn.Module):
             if isinstance(block, ACDTBlock) and isinstance(block.anatomy, AnatomyMLP):
                 block.anatomy = block.anatomy.folded()
 
-    def _run(self, block: nn.Module, tokens: Tensor, code: Tensor, grid: Grid) -> Tensor:
+    def _run(self, block: nn.Module, tokens: Tensor, code: Tensor, grid: Grid, asked: int | None = None) -> Tensor:
         out: Tensor
         if self.grad_checkpointing and torch.is_grad_enabled():
-            out = checkpoint(block, tokens, code, grid, use_reentrant=False)
+            out = checkpoint(block, tokens, code, grid, asked, use_reentrant=False)
         else:
-            out = block(tokens, code, grid)
+            out = block(tokens, code, grid, asked)
         return out
 
     def _embed(

@@ -43,7 +43,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, y: Tensor, change: Tensor | None = None) -> Tensor:
         """x (B, N, C) asks, y (B, M, C) answers -> (B, N, C).
 
-        `change` (B, N, 3 C) is added to the queries, keys and values of self-attention (x is y).
+        `change` (B, M, 3 C) is added to the queries (of the first N), keys and values.
         """
         query, key, value = (self._heads(part) for part in self._project(x, y, change))
         out: Tensor = self.proj(_attend(query, key, value).transpose(1, 2).flatten(2))
@@ -56,8 +56,10 @@ class Attention(nn.Module):
         dim = x.shape[-1]
         weight, bias = self.qkv.weight, self.qkv.bias
         query = F.linear(x, weight[:dim], bias[:dim])
-        key, value = F.linear(y, weight[dim:], bias[dim:]).chunk(2, dim=-1)
-        return query, key, value
+        answers = F.linear(y, weight[dim:], bias[dim:])
+        if change is not None:
+            query, answers = query + change[:, : x.shape[1], :dim], answers + change[..., dim:]
+        return query, *answers.chunk(2, dim=-1)
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.reshape(*x.shape[:2], self.num_heads, -1).transpose(1, 2)
@@ -65,15 +67,26 @@ class Attention(nn.Module):
 
 def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """softmax(q k^T / sqrt(d)) v of (B, heads, N, d)."""
-    if query.device.type == "cpu" and query.dtype == torch.bfloat16 and torch.is_grad_enabled():
-        # on a CPU its backward pass takes three times as long in bfloat16 as in float32
-        with torch.autocast("cpu", enabled=False):
-            return F.scaled_dot_product_attention(query.float(), key.float(), value.float()).to(query.dtype)
+    if query.device.type == "cpu" and query.dtype == torch.bfloat16:
+        # PyTorch's fused attention does not use a CPU's bfloat16 instructions, matrix products do
+        weights = torch.softmax((query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1), dim=-1)
+        return weights @ value
     return F.scaled_dot_product_attention(query, key, value)
 
 
+def pick(x: Tensor, asked: int | Tensor | None) -> Tensor:
+    """Of the tokens (B, N, C) the first `asked`, those of indices (B, M), or all for None."""
+    if asked is None:
+        return x
+    return x[:, :asked] if isinstance(asked, int) else x.gather(1, asked.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+
+
 class PlainBlock(nn.Module):
-    """The unconditioned pre-norm block, equal to timm's `Block` with the same weights."""
+    """The unconditioned pre-norm block, equal to timm's `Block` with the same weights.
+
+    It and its conditioned kin compute only the tokens `asked` for: what is read of the last block may be the CLS token
+    alone, or the masked patches, and of the others it needs no more than keys and values.
+    """
 
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float = 4.0, drop_path: float = 0.0) -> None:
         super().__init__()
@@ -83,14 +96,14 @@ class PlainBlock(nn.Module):
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
-    def forward(self, x: Tensor, code: Tensor, grid: Grid) -> Tensor:
-        """x (B, 1 + L, C), anatomy code (B, 16) -> (B, 1 + L, C)."""
-        return self.transform(x)
+    def forward(self, x: Tensor, code: Tensor, grid: Grid, asked: int | None = None) -> Tensor:
+        """x (B, 1 + L, C), anatomy code (B, 16) -> (B, asked or 1 + L, C)."""
+        return self.transform(x, asked)
 
-    def transform(self, x: Tensor) -> Tensor:
-        """Self-attention and the feed-forward network: (B, N, C) -> (B, N, C)."""
+    def transform(self, x: Tensor, asked: int | Tensor | None = None) -> Tensor:
+        """Self-attention and the feed-forward network: (B, N, C) -> (B, N, C), or as `pick` has it."""
         normed = self.norm1(x)
-        return self.feed_forward(add(x, self.drop_path(self.attn(normed, normed))))
+        return self.feed_forward(add(pick(x, asked), self.drop_path(self.attn(pick(normed, asked), normed))))
 
     def feed_forward(self, x: Tensor) -> Tensor:
         """The second half of the block."""

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from arl.data.anatomy import NUM_ANATOMIES
-from arl.models.block import AnatomyMLP, PlainBlock, add
+from arl.models.block import AnatomyMLP, PlainBlock, add, pick
 from arl.models.sampling import Grid
 
 
@@ -24,11 +24,11 @@ class FiLMBlock(PlainBlock):
         """Scale one and shift zero."""
         nn.init.zeros_(self.film.fc2.weight)
 
-    def forward(self, x: Tensor, code: Tensor, grid: Grid) -> Tensor:
-        """x (B, 1 + L, C), anatomy code (B, 16) -> (B, 1 + L, C)."""
+    def forward(self, x: Tensor, code: Tensor, grid: Grid, asked: int | None = None) -> Tensor:
+        """x (B, 1 + L, C), anatomy code (B, 16) -> (B, asked or 1 + L, C)."""
         scale1, shift1, scale2, shift2 = self.film(code).unsqueeze(1).chunk(4, dim=-1)
         normed = self.norm1(x) * (1 + scale1) + shift1
-        x = add(x, self.drop_path(self.attn(normed, normed)))
+        x = add(pick(x, asked), self.drop_path(self.attn(pick(normed, asked), normed)))
         return add(x, self.drop_path(self.mlp(self.norm2(x) * (1 + scale2) + shift2)))
 
 
@@ -47,12 +47,13 @@ class LoRABlock(PlainBlock):
         nn.init.normal_(self.lora_down, std=self.lora_down.shape[1] ** -0.5)
         nn.init.zeros_(self.lora_up)
 
-    def forward(self, x: Tensor, code: Tensor, grid: Grid) -> Tensor:
-        """x (B, 1 + L, C), anatomy code (B, 16) -> (B, 1 + L, C)."""
+    def forward(self, x: Tensor, code: Tensor, grid: Grid, asked: int | None = None) -> Tensor:
+        """x (B, 1 + L, C), anatomy code (B, 16) -> (B, asked or 1 + L, C)."""
         normed = self.norm1(x)
         down = torch.einsum("ba,adr->bdr", code, self.lora_down)
         up = torch.einsum("ba,are->bre", code, self.lora_up)
-        return self.feed_forward(add(x, self.drop_path(self.attn(normed, normed, normed @ down @ up))))
+        change = self.attn(pick(normed, asked), normed, normed @ down @ up)
+        return self.feed_forward(add(pick(x, asked), self.drop_path(change)))
 
 
 class CrossAttentionBlock(PlainBlock):
@@ -78,10 +79,10 @@ class CrossAttentionBlock(PlainBlock):
         nn.init.zeros_(self.cross_proj.weight)
         nn.init.zeros_(self.cross_proj.bias)
 
-    def forward(self, x: Tensor, code: Tensor, grid: Grid) -> Tensor:
-        """x (B, 1 + L, C), anatomy code (B, 16) -> (B, 1 + L, C)."""
+    def forward(self, x: Tensor, code: Tensor, grid: Grid, asked: int | None = None) -> Tensor:
+        """x (B, 1 + L, C), anatomy code (B, 16) -> (B, asked or 1 + L, C)."""
         normed = self.norm1(x)
-        x = add(x, self.drop_path(self.attn(normed, normed)))
+        x = add(pick(x, asked), self.drop_path(self.attn(pick(normed, asked), normed)))
         return self.feed_forward(add(x, self.drop_path(self._cross(x, code))))
 
     def _cross(self, x: Tensor, code: Tensor) -> Tensor:

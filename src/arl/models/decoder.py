@@ -77,8 +77,12 @@ class MAEDecoder(nn.Module):
         """The mask token, as timm's models name what decay would pull away from where it starts."""
         return {"mask_token"}
 
-    def forward(self, tokens: Tensor, ids_keep: Tensor | None, num_patches: int) -> Tensor:
+    def forward(
+        self, tokens: Tensor, ids_keep: Tensor | None, num_patches: int, ids_asked: Tensor | None = None
+    ) -> Tensor:
         """tokens (B, 1 + K, C) of the patches ids_keep (B, K), or of all in order -> (B, N, p * p * in_chans).
+
+        With ids_asked (B, M) only these patches are predicted, (B, M, p * p * in_chans), at less cost.
 
         Raises:
             ValueError: num_patches is not the decoder's grid, or the tokens are not one per patch kept.
@@ -87,10 +91,12 @@ class MAEDecoder(nn.Module):
         x = self.embed(tokens)
         patches = x[:, 1:] if ids_keep is None else self._fill(x[:, 1:], ids_keep, num_patches)
         x = torch.cat([x[:, :1], patches + self.positions.to(x.dtype)], dim=1)
+        if ids_asked is None:
+            ids_asked = torch.arange(num_patches, device=x.device).expand(len(x), -1)
         for block in self.blocks:
             assert isinstance(block, PlainBlock)
-            x = block.transform(x)
-        out: Tensor = self.pred(self.norm(x)[:, 1:])
+            x = block.transform(x, 1 + ids_asked if block is self.blocks[-1] else None)  # after CLS
+        out: Tensor = self.pred(self.norm(x))
         return out
 
     def _check(self, tokens: Tensor, ids_keep: Tensor | None, num_patches: int) -> None:

@@ -1,5 +1,6 @@
 """Heads on the encoder: the projections of DINO and MoCo v3, and image classification."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -34,7 +35,10 @@ class DINOHead(nn.Module):
         """(B, in_dim) -> logits over the prototypes (B, out_dim), in [-1, 1]."""
         # DINO's epsilon for half precision: 1e-12 is zero there.
         z = F.normalize(self.mlp(x), dim=-1, eps=1e-6)
-        return F.linear(z, F.normalize(self.last_layer.weight, dim=-1, eps=1e-6))
+        # The products are scaled, not the prototypes: of these there are more numbers than of a batch's logits.
+        length = torch.linalg.vector_norm(self.last_layer.weight, dim=-1).clamp_min(1e-6)
+        logits: Tensor = F.linear(z, self.last_layer.weight) * length.reciprocal()
+        return logits
 
 
 class MoCoProjector(nn.Sequential):

@@ -33,7 +33,7 @@ def mim_loss(pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         raise ValueError(f"L_MIM is undefined: none of the {mask.numel()} patches is masked")
     precision = torch.promote_types(pred.dtype, torch.float32)
     hidden = mask.bool().unsqueeze(-1)
-    error = torch.where(hidden, pred, 0).to(precision) - torch.where(hidden, target, 0).to(precision)
+    error = torch.where(hidden, pred.to(precision) - target.to(precision), 0)
     return error.square().sum() / (masked * pred.shape[-1])
 
 

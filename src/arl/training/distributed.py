@@ -173,7 +173,8 @@ def load_training_state(engine: Any, state: dict[str, Tensor]) -> None:
 
 
 def _fresh(parameter: Tensor, step: Tensor) -> dict[str, Tensor]:
-    return {"step": step.clone(), **{moment: torch.zeros_like(parameter.detach()) for moment in _MOMENTS}}
+    moments = {moment: torch.zeros_like(parameter.detach()) for moment in _MOMENTS}
+    return {"step": step.to(parameter.device, copy=True), **moments}  # a fused step counts on the device
 
 
 def _adamw(engine: Any) -> torch.optim.Optimizer:

@@ -54,7 +54,7 @@ def _undecayed(module: nn.Module) -> set[str]:
 
 def adamw(groups: Iterable[dict[str, Any]], *, betas: tuple[float, float] = (0.9, 0.999)) -> torch.optim.AdamW:
     """AdamW whose learning rate `set_lr` sets before each step."""
-    return torch.optim.AdamW(list(groups), lr=0.0, betas=betas)
+    return torch.optim.AdamW(list(groups), lr=0.0, betas=betas, fused=True)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

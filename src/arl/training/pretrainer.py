@@ -1,12 +1,12 @@
 """The objective of eq. 6, and those it is compared with (Table 7), on one module made of the same parts."""
 
 import copy
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional as F
 
 from arl.models.avit import AViT
@@ -158,7 +158,7 @@ class Pretrainer(nn.Module):
 
     def _encode(self, inputs: PretrainInputs, anatomy: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
         if not self.objective.masks:
-            return self.encoder.forward_features(inputs.global_crops, anatomy), None, None
+            return self.encoder.forward_features(inputs.global_crops, anatomy, cls_only=True), None, None
         ids_keep, mask = random_masking(inputs.noise, self.objective.mask_ratio)
         if self.objective.drop_masked:
             return self.encoder.forward_features(inputs.global_crops, anatomy, ids_keep=ids_keep), ids_keep, mask
@@ -169,7 +169,8 @@ class Pretrainer(nn.Module):
     ) -> dict[str, Tensor]:
         """The terms whose targets come from the teacher's view of the unmasked global crops."""
         with torch.no_grad():
-            taught = self.teacher.forward_features(inputs.global_crops, anatomy)
+            cls_only = not self.objective.patch_distillation
+            taught = self.teacher.forward_features(inputs.global_crops, anatomy, cls_only=cls_only)
         temperature = warmup_schedule(
             progress,
             start=self.objective.warmup_teacher_temp,
@@ -190,14 +191,14 @@ class Pretrainer(nn.Module):
         self, inputs: PretrainInputs, cls_token: Tensor, taught: Tensor, temperature: float
     ) -> dict[str, Tensor]:
         """L_SD (eq. 5): the student's views predict the teacher's unmasked global views."""
-        views = self.objective.global_crops_number
-        student = list(self.head(cls_token).chunk(views))
+        images = len(inputs.anatomy)
         if len(inputs.local_crops):
-            crops = len(inputs.local_crops) // len(inputs.anatomy)
-            local = self.encoder.forward_features(inputs.local_crops, inputs.anatomy.repeat(crops))[:, 0]
-            student += self.head(local).chunk(crops)
+            anatomy = inputs.anatomy.repeat(len(inputs.local_crops) // images)
+            local = self.encoder.forward_features(inputs.local_crops, anatomy, cls_only=True)[:, 0]
+            cls_token = torch.cat([cls_token, local])
+        student = self.head(cls_token).split(images)
         with torch.no_grad():
-            teacher = self.teacher_head(taught).chunk(views)
+            teacher = self.teacher_head(taught).split(images)
         targets = self.self_distillation.targets(teacher, temperature)
         loss = self.self_distillation.cross_entropy(student, targets)
         below = uniform_distance(float(loss.detach()), self.objective.prototypes)
@@ -227,23 +228,29 @@ class Pretrainer(nn.Module):
         progress: float,
     ) -> dict[str, Tensor]:
         """Weighted L_MIM (eq. 3) and, from `discriminator_start` on, lambda * L_adv (eq. 4, 6)."""
-        prediction = self.decoder(tokens, ids_keep, mask.shape[1]).float()
+        ids_masked = mask.nonzero()[:, 1].view(len(mask), -1)  # as many of each image
+        prediction = self.decoder(tokens, ids_keep, mask.shape[1], ids_masked).float()
         pixels = patchify(images, self.encoder.patch_size).float()
-        target = pixels
+        index = ids_masked.unsqueeze(-1).expand(-1, -1, pixels.shape[-1])
+        target = pixels.gather(1, index)
         if self.objective.norm_pix_loss:
-            target, mean, std = normalize_patches(pixels)
-        mim = mim_loss(prediction, target, mask)
+            target, mean, std = normalize_patches(target)
+        mim = mim_loss(prediction, target, torch.ones_like(ids_masked, dtype=torch.bool))
         weighted = self.objective.mim_weight * mim
         terms = {"mim": mim.detach(), "reconstruction": weighted}
         if not self.objective.adversarial:
             return terms
         shown = denormalize_patches(prediction, mean, std) if self.objective.norm_pix_loss else prediction
-        composite = unpatchify(torch.where(mask[..., None], shown, pixels), self.encoder.patch_size, images.shape[-2:])
+        composite = unpatchify(pixels.scatter(1, index, shown), self.encoder.patch_size, images.shape[-2:])
         with torch.autocast(images.device.type, enabled=False):  # a saturated discriminator is no place for bfloat16
             real, fake = self._judged(images.float(), mask, noise), self._judged(composite, mask, noise)
-            terms |= self._discriminate(real, fake.detach())
+            seen = fake.detach().requires_grad_()  # its loss stays in the discriminator
+            fake_logits = self.discriminator(seen)
+            terms |= self._discriminate(self.discriminator(real), fake_logits)
             if progress >= self.objective.discriminator_start:
-                return terms | self._fool(fake, weighted, prediction)
+                adversarial = generator_loss(fake_logits)
+                (pull,) = torch.autograd.grad(adversarial, seen, retain_graph=True)
+                return terms | self._fool(adversarial.detach(), (fake * pull).sum(), weighted, prediction)
         # the same names at every step, so that the history is a table
         return terms | {name: mim.new_zeros(()) for name in ("adv", "lambda", "generator")}
 
@@ -253,19 +260,20 @@ class Pretrainer(nn.Module):
         index = noise.masked_fill(~mask, -1.0).topk(count, dim=1).indices
         return crop_patches(images, index, self.encoder.patch_size)
 
-    def _discriminate(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+    def _discriminate(self, real_logits: Tensor, fake_logits: Tensor) -> dict[str, Tensor]:
         """The discriminator's side of eq. 4."""
-        real_logits, fake_logits = self.discriminator(real), self.discriminator(fake)
         accuracy = discriminator_accuracy(real_logits.detach(), fake_logits.detach())
         return {"d": discriminator_loss(real_logits, fake_logits), "d_accuracy": accuracy}
 
-    def _fool(self, fake: Tensor, mim: Tensor, prediction: Tensor) -> dict[str, Tensor]:
-        """The generator's side of eq. 4, weighted by eq. 6."""
-        # it must not teach the discriminator: the same weights, detached
-        weights = {name: value.detach() for name, value in self.discriminator.named_parameters()}
-        adversarial = generator_loss(functional_call(self.discriminator, weights, (fake,)))
-        weight = self._adversarial_weight(mim, adversarial, prediction)
-        return {"adv": adversarial.detach(), "lambda": weight, "generator": weight * adversarial}
+    def _fool(self, adversarial: Tensor, pull: Tensor, mim: Tensor, prediction: Tensor) -> dict[str, Tensor]:
+        """The generator's side of eq. 4, weighted by eq. 6.
+
+        `pull` has the gradient of the loss, not its value: so one way back through the discriminator serves lambda and
+        the decoder, and does not teach the discriminator.
+        """
+        weight = self._adversarial_weight(mim, pull, prediction)
+        generator = weight * (adversarial + pull - pull.detach())
+        return {"adv": adversarial, "lambda": weight, "generator": generator}
 
     def _adversarial_weight(self, mim: Tensor, g_loss: Tensor, prediction: Tensor) -> Tensor:
         """lambda of eq. 6, from the gradients at the decoder's output."""
@@ -314,7 +322,26 @@ def crop_patches(images: Tensor, index: Tensor, patch_size: int) -> Tensor:
     Returns:
         (B * M, C, 2 * patch_size, 2 * patch_size); outside the image is zero
     """
-    side = 2 * patch_size
-    windows = F.unfold(images, side, stride=patch_size, padding=patch_size // 2)  # (B, C * side * side, N)
-    chosen = windows.gather(2, index[:, None].expand(-1, windows.shape[1], -1))
-    return chosen.transpose(1, 2).reshape(-1, images.shape[1], side, side)
+    blocks, (down, across) = _blocks(F.pad(images, (patch_size // 2,) * 4), patch_size // 2)
+    patches_across = images.shape[3] // patch_size
+    row, column = 2 * (index // patches_across), 2 * (index % patches_across)
+    first = torch.arange(0, len(blocks), down * across, device=index.device).unsqueeze(1)  # of each image
+    four = torch.arange(4, device=index.device)
+    wanted = (first + row * across + column).view(-1, 1, 1) + across * four.unsqueeze(1) + four
+    return _from_blocks(F.embedding(wanted, blocks), images.shape[1])
+
+
+def _blocks(images: Tensor, side: int) -> tuple[Tensor, tuple[int, int]]:
+    """A table of blocks (B * h * w, side * side * C), of which four by four make up a patch with its context; h, w."""
+    batch, channels, height, width = images.shape
+    down, across = height // side, width // side
+    grid = images.reshape(batch, channels, down, side, across, side).permute(0, 2, 4, 3, 5, 1)
+    return grid.reshape(batch * down * across, side * side * channels), (down, across)
+
+
+def _from_blocks(blocks: Tensor, channels: int) -> Tensor:
+    """(M, n, n, side * side * C) -> (M, C, n * side, n * side)."""
+    count, size = blocks.shape[0], blocks.shape[1]
+    side = math.isqrt(blocks.shape[3] // channels)
+    grid = blocks.view(count, size, size, side, side, channels).transpose(2, 3)
+    return grid.reshape(count, size * side, size * side, channels).permute(0, 3, 1, 2)
