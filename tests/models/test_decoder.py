@@ -53,7 +53,13 @@ def test_every_patch_is_predicted() -> None:
 
 
 def test_patches_that_are_not_asked_for_change_nothing() -> None:
-    model, tokens = decoder(), torch.randn(4, 8, 11)
+    model, tokens = decoder(), torch.randn(4, 16, 11)
+    x = model.embed(tokens)
+    x = torch.cat([x[:, :1], x[:, 1:] + model.positions], dim=1)
+    for block in model.blocks:
+        x = block.transform(x)
+    torch.testing.assert_close(model(tokens, None, 15), model.pred(model.norm(x[:, 1:])))
+    tokens = tokens[:, :8]
     ids_keep, ids_asked = (torch.stack([torch.randperm(15)[:count] for _ in range(4)]) for count in (7, 3))
     whole = model(tokens, ids_keep, 15)
     asked = model(tokens, ids_keep, 15, ids_asked)
