@@ -54,18 +54,24 @@ def embeddings_of(corpus: Path, rows: pd.DataFrame, checkpoint: Path | None) -> 
 
 
 def alarms(
-    kernel: np.ndarray, own: np.ndarray, other: np.ndarray, size: int, most: int, draws: int, alpha: float
+    kernel: np.ndarray,
+    own: np.ndarray,
+    other: np.ndarray,
+    size: int,
+    most: int,
+    draws: int,
+    alpha: float,
+    rng: np.random.Generator,
 ) -> int:
     """How many batches of `size` of the patients `own` alarm against `most` of `other`, or of the rest of their own."""
-    rng = np.random.default_rng(0)
     count = 0
-    for draw in range(draws):
+    for _ in range(draws):
         batch = rng.choice(own, size, replace=False)
         against = np.setdiff1d(own, batch) if len(other) == 0 else other
         against = rng.choice(against, min(most, len(against)), replace=False)
         chosen = np.concatenate([batch, against])
         part, current = kernel[np.ix_(chosen, chosen)], np.arange(len(chosen)) < size
-        count += permutation_mmd(part, current, _PERMUTATIONS, draw).p_value < alpha
+        count += permutation_mmd(part, current, _PERMUTATIONS, int(rng.integers(1 << 31))).p_value < alpha
     return count
 
 
@@ -104,6 +110,7 @@ def main() -> None:
     kernel, names = group_kernel(embeddings, rows["group"].tolist())
     assert names == scanner.index.tolist()
     of = {str(name): np.flatnonzero(scanner == name) for name in sorted(scanner.unique())}
+    rng = np.random.default_rng(0)  # one stream: no pair shares its draws or permutations with another
     for new, own in of.items():
         for reference, other in of.items():
             for size in chosen.batches:
@@ -111,7 +118,7 @@ def main() -> None:
                 if len(own) < size + (8 if same else 0):
                     continue
                 against = np.array([], int) if same else other
-                count = alarms(kernel, own, against, size, chosen.reference, chosen.draws, chosen.alpha)
+                count = alarms(kernel, own, against, size, chosen.reference, chosen.draws, chosen.alpha, rng)
                 low, high = clopper_pearson(count, chosen.draws)
                 line = {"new": new, "reference": reference, "patients": size, "of": len(own)}
                 line |= {"reference_patients": min(chosen.reference, len(own) - size if same else len(other))}
