@@ -244,21 +244,27 @@ class Pretrainer(nn.Module):
         composite = unpatchify(pixels.scatter(1, index, shown), self.encoder.patch_size, images.shape[-2:])
         with torch.autocast(images.device.type, enabled=False):  # a saturated discriminator is no place for bfloat16
             real, fake = self._judged(images.float(), mask, noise), self._judged(composite, mask, noise)
-            seen = fake.detach().requires_grad_()  # its loss stays in the discriminator
-            fake_logits = self.discriminator(seen)
-            terms |= self._discriminate(self.discriminator(real), fake_logits)
-            if progress >= self.objective.discriminator_start:
-                adversarial = generator_loss(fake_logits)
-                (pull,) = torch.autograd.grad(adversarial, seen, retain_graph=True)
-                return terms | self._fool(adversarial.detach(), (fake * pull).sum(), weighted, prediction)
-        # the same names at every step, so that the history is a table
-        return terms | {name: mim.new_zeros(()) for name in ("adv", "lambda", "generator")}
+            return terms | self._compete(real, fake, weighted, prediction, progress)
 
     def _judged(self, images: Tensor, mask: Tensor, noise: Tensor) -> Tensor:
         """The masked patches shown to the discriminator, with half a patch of context around them."""
         count = min(self.objective.discriminator_patches, int(mask[0].sum()))
         index = noise.masked_fill(~mask, -1.0).topk(count, dim=1).indices
         return crop_patches(images, index, self.encoder.patch_size)
+
+    def _compete(
+        self, real: Tensor, fake: Tensor, mim: Tensor, prediction: Tensor, progress: float
+    ) -> dict[str, Tensor]:
+        """Both sides of eq. 4 on patches (M, C, s, s), of which `fake` depends on the decoder's `prediction`."""
+        seen = fake.detach().requires_grad_()  # the discriminator's loss stays in the discriminator
+        fake_logits = self.discriminator(seen)
+        terms = self._discriminate(self.discriminator(real), fake_logits)
+        if progress < self.objective.discriminator_start:
+            # the same names at every step, so that the history is a table
+            return terms | {name: mim.new_zeros(()) for name in ("adv", "lambda", "generator")}
+        adversarial = generator_loss(fake_logits)
+        (pull,) = torch.autograd.grad(adversarial, seen, retain_graph=True)
+        return terms | self._fool(adversarial.detach(), (fake * pull).sum(), mim, prediction)
 
     def _discriminate(self, real_logits: Tensor, fake_logits: Tensor) -> dict[str, Tensor]:
         """The discriminator's side of eq. 4."""
