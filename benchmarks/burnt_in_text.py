@@ -2,10 +2,11 @@
 
     python benchmarks/burnt_in_text.py --busbra BUSBRA [--fallmud FALLMUD] [--repeats 12]
 
-Plants names into real breast scans at heights of capitals from 7 to 20 pixels and at several contrasts to the tissue,
-in three fonts, and prints one JSON line: recall by height and contrast, the share of each planted name that the mask
-covers, BUS-BRA's images that are known to hold text, the share of images in which text is found, and milliseconds per
-image of one core.
+Plants names into real breast scans at heights of capitals from 7 to 20 pixels and at several
+contrasts to the tissue,
+in three fonts, and prints one JSON line: recall by height and contrast, the share of each planted
+name that the mask covers, BUS-BRA's images that are known to hold text, the share of images in
+which text is found, and milliseconds per image of one core.
 """
 
 import argparse
@@ -18,10 +19,10 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from arl.data.burnt_in import StandingText
-from arl.data.pictures import read_picture
-from arl.data.record import Pixels
-from arl.data.scan_region import Box
+from arl.corpus.record import Pixels
+from arl.ingest.dicom.burnt_in_text import StandingText
+from arl.ingest.dicom.scan_region import Box
+from arl.ingest.pictures import read_picture
 
 KNOWN = ("bus_0571-l", "bus_0912-l", "bus_0955-l")  # "MAMA DIR..."
 HEIGHTS = (7, 9, 11, 14, 20)  # of a capital, pixels
@@ -45,10 +46,14 @@ def boxes(picture: Pixels) -> list[Box]:
     return text.boxes()
 
 
-def planted(image: Pixels, name: str, font: str, height: int, contrast: int, rng: np.random.Generator):
+def planted(
+    image: Pixels, name: str, font: str, height: int, contrast: int, rng: np.random.Generator
+):
     """A copy with a name at a random place, and where: None where it does not fit."""
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
-    letters = ImageFont.truetype(str(folder / font), round(height / 0.73))  # capitals are 0.73 em high
+    letters = ImageFont.truetype(
+        str(folder / font), round(height / 0.73)
+    )  # capitals are 0.73 em high
     left, top, right, bottom = letters.getbbox(name)
     rows, columns = image.shape
     if right - left > columns - 20:
@@ -65,7 +70,10 @@ def planted(image: Pixels, name: str, font: str, height: int, contrast: int, rng
 def covered(box: Box, found: list[Box]) -> float:
     area = np.zeros((box[2] - box[0], box[3] - box[1]), bool)
     for top, left, bottom, right in found:
-        area[max(0, top - box[0]) : max(0, bottom - box[0]), max(0, left - box[1]) : max(0, right - box[1])] = True
+        area[
+            max(0, top - box[0]) : max(0, bottom - box[0]),
+            max(0, left - box[1]) : max(0, right - box[1]),
+        ] = True
     return float(area.mean())
 
 
@@ -78,7 +86,9 @@ def recall(images: list[Pixels], repeats: int) -> dict[str, dict[str, list[float
             shares = []
             for _ in range(repeats):
                 image = images[int(rng.integers(len(images)))]
-                made = planted(image, str(rng.choice(NAMES)), str(rng.choice(FONTS)), height, contrast, rng)
+                made = planted(
+                    image, str(rng.choice(NAMES)), str(rng.choice(FONTS)), height, contrast, rng
+                )
                 if made is not None:
                     shares.append(covered(made[1], boxes(made[0])))
             found = [share for share in shares if share > 0.3]
@@ -88,7 +98,9 @@ def recall(images: list[Pixels], repeats: int) -> dict[str, dict[str, list[float
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--busbra", type=Path, required=True)
     parser.add_argument("--fallmud", type=Path)
     parser.add_argument("--repeats", type=int, default=12)
@@ -103,13 +115,18 @@ def main() -> None:
     result = {
         "ms_per_image": round(1000 * cost, 1),
         "megapixels_per_image": round(float(np.mean([image.size for image in images])) / 1e6, 3),
-        "known": {n: len(boxes(read_picture(arguments.busbra / "Images" / f"{n}.png"))) for n in KNOWN},
+        "known": {
+            n: len(boxes(read_picture(arguments.busbra / "Images" / f"{n}.png"))) for n in KNOWN
+        },
         "busbra_with_text": [sum(flagged), len(flagged)],
         "recall": recall(images, arguments.repeats),
     }
     if arguments.fallmud:
         muscle = sorted(arguments.fallmud.rglob("images/*"))[::20]
-        result["fallmud_with_text"] = [sum(bool(boxes(read_picture(file))) for file in muscle), len(muscle)]
+        result["fallmud_with_text"] = [
+            sum(bool(boxes(read_picture(file))) for file in muscle),
+            len(muscle),
+        ]
     print(json.dumps(result))
 
 

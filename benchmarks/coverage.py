@@ -2,10 +2,11 @@
 
     python benchmarks/coverage.py [--draws 400] [--seed 0]
 
-Test sets are drawn whose truth is known: labels by patient, normal scores with a part that all images of a patient
-share. One JSON line a case with the share of intervals of 95 % that hold the truth (and of tests of equal models with
-p < 0.05), each with its exact 95 % interval over the draws. `delong` and `clopper_pearson` treat images as independent
-and are there to show what that costs, `bca_difference` too; in use are `clustered_delong`, `bca`, `student_errs` and
+Test sets are drawn whose truth is known: labels by patient, normal scores with a part that all
+images of a patient share. One JSON line a case with the share of intervals of 95 % that hold the
+truth (and of tests of equal models with p < 0.05), each with its exact 95 % interval over the
+draws. `delong` and `clopper_pearson` treat images as independent and are there to show what that
+costs, `bca_difference` too; in use are `clustered_delong`, `bca`, `student_errs` and
 `clustered_proportion`. Synthetic.
 """
 
@@ -46,7 +47,9 @@ CASES = [
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--draws", type=int, default=400)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -64,7 +67,10 @@ def coverage(case: Case, draws: int, seed: int) -> dict[str, list[bool]]:
     found: dict[str, list[bool]] = {}
     for draw in range(draws):
         labels, scores, patients = _drawn(case, rng)
-        for name, hit in {**_aurocs(case, labels, scores, patients, draw), **_shares(case, rng)}.items():
+        for name, hit in {
+            **_aurocs(case, labels, scores, patients, draw),
+            **_shares(case, rng),
+        }.items():
             found.setdefault(name, []).append(bool(hit))
     return found
 
@@ -74,8 +80,14 @@ def _drawn(case: Case, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray
     patients = np.repeat(np.arange(case.patients), case.images)
     positive = np.arange(case.patients) < round(case.prevalence * case.patients)
     common = _noise(case, rng)
-    noise = np.stack([np.sqrt(_COMMON) * common + np.sqrt(1 - _COMMON) * _noise(case, rng) for _ in range(2)])
-    return positive[patients].astype(int), noise + np.sqrt(2) * norm.ppf(case.auroc) * positive[patients], patients
+    noise = np.stack(
+        [np.sqrt(_COMMON) * common + np.sqrt(1 - _COMMON) * _noise(case, rng) for _ in range(2)]
+    )
+    return (
+        positive[patients].astype(int),
+        noise + np.sqrt(2) * norm.ppf(case.auroc) * positive[patients],
+        patients,
+    )
 
 
 def _noise(case: Case, rng: np.random.Generator) -> np.ndarray:
@@ -83,16 +95,23 @@ def _noise(case: Case, rng: np.random.Generator) -> np.ndarray:
     return np.sqrt(_SHARED) * shared + np.sqrt(1 - _SHARED) * rng.normal(size=len(shared))
 
 
-def _aurocs(case: Case, labels: np.ndarray, scores: np.ndarray, patients: np.ndarray, seed: int) -> dict[str, bool]:
+def _aurocs(
+    case: Case, labels: np.ndarray, scores: np.ndarray, patients: np.ndarray, seed: int
+) -> dict[str, bool]:
     drawn = statistics.cluster_bootstrap(
-        [statistics.auroc_statistic(labels, one) for one in scores], patients, resamples=_RESAMPLES, seed=seed
+        [statistics.auroc_statistic(labels, one) for one in scores],
+        patients,
+        resamples=_RESAMPLES,
+        seed=seed,
     )
     units = statistics.disjoint_pairs(labels, patients)
     difference = drawn[0].minus(drawn[1])
     bca = statistics.bca_limits(difference)
     return {
         "delong": _holds(statistics.delong_interval(labels, scores[0]), case.auroc),
-        "clustered_delong": _holds(statistics.clustered_interval(labels, scores[0], patients), case.auroc),
+        "clustered_delong": _holds(
+            statistics.clustered_interval(labels, scores[0], patients), case.auroc
+        ),
         "bca": _holds(statistics.bootstrap_interval(drawn[0], units), case.auroc),
         "bca_difference": bca[0] <= 0 <= bca[1],
         "student_errs": statistics.student_test(difference, units) < 0.05,
@@ -109,7 +128,9 @@ def _shares(case: Case, rng: np.random.Generator) -> dict[str, bool]:
     exact = statistics.clopper_pearson(int(right.sum()), len(right))
     return {
         "clopper_pearson": exact[0] <= _SENSITIVITY <= exact[1],
-        "clustered_proportion": _holds(statistics.clustered_proportion(right, patients), _SENSITIVITY),
+        "clustered_proportion": _holds(
+            statistics.clustered_proportion(right, patients), _SENSITIVITY
+        ),
     }
 
 

@@ -2,8 +2,9 @@
 
     python benchmarks/deform_sampling.py [--batch 1 32] [--dtype float32 bfloat16] [--repeats 5]
 
-Both sides get the same tokens, offsets and kernel, and run in turns; the ratio is of medians. torchvision has no
-bfloat16 on a CPU, so it is measured in float32 there too, which `peer_dtype` says. Prints one JSON line.
+Both sides get the same tokens, offsets and kernel, and run in turns; the ratio is of medians.
+torchvision has no bfloat16 on a CPU, so it is measured in float32 there too, which `peer_dtype`
+says. Prints one JSON line.
 """
 
 import argparse
@@ -23,14 +24,22 @@ COUNT = KERNEL**2
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 32])
-    parser.add_argument("--dtype", nargs="+", default=["float32", "bfloat16"], choices=["float32", "bfloat16"])
+    parser.add_argument(
+        "--dtype", nargs="+", default=["float32", "bfloat16"], choices=["float32", "bfloat16"]
+    )
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
     torch.manual_seed(0)
     results = [measure(batch, name, args.repeats) for batch in args.batch for name in args.dtype]
-    print(json.dumps({"benchmark": "deform_sampling", "threads": torch.get_num_threads(), "results": results}))
+    print(
+        json.dumps(
+            {"benchmark": "deform_sampling", "threads": torch.get_num_threads(), "results": results}
+        )
+    )
 
 
 def measure(batch: int, name: str, repeats: int) -> dict[str, object]:
@@ -71,13 +80,17 @@ def arl_side(tokens: Tensor, offsets: Tensor, kernel: Tensor) -> Sides:
     return forward, with_backward(forward, inputs, torch.randn_like(tokens[:, 1:]))
 
 
-def torchvision_side(tokens: Tensor, offsets: Tensor, kernel: Tensor, dtype: torch.dtype) -> tuple[str, Sides]:
+def torchvision_side(
+    tokens: Tensor, offsets: Tensor, kernel: Tensor, dtype: torch.dtype
+) -> tuple[str, Sides]:
     """On maps (B, C, H, W) that it finds ready."""
     batch = len(tokens)
     maps = tokens[:, 1:].transpose(1, 2).reshape(batch, DIM, SIDE, SIDE)
     moved = offsets.permute(0, 3, 2, 1).reshape(batch, 2 * COUNT, SIDE, SIDE)
     weight = kernel.t().reshape(DIM, 1, KERNEL, KERNEL)
-    if dtype == torch.bfloat16 and not runs(maps[:1].to(dtype), moved[:1].to(dtype), weight.to(dtype)):
+    if dtype == torch.bfloat16 and not runs(
+        maps[:1].to(dtype), moved[:1].to(dtype), weight.to(dtype)
+    ):
         dtype = torch.float32
     inputs = [one.to(dtype).contiguous().requires_grad_() for one in (maps, moved, weight)]
 
@@ -97,7 +110,9 @@ def runs(maps: Tensor, offsets: Tensor, weight: Tensor) -> bool:
     return True
 
 
-def with_backward(forward: Callable[[], Tensor], inputs: list[Tensor], upstream: Tensor) -> Callable[[], object]:
+def with_backward(
+    forward: Callable[[], Tensor], inputs: list[Tensor], upstream: Tensor
+) -> Callable[[], object]:
     return lambda: torch.autograd.grad(forward(), inputs, upstream)
 
 

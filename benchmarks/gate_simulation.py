@@ -2,15 +2,17 @@
 
     python benchmarks/gate_simulation.py --gates 1000 > gate.jsonl
 
-Each simulated gate compares two models on new patients by the gate's own functions (`arl.evaluation.statistics`); all
-gates of a case share the bootstrap's resamples, which is what makes a thousand of them take seconds. The first ones
-are also put through the whole gate (`arl.evaluation.gate.decide`), which has to say the same. What is drawn:
+Each simulated gate compares two models on new patients by the gate's own functions
+(`arl.evaluation.statistics`); all gates of a case share the bootstrap's resamples, which is what
+makes a thousand of them take seconds. The first ones are also put through the whole gate
+(`arl.evaluation.gate.decide`), which has to say the same. What is drawn:
 
 normal   scores of two normal classes of one width, half of the noise common to both models
 wide     positives spread twice as widely
 hidden   the challenger equals the champion, but fails a share of the positive patients wholly (score below all others)
 
-One JSON line a case: the shares with their exact 95 % intervals, and the seconds on one core. Synthetic scores.
+One JSON line a case: the shares with their exact 95 % intervals, and the seconds on one core.
+Synthetic scores.
 """
 
 import argparse
@@ -60,7 +62,9 @@ def _noise(case: Case, rng: np.random.Generator) -> np.ndarray:
     return np.sqrt(_PATIENT) * of_patient + np.sqrt(1 - _PATIENT) * each
 
 
-def _scores(case: Case, area: float, positive: np.ndarray, common: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _scores(
+    case: Case, area: float, positive: np.ndarray, common: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
     """Scores of that true AUROC."""
     width = np.where(positive & (case.scores == "wide"), 2.0, 1.0)
     noise = np.sqrt(_COMMON) * common + np.sqrt(1 - _COMMON) * _noise(case, rng)
@@ -82,11 +86,17 @@ def draw(case: Case, loss: float, rng: np.random.Generator) -> list[np.ndarray]:
 
 def _table(case: Case, labels: np.ndarray, scores: np.ndarray) -> pd.DataFrame:
     patient = np.repeat(np.arange(case.patients), case.images)
-    columns = {"id": np.arange(len(labels)), "patient": patient, "site": "one", "probe": "one", "device": "one"}
+    columns = {
+        "id": np.arange(len(labels)),
+        "patient": patient,
+        "site": "one",
+        "probe": "one",
+        "device": "one",
+    }
     score = norm.cdf(scores / 10)
-    return pd.DataFrame(columns | {"synthetic": True, "label": labels.astype(int), "score_0": 1 - score}).assign(
-        score_1=score
-    )
+    return pd.DataFrame(
+        columns | {"synthetic": True, "label": labels.astype(int), "score_0": 1 - score}
+    ).assign(score_1=score)
 
 
 def whole_gate(case: Case, drawn: list[np.ndarray], settings: Settings) -> bool:
@@ -101,14 +111,20 @@ def promoted(case: Case, gates: list[list[np.ndarray]], settings: Settings) -> l
     """Whether each challenger is promoted, with the same resamples of the patients for all."""
     patient = np.repeat(np.arange(case.patients), case.images)
     statistics = [auroc_statistic(labels, s) for labels, *scores in gates for s in scores]
-    resampled = cluster_bootstrap(statistics, patient, resamples=settings.bootstrap, seed=settings.seed)
+    resampled = cluster_bootstrap(
+        statistics, patient, resamples=settings.bootstrap, seed=settings.seed
+    )
     units = disjoint_pairs(gates[0][0], patient)
     pairs = zip(resampled[::2], resampled[1::2], strict=True)
-    found = [paired_difference(*pair, units=units, confidence=settings.confidence) for pair in pairs]
+    found = [
+        paired_difference(*pair, units=units, confidence=settings.confidence) for pair in pairs
+    ]
     return [difference.low > -case.margin for difference in found]
 
 
-def simulate(case: Case, loss: float, gates: int, settings: Settings, seed: int) -> dict[str, object]:
+def simulate(
+    case: Case, loss: float, gates: int, settings: Settings, seed: int
+) -> dict[str, object]:
     """The share of gates that promote, with its exact interval."""
     rng = np.random.default_rng(seed)
     start = time.process_time()
@@ -122,16 +138,25 @@ def simulate(case: Case, loss: float, gates: int, settings: Settings, seed: int)
             assert whole == verdicts[:_CHECKED], f"the gate itself decides otherwise: {case}"
     low, high = clopper_pearson(count, gates)
     seconds = round(time.process_time() - start, 1)
-    return {"share": count / gates, "low": round(low, 4), "high": round(high, 4), "seconds": seconds}
+    return {
+        "share": count / gates,
+        "low": round(low, 4),
+        "high": round(high, 4),
+        "seconds": seconds,
+    }
 
 
 def main() -> None:
     """Simulate every case."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--gates", type=int, default=1000, help="of each case")
     parser.add_argument("--bootstrap", type=int, default=2000, help="resamples of each gate")
     parser.add_argument("--margins", type=float, nargs="+", default=[0.05, 0.02])
-    parser.add_argument("--patients", type=int, nargs="+", default=sorted({size[0] for size in SIZES}))
+    parser.add_argument(
+        "--patients", type=int, nargs="+", default=sorted({size[0] for size in SIZES})
+    )
     parser.add_argument("--images", type=int, nargs="+", default=[1, 5], help="of each patient")
     parser.add_argument("--champions", type=float, nargs="+", default=CHAMPIONS)
     parser.add_argument("--scores", nargs="+", choices=SCORES, default=SCORES)

@@ -3,11 +3,12 @@
     pip install webdataset==1.0.2        # needed here only, not a dependency of ARL
     python benchmarks/loader.py --images FOLDER [--count 1024] [--repeats 3]
 
-The images of FOLDER (any that OpenCV reads), grey and scaled to a long side of at most 512, are stored three times: as
-PNG files in class folders for torchvision's ImageFolder with PIL, as a WebDataset tar of the same files, and as ARL
-shards. ImageFolder is measured with its own loader, which makes three channels of one, and with one that stays grey,
-as the other sides do. Each side reads all of them in its own shuffled order and yields float batches of 64 random
-resized crops of 224 x 224, flipped at random. All sides run in this process on one core, in turns; frames per second
+The images of FOLDER (any that OpenCV reads), grey and scaled to a long side of at most 512, are
+stored three times: as PNG files in class folders for torchvision's ImageFolder with PIL, as a
+WebDataset tar of the same files, and as ARL shards. ImageFolder is measured with its own loader,
+which makes three channels of one, and with one that stays grey, as the other sides do. Each side
+reads all of them in its own shuffled order and yields float batches of 64 random resized crops of
+224 x 224, flipped at random. All sides run in this process on one core, in turns; frames per second
 are of processor time, which a busy machine changes less than the clock. Prints one JSON line.
 """
 
@@ -29,11 +30,11 @@ from PIL import Image
 from torch import Tensor
 from torchvision import datasets, transforms
 
-from arl.data.augment import Strength
-from arl.data.loader import Examples, TrainingOrder, training_batches
-from arl.data.manifest import read_manifest
-from arl.data.shards import BatchWriter
-from arl.data.views import MEAN, STD, MultiCrop
+from arl.corpus.manifest import read_manifest
+from arl.corpus.shards import BatchWriter
+from arl.loading.augment import Strength
+from arl.loading.loader import Examples, TrainingOrder, training_batches
+from arl.loading.transforms import MEAN, STD, MultiCrop
 from arl.training.allocator import keep_freed_memory
 
 SIZE, BATCH, SCALE, STORED = 224, 64, (0.3, 1.0), 512
@@ -41,7 +42,9 @@ Batches = Callable[[], Iterator[Tensor]]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--count", type=int, default=1024)
     parser.add_argument("--repeats", type=int, default=3)
@@ -49,7 +52,9 @@ def main() -> None:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     keep_freed_memory()  # as every training of ours does; it serves all sides
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # one core: ARL decodes on as many threads as there are
+    os.sched_setaffinity(
+        0, {min(os.sched_getaffinity(0))}
+    )  # one core: ARL decodes on as many threads as there are
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write(args.images, folder, args.count)
@@ -64,7 +69,11 @@ def main() -> None:
 
 def write(images: Path, folder: Path, count: int) -> None:
     """The three stores, of the same pixels."""
-    files = sorted(file for file in images.rglob("*") if file.suffix.lower() in (".png", ".jpg", ".tif", ".bmp"))
+    files = sorted(
+        file
+        for file in images.rglob("*")
+        if file.suffix.lower() in (".png", ".jpg", ".tif", ".bmp")
+    )
     pictures = [cv2.imread(str(file), cv2.IMREAD_GRAYSCALE) for file in files[:count]]
     (folder / "files" / "all").mkdir(parents=True)
     with (
@@ -89,7 +98,10 @@ def pil_png(picture: np.ndarray) -> bytes:
 
 def sizes(folder: Path) -> dict[str, int]:
     files = {"files": "files/**/*.png", "shards": "arl/**/shard-*.parquet"}
-    return {f"bytes_{name}": sum(file.stat().st_size for file in folder.glob(p)) for name, p in files.items()}
+    return {
+        f"bytes_{name}": sum(file.stat().st_size for file in folder.glob(p))
+        for name, p in files.items()
+    }
 
 
 def augmented() -> transforms.Compose:
@@ -106,7 +118,10 @@ def grey(file: str) -> Image.Image:
 
 def image_folder(folder: Path, loader: Callable[[str], Image.Image]) -> Batches:
     found = datasets.ImageFolder(str(folder / "files"), augmented(), loader=loader)
-    return lambda: (image for image, _ in torch.utils.data.DataLoader(found, BATCH, shuffle=True, drop_last=True))
+    return lambda: (
+        image
+        for image, _ in torch.utils.data.DataLoader(found, BATCH, shuffle=True, drop_last=True)
+    )
 
 
 def web_dataset(folder: Path) -> Batches:
@@ -114,7 +129,9 @@ def web_dataset(folder: Path) -> Batches:
 
     def batches() -> Iterator[Tensor]:
         found = webdataset.WebDataset(str(folder / "images.tar"), shardshuffle=False).shuffle(500)
-        found = found.decode("pill").to_tuple("png").map_tuple(transform).batched(BATCH, partial=False)
+        found = (
+            found.decode("pill").to_tuple("png").map_tuple(transform).batched(BATCH, partial=False)
+        )
         return (images for (images,) in found)
 
     return batches
@@ -146,7 +163,11 @@ def measure(sides: dict[str, Batches], repeats: int) -> dict[str, object]:
                 frames += len(batch)
             found[name].append(frames / (time.process_time() - start))
     rates = {name: statistics.median(values) for name, values in found.items()}
-    ratios = {f"ratio_to_{name}": round(rates["arl"] / rate, 2) for name, rate in rates.items() if name != "arl"}
+    ratios = {
+        f"ratio_to_{name}": round(rates["arl"] / rate, 2)
+        for name, rate in rates.items()
+        if name != "arl"
+    }
     return {"frames_per_cpu_second": {name: round(rate) for name, rate in rates.items()}, **ratios}
 
 

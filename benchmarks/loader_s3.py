@@ -3,12 +3,13 @@
     pip install webdataset==1.0.2        # needed here only, not a dependency of ARL
     python benchmarks/loader_s3.py --images FOLDER [--address s3://bucket/prefix] [--count 768]
 
-Without an address, a Swift server on this machine serves (tests/s3_server.py), which then shares its cores. The images
-are those of `loader.py`, stored three times; all sides stay grey, crop, flip and normalise, and read everything once in
-a shuffled order: PNG files fetched one by one by eight threads, a tar streamed by curl, and ARL's row groups, first
-with nothing kept, then with what the first epoch has left on disk, and, to compare, from a folder. Prints one JSON line
-with frames per second of the clock and of this process' processor time (curl's included), and ARL's first epoch over
-the others' by processor time.
+Without an address, a Swift server on this machine serves (tests/s3_server.py), which then shares
+its cores. The images are those of `loader.py`, stored three times; all sides stay grey, crop, flip
+and normalise, and read everything once in
+a shuffled order: PNG files fetched one by one by eight threads, a tar streamed by curl, and ARL's
+row groups, first with nothing kept, then with what the first epoch has left on disk, and, to
+compare, from a folder. Prints one JSON line with frames per second of the clock and of this
+process' processor time (curl's included), and ARL's first epoch over the others' by processor time.
 """
 
 import argparse
@@ -32,14 +33,16 @@ import webdataset
 from PIL import Image
 from torch import Tensor
 
-from arl.data.mirror import at_hand
+from arl.corpus.s3_copy import at_hand
 from arl.storage.s3 import Store
 from arl.training.allocator import keep_freed_memory
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--address")
     parser.add_argument("--count", type=int, default=768)
@@ -53,7 +56,12 @@ def main() -> None:
         address = args.address or stack.enter_context(_served(folder / "swift"))
         loader.write(args.images, folder, args.count)
         store = Store(address)
-        for file in sorted(file for kind in ("files", "arl") for file in (folder / kind).rglob("*") if file.is_file()):
+        for file in sorted(
+            file
+            for kind in ("files", "arl")
+            for file in (folder / kind).rglob("*")
+            if file.is_file()
+        ):
             store.upload(file.relative_to(folder).as_posix(), file)
         store.upload("images.tar", folder / "images.tar")
         (folder / "s3").mkdir()
@@ -72,7 +80,10 @@ def _served(folder: Path) -> Iterator[str]:
     running = runpy.run_path(str(Path(__file__).parents[1] / "tests/s3_server.py"))["running"]
     with running(folder) as server:
         os.environ.update(server.environment)
-        keys = (server.environment["AWS_ACCESS_KEY_ID"], server.environment["AWS_SECRET_ACCESS_KEY"])
+        keys = (
+            server.environment["AWS_ACCESS_KEY_ID"],
+            server.environment["AWS_SECRET_ACCESS_KEY"],
+        )
         client = Minio(
             server.endpoint.removeprefix("http://"),
             access_key=keys[0],
@@ -113,14 +124,23 @@ def _files(store: Store) -> Iterator[Tensor]:
             return transform(picture.convert("L"))
 
     with ThreadPoolExecutor(8) as pool:
-        shuffled = pool.map(image, [keys[place] for place in np.random.default_rng(0).permutation(len(keys))])
+        shuffled = pool.map(
+            image, [keys[place] for place in np.random.default_rng(0).permutation(len(keys))]
+        )
         for batch in zip(*[shuffled] * loader.BATCH, strict=False):
             yield torch.stack(batch)
 
 
 def _tar(store: Store) -> Iterator[Tensor]:
-    found = webdataset.WebDataset(f"pipe:curl -s '{store.link('images.tar')}'", shardshuffle=False).shuffle(500)
-    found = found.decode("pill").to_tuple("png").map_tuple(loader.augmented()).batched(loader.BATCH, partial=False)
+    found = webdataset.WebDataset(
+        f"pipe:curl -s '{store.link('images.tar')}'", shardshuffle=False
+    ).shuffle(500)
+    found = (
+        found.decode("pill")
+        .to_tuple("png")
+        .map_tuple(loader.augmented())
+        .batched(loader.BATCH, partial=False)
+    )
     return (images for (images,) in found)
 
 
@@ -134,7 +154,9 @@ def _rates(batches: Iterator[Tensor]) -> tuple[float, float]:
 def _processor() -> float:
     return sum(
         use.ru_utime + use.ru_stime
-        for use in (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        for use in (
+            resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+        )
     )
 
 

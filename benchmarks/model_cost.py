@@ -2,9 +2,10 @@
 
     python benchmarks/model_cost.py [--batch 1 8] [--repeats 7]
 
-The models run in turns on the same images; the ratio is of medians. `folded` is A-ViT after `fold_anatomy`, as it is
-deployed; `plain` is our own ViT without conditioning. Offsets and kernels are random, so that samples fall between
-tokens. The paper's own latency ratio is 16.6 / 12.1 = 1.37. Prints one JSON line.
+The models run in turns on the same images; the ratio is of medians. `folded` is A-ViT after
+`fold_anatomy`, as it is deployed; `plain` is our own ViT without conditioning. Offsets and kernels
+are random, so that samples fall between tokens. The paper's own latency ratio is 16.6 / 12.1 =
+1.37. Prints one JSON line.
 """
 
 import argparse
@@ -17,7 +18,9 @@ from arl.models.cost import count_macs, count_parameters, latency, paper_models
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--repeats", type=int, default=7)
     args = parser.parse_args()
@@ -28,7 +31,10 @@ def main() -> None:
         "threads": torch.get_num_threads(),
         "parameters": {name: count_parameters(models[name]) for name in ("vit", "avit")},
         "macs": {name: count_macs(models[name], (1, 3, 224, 224)) for name in ("vit", "avit")},
-        "paper": {"parameters": {"vit": 86e6, "avit": 95e6}, "macs": {"vit": 17.58e9, "avit": 17.66e9}},
+        "paper": {
+            "parameters": {"vit": 86e6, "avit": 95e6},
+            "macs": {"vit": 17.58e9, "avit": 17.66e9},
+        },
         "latency": [measured(models, batch, args.repeats) for batch in args.batch],
     }
     print(json.dumps(report))

@@ -2,9 +2,10 @@
 
     python benchmarks/near_duplicates.py [--images 5200000] [--subset 40000]
 
-The hashes are synthetic: half stills, half frames of clips that differ from their neighbours by two bits, and one in a
-hundred a copy, in another group, with up to 6 bits changed. Recall and precision are against all pairs of a subset that
-holds every planted copy and its original. Prints one JSON line; `cpu_seconds` is the sum over the cores.
+The hashes are synthetic: half stills, half frames of clips that differ from their neighbours by two
+bits, and one in a hundred a copy, in another group, with up to 6 bits changed. Recall and precision
+are against all pairs of a subset that holds every planted copy and its original. Prints one JSON
+line; `cpu_seconds` is the sum over the cores.
 """
 
 import argparse
@@ -14,13 +15,15 @@ import time
 import numpy as np
 import numpy.typing as npt
 
-from arl.data.leakage import RADIUS, near_pairs
+from arl.corpus.near_duplicates import RADIUS, near_pairs
 
 FRAMES = 50  # of a clip
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--images", type=int, default=5_200_000)
     parser.add_argument("--subset", type=int, default=40_000)
     args = parser.parse_args()
@@ -29,7 +32,11 @@ def main() -> None:
     wall, cpu = time.perf_counter(), time.process_time()
     pairs = near_pairs(hashes, group)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    subset = np.unique(np.concatenate([planted.ravel()[: args.subset // 2], rng.integers(0, len(hashes), args.subset)]))
+    subset = np.unique(
+        np.concatenate(
+            [planted.ravel()[: args.subset // 2], rng.integers(0, len(hashes), args.subset)]
+        )
+    )
     truth = brute_force(hashes, group, subset)
     found = set(map(tuple, pairs[np.isin(pairs, subset).all(axis=1)].tolist()))
     result = {
@@ -48,7 +55,9 @@ def main() -> None:
     print(json.dumps(result))
 
 
-def changed(hashes: npt.NDArray[np.uint64], bits: int, rng: np.random.Generator) -> npt.NDArray[np.uint64]:
+def changed(
+    hashes: npt.NDArray[np.uint64], bits: int, rng: np.random.Generator
+) -> npt.NDArray[np.uint64]:
     """Each hash with at most `bits` random bits turned."""
     turned = hashes.copy()
     for _ in range(bits):
@@ -70,7 +79,9 @@ def corpus(
     first = np.concatenate([*frames, stills])
     originals = rng.permutation(len(first))[:copies]
     hashes = np.concatenate([first, changed(first[originals], RADIUS, rng)])
-    group = np.concatenate([np.tile(np.arange(clips), FRAMES), clips + np.arange(len(stills) + copies)])
+    group = np.concatenate(
+        [np.tile(np.arange(clips), FRAMES), clips + np.arange(len(stills) + copies)]
+    )
     return hashes, group, np.stack([originals, len(first) + np.arange(copies)], axis=1)
 
 

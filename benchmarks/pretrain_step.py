@@ -3,11 +3,12 @@
     pip install stable-pretraining==0.1.8      # for this benchmark only
     python benchmarks/pretrain_step.py [--batch 16] [--repeats 5] [--precision fp32]
 
-ViT-S/16 on images of 224 pixels in three channels; DINO with two global crops and four local ones of 96. All sides get
-the same ready crops, threads and precision and take turns in one process; ours run through the DeepSpeed engine, the
-peer's through a bare loop: forward, backward, AdamW, the teacher's average. Medians; one JSON line a comparison.
-`arl_to_dino_plus_mae` is the time of a step of the full objective, with ACDT, over the sum of a DINO and a MAE step:
-of ours, with ACDT too, and of the peer, on plain ViTs.
+ViT-S/16 on images of 224 pixels in three channels; DINO with two global crops and four local ones
+of 96. All sides get the same ready crops, threads and precision and take turns in one process; ours
+run through the DeepSpeed engine, the peer's through a bare loop: forward, backward, AdamW, the
+teacher's average. Medians; one JSON line a comparison. `arl_to_dino_plus_mae` is the time of a step
+of the full objective, with ACDT, over the sum of a DINO and a MAE step: of ours, with ACDT too, and
+of the peer, on plain ViTs.
 """
 
 import argparse
@@ -40,7 +41,9 @@ Step = Callable[[], None]
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
@@ -55,9 +58,19 @@ def main() -> None:
         ours = arl_step(objective, "none", crops, local, args.precision)
         seconds = medians([ours, peer(crops, local, args.precision)], args.repeats)
         speed = [round(args.batch / one, 2) for one in seconds]
-        print(json.dumps({**about, "objective": objective, "images_per_second": speed, "ratio": ratio(seconds)}))
+        print(
+            json.dumps(
+                {
+                    **about,
+                    "objective": objective,
+                    "images_per_second": speed,
+                    "ratio": ratio(seconds),
+                }
+            )
+        )
     full = arl_step("arl", "acdt", crops, local, args.precision)
-    # not all five at once: with all in memory the full step took 6.8 s instead of 5.5, why was not found out
+    # not all five at once: with all in memory the full step took 6.8 s instead of 5.5, why was not
+    # found out
     ours = [arl_step(name, "acdt", crops, local, args.precision) for name in ("dino", "mae")]
     print(json.dumps({**about, **share("ours", medians([full, *ours], args.repeats))}))
     del ours
@@ -69,7 +82,11 @@ def share(whose: str, seconds: list[float]) -> dict[str, object]:
     """The time of the full objective over that of DINO and MAE."""
     full, dino, mae = seconds
     took = {"arl": round(full, 3), "dino": round(dino, 3), "mae": round(mae, 3)}
-    return {"dino_and_mae": whose, "seconds": took, "arl_to_dino_plus_mae": round(full / (dino + mae), 3)}
+    return {
+        "dino_and_mae": whose,
+        "seconds": took,
+        "arl_to_dino_plus_mae": round(full / (dino + mae), 3),
+    }
 
 
 def ratio(seconds: list[float]) -> float:
@@ -77,17 +94,35 @@ def ratio(seconds: list[float]) -> float:
     return round(seconds[1] / seconds[0], 3)
 
 
-def arl_step(objective: str, conditioning: str, crops: list[Tensor], local: list[Tensor], precision: str) -> Step:
-    params = compose(["experiment=paper", "model=avit_small", f"objective={objective}", "model.in_chans=3", *SHARED])
+def arl_step(
+    objective: str, conditioning: str, crops: list[Tensor], local: list[Tensor], precision: str
+) -> Step:
+    params = compose(
+        [
+            "experiment=paper",
+            "model=avit_small",
+            f"objective={objective}",
+            "model.in_chans=3",
+            *SHARED,
+        ]
+    )
     params.model.conditioning = conditioning
     encoder = AViT(img_size=SIZE, **vars(params.model))
     module = Pretrainer(
-        encoder, Objective(**{field.name: getattr(params.objective, field.name) for field in fields(Objective)})
+        encoder,
+        Objective(
+            **{field.name: getattr(params.objective, field.name) for field in fields(Objective)}
+        ),
     )
     groups = optim.parameter_groups(module, weight_decay=0.05)
     batch = len(crops[0])
     engine = distributed.engine(
-        module, optim.adamw(groups), micro_batch_size=batch, accumulation=1, clip_grad=3.0, zero_stage=0
+        module,
+        optim.adamw(groups),
+        micro_batch_size=batch,
+        accumulation=1,
+        clip_grad=3.0,
+        zero_stage=0,
     )
     optim.set_lr(engine.optimizer, 1e-4)
     views = crops[: module.objective.global_crops_number]
@@ -111,7 +146,9 @@ def arl_step(objective: str, conditioning: str, crops: list[Tensor], local: list
 def peer_mae(crops: list[Tensor], local: list[Tensor], precision: str) -> Step:
     from stable_pretraining.methods import MAE
 
-    model = MAE("vit_small_patch16_224", decoder_embed_dim=512, decoder_depth=8, decoder_num_heads=16)
+    model = MAE(
+        "vit_small_patch16_224", decoder_embed_dim=512, decoder_depth=8, decoder_num_heads=16
+    )
     return bare_loop(model, lambda: model(crops[0]).loss, [], precision)
 
 
@@ -121,10 +158,14 @@ def peer_dino(crops: list[Tensor], local: list[Tensor], precision: str) -> Step:
     encoder = timm.create_model("vit_small_patch16_224", num_classes=0, dynamic_img_size=True)
     model = DINO(encoder, projector_hidden_dim=2048, n_prototypes=65536)
     teachers = [model.backbone, model.projector]
-    return bare_loop(model, lambda: model(global_views=crops, local_views=local).loss, teachers, precision)
+    return bare_loop(
+        model, lambda: model(global_views=crops, local_views=local).loss, teachers, precision
+    )
 
 
-def bare_loop(model: nn.Module, loss: Callable[[], Tensor], teachers: list[nn.Module], precision: str) -> Step:
+def bare_loop(
+    model: nn.Module, loss: Callable[[], Tensor], teachers: list[nn.Module], precision: str
+) -> Step:
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-4, weight_decay=0.05)
     model.train()

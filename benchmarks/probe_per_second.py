@@ -1,11 +1,13 @@
 """Probe quality for the same processor seconds of pretraining: which masking, which objective, on real ultrasound.
 
-    python benchmarks/probe_per_second.py CORPUS --minutes 5 "objective=mae" "objective=mae objective.drop_masked=false"
+    python benchmarks/probe_per_second.py CORPUS --minutes 5 "objective=mae" "objective=mae
+    objective.drop_masked=false"
 
-Each argument is one choice for `arl configure`, on top of experiment=busbra and one thread. The steps that fit into the
-minutes are found by timing two short runs, so start-up counts for nothing. Time is this process's on its processor, so
-that other work on the machine hardly counts. One JSON line a choice: AUROC of the linear probe and of k-NN on the test
-fold with their intervals, and what it took. Add data.splits.bus-bra=fold-2 to choose without a look at fold 1.
+Each argument is one choice for `arl configure`, on top of experiment=busbra and one thread. The
+steps that fit into the minutes are found by timing two short runs, so start-up counts for nothing.
+Time is this process's on its processor, so that other work on the machine hardly counts. One JSON
+line a choice: AUROC of the linear probe and of k-NN on the test fold with their intervals, and what
+it took. Add data.splits.bus-bra=fold-2 to choose without a look at fold 1.
 """
 
 import argparse
@@ -16,10 +18,10 @@ import time
 from pathlib import Path
 
 from arl.commands.configure import compose
+from arl.commands.probe import probe
 from arl.files import read_json
 from arl.params import Params
 from arl.stages.pretrain import pretrain
-from arl.stages.probe import probe
 
 _SHORT, _LONG = 3, 33  # steps of the runs that are timed
 
@@ -42,23 +44,42 @@ def measure(choices: list[str], corpus: Path, minutes: float, task: str) -> dict
         step = (long - short) / (_LONG - _SHORT)
         steps = max(1, round(60 * minutes / step))
         spent = seconds_of(params, corpus, folder, steps)
-        probe(params, task=task, corpus=corpus, checkpoint=folder / "encoder", metrics=folder / "probe.json")
+        probe(
+            params,
+            task=task,
+            corpus=corpus,
+            checkpoint=folder / "encoder",
+            metrics=folder / "probe.json",
+        )
         found = read_json(folder / "probe.json")
     auroc = {kind: found[kind]["auroc"] for kind in ("linear", "knn")}
     images = steps * params.pretrain.batch_size
-    return {"choices": choices, "steps": steps, "images": images, "seconds": round(spent), "auroc": auroc}
+    return {
+        "choices": choices,
+        "steps": steps,
+        "images": images,
+        "seconds": round(spent),
+        "auroc": auroc,
+    }
 
 
 def main() -> None:
     """Measure every choice in turn."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("corpus", type=Path)
     parser.add_argument("choices", nargs="+")
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--task", default="breast")
     arguments = parser.parse_args()
     for choice in arguments.choices:
-        print(json.dumps(measure(choice.split(), arguments.corpus, arguments.minutes, arguments.task)), flush=True)
+        print(
+            json.dumps(
+                measure(choice.split(), arguments.corpus, arguments.minutes, arguments.task)
+            ),
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

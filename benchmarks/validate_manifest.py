@@ -2,9 +2,9 @@
 
     python benchmarks/validate_manifest.py [--rows 5200000] [--batches 26]
 
-Writes synthetic manifests and splits (no shards) into a temporary folder and runs the rules of the validate stage on
-them, in a process of its own whose peak memory is reported: every expectation on rows, and every rule across rows and
-files. With --leaks also the leak gate. Prints one JSON line.
+Writes synthetic manifests and splits (no shards) into a temporary folder and runs the rules of the
+validate stage on them, in a process of its own whose peak memory is reported: every expectation on
+rows, and every rule across rows and files. With --leaks also the leak gate. Prints one JSON line.
 """
 
 import argparse
@@ -21,8 +21,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from arl.data.manifest import QUARANTINE, SCHEMA
-from arl.data.splits import SPLIT_SCHEMA, assign
+from arl.corpus.manifest import QUARANTINE, SCHEMA
+from arl.corpus.splits import SPLIT_SCHEMA, assign
 from arl.files import write_json
 
 FRAMES = 40  # of a clip
@@ -30,7 +30,9 @@ CLIPS = 2  # of a patient
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=5_200_000)
     parser.add_argument("--batches", type=int, default=26)
     parser.add_argument("--leaks", action="store_true")
@@ -48,16 +50,25 @@ def main() -> None:
 
 def run(corpus: Path, with_leaks: bool) -> None:
     """The rules, in this process."""
-    from arl.data.invariants import check_corpus
-    from arl.data.leakage import leaks
-    from arl.data.splits import with_splits
+    from arl.corpus.checks.invariants import check_corpus
+    from arl.corpus.near_duplicates import leaks
+    from arl.corpus.splits import with_splits
 
     withheld = pd.DataFrame({"id": pd.Series(dtype=str)})
     marks = [mark()]
     findings = check_corpus(corpus, {}, withheld)
     marks.append(mark())
     if with_leaks:
-        columns = ["id", "source", "patient", "clip", "label", "pixel_sha256", "perceptual_hash", "difference_hash"]
+        columns = [
+            "id",
+            "source",
+            "patient",
+            "clip",
+            "label",
+            "pixel_sha256",
+            "perceptual_hash",
+            "difference_hash",
+        ]
         leaks(with_splits(corpus, columns, {}))
         marks.append(mark())
     parts = list(zip(["rules", "leaks"], marks, marks[1:], strict=False))

@@ -6,7 +6,9 @@ from components import step
 
 
 @step("data")
-def ingest(source: str, root: str, batch: str, part: str, options: dict, corpus: str, overrides: list):
+def ingest(
+    source: str, root: str, batch: str, part: str, options: dict, corpus: str, overrides: list
+):
     """Read one part of a dataset or drop into a batch of the corpus; a batch that is there is kept."""
     from arl.cli import call
 
@@ -29,7 +31,9 @@ def ingest(source: str, root: str, batch: str, part: str, options: dict, corpus:
 
 
 @step("data")
-def validate(corpus: str, data_hash: str, overrides: list, validation: dsl.Output[dsl.Artifact]) -> str:
+def validate(
+    corpus: str, data_hash: str, overrides: list, validation: dsl.Output[dsl.Artifact]
+) -> str:
     """Check the corpus against its rules, a critical failure stops the pipeline; returns the version it has seen."""
     from pathlib import Path
 

@@ -29,7 +29,9 @@ def arrive(inbox: str, corpus: str, monitor: str, owner: str, overrides: list) -
 
     call("arrive", overrides, inbox=inbox, corpus=corpus, monitor=monitor, owner=owner)
     under_way = Path(monitor) / "open.json"
-    return "arrived" if under_way.is_file() and read_json(under_way)["owner"] == owner else "nothing"
+    return (
+        "arrived" if under_way.is_file() and read_json(under_way)["owner"] == owner else "nothing"
+    )
 
 
 @step("monitor")
@@ -55,12 +57,21 @@ def decide(corpus: str, monitor: str, overrides: list) -> str:
 
 @step("train")
 def conclude(
-    status: dsl.PipelineTaskFinalStatus, corpus: str, registry: str, monitor: str, owner: str, overrides: list
+    status: dsl.PipelineTaskFinalStatus,
+    corpus: str,
+    registry: str,
+    monitor: str,
+    owner: str,
+    overrides: list,
 ):
     """Write down what came of the run, also where a step failed, and its pages."""
     from arl.cli import call
 
-    error = "" if status.state == "SUCCEEDED" else status.error_message or f"the pipeline ended as {status.state}"
+    error = (
+        ""
+        if status.state == "SUCCEEDED"
+        else status.error_message or f"the pipeline ended as {status.state}"
+    )
     call(
         "conclude",
         overrides,

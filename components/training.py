@@ -16,7 +16,14 @@ def pretrain(
     """Pretrain the encoder on the corpus, on as many GPUs and nodes as the step was given."""
     from arl.launch.stage import launch
 
-    launch("pretrain", overrides, data_hash, corpus=corpus, checkpoint=checkpoint.path, metrics=metrics.path)
+    launch(
+        "pretrain",
+        overrides,
+        data_hash,
+        corpus=corpus,
+        checkpoint=checkpoint.path,
+        metrics=metrics.path,
+    )
 
 
 @step("train")
@@ -31,7 +38,15 @@ def finetune(
     """Fine-tune the encoder for one diagnostic task, on as many GPUs as the step was given."""
     from arl.launch.stage import launch
 
-    launch("finetune", overrides, data_hash, task=task, corpus=corpus, checkpoint=checkpoint.path, model=model.path)
+    launch(
+        "finetune",
+        overrides,
+        data_hash,
+        task=task,
+        corpus=corpus,
+        checkpoint=checkpoint.path,
+        model=model.path,
+    )
 
 
 @step("train")
@@ -46,4 +61,11 @@ def evaluate(
     """Evaluate one task's model on its test split."""
     from arl.cli import call
 
-    call("evaluate", overrides, task=task, corpus=corpus, model=model.path, evaluation=evaluation.path)
+    call(
+        "evaluate",
+        overrides,
+        task=task,
+        corpus=corpus,
+        model=model.path,
+        evaluation=evaluation.path,
+    )

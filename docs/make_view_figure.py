@@ -1,8 +1,9 @@
-"""One picture of each augmentation of arl.data.augment: python docs/make_view_figure.py [IMAGE FOLDER [SIDE]]
+"""One picture of each augmentation of arl.loading.augment: python docs/make_view_figure.py [IMAGE FOLDER [SIDE]]
 
-Each PNG shows the image and four random versions with one part switched on, at full strength. `views.png` shows
-everything together: the image, two global crops and six local ones. Without arguments the pictures of docs/views.md are
-made, of a synthetic liver.
+Each PNG shows the image and four random versions with one part switched on, at full strength.
+`views.png` shows
+everything together: the image, two global crops and six local ones. Without arguments the pictures
+of docs/views.md are made, of a synthetic liver.
 """
 
 import sys
@@ -14,12 +15,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from arl.data.augment import Strength, apply_decibels, blur_std, decibels, draw, flips
-from arl.data.loader import Batch
-from arl.data.phantom.examination import examine
-from arl.data.phantom.scanner import ALPHA
-from arl.data.resample import resample
-from arl.data.views import MultiCrop, denormalize, eval_view, normalize
+from arl.loading.augment import Strength, apply_decibels, blur_std, decibels, draw, flips
+from arl.loading.loader import Batch
+from arl.loading.resample import resample
+from arl.loading.transforms import MultiCrop, denormalize, eval_view, normalize
+from arl.phantoms.examination import examine
+from arl.phantoms.scanner import ALPHA
 
 OFF = Strength(flip=0, gain=0, slope=0, slider=0, shadow=0, speckle=0, blur=0)
 PARTS = {
@@ -46,7 +47,9 @@ def on_canvas(image: Image.Image) -> Batch:
     canvas = torch.zeros((1, 1, max(grey.shape), max(grey.shape)), dtype=torch.uint8)
     canvas[0, 0, :height, :width] = grey
     one = torch.zeros(1, dtype=torch.long)
-    return Batch(canvas, torch.tensor([[height, width]]), anatomy=one, label=one, mask=None, index=one)
+    return Batch(
+        canvas, torch.tensor([[height, width]]), anatomy=one, label=one, mask=None, index=one
+    )
 
 
 def save_row(views: list[Tensor], path: Path) -> None:

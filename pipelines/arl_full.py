@@ -1,6 +1,7 @@
 """The whole of ARL as one Kubeflow pipeline: ingest, validate, pretrain, finetune and evaluate tasks, gate, release.
 
-It is wiring only; dvc.yaml wires the same stages for one machine, and tests/test_wiring.py keeps the two in step.
+It is wiring only; dvc.yaml wires the same stages for one machine, and tests/test_wiring.py keeps
+the two in step.
 """
 
 import sys
@@ -30,10 +31,12 @@ def arl_full(
 ) -> str:
     """Returns the gate's verdict: promote, reject or inconclusive.
 
-    `batches` are read into the corpus first; without any it is taken as it is. The corpus and the registry are folders
-    that every step sees, since they are too big to be copied around as artifacts. KFP's execution cache does not look
-    into folders: the steps after validate get the version of the corpus that it has read (and `data_hash`, the one in
-    data.dvc). Ingest and validate, and what depends on the registry, are never taken from the cache.
+    `batches` are read into the corpus first; without any it is taken as it is. The corpus and the
+    registry are folders that every step sees, since they are too big to be copied around as
+    artifacts. KFP's execution cache does not look
+    into folders: the steps after validate get the version of the corpus that it has read (and
+        `data_hash`, the one in data.dvc). Ingest and validate, and what depends on the registry,
+        are never taken from the cache.
     """
     ingested = ingest.ingest_batches(batches=batches, corpus=corpus, overrides=overrides)
     validated = validate(corpus=corpus, data_hash=data_hash, overrides=overrides).after(ingested)
@@ -58,8 +61,9 @@ def arl_full(
     place(judged, "gate").set_caching_options(False)
     decision = judged.outputs["decision"]
 
-    # No dsl.If here: release reads the decision itself, as it does under DVC, and its receipt tells the report what
-    # came of it. (kfp 2.17 cannot take collected artifacts into a condition: docs/decisions.md.)
+    # No dsl.If here: release reads the decision itself, as it does under DVC, and its receipt tells
+    # the report what came of it. (kfp 2.17 cannot take collected artifacts into a condition:
+    # docs/decisions.md.)
     released = release(
         models=models(),
         evaluations=evaluations(),

@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 from kfp import dsl, kubernetes
 
-# steps that share their work; the pods of a TrainJob see only the volume, and finetune reads an artifact of this pod
+# steps that share their work; the pods of a TrainJob see only the volume, and finetune reads an
+# artifact of this pod
 _ABLE = {"gpus": ("pretrain", "finetune"), "nodes": ("pretrain",)}
 USER = 1000  # of the image, which also owns what it writes to the volume
 
@@ -83,7 +84,8 @@ def settings() -> Cluster | None:
     """The cluster of the file that ARL_CLUSTER names, by default cluster.yaml; None where it is set to nothing.
 
     Raises:
-        ValueError: the file has an unknown key or lacks one, or gives several GPUs to a step that uses one.
+        ValueError: the file has an unknown key or lacks one, or gives several GPUs to a step that
+            uses one.
     """
     name = os.environ.get("ARL_CLUSTER", str(Path(__file__).with_name("cluster.yaml")))
     if not name:
@@ -95,7 +97,9 @@ def settings() -> Cluster | None:
     for what, able in _ABLE.items():
         for step, needs in cluster.steps.items():
             if getattr(needs, what) > 1 and step not in able:
-                raise ValueError(f"{name}: {step} has more than one of {what}, which only {' and '.join(able)} can use")
+                raise ValueError(
+                    f"{name}: {step} has more than one of {what}, which only {' and '.join(able)} can use"
+                )
     if cluster.claim is None:
         _check_without_volume(name, cluster)
     return cluster
@@ -104,10 +108,14 @@ def settings() -> Cluster | None:
 def _check_without_volume(name: str, cluster: Cluster) -> None:
     for what in ("corpus", "registry"):
         if not getattr(cluster, what).startswith("s3://"):
-            raise ValueError(f"{name}: without a claim {what} must be s3://BUCKET/PREFIX, not {getattr(cluster, what)}")
+            raise ValueError(
+                f"{name}: without a claim {what} must be s3://BUCKET/PREFIX, not {getattr(cluster, what)}"
+            )
     many = [step for step, needs in cluster.steps.items() if needs.nodes > 1]
     if many:
-        raise ValueError(f"{name}: {many[0]} has several nodes, which need a claim to share their states")
+        raise ValueError(
+            f"{name}: {many[0]} has several nodes, which need a claim to share their states"
+        )
 
 
 def _parsed(values: dict[str, Any]) -> Cluster:
@@ -130,7 +138,9 @@ def stored(name: str) -> str:
         return name
     named = {"data": cluster.corpus, "registry": cluster.registry, "inbox": cluster.inbox}
     if name not in named and cluster.claim is None:
-        raise ValueError(f"{name} needs a volume that its steps share, and the cluster's file has claim: null")
+        raise ValueError(
+            f"{name} needs a volume that its steps share, and the cluster's file has claim: null"
+        )
     return named.get(name, f"{cluster.mount}/{name}")
 
 
@@ -158,7 +168,9 @@ def place(task: dsl.PipelineTask, step: str) -> dsl.PipelineTask:
 
 def _give_resources(task: dsl.PipelineTask, needs: Step, cluster: Cluster) -> None:
     if needs.nodes > 1:  # this pod only starts and watches the TrainJob that has them
-        task.set_env_variable("ARL_LAUNCH", json.dumps(_train_job(task, needs, cluster), sort_keys=True))
+        task.set_env_variable(
+            "ARL_LAUNCH", json.dumps(_train_job(task, needs, cluster), sort_keys=True)
+        )
         needs = Step("1", "2Gi", 0, 1, "64Mi", needs.hours)
     elif needs.gpus > 1:
         task.set_env_variable("ARL_LAUNCH", json.dumps({"processes": needs.gpus}))
@@ -187,12 +199,16 @@ def _train_job(task: dsl.PipelineTask, needs: Step, cluster: Cluster) -> dict[st
 
 
 def _give_folders(task: dsl.PipelineTask, needs: Step, cluster: Cluster) -> None:
-    kubernetes.empty_dir_mount(task, "shm", "/dev/shm", medium="Memory", size_limit=needs.shared_memory)
+    kubernetes.empty_dir_mount(
+        task, "shm", "/dev/shm", medium="Memory", size_limit=needs.shared_memory
+    )
     if cluster.claim:
         kubernetes.mount_pvc(task, pvc_name=cluster.claim, mount_path=cluster.mount)
     else:
         kubernetes.empty_dir_mount(task, "scratch", cluster.mount)
-        task.set_env_variable("ARL_CACHE", f"{cluster.mount}/cache")  # of the corpus and the registry
+        task.set_env_variable(
+            "ARL_CACHE", f"{cluster.mount}/cache"
+        )  # of the corpus and the registry
     # on a volume training states outlive a pod, so that a retry goes on where the killed try was
     task.set_env_variable("ARL_RUNS", f"{cluster.mount}/runs")
 
@@ -202,7 +218,8 @@ def _give_variables(task: dsl.PipelineTask, step: str, cluster: Cluster) -> None
         task.set_env_variable(name, value)
     for secret in cluster.secrets:
         if not secret.steps or step in secret.steps:
-            # optional: a cluster that reads no hospital data has no hash key, and what needs one says so itself
+            # optional: a cluster that reads no hospital data has no hash key, and what needs one
+            # says so itself
             kubernetes.use_secret_as_env(task, secret.name, secret.keys, optional=True)
     for secret in cluster.secret_files:
         if not secret.steps or step in secret.steps:

@@ -1,8 +1,9 @@
 """The fan-out of the first step: one pod for each batch, or part of one, that is to be read into the corpus.
 
-A pipeline of its own inside the others, because what comes after a loop of unknown length, perhaps of none, can only
-wait for a pipeline: kfp.local fails on results collected from an empty loop, and Kubeflow's server on a task that waits
-for one (kubeflow/pipelines#10050).
+A pipeline of its own inside the others, because what comes after a loop of unknown length, perhaps
+of none, can only
+wait for a pipeline: kfp.local fails on results collected from an empty loop, and Kubeflow's server
+on a task that waits for one (kubeflow/pipelines#10050).
 """
 
 from kfp import dsl
@@ -24,5 +25,6 @@ def ingest_batches(batches: list, corpus: str, overrides: list):
             corpus=corpus,
             overrides=overrides,
         )
-        # a kept batch costs a listing of its inputs; the cache could not tell that a volume was emptied
+        # a kept batch costs a listing of its inputs; the cache could not tell that a volume was
+        # emptied
         place(read, "ingest").set_caching_options(False)

@@ -1,6 +1,7 @@
 """Run the pipeline of one file here, or submit it: `python -m pipelines.runner BACKEND FILE ROOT < arguments.json`.
 
-`arl run` starts this as a child process, because kfp.local leaves `print` and the root logger changed.
+`arl run` starts this as a child process, because kfp.local leaves `print` and the root logger
+changed.
 """
 
 import importlib.util
@@ -33,7 +34,9 @@ def load_pipeline(file: Path) -> PipelineFunction:
     spec.loader.exec_module(module)
     found = [value for value in vars(module).values() if isinstance(value, PipelineFunction)]
     if len(found) != 1:
-        raise ValueError(f"{file} defines {len(found)} pipelines; `arl run` needs exactly one @dsl.pipeline function")
+        raise ValueError(
+            f"{file} defines {len(found)} pipelines; `arl run` needs exactly one @dsl.pipeline function"
+        )
     return found[0]
 
 
@@ -42,7 +45,9 @@ def accepted(pipeline: PipelineFunction, arguments: dict[str, Any]) -> dict[str,
     inputs = pipeline.component_spec.inputs or {}
     missing = [name for name, spec in inputs.items() if not spec.optional and name not in arguments]
     if missing:
-        raise ValueError(f"pipeline {pipeline.name} needs {', '.join(missing)}, which `arl run` does not give")
+        raise ValueError(
+            f"pipeline {pipeline.name} needs {', '.join(missing)}, which `arl run` does not give"
+        )
     return {name: value for name, value in arguments.items() if name in inputs}
 
 
@@ -52,7 +57,8 @@ def run_local(pipeline: PipelineFunction, arguments: dict[str, Any], root: Path)
     Raises:
         ValueError: kfp.local would change an argument.
     """
-    # it replaces this word by the interpreter's path in all that it hands to a step, e.g. /opt/python3.11/data
+    # it replaces this word by the interpreter's path in all that it hands to a step, e.g.
+    # /opt/python3.11/data
     told = json.dumps([arguments, str(root.absolute())])
     changed = re.search(r'[^"]*python3[^"]*', told)
     if changed:
@@ -91,7 +97,11 @@ def run_docker(pipeline: PipelineFunction, arguments: dict[str, Any], root: Path
     # kfp itself mounts the root
     mounts = [_mount(folder, False) for folder in {*written, states} - {root.absolute()}]
     mounts += [_mount(folder, True) for folder in read]
-    gpus = [docker.types.DeviceRequest(count=-1, capabilities=[["gpu"]])] if "nvidia" in runtimes else []
+    gpus = (
+        [docker.types.DeviceRequest(count=-1, capabilities=[["gpu"]])]
+        if "nvidia" in runtimes
+        else []
+    )
     hash_key = {name: os.environ[name] for name in ("ARL_HASH_KEY",) if name in os.environ}
     runner = local.DockerRunner(
         user=f"{os.getuid()}:{os.getgid()}",
@@ -139,7 +149,9 @@ def _check_written(pipeline: PipelineFunction, folder: Path) -> None:
             ran = list(folder.rglob(f"{step}/executor_output.json"))
             lost = [file.parent for file in ran if not (file.parent / output).exists()]
             if lost:
-                raise RuntimeError(f"step {step} ended without its {output}, in {lost[0]}: look at what it printed")
+                raise RuntimeError(
+                    f"step {step} ended without its {output}, in {lost[0]}: look at what it printed"
+                )
 
 
 def schedule(text: str) -> str:
@@ -148,7 +160,9 @@ def schedule(text: str) -> str:
     for item in json.loads(text):
         pipeline = load_pipeline(Path(item["pipeline"]))
         arguments = accepted(pipeline, item["arguments"])
-        wanted.append(server.Recurring(item["name"], pipeline, arguments, item["cron"], item["enabled"]))
+        wanted.append(
+            server.Recurring(item["name"], pipeline, arguments, item["cron"], item["enabled"])
+        )
     return "\n".join(server.keep_recurring(wanted, server.Address.from_environment()))
 
 
@@ -166,7 +180,9 @@ def main(command: str, *words: str) -> int:
     try:
         told = schedule(sys.stdin.read()) if command == "schedule" else run(command, *words)
     except (ValueError, RuntimeError) as error:
-        sys.stderr.write(f"arl {'schedule' if command == 'schedule' else 'run'}: {_COLOUR.sub('', str(error))}\n")
+        sys.stderr.write(
+            f"arl {'schedule' if command == 'schedule' else 'run'}: {_COLOUR.sub('', str(error))}\n"
+        )
         return 1
     sys.stdout.write(told + "\n")
     return 0

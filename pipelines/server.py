@@ -78,13 +78,13 @@ def _refusal(error: kfp_server_api.ApiException) -> str:
     if error.status == 401:
         return "does not know who asks (401): the token is missing or has expired; give a fresh KFP_EXISTING_TOKEN"
     if error.status == 403:
-        return (
-            "forbids it (403): this token has no right to run pipelines there; see KFP_NAMESPACE and k8s/base/rbac.yaml"
-        )
+        return "forbids it (403): this token has no right to run pipelines there; see KFP_NAMESPACE and k8s/base/rbac.yaml"
     return f"refused it: {error.status} {error.reason} {(error.body or '').strip()[:500]}".rstrip()
 
 
-def submit(pipeline: dsl.graph_component.GraphComponent, arguments: dict[str, Any], address: Address) -> str:
+def submit(
+    pipeline: dsl.graph_component.GraphComponent, arguments: dict[str, Any], address: Address
+) -> str:
     """Compile the pipeline and start a run of it; returns the run's page.
 
     Raises:
@@ -115,15 +115,18 @@ class Recurring:
 def keep_recurring(wanted: list[Recurring], address: Address) -> list[str]:
     """Make the server's recurring runs the wanted ones; returns a line for each that tells what was done.
 
-    Kubeflow cannot change a recurring run, so one that differs is replaced: the new one is made before the old one
-    goes, that no failure leaves none. Recurring runs that `arl schedule` has not made are not touched.
+    Kubeflow cannot change a recurring run, so one that differs is replaced: the new one is made
+    before the old one goes, that no failure leaves none. Recurring runs that `arl schedule` has not
+    made are not touched.
 
     Raises:
         ValueError: the server does not answer or does not accept it.
     """
     with connected(address) as client:
         experiment = client.create_experiment(EXPERIMENT, namespace=address.namespace).experiment_id
-        present = [run for run in _listed(client, experiment) if (run.description or "").startswith(_OURS)]
+        present = [
+            run for run in _listed(client, experiment) if (run.description or "").startswith(_OURS)
+        ]
         told = [_keep(client, experiment, run, present) for run in wanted]
         names = {run.name for run in wanted}
         for old in present:
@@ -157,7 +160,13 @@ def _keep(client: kfp.Client, experiment: str, wanted: Recurring, present: list[
 
 
 def _fingerprint(wanted: Recurring, package: Path) -> str:
-    told = [wanted.cron, wanted.enabled, wanted.arguments, _service_account(), package.read_text(encoding="utf-8")]
+    told = [
+        wanted.cron,
+        wanted.enabled,
+        wanted.arguments,
+        _service_account(),
+        package.read_text(encoding="utf-8"),
+    ]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from arl import params as parameters
-from arl.data.shards import BatchWriter
+from arl.corpus.shards import BatchWriter
 from arl.storage.signing import Keys
 
 ROOT = Path(__file__).parent.parent
@@ -65,18 +65,29 @@ def _picture(rng: np.random.Generator, bright: bool) -> tuple[np.ndarray, np.nda
     return rng.normal(level, 15).clip(0, 255).astype(np.uint8), mask
 
 
-def write_batch(corpus: Path, source: str, *, patients: int = 30, batch: str = "0000", seed: int = 0) -> None:
+def write_batch(
+    corpus: Path, source: str, *, patients: int = 30, batch: str = "0000", seed: int = 0
+) -> None:
     """Two images of each patient: breast with a label, heart with a mask of the left ventricle."""
     rng = np.random.default_rng(seed)
     with BatchWriter(corpus, source, batch, 64, licence="none", citation="tests") as writer:
         for patient in range(patients):
             split = ("train", "train", "train", "val", "test")[patient % 5]
             malignant = bool((patient // 5) % 2)
-            common = {"patient": f"p{batch}{patient}", "device": f"scanner {patient % 2}", "probe": "linear"}
+            common = {
+                "patient": f"p{batch}{patient}",
+                "device": f"scanner {patient % 2}",
+                "probe": "linear",
+            }
             image, _ = _picture(rng, malignant)
             label = "malignant" if malignant else "benign"
             writer.accept(
-                image, key=f"{batch}-b{patient}", anatomy="breast", label=label, splits={"default": split}, **common
+                image,
+                key=f"{batch}-b{patient}",
+                anatomy="breast",
+                label=label,
+                splits={"default": split},
+                **common,
             )
             image, mask = _picture(rng, True)
             writer.accept(
@@ -142,11 +153,15 @@ def new_keys() -> Callable[[Path], Keys]:
         assert keys.private is not None
         keys.private.write_bytes(
             key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
             )
         )
         keys.public.write_bytes(
-            key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+            key.public_key().public_bytes(
+                serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+            )
         )
         return keys
 
@@ -174,7 +189,9 @@ def _deliver(
     batch = inbox / site / name
     batch.mkdir(parents=True)
     rng = np.random.default_rng(seed)
-    columns = "file,patient,anatomy,label,mask,mask_file,probe,device,depth_cm,pixel_spacing_mm,split"
+    columns = (
+        "file,patient,anatomy,label,mask,mask_file,probe,device,depth_cm,pixel_spacing_mm,split"
+    )
     rows = []
     for number in range(2 * patients):
         anatomy = ("breast", "cardiac")[number % 2]
@@ -197,7 +214,9 @@ class Opened:
     title: str
     text: str
     errors: list[str]  # messages of the console and uncaught exceptions
-    requests: list[str]  # everything asked for beside local files and inline data; all of it was blocked
+    requests: list[
+        str
+    ]  # everything asked for beside local files and inline data; all of it was blocked
     overflow: int  # pixels the page is wider than its window
 
 
@@ -209,7 +228,9 @@ def chromium() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox", "--disable-gpu"])
+        browser = playwright.chromium.launch(
+            executable_path=executable, args=["--no-sandbox", "--disable-gpu"]
+        )
         yield browser
         browser.close()
 
@@ -218,9 +239,13 @@ def chromium() -> Iterator[Any]:
 def open_page(chromium: Any) -> Callable[..., Opened]:
     """Open a local page with the network blocked; optionally write a screenshot of all of it."""
 
-    def open_(path: Path, width: int = 1280, dark: bool = False, screenshot: Path | None = None) -> Opened:
+    def open_(
+        path: Path, width: int = 1280, dark: bool = False, screenshot: Path | None = None
+    ) -> Opened:
         scheme = "dark" if dark else "light"
-        context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        context = chromium.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=scheme
+        )
         errors: list[str] = []
         requests: list[str] = []
 
@@ -234,7 +259,10 @@ def open_page(chromium: Any) -> Callable[..., Opened]:
         page = context.new_page()
         page.route("**/*", answer)
         page.on(
-            "console", lambda message: errors.append(message.text) if message.type in ("error", "warning") else None
+            "console",
+            lambda message: (
+                errors.append(message.text) if message.type in ("error", "warning") else None
+            ),
         )
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(path.resolve().as_uri(), wait_until="load")

@@ -22,7 +22,9 @@ def module_files(dotted: str) -> Iterator[Path]:
     parts = dotted.split(".")[1:]
     for depth in range(len(parts) + 1):
         folder = SRC.joinpath(*parts[:depth])
-        yield from (file for file in (folder / "__init__.py", folder.with_suffix(".py")) if file.is_file())
+        yield from (
+            file for file in (folder / "__init__.py", folder.with_suffix(".py")) if file.is_file()
+        )
 
 
 def closure(file: Path) -> set[Path]:

@@ -1,7 +1,8 @@
 """A real S3 server for the tests: OpenStack Swift with its S3 interface, from packages pinned in swift.lock.
 
-Swift gets an environment of its own, made once and kept in the user's cache folder, since its packages are not ours.
-Four processes on free local ports, without memcached or root; they keep what they store in a temporary folder.
+Swift gets an environment of its own, made once and kept in the user's cache folder, since its
+packages are not ours. Four processes on free local ports, without memcached or root; they keep what
+they store in a temporary folder.
 """
 
 import fcntl
@@ -80,7 +81,15 @@ def swift_environment() -> Path:
         fcntl.flock(stream, fcntl.LOCK_EX)  # test processes that run side by side make it once
         if not (folder / "done").is_file():
             subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-            pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes"]
+            pip = [
+                folder / "bin" / "python",
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--no-deps",
+                "--require-hashes",
+            ]
             subprocess.run([*pip, "--disable-pip-version-check", "-r", LOCK], check=True)
             (folder / "done").touch()
     return folder / "bin"
@@ -119,9 +128,16 @@ def _configure(folder: Path, binaries: Path, ports: dict[str, int]) -> None:
         (folder / f"{kind}-server.conf").write_text(text)
         ring = [binaries / "swift-ring-builder", f"{kind}.builder"]
         place = ["--region", "1", "--zone", "1", "--ip", "127.0.0.1", "--port", str(ports[kind])]
-        for step in (["create", "4", "1", "1"], ["add", *place, "--device", "sda1", "--weight", "1"], ["rebalance"]):
+        for step in (
+            ["create", "4", "1", "1"],
+            ["add", *place, "--device", "sda1", "--weight", "1"],
+            ["rebalance"],
+        ):
             subprocess.run([*ring, *step], cwd=folder, check=True, stdout=subprocess.DEVNULL)
-    filters = "".join(f"[filter:{name}]\nuse = egg:swift#{name}\n{options}\n" for name, options in _FILTERS.items())
+    filters = "".join(
+        f"[filter:{name}]\nuse = egg:swift#{name}\n{options}\n"
+        for name, options in _FILTERS.items()
+    )
     (folder / "proxy-server.conf").write_text(
         f"[DEFAULT]\nbind_ip = 127.0.0.1\nbind_port = {ports['proxy']}\nworkers = 0\nuser = {user}\n"
         f"swift_dir = {folder}\n[pipeline:main]\npipeline = {' '.join(_FILTERS)} proxy-server\n"
@@ -135,7 +151,9 @@ def _server(folder: Path, binaries: Path, kind: str) -> Iterator["subprocess.Pop
     with (folder / f"{kind}.log").open("wb") as log:
         command = [binaries / f"swift-{kind}-server", folder / f"{kind}-server.conf"]
         environment = os.environ | {"SWIFT_DIR": str(folder)}
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(
+            command, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
         try:
             yield process
         finally:
@@ -156,5 +174,8 @@ def _wait(port: int, processes: list["subprocess.Popen[bytes]"], folder: Path) -
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.05)
-    logs = "\n".join(f"{log.name}: {log.read_text(errors='replace')[-1000:]}" for log in sorted(folder.glob("*.log")))
+    logs = "\n".join(
+        f"{log.name}: {log.read_text(errors='replace')[-1000:]}"
+        for log in sorted(folder.glob("*.log"))
+    )
     raise RuntimeError(f"Swift did not start:\n{logs}")

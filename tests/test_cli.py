@@ -13,7 +13,18 @@ import pytest
 from arl import cli
 
 ROOT = Path(__file__).parent.parent
-HEAVY = "torch", "timm", "deepspeed", "numpy", "pandas", "evidently", "great_expectations", "hydra", "omegaconf", "kfp"
+HEAVY = (
+    "torch",
+    "timm",
+    "deepspeed",
+    "numpy",
+    "pandas",
+    "evidently",
+    "great_expectations",
+    "hydra",
+    "omegaconf",
+    "kfp",
+)
 
 
 def told(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
@@ -32,7 +43,9 @@ def test_every_file_is_a_command_with_a_summary() -> None:
         command = cli.read_command(module)
         assert command.name == name
         assert command.doc.split("\n")[0], f"{module} has no docstring"
-        assert command.takes_params or module.startswith("arl.commands."), f"{module}: stages take params"
+        assert command.takes_params or module.startswith("arl.commands."), (
+            f"{module}: stages take params"
+        )
 
 
 @pytest.mark.parametrize("module", ["arl.commands.run", "arl.commands.configure"])
@@ -40,7 +53,9 @@ def test_signatures_read_from_source_are_those_of_python(module: str) -> None:
     command = cli.read_command(module)
     function = getattr(importlib.import_module(module), command.function)
     parameters = inspect.signature(function).parameters.values()
-    assert [argument.name for argument in command.arguments] == [parameter.name for parameter in parameters]
+    assert [argument.name for argument in command.arguments] == [
+        parameter.name for parameter in parameters
+    ]
     for argument, parameter in zip(command.arguments, parameters, strict=True):
         assert argument.positional == (parameter.kind is parameter.POSITIONAL_OR_KEYWORD)
         assert argument.required == (parameter.default is parameter.empty)
@@ -93,7 +108,11 @@ def test_wrong_flags(words: list[str], message: str, capsys: pytest.CaptureFixtu
     [("pretrain.epoch=1", "epoch"), ("pretrain.epochs=x", "Integer"), ("seed=[", "seed")],
 )
 def test_wrong_override(
-    override: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    override: str,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     shutil.copy(ROOT / "params.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -104,14 +123,18 @@ def test_wrong_override(
     assert message in error
 
 
-def test_missing_params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_params(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     code, error = told(["validate", "--corpus", "data", "--validation", "out"], capsys)
     assert code == 1
     assert "params.yaml does not exist" in error
 
 
-@pytest.mark.parametrize("name", ["validate", "pretrain", "finetune", "evaluate", "gate", "release", "drift", "report"])
+@pytest.mark.parametrize(
+    "name", ["validate", "pretrain", "finetune", "evaluate", "gate", "release", "drift", "report"]
+)
 def test_missing_input_is_one_sentence_and_writes_nothing(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -165,7 +188,17 @@ def two_words(params, source: str, *, corpus: Path, count: int = 3, models: list
 
 def test_stage_arguments(toy: SimpleNamespace) -> None:
     # overrides may stand anywhere, also where a list of paths would swallow them
-    words = ["two-words", "seed=7", "bus-bra", "--models", "a", "b", "pretrain.epochs=1", "--corpus", "data"]
+    words = [
+        "two-words",
+        "seed=7",
+        "bus-bra",
+        "--models",
+        "a",
+        "b",
+        "pretrain.epochs=1",
+        "--corpus",
+        "data",
+    ]
     assert cli.main(words) == 0
     assert toy.calls == [(7, "bus-bra", Path("data"), 3, [Path("a"), Path("b")], None)]
 

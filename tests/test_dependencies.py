@@ -74,7 +74,12 @@ def test_dvc_reproduces_once(tmp_path: Path) -> None:
     def dvc(*words: str) -> str:
         environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
         done = subprocess.run(
-            ["dvc", *words], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+            ["dvc", *words],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
         )
         return done.stdout
 
@@ -102,9 +107,13 @@ def test_great_expectations_checks_a_quantile(monkeypatch: pytest.MonkeyPatch) -
         .add_batch_definition_whole_dataframe("all")
     )
     ranges = {"quantiles": [0.5], "value_ranges": [[40, 60]]}
-    expectation = gx.expectations.ExpectColumnQuantileValuesToBeBetween(column="mean", quantile_ranges=ranges)
+    expectation = gx.expectations.ExpectColumnQuantileValuesToBeBetween(
+        column="mean", quantile_ranges=ranges
+    )
     suite = context.suites.add(gx.ExpectationSuite(name="levels", expectations=[expectation]))
-    definition = context.validation_definitions.add(gx.ValidationDefinition(name="run", data=batch, suite=suite))
+    definition = context.validation_definitions.add(
+        gx.ValidationDefinition(name="run", data=batch, suite=suite)
+    )
 
     def passes(shift: float) -> bool:
         frame = pd.DataFrame({"mean": np.linspace(0, 100, 101) + shift})
@@ -137,9 +146,13 @@ def test_minio_signs_without_a_network() -> None:
 
     from minio import Minio
 
-    client = Minio("127.0.0.1:9", access_key="name", secret_key="secret", secure=False, region="us-east-1")
+    client = Minio(
+        "127.0.0.1:9", access_key="name", secret_key="secret", secure=False, region="us-east-1"
+    )
     link = client.presigned_get_object("corpus", "data/x.parquet", expires=timedelta(minutes=5))
-    assert link.startswith("http://127.0.0.1:9/corpus/data/x.parquet?X-Amz-Algorithm=AWS4-HMAC-SHA256")
+    assert link.startswith(
+        "http://127.0.0.1:9/corpus/data/x.parquet?X-Amz-Algorithm=AWS4-HMAC-SHA256"
+    )
 
 
 # Transfer syntax -> a file of pydicom's own, and its shape.
@@ -163,9 +176,10 @@ def test_pydicom_decodes(name: str) -> None:
     dataset = pydicom.dcmread(path)
     assert dataset.file_meta.TransferSyntaxUID == syntax
     pixels = dataset.pixel_array
-    assert (dataset.Rows, dataset.Columns) == pixels.shape[-3:-1] or (dataset.Rows, dataset.Columns) == pixels.shape[
-        -2:
-    ]
+    assert (dataset.Rows, dataset.Columns) == pixels.shape[-3:-1] or (
+        dataset.Rows,
+        dataset.Columns,
+    ) == pixels.shape[-2:]
     assert pixels.min() < pixels.max()
 
 

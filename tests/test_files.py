@@ -107,5 +107,9 @@ def test_tree_hash_sees_names_contents_and_boundaries(tmp_path: Path) -> None:
 
     first = tree("a", {"x": "1", "d/y": "2"})
     assert first == tree("b", {"d/y": "2", "x": "1"})
-    others = [tree("c", {"x": "1", "d/z": "2"}), tree("d", {"x": "12", "d/y": ""}), tree("e", {"x": "1", "y": "2"})]
+    others = [
+        tree("c", {"x": "1", "d/z": "2"}),
+        tree("d", {"x": "12", "d/y": ""}),
+        tree("e", {"x": "1", "y": "2"}),
+    ]
     assert len({first, *others}) == 4

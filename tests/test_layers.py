@@ -11,32 +11,40 @@ import pytest
 ROOT = Path(__file__).parent.parent
 IMPORTS = SimpleNamespace(**runpy.run_path(str(ROOT / "tests" / "imports.py")))
 # Layer -> the parts of arl it may import; what is in FREE is free for all.
+_CORPUS = {"corpus", "storage"}
+_NETWORKS = {"models", "objectives", "training", "loading", *_CORPUS}
+_RESULTS = {"evaluation", "monitoring", "ingest", *_NETWORKS}
 BELOW = {
-    "objectives": set(),
-    "models": {"objectives"},
     "storage": set(),
-    "data": {"storage"},
-    "evaluation": {"models", "objectives", "data"},
-    "monitoring": {"models", "objectives", "data", "evaluation"},
-    "training": {"models", "objectives", "data"},
-    "stages": {"models", "objectives", "data", "evaluation", "monitoring", "training", "storage", "params", "pages"},
-    "commands": {"models", "data", "evaluation", "monitoring", "training", "stages", "storage", "params", "pages"},
-    "pages": set(),
+    "objectives": set(),
+    "phantoms": set(),
+    "corpus": {"storage"},
+    "loading": {"corpus"},
+    "models": {"objectives"},
+    "training": {"models", "objectives", "loading"},
+    "ingest": {"corpus", "storage"},
+    "evaluation": {"models", "objectives", "loading", "corpus"},
+    "monitoring": {"models", "ingest", "evaluation", "corpus"},
+    "inference": {"ingest", *_NETWORKS},
+    "reports": {"evaluation", "monitoring", "corpus"},
+    "stages": {"reports", "params", *_RESULTS},
+    "experiments": {"stages", "reports", "inference", "params", "commands", *_RESULTS},
+    "commands": {"experiments", "stages", "reports", "inference", "phantoms", "params", *_RESULTS},
     "params": set(),
     "files": set(),
     "progress": set(),
-    "cli": {"params", "data"},
-    "launch": {"cli", "data"},
+    "cli": {"params", "corpus"},
+    "launch": {"cli", "corpus"},
 }
-FREE = {"arl.files", "arl.progress", "arl.data.anatomy"}
+FREE = {"arl.files", "arl.progress", "arl.corpus.anatomy"}
 # Package -> the only files that import it.
 ONLY = {
     "deepspeed": "src/arl/training/distributed.py",
     "evidently": "src/arl/monitoring/drift.py",
-    "great_expectations": "src/arl/data/validation.py",
-    "duckdb": "src/arl/data/invariants.py",
+    "great_expectations": "src/arl/corpus/checks/validation.py",
+    "duckdb": "src/arl/corpus/checks/invariants.py",
     "minio": "src/arl/storage/s3.py",
-    "rapidocr": "src/arl/data/burnt_in.py",
+    "rapidocr": "src/arl/ingest/dicom/burnt_in_text.py",
     "kfp": "(components|pipelines)/.*",
     "hydra": "src/arl/commands/configure.py",
     "dvc": "nothing",
@@ -45,11 +53,15 @@ ONLY = {
 
 
 def sources() -> list[Path]:
-    return sorted(file for folder in ("src/arl", "components", "pipelines") for file in (ROOT / folder).rglob("*.py"))
+    return sorted(
+        file
+        for folder in ("src/arl", "components", "pipelines")
+        for file in (ROOT / folder).rglob("*.py")
+    )
 
 
 def layer(name: str) -> str:
-    """arl.data.shards.BatchWriter -> data."""
+    """arl.corpus.shards.BatchWriter -> data."""
     return name.split(".")[1]
 
 
@@ -60,13 +72,18 @@ def is_free(name: str) -> bool:
 @pytest.mark.parametrize("file", sources(), ids=lambda file: str(file.relative_to(ROOT)))
 def test_imports_go_downwards(file: Path) -> None:
     path = file.relative_to(ROOT)
-    names = {name for name in IMPORTS.names(file) if name.split(".")[0] in ("arl", "components", "pipelines")}
+    names = {
+        name
+        for name in IMPORTS.names(file)
+        if name.split(".")[0] in ("arl", "components", "pipelines")
+    }
     if path.parts[0] == "pipelines":
         # the last line of a pipeline file may hand over to the command line
         assert all(not name.startswith("arl") or name == "arl.cli.main" for name in names)
     elif path.parts[0] == "components":
         assert all(
-            name.startswith("components") or name in ("arl.cli.call", "arl.launch.stage.launch", "arl.files.read_json")
+            name.startswith("components")
+            or name in ("arl.cli.call", "arl.launch.stage.launch", "arl.files.read_json")
             for name in names
         )
     elif len(path.parts) > 2:
@@ -74,16 +91,22 @@ def test_imports_go_downwards(file: Path) -> None:
         if own == "__init__":
             assert not names
             return
-        assert not {name for name in names if not name.startswith("arl.")}, "arl knows nothing of its pipelines"
-        above = {name for name in names if not is_free(name) and layer(name) not in {own, *BELOW[own]}}
+        assert not {name for name in names if not name.startswith("arl.")}, (
+            "arl knows nothing of its pipelines"
+        )
+        above = {
+            name for name in names if not is_free(name) and layer(name) not in {own, *BELOW[own]}
+        }
         assert not above, f"{own} may import {sorted(BELOW[own])} only"
 
 
 def test_only_stages_and_commands_see_params() -> None:
     readers = {
-        file.relative_to(ROOT).parts[2] for file in sources() if any("arl.params" in n for n in IMPORTS.names(file))
+        file.relative_to(ROOT).parts[2]
+        for file in sources()
+        if any("arl.params" in n for n in IMPORTS.names(file))
     }
-    assert readers <= {"stages", "commands", "cli.py"}
+    assert readers <= {"stages", "commands", "experiments", "cli.py"}
 
 
 @pytest.mark.parametrize("package", ONLY)

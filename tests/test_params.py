@@ -19,12 +19,21 @@ def changed(tmp_path: Path, text: str, by: str) -> Path:
 
 def test_file_is_literal() -> None:
     assert "${" not in FILE.read_text(encoding="utf-8")
-    assert params.to_literals(params.load([], FILE)) == yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    assert params.to_literals(params.load([], FILE)) == yaml.safe_load(
+        FILE.read_text(encoding="utf-8")
+    )
 
 
 def test_overrides_are_typed_and_nested() -> None:
     loaded = params.load(
-        ["pretrain.epochs=3", "pretrain.base_lr=1", "tasks=[lung]", "objective.mim=false", "task.lung.margin=0.2"], FILE
+        [
+            "pretrain.epochs=3",
+            "pretrain.base_lr=1",
+            "tasks=[lung]",
+            "objective.mim=false",
+            "task.lung.margin=0.2",
+        ],
+        FILE,
     )
     assert loaded.pretrain.epochs == 3
     assert loaded.pretrain.base_lr == 1.0
@@ -36,9 +45,9 @@ def test_overrides_are_typed_and_nested() -> None:
 
 
 def test_sources_with_dashes_may_be_overridden() -> None:
-    assert params.load(["data.splits={bus-bra: fold-2}", "data.sources=[bus-bra]"], FILE).data.splits == {
-        "bus-bra": "fold-2"
-    }
+    assert params.load(
+        ["data.splits={bus-bra: fold-2}", "data.sources=[bus-bra]"], FILE
+    ).data.splits == {"bus-bra": "fold-2"}
 
 
 @pytest.mark.parametrize(
@@ -97,7 +106,9 @@ LEAK = ["data.pretrain_on_tasks=false", "tasks=[breast]", "task.breast.sources=[
 
 
 def test_pretraining_may_not_see_what_a_task_is_judged_on() -> None:
-    with pytest.raises(ValueError, match=r"pretraining would see busi, on which task breast is judged: put it into"):
+    with pytest.raises(
+        ValueError, match=r"pretraining would see busi, on which task breast is judged: put it into"
+    ):
         params.load(LEAK, FILE)
     with pytest.raises(ValueError, match="pretraining would see busi"):
         params.load([*LEAK, "data.sources=[bus-bra,busi]"], FILE)

@@ -18,7 +18,8 @@ ROOT = Path(__file__).parent.parent
 SRC = ROOT / "src" / "arl"
 IMPORTS = SimpleNamespace(**runpy.run_path(str(ROOT / "tests" / "imports.py")))
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-# No dependency of a stage: the values that params.py reads are tracked as params, and a progress bar is only looked at.
+# No dependency of a stage: the values that params.py reads are tracked as params, and a progress
+# bar is only looked at.
 PLUMBING = {SRC / "params.py", SRC / "progress.py", SRC / "__init__.py"}
 # Registry: the state of the world. A release must not make the next `dvc repro` stale.
 WORLD = {"registry"}
@@ -49,7 +50,9 @@ def paths(entries: list[Any]) -> set[str]:
 
 
 def outputs(name: str) -> set[str]:
-    return {path for kind in ("outs", "metrics", "plots") for path in paths(STAGES[name].get(kind, []))}
+    return {
+        path for kind in ("outs", "metrics", "plots") for path in paths(STAGES[name].get(kind, []))
+    }
 
 
 def _is_under(entry: str, path: str) -> bool:
@@ -64,8 +67,13 @@ def test_dvc_passes_exactly_the_flags_of_the_stage(name: str) -> None:
 
 @pytest.mark.parametrize("name", STAGES)
 def test_every_path_of_a_command_is_a_dep_or_an_out(name: str) -> None:
-    types = {argument.name: argument.type for argument in cli.read_command(f"arl.stages.{name}").arguments}
-    used = {value for flag, values in flags(name).items() for value in values if types[flag] is Path}
+    types = {
+        argument.name: argument.type
+        for argument in cli.read_command(f"arl.stages.{name}").arguments
+    }
+    used = {
+        value for flag, values in flags(name).items() for value in values if types[flag] is Path
+    }
     known = paths(STAGES[name]["deps"]) | outputs(name) | WORLD
     assert {path for path in used if not any(_is_under(entry, path) for entry in known)} == set()
 
@@ -74,7 +82,11 @@ def _components() -> Iterator[tuple[ast.FunctionDef, ast.Call]]:
     for file in sorted((ROOT / "components").glob("*.py")):
         for function in ast.parse(file.read_text(encoding="utf-8")).body:
             calls = [node for node in ast.walk(function) if isinstance(node, ast.Call)]
-            found = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id in ("call", "launch")]
+            found = [
+                call
+                for call in calls
+                if isinstance(call.func, ast.Name) and call.func.id in ("call", "launch")
+            ]
             if isinstance(function, ast.FunctionDef) and found:
                 assert len(found) == 1
                 yield function, found[0]
@@ -83,7 +95,8 @@ def _components() -> Iterator[tuple[ast.FunctionDef, ast.Call]]:
 COMPONENTS = {function.name: (function, call) for function, call in _components()}
 
 
-# Under DVC a batch is read by hand, once, before `dvc add data`; `arl watch` runs the steps of the loop itself.
+# Under DVC a batch is read by hand, once, before `dvc add data`; `arl watch` runs the steps of the
+# loop itself.
 ONLY_KUBEFLOW = {"ingest", "arrive", "compare", "decide", "conclude"}
 
 
@@ -98,14 +111,18 @@ def test_a_component_passes_exactly_the_flags_of_its_stage(name: str) -> None:
     assert ast.literal_eval(stage) == name
     assert ast.unparse(overrides) == "overrides"
     command = cli.read_command(f"arl.stages.{name}")
-    assert {keyword.arg for keyword in call.keywords} == {argument.name for argument in command.arguments}
+    assert {keyword.arg for keyword in call.keywords} == {
+        argument.name for argument in command.arguments
+    }
     for keyword in call.keywords:
         if isinstance(keyword.value, ast.Constant):
             continue
         # each flag gets the input or output of its own name, or the option
         nodes = list(ast.walk(keyword.value))
         names = {node.id for node in nodes if isinstance(node, ast.Name)}
-        assert keyword.arg in names | {node.value for node in nodes if isinstance(node, ast.Constant)}
+        assert keyword.arg in names | {
+            node.value for node in nodes if isinstance(node, ast.Constant)
+        }
 
 
 def sources_of(name: str) -> set[Path]:
@@ -123,7 +140,8 @@ def test_deps_cover_the_imports_of_a_stage_and_hardly_more(name: str) -> None:
     missing = sorted(str(file.relative_to(ROOT)) for file in used - set().union(*under.values()))
     assert not missing, f"dvc.yaml: {name} would not notice a change of {missing}"
     for path, files in under.items():
-        # a folder may hold a few files that the stage does without; a listed file is one that it needs
+        # a folder may hold a few files that the stage does without; a listed file is one that it
+        # needs
         share = len(files & used) / len(files)
         assert share > 0.5, f"dvc.yaml: {name} would run again for nothing when {path} changes"
 
@@ -131,33 +149,56 @@ def test_deps_cover_the_imports_of_a_stage_and_hardly_more(name: str) -> None:
 def _params_names(function: ast.FunctionDef) -> set[str]:
     """Names of the arguments that are Params."""
     every = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
-    return {arg.arg for arg in every if arg.annotation and ast.unparse(arg.annotation).split(".")[-1] == "Params"}
+    return {
+        arg.arg
+        for arg in every
+        if arg.annotation and ast.unparse(arg.annotation).split(".")[-1] == "Params"
+    }
 
 
 def _read_in(function: ast.FunctionDef, takers: set[str]) -> set[str]:
     """Keys like pretrain.threads, or a section as a whole, that a function reads from its Params.
 
-    Params as a whole may only go to `takers`, functions whose argument is Params: DVC has to be able to follow it.
+    Params as a whole may only go to `takers`, functions whose argument is Params: DVC has to be
+    able to follow it.
     """
     names, read, followed = _params_names(function), set(), set()
-    parents = {id(child): node for node in ast.walk(function) for child in ast.iter_child_nodes(node)}
+    parents = {
+        id(child): node for node in ast.walk(function) for child in ast.iter_child_nodes(node)
+    }
     for node in ast.walk(function):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in names:
+        if (
+            isinstance(node, ast.Attribute)
+            and isinstance(node.value, ast.Name)
+            and node.value.id in names
+        ):
             above = parents[id(node)]
             read.add(f"{node.attr}.{above.attr}" if isinstance(above, ast.Attribute) else node.attr)
             followed.add(id(node.value))
         if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in takers:
-            followed.update(id(arg) for arg in [*node.args, *(keyword.value for keyword in node.keywords)])
-    lost = [n for n in ast.walk(function) if isinstance(n, ast.Name) and n.id in names and id(n) not in followed]
-    assert not lost, f"{function.name} (line {lost[0].lineno}) uses all of Params, so that DVC cannot follow it"
+            followed.update(
+                id(arg) for arg in [*node.args, *(keyword.value for keyword in node.keywords)]
+            )
+    lost = [
+        n
+        for n in ast.walk(function)
+        if isinstance(n, ast.Name) and n.id in names and id(n) not in followed
+    ]
+    assert not lost, (
+        f"{function.name} (line {lost[0].lineno}) uses all of Params, so that DVC cannot follow it"
+    )
     return read
 
 
 def keys_read(name: str) -> set[str]:
     """Keys of params.yaml that a stage reads."""
     files = [file for file in sources_of(name) if file.parent.name == "stages"]
-    nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))]
-    functions = [node for node in nodes if isinstance(node, ast.FunctionDef) and _params_names(node)]
+    nodes = [
+        node for file in files for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+    ]
+    functions = [
+        node for node in nodes if isinstance(node, ast.FunctionDef) and _params_names(node)
+    ]
     takers = {function.name for function in functions}
     return set().union(*(_read_in(function, takers) for function in functions))
 
@@ -213,7 +254,9 @@ def _compiled_edges(spec: dict[str, Any]) -> dict[str, dict[str, str]]:
         component = components[dag["tasks"][made["producerTask"]]["componentRef"]["name"]]
         if "dag" not in component:
             return str(made["producerTask"])
-        selected = component["dag"]["outputs"]["artifacts"][made["outputArtifactKey"]]["artifactSelectors"]
+        selected = component["dag"]["outputs"]["artifacts"][made["outputArtifactKey"]][
+            "artifactSelectors"
+        ]
         return str(selected[0]["producerSubtask"])
 
     def walk(dag: dict[str, Any], outer: dict[str, str]) -> None:
@@ -232,9 +275,11 @@ def _compiled_edges(spec: dict[str, Any]) -> dict[str, dict[str, str]]:
 
 def test_an_import_inside_a_function_counts(tmp_path: Path) -> None:
     file = tmp_path / "stage.py"
-    file.write_text("def stage():\n    from arl.data.manifest import read_manifest\n    import arl.pages\n")
+    file.write_text(
+        "def stage():\n    from arl.corpus.manifest import read_manifest\n    import arl.reports.html\n"
+    )
     found = {path.relative_to(SRC).as_posix() for path in IMPORTS.closure(file) - {file}}
-    assert found >= {"__init__.py", "data/manifest.py", "pages.py"}
+    assert found >= {"__init__.py", "corpus/manifest.py", "reports/html.py"}
 
 
 def test_task_names_suit_dvc_and_kubeflow() -> None:

@@ -57,7 +57,9 @@ def read_command(module: str) -> Command:
     file = _HERE.joinpath(*module.split(".")[1:]).with_suffix(".py")
     function = file.stem
     tree = ast.parse(file.read_text(encoding="utf-8"))
-    nodes = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == function]
+    nodes = [
+        node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == function
+    ]
     if not nodes:
         raise AssertionError(f"{file} defines no function {function}")
     spec = nodes[0].args
@@ -69,7 +71,9 @@ def read_command(module: str) -> Command:
         for arg, default in zip(spec.kwonlyargs, spec.kw_defaults, strict=True)
     ]
     doc = ast.get_docstring(nodes[0]) or ""
-    return Command(function.replace("_", "-"), module, function, doc, tuple(arguments), takes_params)
+    return Command(
+        function.replace("_", "-"), module, function, doc, tuple(arguments), takes_params
+    )
 
 
 def _argument(arg: ast.arg, *, positional: bool, default: ast.expr | None) -> Argument:
@@ -81,7 +85,9 @@ def _argument(arg: ast.arg, *, positional: bool, default: ast.expr | None) -> Ar
 
 def _parser(command: Command) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog=f"arl {command.name}", description=command.doc, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=f"arl {command.name}",
+        description=command.doc,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     for argument in command.arguments:
         nargs = {"nargs": "*" if argument.positional else "+"} if argument.many else {}
@@ -105,12 +111,15 @@ def _parser(command: Command) -> argparse.ArgumentParser:
 def call(name: str, overrides: Sequence[str] = (), /, **arguments: Any) -> Any:
     """Run a stage or command by name; `overrides` are key=value words on params.yaml, paths may be strings.
 
-    A corpus that is s3://bucket/prefix is fetched, or what is added to it is sent: see `arl.data.mirror`.
+    A corpus that is s3://bucket/prefix is fetched, or what is added to it is sent: see
+    `arl.corpus.s3_copy`.
     """
     if str(arguments.get("corpus")).startswith("s3://"):
-        from arl.data.mirror import at_hand
+        from arl.corpus.s3_copy import at_hand
 
-        with at_hand(arguments["corpus"], adds=name == "ingest", shards=name == "validate") as folder:
+        with at_hand(
+            arguments["corpus"], adds=name == "ingest", shards=name == "validate"
+        ) as folder:
             return call(name, overrides, **{**arguments, "corpus": folder})
     command = read_command(command_names()[name.replace("_", "-")])
     function = getattr(importlib.import_module(command.module), command.function)
@@ -150,7 +159,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = read_command(names[words[0]])
     parser = _parser(command)
     # key=value words are overrides wherever they stand, so that no option swallows them
-    overrides = [w for w in words[1:] if "=" in w and not w.startswith("-")] if command.takes_params else []
+    overrides = (
+        [w for w in words[1:] if "=" in w and not w.startswith("-")] if command.takes_params else []
+    )
     # intermixed: the words of a list may stand on both sides of an option
     arguments = vars(parser.parse_intermixed_args([w for w in words[1:] if w not in overrides]))
     try:

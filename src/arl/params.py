@@ -30,7 +30,9 @@ class Data:
     size: int  # side of the square network input, pixels
     store_size: int  # long side an ingested image is scaled down to, pixels; never up
     sources: list[str]  # sources used for pretraining; empty: all of the corpus
-    held_out: list[str]  # sources of downstream tasks, which pretraining does not see, not even their training split
+    held_out: list[
+        str
+    ]  # sources of downstream tasks, which pretraining does not see, not even their training split
     pretrain_on_tasks: bool  # let pretraining see the training split of sources that a task names
     splits: dict[str, str]  # source -> split protocol; a source not named uses "default"
     workers: int  # decoding processes of ingest; 0: this process, which a decoder that crashes or hangs takes with it
@@ -51,7 +53,9 @@ class Dicom:
     """What is read out of hospital DICOM beside its pixels."""
 
     burnt_in_text: str  # quarantine | mask
-    anatomy_from: list[list[str]]  # attributes, in order: the first group that names an anatomy decides
+    anatomy_from: list[
+        list[str]
+    ]  # attributes, in order: the first group that names an anatomy decides
     anatomy_words: list[AnatomyWord]  # in order: the first word that is found decides
     image_types: dict[str, str]  # third value of ImageType -> anatomy
 
@@ -93,7 +97,9 @@ class Objective:
     adversarial_weight: float  # the constant, or a factor on the adaptive weight
     max_adversarial_weight: float  # clamp of lambda
     mim_weight: float  # of L_MIM, a mean over a patch's pixels; eq. 3 is their sum, which is patch_size ** 2 here
-    discriminator_start: float  # share of the steps after which the generator sees the discriminator
+    discriminator_start: (
+        float  # share of the steps after which the generator sees the discriminator
+    )
     reconstructed_crops: int  # global crops of an image that L_MIM and L_adv look at, at most
     mask_ratio: float
     drop_masked: bool  # encode visible tokens only; otherwise put a mask token in the grid
@@ -217,9 +223,7 @@ class Watch:
     """The loop on arriving data, `arl watch` and pipelines/arl_monitor.py."""
 
     source: str  # reader of what arrives; one that knows sites
-    quiet_seconds: (
-        float  # a batch in a folder is complete when nothing in it changed for so long; 0: by its marker only
-    )
+    quiet_seconds: float  # a batch in a folder is complete when nothing in it changed for so long; 0: by its marker only
     cooldown_hours: float  # between the starts of two trainings
     max_refused: float  # share of its inputs above which a batch is refused as a whole
     attempts: int  # a run that failed so often is given up
@@ -265,7 +269,9 @@ def from_config(config: DictConfig, origin: str) -> Params:
     assert isinstance(params, Params)
     undefined = [name for name in params.tasks if name not in params.task]
     if undefined:
-        raise ValueError(f"{origin}: tasks names {undefined}, which task does not define; it has {sorted(params.task)}")
+        raise ValueError(
+            f"{origin}: tasks names {undefined}, which task does not define; it has {sorted(params.task)}"
+        )
     if len(set(params.tasks)) < len(params.tasks):
         raise ValueError(f"{origin}: tasks names a task twice: {params.tasks}")
     _refuse_leak(params, origin)
@@ -280,7 +286,9 @@ def _refuse_leak(params: Params, origin: str) -> None:
             seen = (not data.sources or source in data.sources) and source not in data.held_out
             if seen and not data.pretrain_on_tasks:
                 rule = "put it into data.held_out, or set data.pretrain_on_tasks=true"
-                raise ValueError(f"{origin}: pretraining would see {source}, on which task {task} is judged: {rule}")
+                raise ValueError(
+                    f"{origin}: pretraining would see {source}, on which task {task} is judged: {rule}"
+                )
 
 
 def load(overrides: list[str], path: Path = PARAMS_FILE) -> Params:
@@ -291,7 +299,9 @@ def load(overrides: list[str], path: Path = PARAMS_FILE) -> Params:
         FileNotFoundError: there is no such file.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist: run inside the project, or `arl configure` to write it")
+        raise FileNotFoundError(
+            f"{path} does not exist: run inside the project, or `arl configure` to write it"
+        )
     try:
         config = OmegaConf.load(path)
     except yaml.YAMLError as error:
@@ -310,7 +320,9 @@ def _apply(config: DictConfig, override: str) -> None:
     if not separator:
         raise ValueError(f"override {override!r} is not key=value")
     try:
-        OmegaConf.update(config, key, OmegaConf.create(f"v: {text}").v, merge=False, force_add=False)
+        OmegaConf.update(
+            config, key, OmegaConf.create(f"v: {text}").v, merge=False, force_add=False
+        )
     except (OmegaConfBaseException, yaml.YAMLError) as error:
         raise ValueError(f"override {override!r}: {_one_line(error)}") from error
 

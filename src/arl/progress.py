@@ -8,7 +8,9 @@ from tqdm import tqdm
 _LOG_SECONDS = 15.0  # between lines where stderr is a log and no terminal
 
 
-def progress(total: int, title: str, unit: str, *, initial: int = 0, shown: bool = True) -> "tqdm[Any]":
+def progress(
+    total: int, title: str, unit: str, *, initial: int = 0, shown: bool = True
+) -> "tqdm[Any]":
     """A progress bar; a line every few seconds where nobody watches."""
     watched = sys.stderr.isatty()
     return tqdm(

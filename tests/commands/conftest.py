@@ -34,24 +34,34 @@ class Released(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def shelf(tiny_overrides: list[str], tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shelf(
+    tiny_overrides: list[str], tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """Measured and released models of breast and lv, for copies of it."""
     params = parameters.load(tiny_overrides, ROOT / "params.yaml")
     tasks = {name: replace(task, floor=0.0, margin=0.99) for name, task in params.task.items()}
     params = replace(params, task=tasks)
     folder = tmp_path_factory.mktemp("released")
     place = Released(*(folder / name for name in Released._fields))
-    config = {"encoder": {"img_size": params.data.size, **asdict(params.model)}, "size": params.data.size}
+    config = {
+        "encoder": {"img_size": params.data.size, **asdict(params.model)},
+        "size": params.data.size,
+    }
     torch.manual_seed(0)
     save_model(place.checkpoint, AViT(**config["encoder"]), {**config, "kind": "encoder"})
     for task in params.tasks:
-        about = {name: getattr(params.task[task], name) for name in ("kind", "classes", "anatomy", "mask")}
+        about = {
+            name: getattr(params.task[task], name)
+            for name in ("kind", "classes", "anatomy", "mask")
+        }
         channels = params.finetune.upernet_channels
         network = build_task_model(AViT(**config["encoder"]), about, channels)
         head = {"kind": "task", "name": task, "task": about, "upernet_channels": channels}
         save_model(place.models / task, network, {**config, **head})
         measured = place.evaluations / task
-        evaluate(params, task=task, corpus=tiny_corpus, model=place.models / task, evaluation=measured)
+        evaluate(
+            params, task=task, corpus=tiny_corpus, model=place.models / task, evaluation=measured
+        )
     files = {
         "models": sorted(place.models.iterdir()),
         "evaluations": sorted(place.evaluations.iterdir()),

@@ -8,14 +8,16 @@ from types import SimpleNamespace
 import pytest
 
 from arl.commands.baseline import baseline
+from arl.commands.probe import probe
 from arl.files import read_json, sha256
 from arl.params import Params
 from arl.stages.evaluate import evaluate
 from arl.stages.finetune import finetune
-from arl.stages.probe import probe
 from arl.training.checkpoint import load_encoder
 
-WRITE = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "models" / "baselines" / "layouts.py")))
+WRITE = SimpleNamespace(
+    **runpy.run_path(str(Path(__file__).parents[1] / "models" / "baselines" / "layouts.py"))
+)
 
 
 def small(params: Params) -> Params:
@@ -24,7 +26,9 @@ def small(params: Params) -> Params:
     return params
 
 
-def test_the_report_says_what_was_read(tiny_params: Params, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_report_says_what_was_read(
+    tiny_params: Params, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file, reference = WRITE.mae_training(tmp_path)
     baseline(small(tiny_params), "import", "dmae", [file], out=tmp_path / "dmae")
     report = read_json(tmp_path / "dmae" / "report.json")
@@ -47,18 +51,42 @@ def test_a_baseline_is_probed_fine_tuned_and_evaluated_like_our_own(
     method, write = WRITE.LAYOUTS[name]
     params = small(tiny_params)
     baseline(params, "import", method, [write(tmp_path).file], out=tmp_path / "encoder")
-    probe(params, task="breast", corpus=tiny_corpus, checkpoint=tmp_path / "encoder", metrics=tmp_path / "probe.json")
+    probe(
+        params,
+        task="breast",
+        corpus=tiny_corpus,
+        checkpoint=tmp_path / "encoder",
+        metrics=tmp_path / "probe.json",
+    )
     assert 0 <= read_json(tmp_path / "probe.json")["linear"]["auroc"]["value"] <= 1
-    finetune(params, task="breast", corpus=tiny_corpus, checkpoint=tmp_path / "encoder", model=tmp_path / "model")
-    evaluate(params, task="breast", corpus=tiny_corpus, model=tmp_path / "model", evaluation=tmp_path / "evaluation")
+    finetune(
+        params,
+        task="breast",
+        corpus=tiny_corpus,
+        checkpoint=tmp_path / "encoder",
+        model=tmp_path / "model",
+    )
+    evaluate(
+        params,
+        task="breast",
+        corpus=tiny_corpus,
+        model=tmp_path / "model",
+        evaluation=tmp_path / "evaluation",
+    )
     assert (tmp_path / "evaluation" / "metrics.json").is_file()
 
 
-def test_supervised_is_the_configured_model_with_random_weights(tiny_params: Params, tmp_path: Path) -> None:
+def test_supervised_is_the_configured_model_with_random_weights(
+    tiny_params: Params, tmp_path: Path
+) -> None:
     for out, seed in (("a", 0), ("b", 0), ("c", 1)):
         baseline(replace(tiny_params, seed=seed), "import", "supervised", [], out=tmp_path / out)
-    assert sha256(tmp_path / "a" / "model.safetensors") == sha256(tmp_path / "b" / "model.safetensors")
-    assert sha256(tmp_path / "a" / "model.safetensors") != sha256(tmp_path / "c" / "model.safetensors")
+    assert sha256(tmp_path / "a" / "model.safetensors") == sha256(
+        tmp_path / "b" / "model.safetensors"
+    )
+    assert sha256(tmp_path / "a" / "model.safetensors") != sha256(
+        tmp_path / "c" / "model.safetensors"
+    )
     encoder, config = load_encoder(tmp_path / "a")
     assert encoder.embed_dim == tiny_params.model.embed_dim
     assert config["size"] == 32

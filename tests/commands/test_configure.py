@@ -23,7 +23,9 @@ def choices_of(text: str) -> list[str]:
 def test_params_file_is_what_conf_gives() -> None:
     text = (ROOT / "params.yaml").read_text(encoding="utf-8")
     choices = choices_of(text)
-    assert text == render(compose(choices, CONF), choices), f"run `arl configure {shlex.join(choices)}`"
+    assert text == render(compose(choices, CONF), choices), (
+        f"run `arl configure {shlex.join(choices)}`"
+    )
 
 
 def test_laptop_is_the_default() -> None:
@@ -47,20 +49,34 @@ def test_every_file_of_conf_fits_the_schema(file: Path) -> None:
 
 def test_a_choice_overrides_the_experiment() -> None:
     composed = compose(["experiment=paper", "model=avit_small", "pretrain.epochs=7"], CONF)
-    assert (composed.experiment, composed.model.embed_dim, composed.pretrain.epochs) == ("paper", 384, 7)
+    assert (composed.experiment, composed.model.embed_dim, composed.pretrain.epochs) == (
+        "paper",
+        384,
+        7,
+    )
     assert composed.data.size == 224
 
 
-def test_the_command_writes_what_load_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_writes_what_load_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copytree(CONF, tmp_path / "conf")
     monkeypatch.chdir(tmp_path)
-    assert cli.main(["configure", "experiment=busbra", "seed=5", "data.splits={bus-bra: fold-2}"]) == 0
+    assert (
+        cli.main(["configure", "experiment=busbra", "seed=5", "data.splits={bus-bra: fold-2}"]) == 0
+    )
     text = Path("params.yaml").read_text(encoding="utf-8")
     loaded = params.load([])
-    assert (loaded.seed, loaded.experiment, loaded.data.splits["bus-bra"]) == (5, "busbra", "fold-2")
+    assert (loaded.seed, loaded.experiment, loaded.data.splits["bus-bra"]) == (
+        5,
+        "busbra",
+        "fold-2",
+    )
     assert list(yaml.safe_load(text)) == list(params.Params.__dataclass_fields__)
     assert choices_of(text) == ["experiment=busbra", "seed=5", "data.splits={bus-bra: fold-2}"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["conf", "params.yaml"], "Hydra left something"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["conf", "params.yaml"], (
+        "Hydra left something"
+    )
 
 
 @pytest.mark.parametrize(
@@ -105,6 +121,8 @@ def test_outside_the_project(
 def test_an_experiment_with_an_unknown_key_is_refused(tmp_path: Path) -> None:
     conf = tmp_path / "conf"
     shutil.copytree(CONF, conf)
-    (conf / "experiment" / "new.yaml").write_text("# @package _global_\nexperiment: new\npretrain: {epoch: 3}\n")
+    (conf / "experiment" / "new.yaml").write_text(
+        "# @package _global_\nexperiment: new\npretrain: {epoch: 3}\n"
+    )
     with pytest.raises(ValueError, match="'epoch' not in 'Pretrain'"):
         compose(["experiment=new"], conf)

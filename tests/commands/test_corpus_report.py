@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from arl.commands.corpus_report import _histogram, corpus_report
-from arl.data.shards import BatchWriter
+from arl.corpus.shards import BatchWriter
 from arl.params import Params
 from arl.stages.validate import validate
 
@@ -25,29 +25,54 @@ def speckle(seed: int) -> np.ndarray:
 def corpus(tmp_path: Path) -> Path:
     """Two sources, an image that is in both of them on two sides and with two labels, refused inputs."""
     root = tmp_path / "corpus"
-    with BatchWriter(root, "clinic", "0000", 64, licence="CC0 <b>", citation="Nobody & al.") as batch:
+    with BatchWriter(
+        root, "clinic", "0000", 64, licence="CC0 <b>", citation="Nobody & al."
+    ) as batch:
         for number in range(7):
-            named = {"patient": f"p{number}", "depth_cm": 5.0 + number, "pixel_spacing_mm": 0.1, "device": "ACME <Ray>"}
+            named = {
+                "patient": f"p{number}",
+                "depth_cm": 5.0 + number,
+                "pixel_spacing_mm": 0.1,
+                "device": "ACME <Ray>",
+            }
             splits = {"default": "test" if number == 0 else "train"}
             label = "benign" if number < 5 else None
-            batch.accept(speckle(number), key=f"k{number}", anatomy="breast", label=label, splits=splits, **named)
+            batch.accept(
+                speckle(number),
+                key=f"k{number}",
+                anatomy="breast",
+                label=label,
+                splits=splits,
+                **named,
+            )
         for number in range(3):
             batch.refuse(f"broken{number}.dcm", "not a DICOM <file>")
     with BatchWriter(root, "phantom-x", "0000", 64, licence="none", citation="none") as batch:
         twin = speckle(0) + np.uint8(3)
-        batch.accept(twin, key="twin", anatomy="lung", label="malignant", synthetic=True, splits={"default": "train"})
+        batch.accept(
+            twin,
+            key="twin",
+            anatomy="lung",
+            label="malignant",
+            synthetic=True,
+            splits={"default": "train"},
+        )
     return root
 
 
 @pytest.fixture
 def page(corpus: Path, tiny_params: Params, tmp_path: Path) -> Path:
     validate(tiny_params, corpus=corpus, validation=tmp_path / "validation")
-    corpus_report(corpus=corpus, validation=tmp_path / "validation", page=tmp_path / "out" / "corpus.html")
+    corpus_report(
+        corpus=corpus, validation=tmp_path / "validation", page=tmp_path / "out" / "corpus.html"
+    )
     return tmp_path / "out" / "corpus.html"
 
 
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
-def test_a_browser_opens_it(page: Path, open_page: Callable[..., Any], width: int, dark: bool) -> None:
+def test_a_browser_opens_it(
+    page: Path, open_page: Callable[..., Any], width: int, dark: bool
+) -> None:
     opened = open_page(page, width, dark)
     assert (opened.errors, opened.requests, opened.overflow) == ([], [], 0)
     for text in (
@@ -73,12 +98,20 @@ def test_the_same_corpus_gives_the_same_page(page: Path, corpus: Path, tmp_path:
     assert (tmp_path / "again.html").read_bytes() == page.read_bytes()
 
 
-def test_the_validation_of_another_version_is_refused(corpus: Path, tmp_path: Path, tiny_params: Params) -> None:
+def test_the_validation_of_another_version_is_refused(
+    corpus: Path, tmp_path: Path, tiny_params: Params
+) -> None:
     validate(tiny_params, corpus=corpus, validation=tmp_path / "validation")
     with BatchWriter(corpus, "clinic", "0001", 64, licence="CC0", citation="") as batch:
-        batch.accept(speckle(99), key="new", anatomy="breast", patient="p99", splits={"default": "train"})
-    with pytest.raises(ValueError, match=r"result\.json is of another corpus or version than .*: run `arl validate"):
-        corpus_report(corpus=corpus, validation=tmp_path / "validation", page=tmp_path / "page.html")
+        batch.accept(
+            speckle(99), key="new", anatomy="breast", patient="p99", splits={"default": "train"}
+        )
+    with pytest.raises(
+        ValueError, match=r"result\.json is of another corpus or version than .*: run `arl validate"
+    ):
+        corpus_report(
+            corpus=corpus, validation=tmp_path / "validation", page=tmp_path / "page.html"
+        )
 
 
 def test_a_corpus_that_was_not_validated_is_refused(corpus: Path, tmp_path: Path) -> None:
@@ -89,4 +122,11 @@ def test_a_corpus_that_was_not_validated_is_refused(corpus: Path, tmp_path: Path
 
 def test_histograms_count_every_value() -> None:
     found = _histogram(pd.Series([1, 2, 2.5, 7, 300.0]), (0, 2, 4, 6, 8, 100))
-    assert found == {"0–2": (2,), "2–4": (1,), "4–6": (0,), "6–8": (1,), "8–100": (0,), "over 100": (1,)}
+    assert found == {
+        "0–2": (2,),
+        "2–4": (1,),
+        "4–6": (0,),
+        "6–8": (1,),
+        "8–100": (0,),
+        "over 100": (1,),
+    }

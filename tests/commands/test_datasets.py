@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from arl.commands.datasets import datasets
-from arl.data import sources
-from arl.data.shards import BatchWriter
-from arl.data.sources import fallmud, write
+from arl.corpus.shards import BatchWriter
+from arl.ingest import readers
+from arl.ingest.readers import fallmud, write
 
 
 def muscle(root: Path) -> Path:
@@ -23,16 +23,24 @@ def muscle(root: Path) -> Path:
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
     with BatchWriter(
-        tmp_path / "data", "our-muscle", "2026", 64, licence="", citation="", made_by={"reader": "fallmud"}
+        tmp_path / "data",
+        "our-muscle",
+        "2026",
+        64,
+        licence="",
+        citation="",
+        made_by={"reader": "fallmud"},
     ) as writer:
         write(fallmud.read(muscle(tmp_path / "drop/FALLMUD")), writer)
     return tmp_path / "data"
 
 
-def test_every_reader_has_its_line_and_the_corpus_is_counted(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_reader_has_its_line_and_the_corpus_is_counted(
+    corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     datasets([], corpus=corpus)
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[: len(sources.names())]] == sources.names()
+    assert [line.split()[0] for line in lines[: len(readers.names())]] == readers.names()
     (line,) = [line for line in lines if line.startswith("fallmud")]
     assert "lower leg muscle" in line
     assert line.endswith("our-muscle/2026: 1 images of 1 inputs, 0 refused]")
@@ -54,14 +62,19 @@ def test_details_of_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         assert expected in flat
 
 
-def test_what_a_folder_holds(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_a_folder_holds(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     busbra = tmp_path / "drop/BUSBRA"
     busbra.mkdir()
     (busbra / "bus_data.csv").write_text("ID\n")
     (tmp_path / "drop/empty").mkdir()
     datasets([], corpus=corpus, root=tmp_path / "drop")
     lines = capsys.readouterr().out.splitlines()
-    assert f"fallmud: 1 inputs; arl ingest fallmud --root {tmp_path}/drop/FALLMUD --corpus {corpus}" in lines
+    assert (
+        f"fallmud: 1 inputs; arl ingest fallmud --root {tmp_path}/drop/FALLMUD --corpus {corpus}"
+        in lines
+    )
     assert any(line.startswith(f"bus-bra: {busbra} looks like it, but: ") for line in lines)
     assert {line.split(":")[0] for line in lines} == {"bus-bra", "fallmud"}
 

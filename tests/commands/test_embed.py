@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from arl.commands.embed import embed
-from arl.data.anatomy import anatomy_index
-from arl.data.views import MEAN, STD
+from arl.corpus.anatomy import anatomy_index
+from arl.loading.transforms import MEAN, STD
 from arl.training.checkpoint import load_encoder
 
 
@@ -24,7 +24,13 @@ def write_pictures(folder: Path) -> list[Path]:
 def test_features_of_files_are_the_encoders(released: Any, tmp_path: Path) -> None:
     files = write_pictures(tmp_path)
     for pooling in ("gap", "cls"):
-        embed(files, checkpoint=released.checkpoint, out=tmp_path / "f.parquet", anatomy="thyroid", pooling=pooling)
+        embed(
+            files,
+            checkpoint=released.checkpoint,
+            out=tmp_path / "f.parquet",
+            anatomy="thyroid",
+            pooling=pooling,
+        )
         table = pd.read_parquet(tmp_path / "f.parquet")
         assert table["file"].tolist() == ["a.png", "b.jpg"]
         encoder, _ = load_encoder(released.checkpoint)

@@ -18,10 +18,16 @@ PARAMS = load([], Path(__file__).parents[2] / "params.yaml")
 def answers(file: Path, batch: int = 5) -> tuple[np.ndarray, torch.Tensor, torch.Tensor]:
     image, anatomy = torch.randn(batch, 1, 32, 32), torch.arange(batch) * 4
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    return session.run(None, {"image": image.numpy(), "anatomy": anatomy.numpy()})[0], image, anatomy
+    return (
+        session.run(None, {"image": image.numpy(), "anatomy": anatomy.numpy()})[0],
+        image,
+        anatomy,
+    )
 
 
-def test_the_folder_has_hugging_faces_layout_and_a_graph_that_answers_alike(released: Any, tmp_path: Path) -> None:
+def test_the_folder_has_hugging_faces_layout_and_a_graph_that_answers_alike(
+    released: Any, tmp_path: Path
+) -> None:
     export(PARAMS, task="breast", registry=str(released.registry), out=tmp_path / "out")
     theirs, image, anatomy = answers(tmp_path / "out" / "model.onnx")
     model, _ = load_task_model(released.models / "breast")
@@ -41,7 +47,9 @@ def test_the_folder_has_hugging_faces_layout_and_a_graph_that_answers_alike(rele
     assert "with a temperature of" in card
     # the folder loads as a model of ours
     load_task_model(tmp_path / "out")
-    assert sha256(tmp_path / "out/model.safetensors") == sha256(released.models / "breast/model.safetensors")
+    assert sha256(tmp_path / "out/model.safetensors") == sha256(
+        released.models / "breast/model.safetensors"
+    )
 
 
 @pytest.mark.slow
@@ -69,5 +77,7 @@ class Uncertain(torch.nn.Module):
 
 
 def test_a_graph_that_answers_otherwise_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"onnxruntime differs by 1 from the model, more than 0\.0001"):
+    with pytest.raises(
+        ValueError, match=r"onnxruntime differs by 1 from the model, more than 0\.0001"
+    ):
         export_onnx(Uncertain(), 32, tmp_path / "model.onnx")

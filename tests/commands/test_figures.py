@@ -11,7 +11,11 @@ from arl.params import Params
 
 
 def test_the_pictures_are_on_one_page(
-    released: Any, tiny_params: Params, tiny_corpus: Path, tmp_path: Path, open_page: Callable[..., Any]
+    released: Any,
+    tiny_params: Params,
+    tiny_corpus: Path,
+    tmp_path: Path,
+    open_page: Callable[..., Any],
 ) -> None:
     baseline(replace(tiny_params, seed=5), "import", "supervised", [], out=tmp_path / "other")
     where = {"corpus": tiny_corpus, "checkpoint": released.checkpoint, "out": tmp_path / "out"}
@@ -19,7 +23,12 @@ def test_the_pictures_are_on_one_page(
     page = open_page(tmp_path / "out" / "index.html")
     assert page.errors == page.requests == []
     assert page.overflow == 0
-    for words in ("Corpus by anatomy", "Principal components", "Images on a plane", "Where ACDT samples"):
+    for words in (
+        "Corpus by anatomy",
+        "Principal components",
+        "Images on a plane",
+        "Where ACDT samples",
+    ):
         assert words in page.text
     text = (tmp_path / "out" / "index.html").read_text()
     assert text.count("<img") == 3 + 2 * 3  # and each encoder with three labels
@@ -32,4 +41,9 @@ def test_encoders_of_other_sizes_are_refused(
     tiny_params.data.size = 48
     baseline(tiny_params, "import", "supervised", [], out=tmp_path / "other")
     with pytest.raises(ValueError, match=r"read images of \[32, 48\] pixels"):
-        figures(tiny_params, corpus=tiny_corpus, checkpoint=released.checkpoint, against=tmp_path / "other")
+        figures(
+            tiny_params,
+            corpus=tiny_corpus,
+            checkpoint=released.checkpoint,
+            against=tmp_path / "other",
+        )

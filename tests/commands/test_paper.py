@@ -12,11 +12,11 @@ import pandas as pd
 import pytest
 import yaml
 
-from arl.commands._experiment import experiment_names, read_experiment
-from arl.commands._runner import ElsewhereError, Runner
-from arl.commands._tables import _matrix, _places
 from arl.commands.configure import compose
 from arl.commands.paper import paper
+from arl.experiments.report import _matrix, _places
+from arl.experiments.runner import ElsewhereError, Runner
+from arl.experiments.spec import experiment_names, read_experiment
 from arl.files import read_json
 
 ROOT = Path(__file__).parents[2]
@@ -91,7 +91,12 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_overrides: lis
                 "label": "A-ViT",
                 "claimed": {
                     "finetune": {
-                        "breast": {"accuracy": 0.9366, "auroc": 0.9742, "sensitivity": 0.9455, "specificity": 0.9355}
+                        "breast": {
+                            "accuracy": 0.9366,
+                            "auroc": 0.9742,
+                            "sensitivity": 0.9455,
+                            "specificity": 0.9355,
+                        }
                     }
                 },
             },
@@ -114,7 +119,9 @@ def test_a_table_is_measured_beside_the_claims_and_done_once(
     assert one["interval"]["low"] <= one["interval"]["value"] <= one["interval"]["high"]
     assert one["spread"] is not None
     assert 0 <= one["p_value"] <= 1
-    assert found["absent"] == {"mae": "no weights: arl baseline import mae FILE --out out/baselines/mae data.size=32"}
+    assert found["absent"] == {
+        "mae": "no weights: arl baseline import mae FILE --out out/baselines/mae data.size=32"
+    }
     kinds = [one["stage"] for one in found["times"]]
     # two replicates of two rows; the reference is measured with three labels
     assert {kind: kinds.count(kind) for kind in kinds} == {
@@ -127,12 +134,26 @@ def test_a_table_is_measured_beside_the_claims_and_done_once(
     page = open_page(folder / "index.html")
     assert page.errors == page.requests == []
     assert page.overflow == 0
-    for words in ("A little table", "A-ViT: wrong anatomy", "no weights", "0.974", "none", "the mean over 2 seeds"):
+    for words in (
+        "A little table",
+        "A-ViT: wrong anatomy",
+        "no weights",
+        "0.974",
+        "none",
+        "the mean over 2 seeds",
+    ):
         assert words in page.text
     assert page.text.count("The band is that of A-ViT. First seed.") == 2  # probe and fine-tuned
-    rows = [line for line in (folder / "table.md").read_text().splitlines() if line.startswith("| Supervised")]
+    rows = [
+        line
+        for line in (folder / "table.md").read_text().splitlines()
+        if line.startswith("| Supervised")
+    ]
     value, low, high = (one["interval"][name] for name in ("value", "low", "high"))
-    assert f"| {value:.3f} ({low:.3f} to {high:.3f}) | – | {one['each'][0]:.3f}, {one['each'][1]:.3f} |" in rows[1]
+    assert (
+        f"| {value:.3f} ({low:.3f} to {high:.3f}) | – | {one['each'][0]:.3f}, {one['each'][1]:.3f} |"
+        in rows[1]
+    )
     before = {path.name: path.stat().st_mtime_ns for path in (project / "runs" / "paper").iterdir()}
     paper("little", corpus=tiny_corpus, scale="tiny")
     after = {path.name: path.stat().st_mtime_ns for path in (project / "runs" / "paper").iterdir()}
@@ -150,21 +171,40 @@ def test_pictures_of_rows_are_on_the_page_with_their_numbers(
 ) -> None:
     file = project / "conf" / "paper" / "little.yaml"
     content = yaml.safe_load(file.read_text())
-    plain = {"name": "plain", "label": "MAE here", "choices": ["objective=mae", "model.conditioning=none"]}
+    plain = {
+        "name": "plain",
+        "label": "MAE here",
+        "choices": ["objective=mae", "model.conditioning=none"],
+    }
     del content["metrics"], content["protocols"], content["audit"], content["reference"]
     shows = ["corpus", "components", "planes", "offsets", "reconstructions"]
-    file.write_text(yaml.safe_dump({**content, "shows": shows, "rows": [plain, content["rows"][2]]}))
+    file.write_text(
+        yaml.safe_dump({**content, "shows": shows, "rows": [plain, content["rows"][2]]})
+    )
     paper("little", corpus=tiny_corpus, scale="tiny")
     folder = project / "out" / "paper" / "little-tiny"
     page = open_page(folder / "index.html")
     assert page.errors == page.requests == []
     assert page.overflow == 0
-    for words in ("Corpus by anatomy", "Principal components", "Images on a plane", "Where ACDT samples", "completed"):
+    for words in (
+        "Corpus by anatomy",
+        "Principal components",
+        "Images on a plane",
+        "Where ACDT samples",
+        "completed",
+    ):
         assert words in page.text
     found = read_json(folder / "results.json")
     assert found["cells"] == []
-    assert [row[0] for row in found["shown"]["Masked images, completed"][1:]] == ["MAE here", "A-ViT"]
-    assert [row[1] for row in found["shown"]["Images on a plane"][1:]] == ["given", "no", "wrong"] * 2
+    assert [row[0] for row in found["shown"]["Masked images, completed"][1:]] == [
+        "MAE here",
+        "A-ViT",
+    ]
+    assert [row[1] for row in found["shown"]["Images on a plane"][1:]] == [
+        "given",
+        "no",
+        "wrong",
+    ] * 2
     written = (folder / "table.md").read_text()
     assert "| MAE here |" in written
     assert "A blurred picture has a large distance" in written
@@ -187,19 +227,31 @@ def test_all_experiments_of_the_paper_are_on_one_page_in_their_order(
         },
     }
     random = {"name": "random", "label": "Random", "baseline": "supervised"}
-    for number, rows in {10: [random], 2: [random, {"name": "mae", "label": "MAE", "baseline": "mae"}]}.items():
+    for number, rows in {
+        10: [random],
+        2: [random, {"name": "mae", "label": "MAE", "baseline": "mae"}],
+    }.items():
         content = little | {"title": f"Table {number}, a little one", "rows": rows}
         (project / "conf" / "paper" / f"table{number}.yaml").write_text(yaml.safe_dump(content))
     (project / "conf" / "paper" / "ours.yaml").write_text("not: of the paper")
     paper("all", corpus=tiny_corpus)
     folder = project / "out" / "paper"
-    assert sorted(path.name for path in folder.iterdir()) == ["all-laptop", "table10-laptop", "table2-laptop"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "all-laptop",
+        "table10-laptop",
+        "table2-laptop",
+    ]
     page = open_page(folder / "all-laptop" / "index.html")
     assert page.errors == page.requests == []
     assert page.overflow == 0
     text = page.text
     # what one experiment lacks is not told of another
-    order = ["Table 2, a little one", "Table 2: breast, linear probe", "Table 2: Rows that", "Table 10: breast, linear"]
+    order = [
+        "Table 2, a little one",
+        "Table 2: breast, linear probe",
+        "Table 2: Rows that",
+        "Table 10: breast, linear",
+    ]
     places = [text.index(words) for words in order]
     assert places == sorted(places)
     assert "Table 10: Rows that" not in text
@@ -212,28 +264,47 @@ def test_a_row_may_be_measured_by_fewer_protocols(project: Path, tiny_corpus: Pa
     content = yaml.safe_load(file.read_text())
     probed = {"name": "probed", "label": "Probed", "baseline": "supervised", "protocols": ["probe"]}
     tuned = {"name": "tuned", "label": "Tuned", "baseline": "supervised", "protocols": ["finetune"]}
-    file.write_text(yaml.safe_dump(content | {"rows": [probed, tuned], "reference": "tuned", "audit": []}))
+    file.write_text(
+        yaml.safe_dump(content | {"rows": [probed, tuned], "reference": "tuned", "audit": []})
+    )
     paper("little", corpus=tiny_corpus, scale="tiny", replicates=1)
     cells = read_json(project / "out" / "paper" / "little-tiny" / "results.json")["cells"]
-    assert {(cell["protocol"], cell["row"]) for cell in cells} == {("probe", "probed"), ("finetune", "tuned")}
+    assert {(cell["protocol"], cell["row"]) for cell in cells} == {
+        ("probe", "probed"),
+        ("finetune", "tuned"),
+    }
 
 
 def test_what_needs_no_training_trains_nothing(project: Path, tiny_corpus: Path) -> None:
     paper("figure1c", corpus=tiny_corpus)
     folder = project / "out" / "paper" / "figure1c-laptop"
     shown = read_json(folder / "results.json")["shown"]["Corpus by anatomy"]
-    assert shown == [["anatomy", "images", "share"], ["breast", "30", "50.0%"], ["cardiac", "30", "50.0%"]]
+    assert shown == [
+        ["anatomy", "images", "share"],
+        ["breast", "30", "50.0%"],
+        ["cardiac", "30", "50.0%"],
+    ]
     assert "| breast | 30 | 50.0% |" in (folder / "table.md").read_text()
     assert not list((project / "runs").rglob("*.time.json"))
 
 
-def test_an_encoder_without_a_decoder_cannot_complete_images(project: Path, tiny_corpus: Path) -> None:
+def test_an_encoder_without_a_decoder_cannot_complete_images(
+    project: Path, tiny_corpus: Path
+) -> None:
     file = project / "conf" / "paper" / "little.yaml"
     content = yaml.safe_load(file.read_text())
     rows = [{"name": "dino", "label": "DINO", "choices": ["objective=dino"]}]
-    pictures = {"title": "x", "shows": ["reconstructions"], "rows": rows, "scales": content["scales"]}
+    pictures = {
+        "title": "x",
+        "shows": ["reconstructions"],
+        "rows": rows,
+        "scales": content["scales"],
+    }
     file.write_text(yaml.safe_dump(pictures))
-    with pytest.raises(ValueError, match=r"pretrain-.* has no decoder: it was not pretrained here with masked images"):
+    with pytest.raises(
+        ValueError,
+        match=r"pretrain-.* has no decoder: it was not pretrained here with masked images",
+    ):
         paper("little", corpus=tiny_corpus, scale="tiny")
 
 
@@ -245,13 +316,19 @@ paper("little", corpus=Path(sys.argv[1]), scale="tiny", out=Path(sys.argv[2]))
 """
 
 
-def test_two_processes_share_the_work_and_write_the_same_table(project: Path, tiny_corpus: Path) -> None:
+def test_two_processes_share_the_work_and_write_the_same_table(
+    project: Path, tiny_corpus: Path
+) -> None:
     words = [sys.executable, "-c", SCRIPT, str(tiny_corpus)]
     both = [subprocess.Popen([*words, name], cwd=project) for name in ("first", "second")]
     assert [process.wait(300) for process in both] == [0, 0]
-    tables = [(project / name / "little-tiny" / "table.md").read_text() for name in ("first", "second")]
+    tables = [
+        (project / name / "little-tiny" / "table.md").read_text() for name in ("first", "second")
+    ]
     assert tables[0] == tables[1]
-    finished = sorted(path.name for path in (project / "runs" / "paper").glob("pretrain-*.time.json"))
+    finished = sorted(
+        path.name for path in (project / "runs" / "paper").glob("pretrain-*.time.json")
+    )
     assert len(finished) == 2
     began = [read_json(project / "runs" / "paper" / name) for name in finished]
     assert not any(one["resumed"] for one in began)
@@ -269,7 +346,9 @@ def test_what_another_process_is_making_is_left_to_it(project: Path, tiny_corpus
     assert runner.times(runner.used)["resumed"].tolist() == [False]
 
 
-def test_a_killed_training_says_that_its_time_is_not_whole(project: Path, tiny_corpus: Path) -> None:
+def test_a_killed_training_says_that_its_time_is_not_whole(
+    project: Path, tiny_corpus: Path
+) -> None:
     runner = Runner(tiny_corpus, project / "work", project, [])
 
     def killed(_: Path) -> None:
@@ -282,7 +361,9 @@ def test_a_killed_training_says_that_its_time_is_not_whole(project: Path, tiny_c
     assert runner.times(runner.used)["resumed"].tolist() == [True]
 
 
-def test_other_labels_or_splits_are_other_data(project: Path, tiny_corpus: Path, tmp_path: Path) -> None:
+def test_other_labels_or_splits_are_other_data(
+    project: Path, tiny_corpus: Path, tmp_path: Path
+) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(tiny_corpus, copy)
     first = Runner(copy, project, project, []).content
@@ -298,9 +379,13 @@ def test_wrong_words_and_files_are_refused(project: Path, tiny_corpus: Path) -> 
         match=r"unknown experiment 'table1': .* has busbra, figure1c, .*, figure5, frozen, little, table10, table2",
     ):
         paper("table1", corpus=tiny_corpus)
-    with pytest.raises(ValueError, match="unknown scale 'huge': little has laptop, busbra, paper, tiny"):
+    with pytest.raises(
+        ValueError, match="unknown scale 'huge': little has laptop, busbra, paper, tiny"
+    ):
         paper("little", corpus=tiny_corpus, scale="huge")
-    with pytest.raises(ValueError, match=r"--set seed=3: the replicates of the scale are told apart by seed"):
+    with pytest.raises(
+        ValueError, match=r"--set seed=3: the replicates of the scale are told apart by seed"
+    ):
         paper("little", corpus=tiny_corpus, scale="tiny", set=["seed=3"])
     with pytest.raises(ValueError, match=r"--replicates 3: the scale has 1 to 2"):
         paper("little", corpus=tiny_corpus, scale="tiny", replicates=3)
@@ -312,10 +397,16 @@ def test_wrong_words_and_files_are_refused(project: Path, tiny_corpus: Path) -> 
         ({"protocols": []}, "protocols .* have no metrics"),
         ({"shows": ["colours"]}, "shows .*colours.*: expected some of corpus, components"),
         ({"metrics": {}, "protocols": []}, "shows .* or metrics of tasks"),
-        ({"metrics": {}, "protocols": [], "shows": ["planes"], "rows": [], "audit": []}, "no rows whose encoders"),
+        (
+            {"metrics": {}, "protocols": [], "shows": ["planes"], "rows": [], "audit": []},
+            "no rows whose encoders",
+        ),
         ({"colour": "blue"}, r"little\.yaml: .*colour"),
         ({"rows": content["rows"] * 2}, "a row's name is there twice"),
-        ({"rows": [content["rows"][2] | {"protocols": ["zero-shot"]}]}, "row 'full' has protocols .* beyond"),
+        (
+            {"rows": [content["rows"][2] | {"protocols": ["zero-shot"]}]},
+            "row 'full' has protocols .* beyond",
+        ),
     ):
         file.write_text(yaml.safe_dump(content | change))
         with pytest.raises(ValueError, match=message):

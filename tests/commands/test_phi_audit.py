@@ -12,10 +12,10 @@ from pydicom.datadict import dictionary_VR
 
 from arl import params as parameters
 from arl.commands.phi_audit import audit, phi_audit
-from arl.data.confidentiality import PROFILE
-from arl.data.phi_planting import BURNT_IN, Planter, plant
-from arl.data.phi_search import Search, alike, leaks
 from arl.files import read_json
+from arl.ingest.phi_audit.confidentiality import PROFILE
+from arl.ingest.phi_audit.planting import BURNT_IN, Planter, plant
+from arl.ingest.phi_audit.search import Search, alike, leaks
 from arl.params import Params
 
 ROOT = Path(__file__).parents[2]
@@ -25,9 +25,9 @@ LEAKS = {
     "a log": "import sys; print('reading Zqvordahl', file=sys.stderr)",
     "a temporary file": "import tempfile; tempfile.NamedTemporaryFile(delete=False).write(b'Zqvordahl')",
     "a bare hash": f"deidentify.device_name = lambda header: {hashlib.md5(b'Zqvordahl').hexdigest()!r}",
-    "the pixels": "burnt_in._may_name = lambda found: False",
+    "the pixels": "burnt_in_text._may_name = lambda found: False",
 }
-MAIN = "import sys; from arl.cli import main; from arl.data import burnt_in, deidentify; {leak}; main(sys.argv[1:])"
+MAIN = "import sys; from arl.cli import main; from arl.ingest.dicom import burnt_in_text, deidentify; {leak}; main(sys.argv[1:])"
 
 
 @pytest.fixture
@@ -36,7 +36,9 @@ def params() -> Params:
 
 
 @pytest.mark.slow
-def test_nothing_is_found(params: Params, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_found(
+    params: Params, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     phi_audit(params, work=tmp_path / "audit")
     told = read_json(tmp_path / "audit/audit.json")
     assert "none found" in capsys.readouterr().out
@@ -67,7 +69,11 @@ def test_every_attribute_of_the_profile_is_planted(tmp_path: Path) -> None:
     places = " ".join({*planter.places.values(), *planter.unsearchable})
     tags = [row.replace("XXXXXX", "002500").replace("XX", "02") for row in PROFILE]
     missing = [tag for tag in tags if f"({tag[:4]},{tag[4:]})" not in places]
-    assert missing == ["00001000", "00001001", "00020003"]  # of network messages; in the file's head, see below
+    assert missing == [
+        "00001000",
+        "00001001",
+        "00020003",
+    ]  # of network messages; in the file's head, see below
     assert len(set(planter.unsearchable)) < 5
     content = b"".join(file.read_bytes() for file in tmp_path.rglob("*.dcm"))
     absent = planter.places.keys() - Search(planter.places).found(content)
@@ -84,8 +90,16 @@ def test_each_place_of_an_output_is_searched(tmp_path: Path) -> None:
     table = pa.table({"cell": ["clean", secret]}).replace_schema_metadata({"note": "clean"})
     pq.write_table(table, tmp_path / "one.parquet", compression="zstd")
     found = list(leaks(tmp_path, {secret: "a test"}, ()))
-    places = {sentence.split(" holds")[0] for sentence in found} - {"one.parquet"}  # some codecs leave it readable
-    assert places == {f"the name {secret}.txt", "hash", "column cell of one.parquet", "plain", "wide"}
+    places = {sentence.split(" holds")[0] for sentence in found} - {
+        "one.parquet"
+    }  # some codecs leave it readable
+    assert places == {
+        f"the name {secret}.txt",
+        "hash",
+        "column cell of one.parquet",
+        "plain",
+        "wide",
+    }
     assert list(leaks(tmp_path, {"Another name": "a test"}, ())) == []
 
 
@@ -93,7 +107,12 @@ def test_the_search_is_that_of_python() -> None:
     names = [f"identifier {number:05d}" for number in range(500)]
     search = Search(names)
     for offset in range(17):
-        content = b"x" * offset + b"IDENTIFIER 00123 identifier 0499" + b"y" * offset + b"identifier 00007"
+        content = (
+            b"x" * offset
+            + b"IDENTIFIER 00123 identifier 0499"
+            + b"y" * offset
+            + b"identifier 00007"
+        )
         assert search.found(content) == {"identifier 00123", "identifier 00007"}
     assert search.found(b"") == search.found(b"identif") == set()
     with pytest.raises(ValueError, match="too short"):

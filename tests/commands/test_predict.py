@@ -13,8 +13,8 @@ from pydicom.uid import ExplicitVRLittleEndian, UltrasoundImageStorage, generate
 from scipy.special import softmax
 
 from arl.commands.predict import predict
-from arl.data.views import MEAN, STD
 from arl.files import read_json, write_json
+from arl.loading.transforms import MEAN, STD
 from arl.params import load
 from arl.training.checkpoint import load_task_model
 
@@ -85,7 +85,9 @@ def test_the_champion_answers_with_calibrated_probabilities(
     assert f"a.png: {first['called']}" in capsys.readouterr().out
 
 
-def test_the_score_is_that_of_the_model_on_the_stretched_picture(released: Any, tmp_path: Path) -> None:
+def test_the_score_is_that_of_the_model_on_the_stretched_picture(
+    released: Any, tmp_path: Path
+) -> None:
     square = picture(3, (32, 32))
     cv2.imwrite(str(tmp_path / "square.png"), square)
     where = {"model": released.models / "breast", "evaluation": released.evaluations / "breast"}
@@ -121,7 +123,12 @@ def test_a_video_is_read(released: Any, tmp_path: Path) -> None:
 
 
 def test_a_model_without_an_evaluation_says_so(released: Any, tmp_path: Path) -> None:
-    predict(PARAMS, [write_png(tmp_path / "a.png")], model=released.models / "breast", out=tmp_path / "out")
+    predict(
+        PARAMS,
+        [write_png(tmp_path / "a.png")],
+        model=released.models / "breast",
+        out=tmp_path / "out",
+    )
     found = read_json(tmp_path / "out" / "predictions.json")["files"][0]
     assert found["called"] is None
     assert not found["calibrated"]
@@ -162,10 +169,16 @@ def test_models_that_do_not_fit_are_refused(released: Any, tmp_path: Path) -> No
         predict(PARAMS, [file], registry=str(tmp_path / "nowhere"))
     with pytest.raises(ValueError, match="there is no file to predict"):
         predict(PARAMS, [], registry=str(released.registry))
-    with pytest.raises(ValueError, match="has models for breast, lv: choose one with --task, not ''"):
+    with pytest.raises(
+        ValueError, match="has models for breast, lv: choose one with --task, not ''"
+    ):
         predict(PARAMS, [file], registry=str(released.registry))
-    with pytest.raises(ValueError, match=r"is the evaluation of another model than .*models/breast"):
-        predict(PARAMS, [file], model=released.models / "breast", evaluation=released.evaluations / "lv")
+    with pytest.raises(
+        ValueError, match=r"is the evaluation of another model than .*models/breast"
+    ):
+        predict(
+            PARAMS, [file], model=released.models / "breast", evaluation=released.evaluations / "lv"
+        )
     with pytest.raises(ValueError, match="holds a 'encoder' model, expected 'task'"):
         predict(PARAMS, [file], model=released.checkpoint)
     version = next((released.registry / "versions").iterdir())
@@ -181,4 +194,9 @@ def test_a_damaged_model_gives_no_answer(released: Any, tmp_path: Path) -> None:
     file = released.models / "breast" / "model.safetensors"
     save_file(load_file(file) | {"head.linear.bias": torch.full((2,), float("nan"))}, file)
     with pytest.raises(ValueError, match="gives numbers that are not finite: the model is damaged"):
-        predict(PARAMS, [write_png(tmp_path / "a.png")], model=released.models / "breast", out=tmp_path / "out")
+        predict(
+            PARAMS,
+            [write_png(tmp_path / "a.png")],
+            model=released.models / "breast",
+            out=tmp_path / "out",
+        )

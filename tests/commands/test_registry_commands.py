@@ -30,14 +30,22 @@ def released(folder: Path, keys: Keys | None, values: tuple[float, ...] = (1.0, 
             save_file({"w": np.full(7, value, np.float32)}, model / "model.safetensors")
             (model / "config.json").write_text(json.dumps({"name": name}))
         tasks = {"breast": folder / f"breast-{value}"}
-        about = {"git": {"commit": "0123456789abcdef", "dirty": True}, "data": "feed.dir", "signed": keys is not None}
-        version = registry.add_version(folder / f"encoder-{value}", tasks, documents={}, provenance=about)
+        about = {
+            "git": {"commit": "0123456789abcdef", "dirty": True},
+            "data": "feed.dir",
+            "signed": keys is not None,
+        }
+        version = registry.add_version(
+            folder / f"encoder-{value}", tasks, documents={}, provenance=about
+        )
         registry.promote(version, expected=registry.champion())
         versions.append(version)
     return versions
 
 
-def test_models_lists_versions_and_the_champion(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_models_lists_versions_and_the_champion(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     first, second = released(tmp_path, None)
     assert main(["models", "--registry", str(tmp_path / "registry")]) == 0
     *lines, total = capsys.readouterr().out.splitlines()
@@ -63,7 +71,9 @@ def test_verify_tells_a_tampered_file(tmp_path: Path, capsys: pytest.CaptureFixt
     weights = tmp_path / "registry/versions" / first / "encoder/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     assert main([*words, "--version", first]) == 1
-    assert f"{weights} is changed: version {first} is not what was released" in capsys.readouterr().err
+    assert (
+        f"{weights} is changed: version {first} is not what was released" in capsys.readouterr().err
+    )
 
 
 def test_verify_checks_the_signature_where_the_registry_is_signed(

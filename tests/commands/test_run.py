@@ -39,10 +39,19 @@ def run_echo(data_hash: str, tasks: list, overrides: list, batches: list) -> str
 
 
 def arl(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("KFP_", "KF_", "ARL_"))}
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("KFP_", "KF_", "ARL_"))
+    }
     path = f"{ROOT / 'bin'}:{BIN}:{os.environ['PATH']}"
     return subprocess.run(
-        words, cwd=folder, env={**clean, "PATH": path, **environment}, capture_output=True, text=True, check=False
+        words,
+        cwd=folder,
+        env={**clean, "PATH": path, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
@@ -73,11 +82,15 @@ def test_local_run_hands_over_hash_tasks_and_overrides(project: Path) -> None:
     changes = ["seed=3", 'tasks=["lung", "lv"]', "task.lung.margin=0.07"]
     assert echoed(done) == ["abc.dir", ["lung", "lv"], changes, [], str(project)]
     artifacts = done.stdout.splitlines()[-1]
-    assert (project / artifacts.removeprefix("artifacts: ") / "echo" / "executor_output.json").is_file()
+    assert (
+        project / artifacts.removeprefix("artifacts: ") / "echo" / "executor_output.json"
+    ).is_file()
 
 
 def test_an_experiment_is_handed_over_as_what_it_changes(project: Path) -> None:
-    done = arl(project, "arl", "run", "pipelines/echo.py", "--experiment", "busbra", "finetune.epochs=7")
+    done = arl(
+        project, "arl", "run", "pipelines/echo.py", "--experiment", "busbra", "finetune.epochs=7"
+    )
     _, tasks, overrides, *_ = echoed(done)
     assert tasks == ["breast"]
     wanted = compose(["experiment=busbra", "finetune.epochs=7"], ROOT / "conf")
@@ -91,7 +104,9 @@ def test_batches_are_handed_over_part_by_part(project: Path) -> None:
         "- {source: bus-bra, root: /in/BUSBRA}\n"
         "- {source: dicom-folder, root: /in/w47, batch: 2026-w47, site: north, parts: 3}\n"
     )
-    *_, batches, _ = echoed(arl(project, "arl", "run", "pipelines/echo.py", "--batches", "new.yaml"))
+    *_, batches, _ = echoed(
+        arl(project, "arl", "run", "pipelines/echo.py", "--batches", "new.yaml")
+    )
     drop = {"source": "dicom-folder", "root": "/in/w47", "options": {"site": "north"}}
     assert batches == [
         {"source": "bus-bra", "root": "/in/BUSBRA", "batch": "0000", "options": {}, "part": "1/1"},
@@ -126,7 +141,9 @@ def test_a_failing_step_ends_in_exit_code_1(project: Path) -> None:
     done = arl(project, "arl", "run", "pipelines/echo.py")
     assert done.returncode == 1
     assert "the step's own words" in done.stdout + done.stderr
-    assert done.stderr.splitlines()[-1].startswith("arl run: Pipeline 'echo' finished with status FAILURE")
+    assert done.stderr.splitlines()[-1].startswith(
+        "arl run: Pipeline 'echo' finished with status FAILURE"
+    )
 
 
 @pytest.mark.parametrize(
@@ -137,9 +154,18 @@ def test_a_failing_step_ends_in_exit_code_1(project: Path) -> None:
             ["pipelines/echo.py", "--root", "x/python3.11"],
             "x/python3.11: kfp.local cannot hand over names with python3",
         ),
-        (["pipelines/echo.py", "--backend", "docker", "--registry", "s3://releases/arl"], "is not a folder, and"),
-        (["pipelines/echo.py", "--backend", "argo"], "backend 'argo' is not one of local, docker, kfp"),
-        (["pipelines/echo.py", "--batches", "nothing.yaml"], "list of batches nothing.yaml does not exist"),
+        (
+            ["pipelines/echo.py", "--backend", "docker", "--registry", "s3://releases/arl"],
+            "is not a folder, and",
+        ),
+        (
+            ["pipelines/echo.py", "--backend", "argo"],
+            "backend 'argo' is not one of local, docker, kfp",
+        ),
+        (
+            ["pipelines/echo.py", "--batches", "nothing.yaml"],
+            "list of batches nothing.yaml does not exist",
+        ),
         (["pipelines/echo.py", "--experiment", "none"], "experiment/none"),
         (["pipelines/echo.py", "pretrain.epoch=1"], "'pretrain.epoch=1'"),
         (["pipelines/echo.py", "tasks=[]"], "tasks is empty"),
@@ -160,7 +186,9 @@ def test_a_clone_without_a_corpus_is_told_how_to_get_one(project: Path) -> None:
     (project / "data").rmdir()
     done = arl(project, "kfp", "run", "pipelines/echo.py")
     assert done.returncode == 1
-    assert done.stderr.startswith("arl run: corpus data does not exist: `arl sample --corpus data` makes one")
+    assert done.stderr.startswith(
+        "arl run: corpus data does not exist: `arl sample --corpus data` makes one"
+    )
     (project / "new.yaml").write_text("- {source: bus-bra, root: /in}\n")
     assert arl(project, "kfp", "run", "pipelines/echo.py", "--batches", "new.yaml").returncode == 0
 
@@ -174,14 +202,30 @@ def test_a_pipeline_that_needs_more_than_we_give(project: Path) -> None:
 
 
 def test_unreachable_endpoint(project: Path) -> None:
-    done = arl(project, "arl", "run", "pipelines/echo.py", "--backend", "kfp", KFP_ENDPOINT="http://127.0.0.1:9")
+    done = arl(
+        project,
+        "arl",
+        "run",
+        "pipelines/echo.py",
+        "--backend",
+        "kfp",
+        KFP_ENDPOINT="http://127.0.0.1:9",
+    )
     assert done.returncode == 1
     assert "no Kubeflow Pipelines API answers at KFP_ENDPOINT=http://127.0.0.1:9" in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_submission(kubeflow: Any) -> None:
-    words = ["run", "pipelines/arl_full.py", "--backend", "kfp", "--data-hash", "abc.dir", "tasks=[lung]"]
+    words = [
+        "run",
+        "pipelines/arl_full.py",
+        "--backend",
+        "kfp",
+        "--data-hash",
+        "abc.dir",
+        "tasks=[lung]",
+    ]
     words += ["--registry", "s3://releases/arl"]
     done = arl(ROOT, "kfp", *words, KFP_ENDPOINT=kubeflow.url, KFP_EXISTING_TOKEN="told")
     assert done.returncode == 0, done.stderr
@@ -190,7 +234,12 @@ def test_submission(kubeflow: Any) -> None:
     assert kubeflow.tokens == {"Bearer told"}
     assert run["service_account"] == "arl-runner"
     # the corpus is left to the pipeline's default: a folder of the cluster's volume
-    given = {"data_hash": "abc.dir", "tasks": ["lung"], "overrides": ['tasks=["lung"]'], "batches": []}
+    given = {
+        "data_hash": "abc.dir",
+        "tasks": ["lung"],
+        "overrides": ['tasks=["lung"]'],
+        "batches": [],
+    }
     given["registry"] = "s3://releases/arl"
     assert run["runtime_config"]["parameters"] == given
     spec = run["pipeline_spec"]
@@ -202,7 +251,10 @@ def test_submission(kubeflow: Any) -> None:
 @pytest.mark.parametrize(
     ("status", "message"),
     [
-        (401, "does not know who asks (401): the token is missing or has expired; give a fresh KFP_EXISTING_TOKEN"),
+        (
+            401,
+            "does not know who asks (401): the token is missing or has expired; give a fresh KFP_EXISTING_TOKEN",
+        ),
         (403, "forbids it (403): this token has no right to run pipelines there"),
         (500, 'refused it: 500 Internal Server Error {"error": "told"}'),
     ],
@@ -220,7 +272,9 @@ def test_no_docker_daemon(project: Path) -> None:
     words = ["run", "pipelines/echo.py", "--backend", "docker"]
     done = arl(project, "arl", *words, DOCKER_HOST="unix:///nowhere/docker.sock")
     assert done.returncode == 1
-    assert done.stderr.startswith("arl run: no Docker daemon answers at unix:///nowhere/docker.sock")
+    assert done.stderr.startswith(
+        "arl run: no Docker daemon answers at unix:///nowhere/docker.sock"
+    )
 
 
 def test_the_shim_leaves_the_rest_to_kfp() -> None:

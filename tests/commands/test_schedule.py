@@ -13,14 +13,25 @@ from arl.commands.schedule import six_fields
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-FULL = {"pipeline": "pipelines/arl_full.py", "cron": "30 2 * * sun", "enabled": True, "overrides": ["seed=3"]}
+FULL = {
+    "pipeline": "pipelines/arl_full.py",
+    "cron": "30 2 * * sun",
+    "enabled": True,
+    "overrides": ["seed=3"],
+}
 
 
 def schedule(url: str, file: Path) -> subprocess.CompletedProcess[str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("KFP_", "KF_", "ARL_"))}
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("KFP_", "KF_", "ARL_"))
+    }
     environment = {**clean, "KFP_ENDPOINT": url}
     words = [str(BIN / "arl"), "schedule", "--schedules", str(file)]
-    return subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
 
 
 @pytest.fixture
@@ -33,7 +44,11 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_recurring_runs_follow_the_file(kubeflow: Any, file: Path) -> None:
-    kubeflow.recurring["other"] = {"recurring_run_id": "other", "display_name": "by hand", "description": "theirs"}
+    kubeflow.recurring["other"] = {
+        "recurring_run_id": "other",
+        "display_name": "by hand",
+        "description": "theirs",
+    }
 
     def told(**schedules: dict[str, Any]) -> list[str]:
         kubeflow.calls.clear()
@@ -64,7 +79,9 @@ def test_a_refusal_changes_nothing(kubeflow: Any, file: Path) -> None:
     file.write_text(yaml.safe_dump({"full": FULL}))
     done = schedule(kubeflow.url, file)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith(f"arl schedule: KFP_ENDPOINT={kubeflow.url} does not know who asks")
+    assert done.stderr.splitlines()[-1].startswith(
+        f"arl schedule: KFP_ENDPOINT={kubeflow.url} does not know who asks"
+    )
     assert kubeflow.calls == []
 
 
@@ -81,7 +98,9 @@ def test_a_refusal_changes_nothing(kubeflow: Any, file: Path) -> None:
         ({"time": "now"}, "full has the keys"),
     ],
 )
-def test_a_wrong_schedule_is_one_sentence(file: Path, changes: dict[str, Any], message: str) -> None:
+def test_a_wrong_schedule_is_one_sentence(
+    file: Path, changes: dict[str, Any], message: str
+) -> None:
     file.write_text(yaml.safe_dump({"full": {**FULL, **changes}}))
     done = schedule("http://127.0.0.1:9", file)
     assert done.returncode == 1

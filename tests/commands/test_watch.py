@@ -24,13 +24,22 @@ from arl.monitoring.journal import Entry, Journal
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 # what a model that has learnt nothing may be released with
-LENIENT = [f"task.{task}.{key}" for task in ("breast", "lv") for key in ("floor=0.0", "margin=0.99")]
-SETTINGS = ["tasks=[breast,lv]", "watch.source=picture-table", "data.workers=0", "release.signed=false"]
+LENIENT = [
+    f"task.{task}.{key}" for task in ("breast", "lv") for key in ("floor=0.0", "margin=0.99")
+]
+SETTINGS = [
+    "tasks=[breast,lv]",
+    "watch.source=picture-table",
+    "data.workers=0",
+    "release.signed=false",
+]
 pytestmark = pytest.mark.slow
 
 
 def environment() -> dict[str, str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("KFP_", "ARL_"))}
+    clean = {
+        name: value for name, value in os.environ.items() if not name.startswith(("KFP_", "ARL_"))
+    }
     return {**clean, "PATH": f"{BIN}:{os.environ['PATH']}", "ARL_HASH_KEY": "a secret of the tests"}
 
 
@@ -72,17 +81,25 @@ class Project:
         return list(read_json(self.folder / "registry" / "champion.json")["history"])
 
     def batches(self) -> list[str]:
-        return sorted(file.parent.parent.name for file in (self.folder / "data").glob("*/*/batch.json"))
+        return sorted(
+            file.parent.parent.name for file in (self.folder / "data").glob("*/*/batch.json")
+        )
 
     def commits(self) -> list[str]:
         told = subprocess.run(
-            ["git", "log", "--format=%s"], cwd=self.folder, capture_output=True, text=True, check=True
+            ["git", "log", "--format=%s"],
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            check=True,
         )
         return [line.split(" picture-table")[0] for line in told.stdout.splitlines()]
 
 
 def run(folder: Path, *words: str) -> None:
-    done = subprocess.run(words, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        words, cwd=folder, env=environment(), capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
 
@@ -91,7 +108,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_corpus: Path) -> Path
     """A project with a corpus of one site, under git, whose first champion was trained and released by the pipeline."""
     folder = tmp_path_factory.mktemp("watched") / "project"
     for name in ("src", "components", "pipelines"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        shutil.copytree(
+            ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
+        )
     for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
         shutil.copy(ROOT / name, folder)
     scale = runpy.run_path(str(ROOT / "tests/conftest.py"))["TINY"]
@@ -104,7 +123,18 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_corpus: Path) -> Path
     run(folder, "dvc", "add", "--quiet", "data")
     run(folder, "dvc", "repro")
     run(folder, "git", "add", "--all")
-    run(folder, "git", "-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "--quiet", "-m", "Start")
+    run(
+        folder,
+        "git",
+        "-c",
+        "user.name=t",
+        "-c",
+        "user.email=t@localhost",
+        "commit",
+        "--quiet",
+        "-m",
+        "Start",
+    )
     (folder / "inbox").mkdir()
     return folder
 
@@ -115,7 +145,9 @@ def project(trained: Path, tmp_path: Path) -> Project:
     return Project(tmp_path / "project")
 
 
-def kill_when(project: Project, line: str, *, only_parent: bool = False, later: float = 0.4) -> None:
+def kill_when(
+    project: Project, line: str, *, only_parent: bool = False, later: float = 0.4
+) -> None:
     """Start the loop and kill it, as a power failure would, a moment after it has said `line`."""
     process = project.start()
     assert process.stdout is not None
@@ -145,8 +177,11 @@ def test_killed_at_every_step_it_ends_as_if_nothing_had_been(
         deliver(each.inbox, "week-1", gain=1.5)
     calm.watch()
     for step in STEPS:
-        # a child says its step before it has begun, and some are soon over: at once, and a moment later
-        kill_when(project, f"watch: {step} ...", later=0.05 if step in ("git commit", "decide") else 1.5)
+        # a child says its step before it has begun, and some are soon over: at once, and a moment
+        # later
+        kill_when(
+            project, f"watch: {step} ...", later=0.05 if step in ("git commit", "decide") else 1.5
+        )
     project.watch()
     for each in (project, calm):
         assert each.events() == ["baseline", "retrain", "outcome"]
@@ -171,9 +206,9 @@ KILLS = 20
 def killed_at_random(project: Project, rng: random.Random, seconds: float) -> list[float]:
     """Start the loop again and again, and kill it with all of its children after a random time, KILLS times at most.
 
-    `seconds` is how long it may live, at most; longer each time, since its longest step must come to an end on a busy
-    machine. Log-uniform, so that the short steps at the beginning are hit as often as a training. Returns the seconds
-    after which it was killed.
+    `seconds` is how long it may live, at most; longer each time, since its longest step must come
+    to an end on a busy machine. Log-uniform, so that the short steps at the beginning are hit as
+    often as a training. Returns the seconds after which it was killed.
     """
     after: list[float] = []
     while True:
@@ -278,11 +313,15 @@ def test_a_stage_that_dies_is_tried_again(project: Project, deliver: Callable[..
 
 
 @pytest.mark.parametrize("limit", [6_000, 40_000])
-def test_a_full_disk_loses_nothing(project: Project, deliver: Callable[..., Path], limit: int) -> None:
+def test_a_full_disk_loses_nothing(
+    project: Project, deliver: Callable[..., Path], limit: int
+) -> None:
     """No file may grow beyond the limit: what a write to a full disk does, at the batch's shard or at the pages."""
     deliver(project.inbox, "week-1")
     before = tree_hash(project.folder / "data"), tree_hash(project.inbox)
-    told = project.watch(1, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    told = project.watch(
+        1, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    )
     assert "failed: " in told
     assert "File too large" in told or "disk full" in told
     assert tree_hash(project.inbox) == before[1]
@@ -305,7 +344,12 @@ def test_of_two_triggers_in_the_same_second_one_runs_and_one_is_told(
 
 def test_outside_a_project(tmp_path: Path) -> None:
     done = subprocess.run(
-        ["arl", "watch", "inbox"], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
+        ["arl", "watch", "inbox"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 1
     assert "params.yaml does not exist: run inside the project" in done.stderr

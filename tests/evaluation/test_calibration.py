@@ -7,7 +7,9 @@ from arl.evaluation.calibration import fit_temperature, with_temperature
 from arl.evaluation.metrics import expected_calibration_error
 
 
-def drawn(count: int, temperature: float, classes: int = 2, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def drawn(
+    count: int, temperature: float, classes: int = 2, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     """Labels drawn from the true probabilities, and scores whose logits are `temperature` times the true ones."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(scale=1.5, size=(count, classes))
@@ -19,7 +21,9 @@ def drawn(count: int, temperature: float, classes: int = 2, seed: int = 0) -> tu
 def test_two_classes_are_logistic_regression_without_intercept() -> None:
     labels, scores = drawn(7001, 2.5)
     difference = np.log(scores[:, 1] / scores[:, 0])
-    model = LogisticRegression(C=1e9, fit_intercept=False, tol=1e-10).fit(difference[:, None], labels)
+    model = LogisticRegression(C=1e9, fit_intercept=False, tol=1e-10).fit(
+        difference[:, None], labels
+    )
     assert fit_temperature(labels, scores) == pytest.approx(1 / model.coef_[0, 0], rel=1e-2)
 
 

@@ -22,7 +22,9 @@ def table(seed: int, strength: float, patients: int = 97, fold: str = "a") -> pd
     score = 1 / (1 + np.exp(-(strength * (label - 0.5) + noise)))
     names = [f"{fold}{number}" for number in range(patients) for _ in range(2)]
     ids = [f"{name}-{place}" for place, name in enumerate(names)]
-    return pd.DataFrame({"id": ids, "patient": names, "label": label, "score_0": 1 - score, "score_1": score})
+    return pd.DataFrame(
+        {"id": ids, "patient": names, "label": label, "score_0": 1 - score, "score_1": score}
+    )
 
 
 def run(methods: dict[str, list[Replicate]], metric: str = "auroc", reference: str | None = "good"):
@@ -57,7 +59,11 @@ def test_a_patient_in_every_replicate_is_one_patient() -> None:
 def test_figures_of_the_confusion_matrix(metric: str) -> None:
     one = table(0, 1.0)
     called = one["score_1"] >= 0.4
-    chosen = {"accuracy": one["label"] >= 0, "sensitivity": one["label"] == 1, "specificity": one["label"] == 0}[metric]
+    chosen = {
+        "accuracy": one["label"] >= 0,
+        "sensitivity": one["label"] == 1,
+        "specificity": one["label"] == 0,
+    }[metric]
     value = metric_statistic(Replicate(one, 0.4), metric)(np.ones((1, len(one))))[0]
     assert value == pytest.approx((called == one["label"])[chosen].mean())
 
@@ -77,7 +83,9 @@ def test_a_difference_is_paired_and_like_delongs_for_independent_images() -> Non
 def test_shares_are_checked_by_mcnemars_test() -> None:
     good, bad = table(0, 2.0).iloc[::2], table(1, 0.7).iloc[::2]
     methods = {"good": [Replicate(good, 0.5)], "bad": [Replicate(bad, 0.4)]}
-    right = [(one["score_1"] >= cut) == (one["label"] == 1) for one, cut in ((good, 0.5), (bad, 0.4))]
+    right = [
+        (one["score_1"] >= cut) == (one["label"] == 1) for one, cut in ((good, 0.5), (bad, 0.4))
+    ]
     assert run(methods, "accuracy")["bad"].check == mcnemar(*right)
     positive = good["label"] == 1
     assert run(methods, "sensitivity")["bad"].check == mcnemar(*(one[positive] for one in right))
@@ -138,14 +146,23 @@ def test_one_perfect_and_one_reversed_replicate_stay_within_a_share() -> None:
     right["score_1"] = right["label"].astype(float)
     right["score_0"] = 1 - right["score_1"]
     wrong = right.assign(score_0=right["score_1"], score_1=right["score_0"])
-    interval = run({"one": [Replicate(right, 0.5), Replicate(wrong, 0.5)]}, reference=None)["one"].interval
+    interval = run({"one": [Replicate(right, 0.5), Replicate(wrong, 0.5)]}, reference=None)[
+        "one"
+    ].interval
     assert interval.value == 0.5
     assert 0 <= interval.low < 0.5 < interval.high <= 1
 
 
 def test_methods_of_other_images_are_refused() -> None:
-    with pytest.raises(ValueError, match="bad was not measured on the same images and replicates as good"):
-        run({"good": [Replicate(table(0, 1.0), 0.5)], "bad": [Replicate(table(0, 1.0).iloc[1:], 0.5)]})
+    with pytest.raises(
+        ValueError, match="bad was not measured on the same images and replicates as good"
+    ):
+        run(
+            {
+                "good": [Replicate(table(0, 1.0), 0.5)],
+                "bad": [Replicate(table(0, 1.0).iloc[1:], 0.5)],
+            }
+        )
     with pytest.raises(ValueError, match="unknown metric 'f1'"):
         run({"good": [Replicate(table(0, 1.0), 0.5)]}, metric="f1", reference=None)
 
@@ -154,7 +171,9 @@ def test_the_detectable_difference_is_found_with_the_power_it_says() -> None:
     error = 0.031
     rng = np.random.default_rng(0)
     estimates = rng.normal(detectable_difference(error), error, 20000)
-    assert np.mean(np.abs(estimates / error) > NormalDist().inv_cdf(0.975)) == pytest.approx(0.8, abs=0.01)
+    assert np.mean(np.abs(estimates / error) > NormalDist().inv_cdf(0.975)) == pytest.approx(
+        0.8, abs=0.01
+    )
 
 
 # The paper's Table 2, fine-tuning: accuracy, sensitivity, specificity.
@@ -178,15 +197,30 @@ def test_real_figures_come_from_their_matrix_rounded_or_cut() -> None:
     for _ in range(50):
         positives, negatives = (int(n) for n in rng.integers(20, 90, 2))
         right, spared = int(rng.integers(0, positives + 1)), int(rng.integers(0, negatives + 1))
-        figures = [(right + spared) / (positives + negatives), right / positives, spared / negatives]
+        figures = [
+            (right + spared) / (positives + negatives),
+            right / positives,
+            spared / negatives,
+        ]
         for decimals in ((4, 4, 4), (4, 2, 3)):
             rounded = [round(x, places) for x, places in zip(figures, decimals, strict=True)]
-            cut = [int(x * 10**places) / 10**places for x, places in zip(figures, decimals, strict=True)]
+            cut = [
+                int(x * 10**places) / 10**places
+                for x, places in zip(figures, decimals, strict=True)
+            ]
             for printed in (rounded, cut):
-                assert one_matrix(*printed, images=positives + negatives, decimals=decimals) is not None
+                assert (
+                    one_matrix(*printed, images=positives + negatives, decimals=decimals)
+                    is not None
+                )
 
 
 def test_two_places_say_less_than_four() -> None:
     """Table 7 prints sensitivity and specificity with two places; here its row of MAE on ultrasound."""
     assert one_matrix(0.8943, 0.88, 0.91, range(135, 161)) is None
-    assert one_matrix(0.8943, 0.88, 0.91, 142, (4, 2, 2)) == (49, 56, 78, 86)  # 0.875 is rounded, 0.907 is too
+    assert one_matrix(0.8943, 0.88, 0.91, 142, (4, 2, 2)) == (
+        49,
+        56,
+        78,
+        86,
+    )  # 0.875 is rounded, 0.907 is too

@@ -14,7 +14,9 @@ Case, coverage = _SCRIPT["Case"], _SCRIPT["coverage"]
 def test_intervals_over_patients_hold_and_those_over_images_do_not() -> None:
     """Every share is within what chance allows of 95 % (or 5 %); the intervals of independent images are not."""
     draws = 300
-    found = {name: sum(hits) for name, hits in coverage(Case(60, 4, 0.85, 0.5), draws, seed=1).items()}
+    found = {
+        name: sum(hits) for name, hits in coverage(Case(60, 4, 0.85, 0.5), draws, seed=1).items()
+    }
     low, high = binom.ppf([0.001, 0.999], draws, 0.95)
     for name in ("clustered_delong", "bca", "clustered_proportion"):
         assert low - 0.02 * draws <= found[name] <= high + 0.02 * draws, name

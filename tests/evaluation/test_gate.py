@@ -42,7 +42,10 @@ def test_a_clearly_worse_model_is_rejected(classifications: Tables) -> None:
 def test_an_equal_model_is_promoted_where_there_are_many_patients(classifications: Tables) -> None:
     decision = judge(*classifications(1000, 0.92, 0.92, seed=1))
     assert decision.verdict == "promote"
-    assert "1,000 images of 1,000 patients. A loss of 0.050 or more is ruled out." in decision.reasons[0]
+    assert (
+        "1,000 images of 1,000 patients. A loss of 0.050 or more is ruled out."
+        in decision.reasons[0]
+    )
     found = decision.tasks[0]
     assert found.power is not None
     assert found.power > 0.99
@@ -50,7 +53,9 @@ def test_an_equal_model_is_promoted_where_there_are_many_patients(classification
     assert found.difference is not None
     # a power of 80 % takes 0.84 standard errors more than half the interval has
     error = (found.difference.high - found.difference.low) / (2 * norm.ppf(1 - SETTINGS.alpha / 2))
-    assert found.detectable == pytest.approx((norm.ppf(1 - SETTINGS.alpha / 2) + 0.8416) * error, rel=0.08)
+    assert found.detectable == pytest.approx(
+        (norm.ppf(1 - SETTINGS.alpha / 2) + 0.8416) * error, rel=0.08
+    )
 
 
 def test_an_equal_model_is_inconclusive_where_there_are_few(classifications: Tables) -> None:
@@ -74,7 +79,10 @@ def test_how_often_models_are_promoted(classifications: Tables, area: float, sha
     promoted = []
     for seed in range(60):
         settings = replace(SETTINGS, bootstrap=150, min_slice_patients=999, seed=seed)
-        promoted.append(decide([task(*classifications(300, area, 0.92, seed=seed))], settings).verdict == "promote")
+        promoted.append(
+            decide([task(*classifications(300, area, 0.92, seed=seed))], settings).verdict
+            == "promote"
+        )
     if area < 0.9:
         assert np.mean(promoted) <= share + 0.03
     else:
@@ -88,14 +96,20 @@ def test_failures_that_few_patients_need_not_show_are_not_promoted(classificatio
         challenger, champion = classifications(40, 0.98, 0.98, seed=seed, shared=0.95)
         fails = (np.random.default_rng(seed).random(40) < 0.05) & (challenger["label"] == 1)
         challenger = challenger.assign(score_1=challenger["score_1"].where(~fails, 0.0))
-        promoted.append(judge(challenger.assign(score_0=1 - challenger["score_1"]), champion).verdict == "promote")
+        promoted.append(
+            judge(challenger.assign(score_0=1 - challenger["score_1"]), champion).verdict
+            == "promote"
+        )
     assert np.mean(promoted) <= 0.05
 
 
 def test_patients_count_and_not_images(classifications: Tables) -> None:
     """Twenty images of each of forty patients say as much as one, when they all look the same."""
     tables = classifications(40, 0.85, 0.85)
-    many = [pd.concat([t.assign(id=t["id"] + f"/{i}") for i in range(20)], ignore_index=True) for t in tables]
+    many = [
+        pd.concat([t.assign(id=t["id"] + f"/{i}") for i in range(20)], ignore_index=True)
+        for t in tables
+    ]
     assert len(many[0]) == 800
     assert judge(*many).verdict == judge(*tables).verdict == "inconclusive"
 
@@ -140,13 +154,17 @@ def test_a_worse_slice_rejects_although_the_whole_is_not_worse(classifications: 
     assert decision.tasks[0].difference is not None
     assert decision.tasks[0].difference.low > -0.15
     assert decision.verdict == "reject"
-    assert "breast: for site north the new model is worse than the current one" in decision.reasons[-1]
+    assert (
+        "breast: for site north the new model is worse than the current one" in decision.reasons[-1]
+    )
     worse = {(part.origin, part.name): part.worse for part in decision.tasks[0].slices}
     assert worse[("site", "north")]
     assert not worse[("site", "south")]
 
 
-def test_slices_that_are_the_whole_or_too_small_or_of_one_class_are_not_tested(classifications: Tables) -> None:
+def test_slices_that_are_the_whole_or_too_small_or_of_one_class_are_not_tested(
+    classifications: Tables,
+) -> None:
     challenger, champion = classifications(200, 0.9, 0.9)
     site = np.r_[["tiny"] * 10, ["benign only"] * 50, ["rest"] * 140]
     site[10:60][challenger["label"][10:60] == 1] = "rest"
@@ -213,8 +231,12 @@ def test_undefined_or_missing_predictions_reject(classifications: Tables, who: s
         lambda t: t.drop(
             index=[3, 4]
         ): f"breast: the {who} model gives no prediction for 2 of 100 test images (clinic:3).",
-        lambda t: pd.concat([t, t[:2]]): f"breast: the {who} model has several predictions for 2 images.",
-        lambda t: pd.concat([t, t[:1].assign(id="x")]): f"breast: the {who} model has predictions for 1 images outside",
+        lambda t: pd.concat(
+            [t, t[:2]]
+        ): f"breast: the {who} model has several predictions for 2 images.",
+        lambda t: pd.concat(
+            [t, t[:1].assign(id="x")]
+        ): f"breast: the {who} model has predictions for 1 images outside",
     }.items():
         decision = spoiled(change)
         assert decision.verdict == "reject"
@@ -234,13 +256,20 @@ def test_other_labels_and_one_class_reject(classifications: Tables) -> None:
 
 
 def test_the_worst_task_decides(classifications: Tables) -> None:
-    good, few = task(*classifications(1000, 0.92, 0.92, seed=1)), task(*classifications(40, 0.85, 0.85), name="lung")
+    good, few = (
+        task(*classifications(1000, 0.92, 0.92, seed=1)),
+        task(*classifications(40, 0.85, 0.85), name="lung"),
+    )
     bad = task(*classifications(400, 0.7, 0.92), name="thyroid")
     assert decide([good], SETTINGS).verdict == "promote"
     assert decide([good, few], SETTINGS).verdict == "inconclusive"
     decision = decide([good, few, bad], SETTINGS)
     assert decision.verdict == "reject"
-    assert list(dict.fromkeys(reason.split(":")[0] for reason in decision.reasons)) == ["breast", "lung", "thyroid"]
+    assert list(dict.fromkeys(reason.split(":")[0] for reason in decision.reasons)) == [
+        "breast",
+        "lung",
+        "thyroid",
+    ]
     assert [result.verdict for result in decision.tasks] == ["promote", "inconclusive", "reject"]
 
 

@@ -19,7 +19,9 @@ ANATOMY = torch.tensor([3, 16])
 
 def encoder(conditioning: str = "acdt") -> AViT:
     torch.manual_seed(0)
-    made = AViT(img_size=32, patch_size=8, embed_dim=20, depth=3, num_heads=5, conditioning=conditioning)
+    made = AViT(
+        img_size=32, patch_size=8, embed_dim=20, depth=3, num_heads=5, conditioning=conditioning
+    )
     return made.eval()
 
 
@@ -71,7 +73,9 @@ def test_offsets_are_those_of_the_layer_rows_before_columns() -> None:
     fields = offset_fields(model, images(), ANATOMY)
     assert fields.shape == (3, 2, 4, 4, 9, 2)
     assert (fields[0] == 0).all()
-    np.testing.assert_allclose(fields[1, 0, 2, 3], np.stack([np.arange(9), np.arange(9, 18)], axis=1))
+    np.testing.assert_allclose(
+        fields[1, 0, 2, 3], np.stack([np.arange(9), np.arange(9, 18)], axis=1)
+    )
     with pytest.raises(ValueError, match="no ACDT blocks"):
         offset_fields(encoder("none"), images(), ANATOMY)
 

@@ -78,13 +78,17 @@ def test_the_threshold_is_the_best_of_all() -> None:
 
 def test_the_threshold_lies_between_two_scores() -> None:
     assert metrics.youden_threshold([0, 0, 1, 1], [0.1, 0.2, 0.6, 0.9]) == pytest.approx(0.4)
-    assert metrics.youden_threshold([0, 1], [0.9, 0.1]) == pytest.approx(0.1)  # useless, but a number
+    assert metrics.youden_threshold([0, 1], [0.9, 0.1]) == pytest.approx(
+        0.1
+    )  # useless, but a number
 
 
 @pytest.mark.parametrize("k", [1, 3])
 def test_top_k_is_scikit_learns(k: int) -> None:
     labels, scores = several(5)
-    assert metrics.top_k(labels, scores, k) == pytest.approx(top_k_accuracy_score(labels, scores, k=k))
+    assert metrics.top_k(labels, scores, k) == pytest.approx(
+        top_k_accuracy_score(labels, scores, k=k)
+    )
 
 
 def test_equal_scores_rank_by_class() -> None:
@@ -93,8 +97,12 @@ def test_equal_scores_rank_by_class() -> None:
 
 def test_dice_and_iou_are_f1_and_jaccard_of_the_pixels() -> None:
     predicted, truth = RNG.random((11, 13)) > 0.6, RNG.random((11, 13)) > 0.4
-    assert metrics.dice(predicted, truth) == pytest.approx(f1_score(truth.ravel(), predicted.ravel()))
-    assert metrics.iou(predicted, truth) == pytest.approx(jaccard_score(truth.ravel(), predicted.ravel()))
+    assert metrics.dice(predicted, truth) == pytest.approx(
+        f1_score(truth.ravel(), predicted.ravel())
+    )
+    assert metrics.iou(predicted, truth) == pytest.approx(
+        jaccard_score(truth.ravel(), predicted.ravel())
+    )
 
 
 def test_empty_masks_agree() -> None:
@@ -123,7 +131,9 @@ def test_reliability_has_bins_of_equal_mass() -> None:
 def test_calibration_error_by_hand() -> None:
     outcomes, probabilities = [0, 1, 0, 1], [0.1, 0.2, 0.6, 0.9]
     # bins {.1, .2}: .15 against .5; {.6, .9}: .75 against .5
-    assert metrics.expected_calibration_error(outcomes, probabilities, bins=2) == pytest.approx((0.35 + 0.25) / 2)
+    assert metrics.expected_calibration_error(outcomes, probabilities, bins=2) == pytest.approx(
+        (0.35 + 0.25) / 2
+    )
 
 
 def test_calibrated_probabilities_have_little_error() -> None:
@@ -136,8 +146,16 @@ def test_calibrated_probabilities_have_little_error() -> None:
 @pytest.mark.parametrize(
     ("labels", "scores", "message"),
     [
-        ([1, 1, 1], [0.1, 0.2, 0.3], r"no image of class \[0\] among 3: this metric needs every class"),
-        ([0, 1, 1], [0.1, float("nan"), 0.3], "1 of 3 images have a score that is not a finite number"),
+        (
+            [1, 1, 1],
+            [0.1, 0.2, 0.3],
+            r"no image of class \[0\] among 3: this metric needs every class",
+        ),
+        (
+            [0, 1, 1],
+            [0.1, float("nan"), 0.3],
+            "1 of 3 images have a score that is not a finite number",
+        ),
         ([0, 1, 1], [0.1, float("inf"), 0.3], "not a finite number"),
         ([0, 1], [0.1, 0.2, 0.3], r"\(2,\).*\(3,\)"),
         ([], [], "no images"),
@@ -189,5 +207,17 @@ def test_tasks_without_a_metric() -> None:
 
 
 def test_rounding_goes_everywhere_and_hides_no_nan() -> None:
-    value = {"a": [0.12345678, (np.float64(1 / 3), 2)], "b": float("nan"), "c": np.int64(3), "d": "x", "e": True}
-    assert metrics.rounded(value) == {"a": [0.123457, [0.333333, 2]], "b": None, "c": 3, "d": "x", "e": True}
+    value = {
+        "a": [0.12345678, (np.float64(1 / 3), 2)],
+        "b": float("nan"),
+        "c": np.int64(3),
+        "d": "x",
+        "e": True,
+    }
+    assert metrics.rounded(value) == {
+        "a": [0.123457, [0.333333, 2]],
+        "b": None,
+        "c": 3,
+        "d": "x",
+        "e": True,
+    }

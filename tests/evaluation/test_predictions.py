@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 import torch
 
-from arl.data.loader import Batch
 from arl.evaluation.predictions import (
     classification_table,
     independent_units,
@@ -15,6 +14,7 @@ from arl.evaluation.predictions import (
     write_predictions,
 )
 from arl.files import sha256
+from arl.loading.loader import Batch
 
 ROWS = pd.DataFrame(
     {
@@ -43,11 +43,19 @@ def batch(index: list[int], label: list[int], mask: torch.Tensor | None = None) 
 
 def test_scores_find_their_rows() -> None:
     logits = torch.tensor([[0.0, 2.0], [1.0, 1.0]]), torch.tensor([[3.0, 0.0]])
-    table = classification_table(ROWS, [(batch([2, 0], [1, 0]), logits[0]), (batch([1], [1]), logits[1])], 2)
+    table = classification_table(
+        ROWS, [(batch([2, 0], [1, 0]), logits[0]), (batch([1], [1]), logits[1])], 2
+    )
     assert table["label"].tolist() == [0, 1, 1]
-    assert table["score_1"].tolist() == pytest.approx([0.5, 1 / (1 + np.e**3), 1 / (1 + np.e**-2)], abs=1e-6)
+    assert table["score_1"].tolist() == pytest.approx(
+        [0.5, 1 / (1 + np.e**3), 1 / (1 + np.e**-2)], abs=1e-6
+    )
     assert (table["score_0"] + table["score_1"]).tolist() == pytest.approx([1, 1, 1])
-    assert table["patient"].tolist() == ["s:p", "s:v", "s:c"]  # the clip, else the image, stands in for the patient
+    assert table["patient"].tolist() == [
+        "s:p",
+        "s:v",
+        "s:c",
+    ]  # the clip, else the image, stands in for the patient
     assert table["device"].tolist() == ["A", "unknown", "B"]
 
 
@@ -68,7 +76,9 @@ def test_masks_are_compared_pixel_by_pixel() -> None:
 
 def test_undefined_masks_are_not_empty_masks() -> None:
     logits = torch.full((1, 1, 5, 5), float("nan"))
-    table = segmentation_table(ROWS[:1], [(batch([0], [-1], torch.zeros(1, 1, 5, 5, dtype=torch.uint8)), logits)])
+    table = segmentation_table(
+        ROWS[:1], [(batch([0], [-1], torch.zeros(1, 1, 5, 5, dtype=torch.uint8)), logits)]
+    )
     assert table["dice"].isna().all()
 
 

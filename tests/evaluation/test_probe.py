@@ -20,7 +20,9 @@ def test_the_probe_is_scikit_learns_on_standardised_features() -> None:
     probed = linear_probe(train, val, test, strengths=(0.1,))
     mean, std = train.features.mean(axis=0), train.features.std(axis=0)
     model = LogisticRegression(C=0.1).fit((train.features - mean) / std, train.labels)
-    np.testing.assert_allclose(probed.scores, model.predict_proba((test.features - mean) / std), atol=1e-4)
+    np.testing.assert_allclose(
+        probed.scores, model.predict_proba((test.features - mean) / std), atol=1e-4
+    )
     assert roc_auc_score(test.labels, probed.scores[:, 1]) > 0.75
 
 
@@ -59,10 +61,14 @@ def test_sgd_ends_where_logistic_regression_without_a_penalty_does() -> None:
     mean, std = train.features.mean(axis=0), train.features.std(axis=0)
     model = LogisticRegression(C=1e6).fit((train.features - mean) / std, train.labels)
     probed = sgd_probe(train, val, test, rates=(1.0,), epochs=400)
-    np.testing.assert_allclose(probed.scores, model.predict_proba((test.features - mean) / std), atol=0.01)
+    np.testing.assert_allclose(
+        probed.scores, model.predict_proba((test.features - mean) / std), atol=0.01
+    )
 
 
-def test_validation_images_choose_the_learning_rate_among_heads_that_do_not_disturb_each_other() -> None:
+def test_validation_images_choose_the_learning_rate_among_heads_that_do_not_disturb_each_other() -> (
+    None
+):
     train, val, test = blobs(101, 0), blobs(211, 1), blobs(97, 2)
     together = sgd_probe(train, val, test, rates=(1e-9, 1.0, 1e30), epochs=30)
     alone = sgd_probe(train, val, test, rates=(1.0,), epochs=30)
@@ -91,9 +97,14 @@ def test_neighbours_vote_with_the_weight_of_their_cosine() -> None:
     train, test = blobs(23, 6), blobs(5, 7)
     scores = knn_scores(train, test.features, k=3, temp=0.1)
     for row, feature in zip(scores, test.features, strict=True):
-        cosines = [feature @ one / np.linalg.norm(feature) / np.linalg.norm(one) for one in train.features]
+        cosines = [
+            feature @ one / np.linalg.norm(feature) / np.linalg.norm(one) for one in train.features
+        ]
         nearest = sorted(range(23), key=lambda index: -cosines[index])[:3]
-        votes = [sum(np.exp(cosines[i] / 0.1) for i in nearest if train.labels[i] == label) for label in (0, 1)]
+        votes = [
+            sum(np.exp(cosines[i] / 0.1) for i in nearest if train.labels[i] == label)
+            for label in (0, 1)
+        ]
         np.testing.assert_allclose(row, np.array(votes) / sum(votes))
 
 
@@ -107,7 +118,10 @@ def test_a_patients_own_images_are_no_neighbours() -> None:
     rng = np.random.default_rng(8)
     directions = rng.normal(size=(13, 5))
     features = np.repeat(directions, 2, axis=0) + 0.01 * rng.normal(size=(26, 5))
-    labels, patients = np.repeat(np.arange(13) % 2, 2).astype(str), np.repeat(np.arange(13), 2).astype(str)
+    labels, patients = (
+        np.repeat(np.arange(13) % 2, 2).astype(str),
+        np.repeat(np.arange(13), 2).astype(str),
+    )
     assert knn_accuracy(features, labels, np.arange(26).astype(str), k=1) == 1.0
     assert knn_accuracy(features, labels, patients, k=1) < 0.8
 

@@ -17,10 +17,16 @@ def test_a_blurred_picture_has_lost_the_speckle() -> None:
     blurred = np.stack([gaussian_filter(image, 1.0) for image in truth])
     found = speckle(blurred, truth, np.arange(11), seed=0)
     parts = list(zip(blurred, truth, strict=True))
-    assert found.spectrum.value == pytest.approx(np.mean([spectrum_distance(b, t, 16) for b, t in parts]))
-    assert found.snr.value == pytest.approx(np.mean([local_snr(b) - local_snr(t) for b, t in parts]))
+    assert found.spectrum.value == pytest.approx(
+        np.mean([spectrum_distance(b, t, 16) for b, t in parts])
+    )
+    assert found.snr.value == pytest.approx(
+        np.mean([local_snr(b) - local_snr(t) for b, t in parts])
+    )
     assert found.snr.low > 0
-    assert found.error.value == pytest.approx(np.mean([np.sqrt(np.mean((b - t) ** 2)) for b, t in parts]))
+    assert found.error.value == pytest.approx(
+        np.mean([np.sqrt(np.mean((b - t) ** 2)) for b, t in parts])
+    )
     same = speckle(truth, truth, np.arange(11), seed=0)
     assert same.error.value == same.spectrum.value == same.snr.value == 0
 

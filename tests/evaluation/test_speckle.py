@@ -12,12 +12,16 @@ def speckle(seed: int = 0, shape: tuple[int, int] = (131, 97)) -> np.ndarray:
 
 
 def test_fully_developed_speckle_has_rayleighs_snr() -> None:
-    assert local_snr(speckle(shape=(401, 307)), window=31) == pytest.approx(np.sqrt(np.pi / (4 - np.pi)), rel=0.03)
+    assert local_snr(speckle(shape=(401, 307)), window=31) == pytest.approx(
+        np.sqrt(np.pi / (4 - np.pi)), rel=0.03
+    )
 
 
 def test_blur_raises_the_local_snr_and_moves_the_spectrum() -> None:
     original = speckle()
-    distances = [spectrum_distance(gaussian_filter(original, sigma), original) for sigma in (0.5, 1.0, 2.0)]
+    distances = [
+        spectrum_distance(gaussian_filter(original, sigma), original) for sigma in (0.5, 1.0, 2.0)
+    ]
     assert distances == sorted(distances)
     assert distances[0] > 1
     assert local_snr(gaussian_filter(original, 1.5)) > 2 * local_snr(original)
@@ -46,7 +50,9 @@ def test_brightness_and_contrast_do_not_matter_to_the_spectrum() -> None:
 
 
 def test_pictures_without_speckle_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"shape \(63, 200\) is too small for 32 rings: it needs 64 pixels"):
+    with pytest.raises(
+        ValueError, match=r"shape \(63, 200\) is too small for 32 rings: it needs 64 pixels"
+    ):
         radial_spectrum(np.ones((63, 200)))
     with pytest.raises(ValueError, match=r"shape \(5, 9\) is smaller than a window of 7"):
         local_snr(np.ones((5, 9)))

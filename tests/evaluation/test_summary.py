@@ -70,10 +70,15 @@ def test_slices_say_why_they_have_no_value(classifications: Tables) -> None:
 
 
 def test_fewer_patients_detect_only_larger_differences(classifications: Tables) -> None:
-    few, many = (summary(classifications(patients, 0.9)[0], threshold=None).detectable() for patients in (40, 160))
+    few, many = (
+        summary(classifications(patients, 0.9)[0], threshold=None).detectable()
+        for patients in (40, 160)
+    )
     assert few == pytest.approx(2 * many, rel=0.5)
     table = classifications(160, 0.9)[0]
-    drawn = cluster_bootstrap([main_statistic(table, "auroc")], table["patient"], resamples=200, seed=0)[0]
+    drawn = cluster_bootstrap(
+        [main_statistic(table, "auroc")], table["patient"], resamples=200, seed=0
+    )[0]
     assert many == pytest.approx((1.96 + 0.8416) * drawn.error(), rel=1e-3)
     perfect = classifications(40, 0.9)[0]
     perfect["score_1"] = 0.1 + 0.8 * perfect["label"]

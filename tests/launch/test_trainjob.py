@@ -23,7 +23,9 @@ from arl.launch.trainjob import Job, train_job
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = json.loads((ROOT / "tests/pipelines/schemas/trainjob.json").read_text(encoding="utf-8"))
-JOB = Job(3, 4, "arl-train:0.1.0", "arl", {"cpu": "8", "memory": "64Gi", "nvidia.com/gpu": "4"}, 7200)
+JOB = Job(
+    3, 4, "arl-train:0.1.0", "arl", {"cpu": "8", "memory": "64Gi", "nvidia.com/gpu": "4"}, 7200
+)
 PATH = "/apis/trainer.kubeflow.org/v1alpha1/namespaces/lab/trainjobs"
 PROGRAM = """
 import json, sys
@@ -138,16 +140,32 @@ def start(cluster: Cluster, folder: Path) -> subprocess.Popen[str]:
                 "apiVersion": "v1",
                 "kind": "Config",
                 "current-context": "lab",
-                "contexts": [{"name": "lab", "context": {"cluster": "here", "user": "me", "namespace": "lab"}}],
-                "clusters": [{"name": "here", "cluster": {"server": f"http://127.0.0.1:{cluster.server_port}"}}],
+                "contexts": [
+                    {
+                        "name": "lab",
+                        "context": {"cluster": "here", "user": "me", "namespace": "lab"},
+                    }
+                ],
+                "clusters": [
+                    {
+                        "name": "here",
+                        "cluster": {"server": f"http://127.0.0.1:{cluster.server_port}"},
+                    }
+                ],
                 "users": [{"name": "me", "user": {"token": "t"}}],
             }
         )
     )
     arguments = {name: str(folder / name) for name in ("corpus", "checkpoint", "metrics")}
-    environment = {**os.environ, "KUBECONFIG": str(folder / "kubeconfig"), "ARL_RUNS": str(folder / "runs")}
+    environment = {
+        **os.environ,
+        "KUBECONFIG": str(folder / "kubeconfig"),
+        "ARL_RUNS": str(folder / "runs"),
+    }
     words = [sys.executable, "-c", PROGRAM, json.dumps([JOB.__dict__, arguments])]
-    return subprocess.Popen(words, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        words, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
 
 
 def run(cluster: Cluster, folder: Path) -> tuple[int, str]:
@@ -176,9 +194,15 @@ def test_a_job_is_started_awaited_and_cleared_away(
     assert (tmp_path / "metrics").read_text() == "{}"
 
 
-def test_the_object_is_what_the_trainer_expects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_object_is_what_the_trainer_expects(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("ARL_RUNS", "/mnt/arl/runs")
-    arguments = {"corpus": "/mnt/arl/data", "checkpoint": "/tmp/kfp/checkpoint", "metrics": "/tmp/kfp/metrics"}
+    arguments = {
+        "corpus": "/mnt/arl/data",
+        "checkpoint": "/tmp/kfp/checkpoint",
+        "metrics": "/tmp/kfp/metrics",
+    }
     manifest, written = train_job(JOB, "pretrain", ["seed=3"], "v1", arguments)
     jsonschema.validate(manifest, SCHEMA)
     spec = manifest["spec"]
@@ -229,7 +253,10 @@ def test_a_failed_job_is_told_and_the_next_try_begins_anew(
     code, told = run(cluster, tmp_path)
     name = name_of(tmp_path, monkeypatch)
     assert code == 1
-    assert f"TrainJob lab/{name} failed: JobsFinished, the last word; its words: kubectl -n lab logs" in told
+    assert (
+        f"TrainJob lab/{name} failed: JobsFinished, the last word; its words: kubectl -n lab logs"
+        in told
+    )
     assert name in cluster.jobs  # to be looked at
     cluster.end, cluster.looks = "Complete", 0
     code, told = run(cluster, tmp_path)
@@ -237,7 +264,9 @@ def test_a_failed_job_is_told_and_the_next_try_begins_anew(
     assert cluster.calls == [f"create {name}", f"delete {name}", f"create {name}", f"delete {name}"]
 
 
-def test_termination_deletes_the_job(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_termination_deletes_the_job(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cluster.end = ""
     process = start(cluster, tmp_path)
     name = name_of(tmp_path, monkeypatch)
@@ -262,7 +291,10 @@ def test_a_missing_right_names_the_role(cluster: Cluster, tmp_path: Path, status
     cluster.status = status
     code, told = run(cluster, tmp_path)
     assert code == 1
-    assert f"cannot be read ({status}): the step's service account may not; k8s/base/rbac.yaml gives it" in told
+    assert (
+        f"cannot be read ({status}): the step's service account may not; k8s/base/rbac.yaml gives it"
+        in told
+    )
     assert "Traceback" not in told
 
 
@@ -283,7 +315,9 @@ def launch_in_processes(count: int, folder: Path, name: str, arguments: dict[str
     )
     words = [sys.executable, "-c", program, json.dumps([name, tiny, arguments])]
     needs = {"ARL_LAUNCH": json.dumps({"processes": count}), "ARL_RUNS": str(folder / "runs")}
-    done = subprocess.run(words, cwd=ROOT, env={**os.environ, **needs}, text=True, capture_output=True, check=False)
+    done = subprocess.run(
+        words, cwd=ROOT, env={**os.environ, **needs}, text=True, capture_output=True, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]
 
 
@@ -295,13 +329,23 @@ def test_torchrun_in_the_pod_trains_as_one_process_does(tiny_corpus: Path, tmp_p
         encoder, model = str(folder / "c"), str(folder / "breast")
         corpus = {"corpus": str(tiny_corpus)}
         launch_in_processes(
-            processes, folder, "pretrain", {**corpus, "checkpoint": encoder, "metrics": str(folder / "m.json")}
+            processes,
+            folder,
+            "pretrain",
+            {**corpus, "checkpoint": encoder, "metrics": str(folder / "m.json")},
         )
         assert (folder / "c/model.safetensors").is_file()
-        losses.append([step["loss"] for step in json.loads((folder / "m.json").read_text())["history"]])
-        same = str(tmp_path / "1" / "c")  # one encoder for both, so that only the fine-tuning may differ
+        losses.append(
+            [step["loss"] for step in json.loads((folder / "m.json").read_text())["history"]]
+        )
+        same = str(
+            tmp_path / "1" / "c"
+        )  # one encoder for both, so that only the fine-tuning may differ
         launch_in_processes(
-            processes, folder, "finetune", {**corpus, "task": "breast", "checkpoint": same, "model": model}
+            processes,
+            folder,
+            "finetune",
+            {**corpus, "task": "breast", "checkpoint": same, "model": model},
         )
         weights.append(load_file(folder / "breast" / "model.safetensors"))
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)

@@ -88,7 +88,9 @@ def test_attention_is_equation_2() -> None:
         attention = (query @ key.transpose(1, 2) / (dim // heads) ** 0.5).softmax(-1)
         heads_out.append(attention @ (deformed @ wv[part].t() + bv[part]))
     attended = x + block.attn.proj(torch.cat(heads_out, dim=-1))
-    torch.testing.assert_close(block(x, code, full_grid()), attended + block.mlp(block.norm2(attended)))
+    torch.testing.assert_close(
+        block(x, code, full_grid()), attended + block.mlp(block.norm2(attended))
+    )
 
 
 def test_the_anatomy_learns_once_offsets_have_moved() -> None:

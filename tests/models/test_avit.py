@@ -53,7 +53,9 @@ def test_hidden_patches_do_not_reach_the_kept_ones() -> None:
     model, images = moved(tiny()), torch.randn(3, 1, 40, 40)
     ids_keep = shuffled(3, 25)[:, :7]
     hidden = torch.ones(3, 25, dtype=torch.bool).scatter(1, ids_keep, False)
-    noise = torch.randn(3, 1, 40, 40) * hidden.view(3, 1, 5, 5).repeat_interleave(8, 2).repeat_interleave(8, 3)
+    noise = torch.randn(3, 1, 40, 40) * hidden.view(3, 1, 5, 5).repeat_interleave(
+        8, 2
+    ).repeat_interleave(8, 3)
     out = model(images, ANATOMY, ids_keep=ids_keep)
     assert out.shape == (3, 8, 12)
     torch.testing.assert_close(out, model(images + noise, ANATOMY, ids_keep=ids_keep))
@@ -73,16 +75,24 @@ def test_an_empty_mask_is_the_full_forward_and_a_full_one_sees_no_image() -> Non
 @pytest.mark.parametrize("conditioning", CONDITIONINGS)
 @pytest.mark.parametrize("visible", [25, 7])
 def test_the_cls_token_alone_is_that_of_the_full_forward(conditioning: str, visible: int) -> None:
-    model, images, ids_keep = moved(tiny(conditioning=conditioning)), torch.randn(3, 1, 40, 40), shuffled(3, 25)
+    model, images, ids_keep = (
+        moved(tiny(conditioning=conditioning)),
+        torch.randn(3, 1, 40, 40),
+        shuffled(3, 25),
+    )
     found, direction = [], torch.randn(3, 12)
     for cls_only in (False, True):
         model.zero_grad()
-        tokens = model.forward_features(images, ANATOMY, ids_keep=ids_keep[:, :visible], cls_only=cls_only)
+        tokens = model.forward_features(
+            images, ANATOMY, ids_keep=ids_keep[:, :visible], cls_only=cls_only
+        )
         assert tokens.shape == (3, 1 if cls_only else 1 + visible, 12)
         (tokens[:, 0] * direction).sum().backward()
         found.append([tokens[:, 0], *(p.grad for p in model.parameters() if p.grad is not None)])
         with torch.no_grad():
-            again = model.forward_features(images, ANATOMY, ids_keep=ids_keep[:, :visible], cls_only=cls_only)
+            again = model.forward_features(
+                images, ANATOMY, ids_keep=ids_keep[:, :visible], cls_only=cls_only
+            )
         torch.testing.assert_close(again, tokens)
     torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-5)
 
@@ -94,7 +104,10 @@ def test_the_null_condition_is_the_default() -> None:
 
 @pytest.mark.parametrize("conditioning", sorted(set(CONDITIONINGS) - {"none"}))
 def test_the_anatomy_changes_the_features(conditioning: str) -> None:
-    model, images = moved(tiny(conditioning=conditioning)), torch.randn(1, 1, 40, 40).expand(3, -1, -1, -1)
+    model, images = (
+        moved(tiny(conditioning=conditioning)),
+        torch.randn(1, 1, 40, 40).expand(3, -1, -1, -1),
+    )
     first, second, null = model(images, torch.tensor([1, 2, 16]))
     assert not torch.allclose(first, second, atol=1e-3)
     assert not torch.allclose(first, null, atol=1e-3)
@@ -114,7 +127,9 @@ def test_other_sizes_and_grids_that_are_not_square(size: tuple[int, int]) -> Non
     model = moved(tiny())
     rows, columns = size[0] // 8, size[1] // 8
     assert model(torch.randn(3, 1, *size), ANATOMY).shape == (3, 1 + rows * columns, 12)
-    maps = model.forward_intermediates(torch.randn(3, 1, *size), anatomy=ANATOMY, intermediates_only=True)
+    maps = model.forward_intermediates(
+        torch.randn(3, 1, *size), anatomy=ANATOMY, intermediates_only=True
+    )
     assert [one.shape for one in maps] == [(3, 12, rows, columns)] * 3
 
 
@@ -122,7 +137,14 @@ def test_positions_are_resampled_as_timm_does() -> None:
     model = tiny(conditioning="none")
     torch.nn.init.normal_(model.pos_embed)  # CLS has a position too, once it has learned
     theirs = timm.models.VisionTransformer(
-        img_size=40, patch_size=8, in_chans=1, embed_dim=12, depth=3, num_heads=3, num_classes=0, dynamic_img_size=True
+        img_size=40,
+        patch_size=8,
+        in_chans=1,
+        embed_dim=12,
+        depth=3,
+        num_heads=3,
+        num_classes=0,
+        dynamic_img_size=True,
     ).eval()
     state = {name: tensor for name, tensor in model.state_dict().items() if name != "mask_token"}
     theirs.load_state_dict(state)
@@ -136,7 +158,9 @@ def test_intermediates_are_those_of_timm() -> None:
     theirs = timm.models.VisionTransformer(
         img_size=40, patch_size=8, in_chans=1, embed_dim=12, depth=3, num_heads=3, num_classes=0
     ).eval()
-    theirs.load_state_dict({name: tensor for name, tensor in model.state_dict().items() if name != "mask_token"})
+    theirs.load_state_dict(
+        {name: tensor for name, tensor in model.state_dict().items() if name != "mask_token"}
+    )
     images = torch.randn(2, 1, 40, 40)
     for options in (
         {"indices": None},
@@ -146,13 +170,16 @@ def test_intermediates_are_those_of_timm() -> None:
         {"indices": [-2], "intermediates_only": True, "norm": True},
     ):
         torch.testing.assert_close(
-            model.forward_intermediates(images, **options), theirs.forward_intermediates(images, **options)
+            model.forward_intermediates(images, **options),
+            theirs.forward_intermediates(images, **options),
         )
 
 
 def test_final_features_are_the_normalised_last_intermediate() -> None:
     model, images = moved(tiny()), torch.randn(3, 1, 40, 40)
-    final, (last,) = model.forward_intermediates(images, 1, norm=True, output_fmt="NLC", anatomy=ANATOMY)
+    final, (last,) = model.forward_intermediates(
+        images, 1, norm=True, output_fmt="NLC", anatomy=ANATOMY
+    )
     torch.testing.assert_close(final, model(images, ANATOMY))
     torch.testing.assert_close(final[:, 1:], last)
 
@@ -181,8 +208,12 @@ def test_inference_in_place_gives_the_same_features_and_keeps_the_images() -> No
     before = images.clone()
     with torch.no_grad():
         torch.testing.assert_close(model(images, ANATOMY), model.train()(images, ANATOMY))
-        maps = model.forward_intermediates(images, output_fmt="NLC", anatomy=ANATOMY, intermediates_only=True)
-    expected = model.forward_intermediates(images, output_fmt="NLC", anatomy=ANATOMY, intermediates_only=True)
+        maps = model.forward_intermediates(
+            images, output_fmt="NLC", anatomy=ANATOMY, intermediates_only=True
+        )
+    expected = model.forward_intermediates(
+        images, output_fmt="NLC", anatomy=ANATOMY, intermediates_only=True
+    )
     torch.testing.assert_close(maps, expected)
     torch.testing.assert_close(images, before, rtol=0, atol=0)
 
@@ -192,7 +223,9 @@ def test_the_exported_graph_gives_the_same_features(visible: bool) -> None:
     model, images = moved(tiny(depth=1)), torch.randn(3, 1, 40, 40)
     options = {"ids_keep": shuffled(3, 25)[:, :7]} if visible else {}
     exported = torch.export.export(model, (images, ANATOMY), options)
-    torch.testing.assert_close(exported.module()(images, ANATOMY, **options), model(images, ANATOMY, **options))
+    torch.testing.assert_close(
+        exported.module()(images, ANATOMY, **options), model(images, ANATOMY, **options)
+    )
     assert not any("arl" in str(node.target) for node in exported.graph.nodes)
 
 
@@ -206,12 +239,19 @@ def test_a_compiled_model_gives_the_same_features_and_gradients() -> None:
         model.zero_grad()
         out = run(images, ANATOMY)
         out.square().sum().backward()
-        results.append([out.detach(), *(one.grad.clone() for one in model.parameters() if one.grad is not None)])
+        results.append(
+            [
+                out.detach(),
+                *(one.grad.clone() for one in model.parameters() if one.grad is not None),
+            ]
+        )
     torch.testing.assert_close(*results, rtol=1e-3, atol=1e-3)
 
 
 def test_stochastic_depth_grows_with_depth() -> None:
-    rates = [getattr(block.drop_path, "drop_prob", 0.0) for block in tiny(drop_path_rate=0.2).blocks]
+    rates = [
+        getattr(block.drop_path, "drop_prob", 0.0) for block in tiny(drop_path_rate=0.2).blocks
+    ]
     assert rates == pytest.approx([0.0, 0.1, 0.2])
 
 
@@ -221,7 +261,9 @@ def test_what_must_not_decay() -> None:
     assert "blocks.2.deform.weight" in tiny().no_weight_decay()
     layers = timm.models.group_parameters(tiny(), tiny().group_matcher())
     assert sorted(name for layer in layers.values() for name in layer) == sorted(names)
-    assert layers[0] == [name for name in names if "blocks" not in name and not name.startswith("norm")]
+    assert layers[0] == [
+        name for name in names if "blocks" not in name and not name.startswith("norm")
+    ]
 
 
 def test_the_same_seed_gives_the_same_weights() -> None:
@@ -275,13 +317,19 @@ def test_images_and_labels_that_do_not_fit_are_refused(
 
 def test_two_ways_of_masking_at_once_are_refused() -> None:
     with pytest.raises(ValueError, match="give one of them"):
-        tiny()(torch.zeros(1, 1, 40, 40), ids_keep=torch.zeros(1, 3).long(), mask=torch.zeros(1, 25).bool())
+        tiny()(
+            torch.zeros(1, 1, 40, 40),
+            ids_keep=torch.zeros(1, 3).long(),
+            mask=torch.zeros(1, 25).bool(),
+        )
     with pytest.raises(ValueError, match="'NHWC' is not NCHW or NLC"):
         tiny().forward_intermediates(torch.zeros(1, 1, 40, 40), output_fmt="NHWC")
 
 
 def test_timm_builds_it() -> None:
-    model = timm.create_model("avit_tiny_patch16", img_size=32, in_chans=3, depth=1, drop_path_rate=None)
+    model = timm.create_model(
+        "avit_tiny_patch16", img_size=32, in_chans=3, depth=1, drop_path_rate=None
+    )
     assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 5, 192)
     with pytest.raises(ValueError, match="no pretrained weights"):
         timm.create_model("avit_tiny_patch16", pretrained=True)

@@ -10,14 +10,21 @@ from arl.models.block import Attention, pick
 @pytest.mark.parametrize("asked", [None, 1])
 def test_attention_in_bfloat16_is_that_of_float32_to_its_rounding(asked: int | None) -> None:
     torch.manual_seed(0)
-    attention, tokens, pull = Attention(66, 3), torch.randn(5, 37, 66), torch.randn(5, asked or 37, 66)
+    attention, tokens, pull = (
+        Attention(66, 3),
+        torch.randn(5, 37, 66),
+        torch.randn(5, asked or 37, 66),
+    )
 
     def answers(bf16: bool) -> list[Tensor]:
         attention.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             out = attention(pick(tokens, asked), tokens)
         (out.float() * pull).sum().backward()
-        return [out.float(), *(p.grad.clone() for p in attention.parameters() if p.grad is not None)]
+        return [
+            out.float(),
+            *(p.grad.clone() for p in attention.parameters() if p.grad is not None),
+        ]
 
     for single, half in zip(answers(bf16=False), answers(bf16=True), strict=True):
         assert half.dtype == torch.float32

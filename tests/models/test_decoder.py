@@ -33,16 +33,23 @@ def test_positions_are_those_of_mae() -> None:
     row, column = 2, 3
     angles = [column, column / 100.0]
     rows = [row, row / 100.0]
-    expected = [*map(torch.sin, map(torch.tensor, angles)), *map(torch.cos, map(torch.tensor, angles))]
+    expected = [
+        *map(torch.sin, map(torch.tensor, angles)),
+        *map(torch.cos, map(torch.tensor, angles)),
+    ]
     expected += [
         *map(torch.sin, map(torch.tensor, map(float, rows))),
         *map(torch.cos, map(torch.tensor, map(float, rows))),
     ]
-    torch.testing.assert_close(positions[row * 5 + column], torch.stack([one.float() for one in expected]))
+    torch.testing.assert_close(
+        positions[row * 5 + column], torch.stack([one.float() for one in expected])
+    )
 
 
 def decoder() -> MAEDecoder:
-    return MAEDecoder(embed_dim=11, decoder_dim=20, depth=2, heads=5, patch_size=3, in_chans=2, grid_size=(3, 5)).eval()
+    return MAEDecoder(
+        embed_dim=11, decoder_dim=20, depth=2, heads=5, patch_size=3, in_chans=2, grid_size=(3, 5)
+    ).eval()
 
 
 def test_every_patch_is_predicted() -> None:
@@ -60,7 +67,9 @@ def test_patches_that_are_not_asked_for_change_nothing() -> None:
         x = block.transform(x)
     torch.testing.assert_close(model(tokens, None, 15), model.pred(model.norm(x[:, 1:])))
     tokens = tokens[:, :8]
-    ids_keep, ids_asked = (torch.stack([torch.randperm(15)[:count] for _ in range(4)]) for count in (7, 3))
+    ids_keep, ids_asked = (
+        torch.stack([torch.randperm(15)[:count] for _ in range(4)]) for count in (7, 3)
+    )
     whole = model(tokens, ids_keep, 15)
     asked = model(tokens, ids_keep, 15, ids_asked)
     assert asked.shape == (4, 3, 18)

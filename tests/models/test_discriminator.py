@@ -7,7 +7,9 @@ from torch import nn
 from arl.models.discriminator import PatchDiscriminator
 
 
-@pytest.mark.parametrize(("patch_size", "context", "side"), [(16, 8, 32), (16, 0, 16), (7, 3, 13), (4, 0, 4)])
+@pytest.mark.parametrize(
+    ("patch_size", "context", "side"), [(16, 8, 32), (16, 0, 16), (7, 3, 13), (4, 0, 4)]
+)
 def test_one_logit_per_patch(patch_size: int, context: int, side: int) -> None:
     model = PatchDiscriminator(patch_size, context, in_chans=3, dim=5)
     assert model(torch.randn(11, 3, side, side)).shape == (11,)
@@ -19,7 +21,9 @@ def test_a_patch_is_judged_alone() -> None:
     model = PatchDiscriminator(16, 4, in_chans=1, dim=7).train()
     patches = torch.randn(5, 1, 24, 24)
     torch.testing.assert_close(model(patches)[2:3], model(patches[2:3]))
-    assert not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+    assert not any(
+        isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()
+    )
 
 
 def test_it_tells_speckle_from_blur() -> None:

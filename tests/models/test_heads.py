@@ -15,7 +15,9 @@ def test_prototypes_are_cosines() -> None:
     logits = head(x)
     assert logits.shape == (3, 13)
     bottleneck = head.mlp(x)
-    expected = torch.nn.functional.cosine_similarity(bottleneck.unsqueeze(1), head.last_layer.weight, dim=-1)
+    expected = torch.nn.functional.cosine_similarity(
+        bottleneck.unsqueeze(1), head.last_layer.weight, dim=-1
+    )
     torch.testing.assert_close(logits, expected)
     with torch.no_grad():
         head.last_layer.weight.mul_(3)
@@ -25,7 +27,8 @@ def test_prototypes_are_cosines() -> None:
 def test_images_start_with_bottlenecks_of_their_own() -> None:
     torch.manual_seed(0)
     bottleneck = DINOHead(192, 13, hidden=512).mlp(torch.randn(61, 192))
-    # the mean of 61 unit vectors is short unless they agree; with PyTorch's biases it has a length of 0.87
+    # the mean of 61 unit vectors is short unless they agree; with PyTorch's biases it has a length
+    # of 0.87
     assert torch.nn.functional.normalize(bottleneck, dim=-1).mean(dim=0).norm() < 0.4
 
 

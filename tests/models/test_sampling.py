@@ -8,7 +8,14 @@ from torch import Tensor
 from torchvision.ops import deform_conv2d
 
 from arl.models import sampling
-from arl.models.sampling import Grid, bilinear_corners, deform_by_indexing, deform_depthwise, make_grid, taps
+from arl.models.sampling import (
+    Grid,
+    bilinear_corners,
+    deform_by_indexing,
+    deform_depthwise,
+    make_grid,
+    taps,
+)
 
 BATCH, HEIGHT, WIDTH, DIM, KERNEL, PREFIX = 5, 3, 7, 11, 3, 2
 PATCHES, COUNT = HEIGHT * WIDTH, KERNEL**2
@@ -32,7 +39,10 @@ def sample(x: Tensor, offsets: Tensor, kernel: Tensor, grid: Grid) -> Tensor:
 
 
 def slow_deform(
-    tokens: dict[tuple[int, int], Tensor], position: tuple[int, int], offsets: Tensor, kernel: Tensor
+    tokens: dict[tuple[int, int], Tensor],
+    position: tuple[int, int],
+    offsets: Tensor,
+    kernel: Tensor,
 ) -> Tensor:
     """Eq. 1 at one position, from a dictionary of the tokens there are."""
     out = torch.zeros(kernel.shape[1], dtype=kernel.dtype)
@@ -48,8 +58,12 @@ def slow_deform(
 
 @pytest.mark.parametrize("kept", [PATCHES, 8])
 @pytest.mark.parametrize("spread", [0.7, 5.0])
-@pytest.mark.parametrize("table", [64, 1 << 11, 1 << 18])  # slices of channels, one image, several images at a time
-def test_sampling_equals_a_slow_loop(kept: int, spread: float, table: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "table", [64, 1 << 11, 1 << 18]
+)  # slices of channels, one image, several images at a time
+def test_sampling_equals_a_slow_loop(
+    kept: int, spread: float, table: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sampling, "CPU_TABLE", table)
     dim = 37 if table == 64 else DIM
     ids_keep = None if kept == PATCHES else some_ids(kept)
@@ -66,7 +80,9 @@ def test_sampling_equals_a_slow_loop(kept: int, spread: float, table: int, monke
 
 
 @pytest.mark.parametrize("table", [1 << 12, 1 << 18])
-def test_sampling_and_its_gradients_equal_torchvision(table: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sampling_and_its_gradients_equal_torchvision(
+    table: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sampling, "CPU_TABLE", table)
     dim = 37
     x = torch.randn(BATCH, PREFIX + PATCHES, dim, requires_grad=True)
@@ -92,12 +108,21 @@ def test_sampling_and_its_gradients_equal_torchvision(table: int, monkeypatch: p
 
 @pytest.mark.parametrize("visible", [False, True])
 def test_gradients_of_the_sampling(visible: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampling, "CPU_TABLE", 2 * 2 * COUNT * 4 * 3)  # groups of two images and a last one
+    monkeypatch.setattr(
+        sampling, "CPU_TABLE", 2 * 2 * COUNT * 4 * 3
+    )  # groups of two images and a last one
     height, width, batch, dim, kept = 2, 2, 3, 3, 3 if visible else 4
-    ids_keep = torch.stack([torch.randperm(height * width)[:kept] for _ in range(batch)]) if visible else None
+    ids_keep = (
+        torch.stack([torch.randperm(height * width)[:kept] for _ in range(batch)])
+        if visible
+        else None
+    )
     grid = make_grid(height, width, KERNEL, 1, ids_keep, torch.device("cpu"))
     # Away from whole numbers, where the bilinear weights have a kink.
-    whole, part = torch.randint(-1, 2, (batch, kept, 2, COUNT)), torch.empty(batch, kept, 2, COUNT).uniform_(0.1, 0.9)
+    whole, part = (
+        torch.randint(-1, 2, (batch, kept, 2, COUNT)),
+        torch.empty(batch, kept, 2, COUNT).uniform_(0.1, 0.9),
+    )
     inputs = (torch.randn(batch, 1 + kept, dim), whole + part, torch.randn(COUNT, dim))
     assert torch.autograd.gradcheck(
         lambda x, offsets, kernel: sample(x, offsets, kernel, grid),
@@ -109,7 +134,9 @@ def test_the_exported_form_is_the_same() -> None:
     ids_keep = some_ids(8)
     x, kernel = torch.randn(BATCH, PREFIX + 8, DIM), torch.randn(COUNT, DIM)
     rows, weights = bilinear_corners(some_offsets(8, 1.0).float(), grid_of(ids_keep))
-    torch.testing.assert_close(deform_by_indexing(x, rows, weights, kernel), deform_depthwise(x, rows, weights, kernel))
+    torch.testing.assert_close(
+        deform_by_indexing(x, rows, weights, kernel), deform_depthwise(x, rows, weights, kernel)
+    )
 
 
 def test_a_position_that_is_not_a_number_is_not_out_of_bounds() -> None:
@@ -123,7 +150,11 @@ def test_a_position_that_is_not_a_number_is_not_out_of_bounds() -> None:
 def test_low_precision_stays_close() -> None:
     x, kernel = torch.randn(BATCH, PREFIX + PATCHES, DIM), torch.randn(COUNT, DIM)
     offsets = some_offsets(PATCHES, 1.0).float()
-    inputs = [x.bfloat16().requires_grad_(), offsets.requires_grad_(), kernel.bfloat16().requires_grad_()]
+    inputs = [
+        x.bfloat16().requires_grad_(),
+        offsets.requires_grad_(),
+        kernel.bfloat16().requires_grad_(),
+    ]
     exact = [one.detach().float().requires_grad_() for one in inputs]
     low, high = sample(*inputs, grid_of()), sample(*exact, grid_of())
     assert low.dtype == torch.bfloat16
@@ -133,7 +164,10 @@ def test_low_precision_stays_close() -> None:
         torch.autograd.grad(high.square().sum(), exact),
         strict=True,
     ):
-        assert torch.nn.functional.cosine_similarity(mine.float().flatten(), other.flatten(), dim=0) > 0.999
+        assert (
+            torch.nn.functional.cosine_similarity(mine.float().flatten(), other.flatten(), dim=0)
+            > 0.999
+        )
 
 
 def test_taps_are_the_neighbourhood() -> None:
@@ -143,7 +177,12 @@ def test_taps_are_the_neighbourhood() -> None:
 
 def test_the_operator_passes_torch_checks() -> None:
     x = torch.randn(2, 7, 5, requires_grad=True)
-    rows, weights = torch.randint(0, 7, (2, 6, COUNT, 4)), torch.rand(2, 6, COUNT, 4, requires_grad=True)
+    rows, weights = (
+        torch.randint(0, 7, (2, 6, COUNT, 4)),
+        torch.rand(2, 6, COUNT, 4, requires_grad=True),
+    )
     kernel = torch.randn(COUNT, 5, requires_grad=True)
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
-    torch.library.opcheck(torch.ops.arl.deform_depthwise, (x, rows, weights, kernel), test_utils=checks)
+    torch.library.opcheck(
+        torch.ops.arl.deform_depthwise, (x, rows, weights, kernel), test_utils=checks
+    )

@@ -36,7 +36,9 @@ def test_an_image_does_not_depend_on_its_batch() -> None:
     model = segmenter().train()
     images = torch.randn(3, 1, 35, 35)
     torch.testing.assert_close(model(images)[1:2], model(images[1:2]), rtol=1e-4, atol=1e-5)
-    assert not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+    assert not any(
+        isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()
+    )
 
 
 def test_features_come_from_the_end_of_each_quarter() -> None:

@@ -15,12 +15,24 @@ ANATOMY = torch.tensor([4, 16])
 
 
 def vit(**kwargs: Any) -> torch.nn.Module:
-    defaults: dict[str, Any] = {"img_size": 48, "patch_size": 16, "embed_dim": 20, "depth": 3, "num_heads": 5}
+    defaults: dict[str, Any] = {
+        "img_size": 48,
+        "patch_size": 16,
+        "embed_dim": 20,
+        "depth": 3,
+        "num_heads": 5,
+    }
     return timm.models.VisionTransformer(**(defaults | kwargs)).eval()
 
 
 def avit(**kwargs: Any) -> AViT:
-    defaults: dict[str, Any] = {"img_size": 48, "embed_dim": 20, "depth": 3, "num_heads": 5, "in_chans": 3}
+    defaults: dict[str, Any] = {
+        "img_size": 48,
+        "embed_dim": 20,
+        "depth": 3,
+        "num_heads": 5,
+        "in_chans": 3,
+    }
     return AViT(**(defaults | kwargs)).eval()
 
 
@@ -50,14 +62,18 @@ def test_models_of_timm_load_exactly(name: str) -> None:
     load_timm_vit(ours, theirs.state_dict())
     images = torch.randn(1, 3, 224, 224)
     with torch.no_grad():
-        torch.testing.assert_close(ours(images, ANATOMY[:1]), theirs.forward_features(images), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            ours(images, ANATOMY[:1]), theirs.forward_features(images), rtol=1e-4, atol=1e-5
+        )
 
 
 def test_a_grey_stem_reads_grey_as_the_coloured_one_does() -> None:
     theirs, ours = vit(), avit(in_chans=1)
     load_timm_vit(ours, theirs.state_dict())
     grey = torch.randn(2, 1, 48, 48)
-    torch.testing.assert_close(ours(grey), theirs.forward_features(grey.expand(-1, 3, -1, -1)), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        ours(grey), theirs.forward_features(grey.expand(-1, 3, -1, -1)), rtol=1e-4, atol=1e-5
+    )
     back = avit(in_chans=3)
     load_timm_vit(back, vit(in_chans=1).state_dict())
     assert back.patch_embed.proj.weight.shape[1] == 3
@@ -73,10 +89,16 @@ def test_positions_are_resampled_to_the_grid_of_the_model() -> None:
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"embed_dim": 15}, r"not a timm ViT of embed_dim 20 and depth 3: .*cls_token is \(1, 1, 15\), expected"),
+        (
+            {"embed_dim": 15},
+            r"not a timm ViT of embed_dim 20 and depth 3: .*cls_token is \(1, 1, 15\), expected",
+        ),
         ({"depth": 4}, r"blocks\.3\.attn\.proj\.bias is unknown"),
         ({"depth": 2}, r"blocks\.2\.attn\.proj\.bias is missing"),
-        ({"patch_size": 8}, r"patch_embed\.proj\.weight is \(20, 3, 8, 8\), expected \(20, 3, 16, 16\)"),
+        (
+            {"patch_size": 8},
+            r"patch_embed\.proj\.weight is \(20, 3, 8, 8\), expected \(20, 3, 16, 16\)",
+        ),
         ({"qkv_bias": False}, r"blocks\.0\.attn\.qkv\.bias is missing"),
         ({"init_values": 1e-5}, r"blocks\.0\.ls1\.gamma is unknown"),
         ({"in_chans": 5}, r"patch_embed\.proj\.weight is \(20, 5, 16, 16\)"),
@@ -94,7 +116,9 @@ def test_an_avit_loads_whole_or_not_at_all() -> None:
     source, target = avit(), avit()
     load_avit(target, source.state_dict())
     torch.testing.assert_close(target.state_dict(), source.state_dict(), rtol=0, atol=0)
-    with pytest.raises(ValueError, match=r"not an A-ViT of .*blocks\.0\.anatomy\.fc1\.weight is missing"):
+    with pytest.raises(
+        ValueError, match=r"not an A-ViT of .*blocks\.0\.anatomy\.fc1\.weight is missing"
+    ):
         load_avit(target, vit(num_classes=0).state_dict())
     with pytest.raises(ValueError, match=r"blocks\.0\.anatomy\.fc1\.weight is unknown"):
         load_avit(avit(conditioning="none"), source.state_dict())

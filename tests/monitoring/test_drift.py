@@ -104,9 +104,14 @@ def test_mmd_against_loops() -> None:
     rng = np.random.default_rng(0)
     kernel, _ = group_kernel(rng.normal(size=(11, 3)), [f"{i:02d}" for i in range(11)])
     current = np.arange(11) >= 7
-    within = [np.mean([kernel[i, j] for i in side for j in side if i != j]) for side in (range(7), range(7, 11))]
+    within = [
+        np.mean([kernel[i, j] for i in side for j in side if i != j])
+        for side in (range(7), range(7, 11))
+    ]
     across = np.mean([kernel[i, j] for i in range(7) for j in range(7, 11)])
-    assert permutation_mmd(kernel, current, 3, seed=0).mmd2 == pytest.approx(sum(within) - 2 * across)
+    assert permutation_mmd(kernel, current, 3, seed=0).mmd2 == pytest.approx(
+        sum(within) - 2 * across
+    )
 
 
 def test_the_p_value_of_all_permutations() -> None:
@@ -121,7 +126,9 @@ def test_one_patient_cannot_be_tested() -> None:
         permutation_mmd(np.eye(3), np.array([True, False, False]), 9, seed=0)
 
 
-def patients(count: int, *, seed: int, gain: float = 1.0, device: tuple[str, ...] = ("a", "b")) -> pd.DataFrame:
+def patients(
+    count: int, *, seed: int, gain: float = 1.0, device: tuple[str, ...] = ("a", "b")
+) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
     mean = rng.normal(60, 12, count)
     return pd.DataFrame(
@@ -141,7 +148,13 @@ NUMERIC, CATEGORICAL = ("mean", "std", "width", "depth_cm"), ("probe", "device")
 
 def compare(current: pd.DataFrame, reference: pd.DataFrame, html: Path) -> Any:
     return tabular_drift(
-        current, reference, numeric=NUMERIC, categorical=CATEGORICAL, alpha=0.05, drift_share=0.6, html=html
+        current,
+        reference,
+        numeric=NUMERIC,
+        categorical=CATEGORICAL,
+        alpha=0.05,
+        drift_share=0.6,
+        html=html,
     )
 
 
@@ -154,7 +167,13 @@ def test_the_same_distribution_does_not_drift(tmp_path: Path) -> None:
     assert drifted(result) == set()
     assert (result.share, result.drifted) == (0, False)
     assert result.left_out == {"probe": "one value only"}
-    assert [column.column for column in result.columns] == ["mean", "std", "width", "depth_cm", "device"]
+    assert [column.column for column in result.columns] == [
+        "mean",
+        "std",
+        "width",
+        "depth_cm",
+        "device",
+    ]
 
 
 def test_a_changed_gain_and_a_new_scanner_drift(tmp_path: Path) -> None:
@@ -168,7 +187,9 @@ def test_a_changed_gain_and_a_new_scanner_drift(tmp_path: Path) -> None:
     by_name = {column.column: column for column in result.columns}
     assert by_name["mean"].p_value == pytest.approx(ks_2samp(reference["mean"], new["mean"]).pvalue)
     assert by_name["mean"].current == pytest.approx(new["mean"].median())
-    assert by_name["device"].p_value == pytest.approx(homogeneity(new["device"], reference["device"]))
+    assert by_name["device"].p_value == pytest.approx(
+        homogeneity(new["device"], reference["device"])
+    )
 
 
 def test_columns_that_one_side_lacks_are_listed(tmp_path: Path) -> None:
@@ -194,7 +215,9 @@ def test_the_page_of_evidently_is_the_same_each_time(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "a.json").read_text())["metrics"]
 
 
-def test_the_page_of_evidently_opens_without_a_network(tmp_path: Path, open_page: Callable[..., Any]) -> None:
+def test_the_page_of_evidently_opens_without_a_network(
+    tmp_path: Path, open_page: Callable[..., Any]
+) -> None:
     compare(patients(31, seed=1, gain=1.5), patients(53, seed=2), tmp_path / "e.html")
     opened = open_page(tmp_path / "e.html", screenshot=tmp_path / "e.png")
     assert opened.requests == []
@@ -225,7 +248,13 @@ def test_one_new_name_is_no_drift_and_many_are() -> None:
 
 
 def rows(site: str, anatomy: str, count: int, *, synthetic: bool = False) -> pd.DataFrame:
-    about = {"site": site, "anatomy": anatomy, "synthetic": synthetic, "probe": "linear", "device": "old"}
+    about = {
+        "site": site,
+        "anatomy": anatomy,
+        "synthetic": synthetic,
+        "probe": "linear",
+        "device": "old",
+    }
     table = pd.DataFrame(about, index=range(count))
     return table.assign(group=[f"{site}:{anatomy}:{i}" for i in range(count)])
 
@@ -241,7 +270,10 @@ def test_new_images_are_compared_with_what_they_should_be_like() -> None:
 
 
 def test_images_of_one_probe_are_compared_with_that_probe() -> None:
-    linear, convex = rows("A", "breast", 7).assign(probe="linear"), rows("A", "breast", 6).assign(probe="convex")
+    linear, convex = (
+        rows("A", "breast", 7).assign(probe="linear"),
+        rows("A", "breast", 6).assign(probe="convex"),
+    )
     convex["group"] += "c"
     elsewhere = rows("B", "breast", 5).assign(probe="convex")
     reference = pd.concat([linear, convex, elsewhere], ignore_index=True)

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 import torch
 
-from arl.data.manifest import read_manifest
-from arl.data.shards import read_images
+from arl.corpus.manifest import read_manifest
+from arl.corpus.shards import read_images
 from arl.models.avit import AViT
 from arl.monitoring import features
 from arl.monitoring.features import (
@@ -47,7 +47,8 @@ def test_speckle_size_against_a_loop() -> None:
     rest = np.random.default_rng(1).normal(size=(29, 31)).astype(np.float32)
     rest = cv2.GaussianBlur(rest, (0, 0), 2.0)
     correlation = [
-        np.mean([rest[i, j] * rest[i + lag, j] for i in range(29 - lag) for j in range(31)]) for lag in range(9)
+        np.mean([rest[i, j] * rest[i + lag, j] for i in range(29 - lag) for j in range(31)])
+        for lag in range(9)
     ]
     wanted = 2 * np.interp(-0.5, -np.array(correlation) / correlation[0], np.arange(9.0))
     assert features._width(rest) == pytest.approx(wanted, rel=1e-4)
@@ -94,9 +95,15 @@ def test_embeddings_do_not_depend_on_the_batches() -> None:
 
 
 def test_thinning_keeps_few_images_of_few_patients() -> None:
-    rows = pd.DataFrame({"group": ["a"] * 7 + ["b"] * 2 + ["c"] * 5, "frame": [*range(7), *range(2), *range(5)]})
+    rows = pd.DataFrame(
+        {"group": ["a"] * 7 + ["b"] * 2 + ["c"] * 5, "frame": [*range(7), *range(2), *range(5)]}
+    )
     kept = thin(rows, patients=9, images=3, seed=0)
-    assert kept.groupby("group")["frame"].apply(list).to_dict() == {"a": [0, 3, 5], "b": [0, 1], "c": [0, 2, 4]}
+    assert kept.groupby("group")["frame"].apply(list).to_dict() == {
+        "a": [0, 3, 5],
+        "b": [0, 1],
+        "c": [0, 2, 4],
+    }
     assert kept.index.is_monotonic_increasing
     assert thin(rows, patients=2, images=9, seed=0)["group"].nunique() == 2
     assert thin(rows, patients=3, images=7, seed=0).equals(rows)

@@ -12,7 +12,13 @@ from arl.monitoring.journal import Journal, cools_until, handled, trained_on, wa
 
 
 def decision(word: str, *batches: str, **more: object) -> dict[str, object]:
-    return {"at": "2026-11-24T10:00:00+00:00", "event": "decision", "decision": word, "batches": batches, **more}
+    return {
+        "at": "2026-11-24T10:00:00+00:00",
+        "event": "decision",
+        "decision": word,
+        "batches": batches,
+        **more,
+    }
 
 
 def test_lines_are_added_and_nothing_else(tmp_path: Path) -> None:
@@ -47,7 +53,9 @@ def test_a_line_that_does_not_fit_on_the_disk_leaves_nothing(tmp_path: Path) -> 
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({len(before) + 50},) * 2)\n"
         f"Journal(Path({str(tmp_path)!r})).append('decision', ['x' * 500])\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
     assert "is the disk full?" in done.stderr
     assert journal.file.read_bytes() == before
 
@@ -101,7 +109,9 @@ def test_the_cool_down_counts_from_the_last_training() -> None:
     old = {**decision("retrain"), "at": "2026-11-20T00:00:00+00:00"}
     new = {**decision("retrain"), "at": "2026-11-24T22:30:00+00:00"}
     assert cools_until([decision("no-drift")], 24) is None
-    assert cools_until([old, new, decision("no-drift")], 2.5) == datetime(2026, 11, 25, 1, tzinfo=UTC)
+    assert cools_until([old, new, decision("no-drift")], 2.5) == datetime(
+        2026, 11, 25, 1, tzinfo=UTC
+    )
 
 
 def test_what_a_champion_was_trained_on() -> None:

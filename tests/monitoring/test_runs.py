@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from arl.data.inbox import Drop
 from arl.files import tree_hash
+from arl.ingest.inbox import Drop
 from arl.monitoring.runs import (
     Run,
     adopt,
@@ -40,7 +40,10 @@ def write_batch(corpus: Path, batch: str) -> None:
 
 def test_a_run_outlives_its_process(tmp_path: Path) -> None:
     assert current(tmp_path) is None
-    for run in (a_run(tmp_path), a_run(tmp_path, drop=None, hash="", batches=["s/r0"], owner="job")):
+    for run in (
+        a_run(tmp_path),
+        a_run(tmp_path, drop=None, hash="", batches=["s/r0"], owner="job"),
+    ):
         begin(run)
         assert current(tmp_path) == run
     assert a_run(tmp_path).new == "s/r1"
@@ -149,7 +152,9 @@ def test_a_batch_is_adopted_once(tmp_path: Path) -> None:
     assert tree_hash(tmp_path / "data") == before
 
 
-@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="no second file system to move a batch to")
+@pytest.mark.skipif(
+    not Path("/dev/shm").is_dir(), reason="no second file system to move a batch to"
+)
 def test_a_batch_is_adopted_across_file_systems(tmp_path: Path) -> None:
     corpus = Path("/dev/shm") / f"arl-test-{os.getpid()}"
     run = a_run(tmp_path)

@@ -11,7 +11,9 @@ def _sigmoid(logit: float) -> float:
 
 
 def _logits(count: int, seed: int) -> torch.Tensor:
-    return 3 * torch.randn(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return 3 * torch.randn(
+        count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
 
 
 def test_equals_equation_4():

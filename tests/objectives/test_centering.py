@@ -22,7 +22,9 @@ def _slow_sinkhorn(logits, temp, iterations):
         q = [[value / sum(row) / rows for value in row] for row in q]
         sums = [sum(q[k][m] for k in range(rows)) for m in range(columns)]
         q = [[q[k][m] / sums[m] / columns for m in range(columns)] for k in range(rows)]
-    return torch.tensor([[q[k][m] * columns for k in range(rows)] for m in range(columns)], dtype=torch.float64)
+    return torch.tensor(
+        [[q[k][m] * columns for k in range(rows)] for m in range(columns)], dtype=torch.float64
+    )
 
 
 @pytest.mark.parametrize("iterations", [1, 3])
@@ -52,7 +54,9 @@ def test_targets_are_centred_and_sharpened():
     logits = _logits()
     targets = centering(logits, 0.07)
     for m in range(M):
-        weights = [math.exp((float(logits[m, k]) - float(centering.center[0, k])) / 0.07) for k in range(K)]
+        weights = [
+            math.exp((float(logits[m, k]) - float(centering.center[0, k])) / 0.07) for k in range(K)
+        ]
         for k in range(K):
             assert math.isclose(float(targets[m, k]), weights[k] / sum(weights), rel_tol=1e-10)
 
@@ -65,7 +69,9 @@ def test_centre_is_a_moving_average():
         centering.update(logits)
         means = [sum(float(row[k]) for row in logits) / len(logits) for k in range(K)]
         expected = [0.9 * old + 0.1 * new for old, new in zip(expected, means, strict=True)]
-    assert torch.allclose(centering.center[0], torch.tensor(expected, dtype=torch.float64), rtol=1e-12)
+    assert torch.allclose(
+        centering.center[0], torch.tensor(expected, dtype=torch.float64), rtol=1e-12
+    )
 
 
 def test_a_constant_teacher_becomes_uniform():
@@ -89,5 +95,7 @@ def test_centre_is_saved_and_sinkhorn_has_none_to_move():
 
 
 def test_unknown_centering():
-    with pytest.raises(ValueError, match="unknown centering 'none': expected one of center, sinkhorn"):
+    with pytest.raises(
+        ValueError, match="unknown centering 'none': expected one of center, sinkhorn"
+    ):
         Centering(K, 0.9, "none")

@@ -26,7 +26,9 @@ def _slow(student, teacher, center):
         terms = []
         for n in range(N):
             if MASK[b, n]:
-                target = _softmax([(float(teacher[b, n, k]) - float(center[k])) / TEACHER_TEMP for k in range(K)])
+                target = _softmax(
+                    [(float(teacher[b, n, k]) - float(center[k])) / TEACHER_TEMP for k in range(K)]
+                )
                 predicted = _softmax([float(student[b, n, k]) / STUDENT_TEMP for k in range(K)])
                 terms.append(-sum(t * math.log(s) for t, s in zip(target, predicted, strict=True)))
         total += sum(terms) / max(len(terms), 1)
@@ -55,7 +57,9 @@ def test_gradient_and_centre(objective):
     assert torch.equal(objective.centering.center, before)
     objective.train()
     objective(student, teacher, MASK, TEACHER_TEMP)
-    assert torch.allclose(objective.centering.center[0], 0.8 * before[0] + 0.2 * teacher.mean(dim=0), rtol=1e-12)
+    assert torch.allclose(
+        objective.centering.center[0], 0.8 * before[0] + 0.2 * teacher.mean(dim=0), rtol=1e-12
+    )
 
 
 def test_one_row_per_masked_patch(objective):

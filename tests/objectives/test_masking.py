@@ -10,7 +10,9 @@ def _noise(*shape, seed=0):
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize(("patches", "ratio"), [(7, 0.5), (13, 0.75), (49, 0.6), (196, 0.75), (10, 0.9)])
+@pytest.mark.parametrize(
+    ("patches", "ratio"), [(7, 0.5), (13, 0.75), (49, 0.6), (196, 0.75), (10, 0.9)]
+)
 def test_random_masking(patches, ratio):
     noise = _noise(B, patches)
     ids_keep, mask = random_masking(noise, ratio)
@@ -37,7 +39,9 @@ def test_a_sample_depends_on_its_noise_only():
     )
 
 
-@pytest.mark.parametrize(("grid", "ratio"), [((7, 7), 0.4), ((5, 11), 0.3), ((3, 13), 0.6), ((14, 14), 0.5)])
+@pytest.mark.parametrize(
+    ("grid", "ratio"), [((7, 7), 0.4), ((5, 11), 0.3), ((3, 13), 0.6), ((14, 14), 0.5)]
+)
 def test_block_masking_hides_exactly_the_ratio(grid, ratio):
     patches = grid[0] * grid[1]
     ids_keep, mask = block_masking(_noise(B, 10, 4), _noise(B, patches, seed=1), grid, ratio)
@@ -80,7 +84,9 @@ def test_a_rectangle_has_the_drawn_aspect():
 def test_a_rectangle_over_the_budget_is_not_used():
     noise = _noise(1, 49)
     tries = torch.tensor([[[0.999, 0.5, 0.5, 0.5]]])  # area 14, a square of 4 x 4 = 16
-    assert torch.equal(block_masking(tries, noise, (7, 7), 14 / 49).mask, random_masking(noise, 14 / 49).mask)
+    assert torch.equal(
+        block_masking(tries, noise, (7, 7), 14 / 49).mask, random_masking(noise, 14 / 49).mask
+    )
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.01, 0.99, 1.0])

@@ -29,7 +29,9 @@ def _slow(pred, target, mask):
 
 def test_equals_equation_3():
     pred, target, mask = _case()
-    assert math.isclose(float(mim_loss(pred, target, mask)), _slow(pred, target, mask), rel_tol=1e-14)
+    assert math.isclose(
+        float(mim_loss(pred, target, mask)), _slow(pred, target, mask), rel_tol=1e-14
+    )
 
 
 def test_gradient():
@@ -83,8 +85,12 @@ def test_shapes_must_agree():
 def test_normalised_patches():
     patches = torch.randn(B, N, 257, dtype=torch.float64) * 3 + 2
     normalised = normalize_patches(patches)
-    assert torch.allclose(normalised.patches.mean(dim=-1), torch.zeros(B, N, dtype=torch.float64), atol=1e-12)
-    assert torch.allclose(normalised.patches.var(dim=-1), torch.ones(B, N, dtype=torch.float64), atol=1e-5)
+    assert torch.allclose(
+        normalised.patches.mean(dim=-1), torch.zeros(B, N, dtype=torch.float64), atol=1e-12
+    )
+    assert torch.allclose(
+        normalised.patches.var(dim=-1), torch.ones(B, N, dtype=torch.float64), atol=1e-5
+    )
     assert torch.allclose(denormalize_patches(*normalised), patches, atol=1e-12)
 
 

@@ -10,7 +10,9 @@ STUDENT_TEMP, TEACHER_TEMP = 0.1, 0.05
 
 
 def _logits(seed, views):
-    return torch.randn(views, B, K, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.randn(
+        views, B, K, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
 
 
 def _softmax(values):
@@ -26,7 +28,9 @@ def _slow(student, teacher, center):
             if i == j:
                 continue
             for b in range(B):
-                target = _softmax([(float(teacher[i, b, k]) - float(center[k])) / TEACHER_TEMP for k in range(K)])
+                target = _softmax(
+                    [(float(teacher[i, b, k]) - float(center[k])) / TEACHER_TEMP for k in range(K)]
+                )
                 predicted = _softmax([float(student[j, b, k]) / STUDENT_TEMP for k in range(K)])
                 terms.append(-sum(t * math.log(s) for t, s in zip(target, predicted, strict=True)))
     return sum(terms) / len(terms)
@@ -48,7 +52,10 @@ def test_equals_dino(objective):
 def test_lists_and_stacks_are_the_same(objective):
     student, teacher = _logits(0, VIEWS), _logits(1, GLOBALS)
     objective.eval()
-    assert torch.equal(objective(list(student), list(teacher), TEACHER_TEMP), objective(student, teacher, TEACHER_TEMP))
+    assert torch.equal(
+        objective(list(student), list(teacher), TEACHER_TEMP),
+        objective(student, teacher, TEACHER_TEMP),
+    )
 
 
 def test_gradient_reaches_the_student_only(objective):
@@ -81,7 +88,9 @@ def test_the_loss_is_the_teachers_entropy_plus_a_divergence(centering):
     pairs = [(i, j) for i in range(GLOBALS) for j in range(VIEWS) if i != j]
     for i, j in pairs:
         predicted = (student[j] / STUDENT_TEMP).log_softmax(dim=-1)
-        divergence += float(torch.nn.functional.kl_div(predicted, targets[i], reduction="batchmean")) / len(pairs)
+        divergence += float(
+            torch.nn.functional.kl_div(predicted, targets[i], reduction="batchmean")
+        ) / len(pairs)
     loss = float(objective.cross_entropy(student, targets))
     assert math.isclose(loss - float(teacher_entropy(targets)), divergence, rel_tol=1e-10)
 
@@ -90,11 +99,17 @@ def test_a_perfect_student_pays_the_entropy_alone():
     objective = SelfDistillation(K, 1.0, 0.9).double()
     logits = _logits(0, 1).expand(GLOBALS, B, K)
     targets = objective.targets(logits, 1.0)
-    assert math.isclose(float(objective.cross_entropy(logits, targets)), float(teacher_entropy(targets)), rel_tol=1e-12)
+    assert math.isclose(
+        float(objective.cross_entropy(logits, targets)),
+        float(teacher_entropy(targets)),
+        rel_tol=1e-12,
+    )
 
 
 def test_entropy():
-    assert math.isclose(float(teacher_entropy(torch.full((2, 3, K), 1 / K))), math.log(K), rel_tol=1e-6)
+    assert math.isclose(
+        float(teacher_entropy(torch.full((2, 3, K), 1 / K))), math.log(K), rel_tol=1e-6
+    )
     assert float(teacher_entropy(torch.eye(K))) == 0
 
 

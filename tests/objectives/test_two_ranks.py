@@ -24,7 +24,9 @@ def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
     outs = [folder / "0.pt", folder / "1.pt"]
     runs = [
-        subprocess.Popen([sys.executable, str(SCRIPT), str(rank), "2", str(folder / "store"), str(out)])
+        subprocess.Popen(
+            [sys.executable, str(SCRIPT), str(rank), "2", str(folder / "store"), str(out)]
+        )
         for rank, out in enumerate(outs)
     ]
     try:
@@ -37,7 +39,16 @@ def results(tmp_path_factory):
 
 @pytest.mark.parametrize(
     "name",
-    ["center", "uneven_center", "loss", "sinkhorn", "gradient_norm", "weight", "contrastive", "query_gradient"],
+    [
+        "center",
+        "uneven_center",
+        "loss",
+        "sinkhorn",
+        "gradient_norm",
+        "weight",
+        "contrastive",
+        "query_gradient",
+    ],
 )
 def test_two_ranks_equal_one(results, name):
     first, second, expected = (result[name] for result in results)

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from arl.objectives.balance import adaptive_weight, gradient_norm
+from arl.objectives.adaptive_weight import adaptive_weight, gradient_norm
 from arl.objectives.centering import Centering, sinkhorn_knopp
 from arl.objectives.contrastive import contrastive_loss
 from arl.objectives.ranks import rows_of_all_ranks
@@ -47,7 +47,9 @@ def measure(rank: int, world_size: int) -> dict[str, Tensor]:
 def main(rank: int, world_size: int, store: str, out: str) -> None:
     torch.set_num_threads(1)
     if world_size > 1:
-        dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world_size)
+        dist.init_process_group(
+            "gloo", init_method=f"file://{store}", rank=rank, world_size=world_size
+        )
     results = measure(rank, world_size)
     if world_size > 1:
         for name in ("loss", "contrastive"):

@@ -25,21 +25,35 @@ TASKS = ["breast", "lv"]
 
 
 def environment(**changes: str) -> dict[str, str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("KFP_", "ARL_"))}
+    clean = {
+        name: value for name, value in os.environ.items() if not name.startswith(("KFP_", "ARL_"))
+    }
     return {**clean, "PATH": f"{ROOT / 'bin'}:{BIN}:{os.environ['PATH']}", **changes}
 
 
 def compiled(folder: Path, **changes: str) -> list[dict[str, Any]]:
     """The two documents that kfp's own command makes of arl_full.py."""
     output = folder / "arl_full.yaml"
-    command = ["kfp", "dsl", "compile", "--py", str(ROOT / "pipelines/arl_full.py"), "--output", str(output)]
+    command = [
+        "kfp",
+        "dsl",
+        "compile",
+        "--py",
+        str(ROOT / "pipelines/arl_full.py"),
+        "--output",
+        str(output),
+    ]
     subprocess.run(command, cwd=folder, env=environment(**changes), check=True, capture_output=True)
     return list(yaml.safe_load_all(output.read_text(encoding="utf-8")))
 
 
 def test_compiled_pipeline_is_the_golden_one(tmp_path: Path) -> None:
-    again = "kfp dsl compile --py pipelines/arl_full.py --output tests/pipelines/golden/arl_full.yaml"
-    assert compiled(tmp_path) == list(yaml.safe_load_all(GOLDEN.read_text(encoding="utf-8"))), f"meant? {again}"
+    again = (
+        "kfp dsl compile --py pipelines/arl_full.py --output tests/pipelines/golden/arl_full.yaml"
+    )
+    assert compiled(tmp_path) == list(yaml.safe_load_all(GOLDEN.read_text(encoding="utf-8"))), (
+        f"meant? {again}"
+    )
 
 
 def test_golden_pipeline_fits_kubeflows_schemas() -> None:
@@ -58,7 +72,9 @@ def test_steps_install_nothing_and_have_resources() -> None:
         assert "pip install" not in json.dumps(container), name
         assert {"resourceCpuRequest", "resourceMemoryLimit"} <= container["resources"].keys(), name
     gpus = {
-        name.removeprefix("exec-"): executor["container"]["resources"].get("accelerator", {}).get("resourceCount")
+        name.removeprefix("exec-"): executor["container"]["resources"]
+        .get("accelerator", {})
+        .get("resourceCount")
         for name, executor in spec["deploymentSpec"]["executors"].items()
     }
     assert gpus["pretrain"] == "1"
@@ -67,12 +83,18 @@ def test_steps_install_nothing_and_have_resources() -> None:
 
 def test_what_depends_on_the_registry_is_not_cached() -> None:
     spec, _ = yaml.safe_load_all(GOLDEN.read_text(encoding="utf-8"))
-    dags = [spec["root"]["dag"], *(part["dag"] for part in spec["components"].values() if "dag" in part)]
+    dags = [
+        spec["root"]["dag"],
+        *(part["dag"] for part in spec["components"].values() if "dag" in part),
+    ]
     tasks = {name: task for dag in dags for name, task in dag["tasks"].items()}
-    cached = {name for name, task in tasks.items() if task.get("cachingOptions", {}).get("enableCache")}
+    cached = {
+        name for name, task in tasks.items() if task.get("cachingOptions", {}).get("enableCache")
+    }
     pipelines_in_it = {"ingest-batches", "for-loop-1"}  # only their steps can be cached
     assert cached - pipelines_in_it == {"pretrain", "finetune", "evaluate", "drift"}
-    # the version of the data is an input of every cached step, so that new data is never answered from the cache
+    # the version of the data is an input of every cached step, so that new data is never answered
+    # from the cache
     for name in cached - pipelines_in_it:
         (source,) = tasks[name]["inputs"]["parameters"]["data_hash"].values()
         assert source in (
@@ -88,14 +110,22 @@ def test_many_pods_ingest_and_validate_waits_for_them() -> None:
     (loop,) = spec["components"]["comp-ingest-batches"]["dag"]["tasks"].values()
     assert loop["parameterIterator"]["items"] == {"inputParameter": "pipelinechannel--batches"}
     assert loop["iteratorPolicy"] == {"parallelismLimit": 16}
-    assert spec["components"]["comp-ingest-batches"]["dag"].get("outputs") is None  # nothing that none could give
+    assert (
+        spec["components"]["comp-ingest-batches"]["dag"].get("outputs") is None
+    )  # nothing that none could give
 
 
 def test_every_step_is_placed(tmp_path: Path) -> None:
     """Node, volume, secrets, user and deadline of the pods, as kfp-kubernetes writes them."""
     settings = yaml.safe_load((ROOT / "pipelines/cluster.yaml").read_text(encoding="utf-8"))
-    settings |= {"environment": {"AWS_ENDPOINT_URL": "https://s3.example"}, "pull_secrets": ["registry"]}
-    settings |= {"node_selector": {"arl.dev/pool": "cpu"}, "tolerations": [{"key": "batch", "operator": "Exists"}]}
+    settings |= {
+        "environment": {"AWS_ENDPOINT_URL": "https://s3.example"},
+        "pull_secrets": ["registry"],
+    }
+    settings |= {
+        "node_selector": {"arl.dev/pool": "cpu"},
+        "tolerations": [{"key": "batch", "operator": "Exists"}],
+    }
     (tmp_path / "cluster.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     spec, platform = compiled(tmp_path, ARL_CLUSTER=str(tmp_path / "cluster.yaml"))
     pods = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
@@ -103,17 +133,27 @@ def test_every_step_is_placed(tmp_path: Path) -> None:
         step = name.removeprefix("exec-")
         gpu = settings["steps"][step]["gpus"] > 0
         assert pod["nodeSelector"]["labels"] == {"arl.dev/pool": "gpu" if gpu else "cpu"}, step
-        assert [toleration["key"] for toleration in pod["tolerations"]] == ["nvidia.com/gpu" if gpu else "batch"]
-        assert pod["securityContext"] == {"runAsUser": "1000", "runAsGroup": "1000", "runAsNonRoot": True}
+        assert [toleration["key"] for toleration in pod["tolerations"]] == [
+            "nvidia.com/gpu" if gpu else "batch"
+        ]
+        assert pod["securityContext"] == {
+            "runAsUser": "1000",
+            "runAsGroup": "1000",
+            "runAsNonRoot": True,
+        }
         assert pod["imagePullSecret"] == [
-            {"secretName": "registry", "secretNameParameter": {"runtimeValue": {"constant": "registry"}}}
+            {
+                "secretName": "registry",
+                "secretNameParameter": {"runtimeValue": {"constant": "registry"}},
+            }
         ]
         assert pod["pvcMount"][0]["mountPath"] == "/mnt/arl"
         assert pod["activeDeadlineSeconds"] == str(int(settings["steps"][step]["hours"] * 3600))
         secrets = {secret["secretName"] for secret in pod["secretAsEnv"]}
         assert secrets == ({"arl-s3", "arl-hash-key"} if step == "ingest" else {"arl-s3"})
         variables = {
-            entry["name"]: entry.get("value") for entry in spec["deploymentSpec"]["executors"][name]["container"]["env"]
+            entry["name"]: entry.get("value")
+            for entry in spec["deploymentSpec"]["executors"][name]["container"]["env"]
         }
         files = {mount["secretName"]: mount["mountPath"] for mount in pod.get("secretAsVolume", [])}
         keys = {}
@@ -122,7 +162,11 @@ def test_every_step_is_placed(tmp_path: Path) -> None:
         if step == "release":
             keys["ARL_SIGNING_KEY"] = f"{files.pop('arl-signing-key')}/signing.pem"
         assert files == {}, step
-        assert variables == {"ARL_RUNS": "/mnt/arl/runs", "AWS_ENDPOINT_URL": "https://s3.example", **keys}
+        assert variables == {
+            "ARL_RUNS": "/mnt/arl/runs",
+            "AWS_ENDPOINT_URL": "https://s3.example",
+            **keys,
+        }
 
 
 def test_without_a_volume_everything_is_in_s3(tmp_path: Path) -> None:
@@ -137,7 +181,8 @@ def test_without_a_volume_everything_is_in_s3(tmp_path: Path) -> None:
         variables = {entry["name"]: entry.get("value") for entry in executor["container"]["env"]}
         assert variables["ARL_CACHE"] == "/mnt/arl/cache"
     defaults = {
-        name: given.get("defaultValue") for name, given in spec["root"]["inputDefinitions"]["parameters"].items()
+        name: given.get("defaultValue")
+        for name, given in spec["root"]["inputDefinitions"]["parameters"].items()
     }
     assert (defaults["corpus"], defaults["registry"]) == ("s3://arl/data", "s3://arl/registry")
 
@@ -151,17 +196,39 @@ def test_without_a_volume_everything_is_in_s3(tmp_path: Path) -> None:
             "without a claim corpus must be s3://BUCKET/PREFIX, not /mnt/arl/data",
         ),
         ("arl_full", {"corpus": "s3://arl/data"}, "without a claim registry must be s3://"),
-        ("arl_full", {"corpus": "s3://a", "registry": "s3://a", "nodes": 2}, "pretrain has several nodes"),
-        ("arl_monitor", {"corpus": "s3://arl/data", "registry": "s3://arl/r"}, "monitor needs a volume"),
+        (
+            "arl_full",
+            {"corpus": "s3://a", "registry": "s3://a", "nodes": 2},
+            "pretrain has several nodes",
+        ),
+        (
+            "arl_monitor",
+            {"corpus": "s3://arl/data", "registry": "s3://arl/r"},
+            "monitor needs a volume",
+        ),
     ],
 )
-def test_what_needs_a_volume_says_so(tmp_path: Path, pipeline: str, changes: dict[str, Any], error: str) -> None:
+def test_what_needs_a_volume_says_so(
+    tmp_path: Path, pipeline: str, changes: dict[str, Any], error: str
+) -> None:
     settings = yaml.safe_load((ROOT / "pipelines/cluster.yaml").read_text(encoding="utf-8"))
     settings["steps"]["pretrain"]["nodes"] = changes.pop("nodes", 1)
-    (tmp_path / "cluster.yaml").write_text(yaml.safe_dump(settings | {"claim": None} | changes), encoding="utf-8")
-    words = ["kfp", "dsl", "compile", "--py", str(ROOT / f"pipelines/{pipeline}.py"), "--output", "x.yaml"]
+    (tmp_path / "cluster.yaml").write_text(
+        yaml.safe_dump(settings | {"claim": None} | changes), encoding="utf-8"
+    )
+    words = [
+        "kfp",
+        "dsl",
+        "compile",
+        "--py",
+        str(ROOT / f"pipelines/{pipeline}.py"),
+        "--output",
+        "x.yaml",
+    ]
     variables = environment(ARL_CLUSTER=str(tmp_path / "cluster.yaml"))
-    done = subprocess.run(words, cwd=tmp_path, env=variables, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        words, cwd=tmp_path, env=variables, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 1
     assert error in done.stderr
 
@@ -173,11 +240,16 @@ def test_what_needs_a_volume_says_so(tmp_path: Path, pipeline: str, changes: dic
             {"evaluate": {"gpus": 2}},
             "cluster.yaml: evaluate has more than one of gpus, which only pretrain and finetune",
         ),
-        ({"finetune": {"nodes": 2}}, "cluster.yaml: finetune has more than one of nodes, which only pretrain can use"),
+        (
+            {"finetune": {"nodes": 2}},
+            "cluster.yaml: finetune has more than one of nodes, which only pretrain can use",
+        ),
         ({"pretrain": {"gpu": 2}}, "cluster.yaml: .*unexpected keyword argument 'gpu'"),
     ],
 )
-def test_a_wrong_cluster_file_does_not_compile(tmp_path: Path, changes: dict[str, Any], error: str) -> None:
+def test_a_wrong_cluster_file_does_not_compile(
+    tmp_path: Path, changes: dict[str, Any], error: str
+) -> None:
     settings = yaml.safe_load((ROOT / "pipelines/cluster.yaml").read_text(encoding="utf-8"))
     for step, values in changes.items():
         settings["steps"][step] |= values
@@ -207,7 +279,11 @@ def test_another_cluster(tmp_path: Path) -> None:
     container = spec["deploymentSpec"]["executors"]["exec-pretrain"]["container"]
     assert container["resources"]["accelerator"]["resourceCount"] == "4"
     launched = {
-        step: [json.loads(entry["value"]) for entry in executor["container"]["env"] if entry["name"] == "ARL_LAUNCH"]
+        step: [
+            json.loads(entry["value"])
+            for entry in executor["container"]["env"]
+            if entry["name"] == "ARL_LAUNCH"
+        ]
         for step, executor in spec["deploymentSpec"]["executors"].items()
     }
     assert launched.pop("exec-pretrain") == [{"processes": 4}]
@@ -224,7 +300,9 @@ def test_compiling_imports_neither_arl_nor_torch() -> None:
 
 
 def run(folder: Path, *words: str) -> str:
-    done = subprocess.run(words, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        words, cwd=folder, env=environment(), capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
     return done.stdout + done.stderr
 
@@ -234,7 +312,9 @@ def project(tmp_path_factory: pytest.TempPathFactory, tiny_corpus: Path) -> Path
     """A copy of the project with a tiny corpus and parameters to fit it, not under git."""
     folder = tmp_path_factory.mktemp("project")
     for name in ("src", "components", "pipelines"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        shutil.copytree(
+            ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
+        )
     for name in ("dvc.yaml", ".dvcignore"):
         shutil.copy(ROOT / name, folder)
     scale = runpy.run_path(str(ROOT / "tests/conftest.py"))["TINY"]
@@ -278,7 +358,9 @@ def stages_due(project: Path) -> set[str]:
         ("drift.alpha", 0.7, {"drift"}),
     ],
 )
-def test_dvc_runs_the_stages_that_read_a_parameter(reproduced: Path, key: str, value: float, due: set[str]) -> None:
+def test_dvc_runs_the_stages_that_read_a_parameter(
+    reproduced: Path, key: str, value: float, due: set[str]
+) -> None:
     file = reproduced / "params.yaml"
     before = file.read_text(encoding="utf-8")
     values = yaml.safe_load(before)
@@ -300,7 +382,9 @@ def test_dvc_runs_the_stages_that_read_a_parameter(reproduced: Path, key: str, v
         ("params.py", set()),
     ],
 )
-def test_dvc_runs_the_stages_that_import_a_file(reproduced: Path, source: str, due: set[str]) -> None:
+def test_dvc_runs_the_stages_that_import_a_file(
+    reproduced: Path, source: str, due: set[str]
+) -> None:
     file = reproduced / "src" / "arl" / source
     before = file.read_text(encoding="utf-8")
     file.write_text(before + "# changed\n", encoding="utf-8")
@@ -341,4 +425,6 @@ def test_kubeflow_writes_what_dvc_writes(reproduced: Path) -> None:
         pairs[f"evaluate/{task}"] = f"for-loop-1-iteration-{number}/evaluate/evaluation"
     for dvc, kubeflow in pairs.items():
         same_bytes(out / dvc, folder / kubeflow)
-    assert verdict == f"Output: {json.loads((out / 'decision/decision.json').read_text())['verdict']}"
+    assert (
+        verdict == f"Output: {json.loads((out / 'decision/decision.json').read_text())['verdict']}"
+    )

@@ -23,12 +23,21 @@ from arl.monitoring.journal import Journal
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 STEPS = {"arrive", "compare", "decide", "conclude"}
-SETTINGS = ["tasks=[breast,lv]", "watch.source=picture-table", "data.workers=0", "release.signed=false"]
-LENIENT = [f"task.{task}.{key}" for task in ("breast", "lv") for key in ("floor=0.0", "margin=0.99")]
+SETTINGS = [
+    "tasks=[breast,lv]",
+    "watch.source=picture-table",
+    "data.workers=0",
+    "release.signed=false",
+]
+LENIENT = [
+    f"task.{task}.{key}" for task in ("breast", "lv") for key in ("floor=0.0", "margin=0.99")
+]
 
 
 def environment(**changes: str) -> dict[str, str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("KFP_", "ARL_"))}
+    clean = {
+        name: value for name, value in os.environ.items() if not name.startswith(("KFP_", "ARL_"))
+    }
     return {**clean, "PATH": f"{ROOT / 'bin'}:{BIN}:{os.environ['PATH']}", **changes}
 
 
@@ -36,7 +45,15 @@ def environment(**changes: str) -> dict[str, str]:
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """The two documents that kfp's own command makes of arl_monitor.py."""
     output = tmp_path_factory.mktemp("compiled") / "arl_monitor.yaml"
-    command = ["kfp", "dsl", "compile", "--py", str(ROOT / "pipelines/arl_monitor.py"), "--output", str(output)]
+    command = [
+        "kfp",
+        "dsl",
+        "compile",
+        "--py",
+        str(ROOT / "pipelines/arl_monitor.py"),
+        "--output",
+        str(output),
+    ]
     subprocess.run(command, cwd=output.parent, env=environment(), check=True, capture_output=True)
     return list(yaml.safe_load_all(output.read_text(encoding="utf-8")))
 
@@ -52,15 +69,22 @@ def test_it_fits_kubeflows_schemas_and_every_step_is_placed(compiled: list[dict[
         assert config["pvcMount"], name
 
 
-def test_conditions_are_on_short_words_and_its_steps_are_never_cached(compiled: list[dict[str, Any]]) -> None:
+def test_conditions_are_on_short_words_and_its_steps_are_never_cached(
+    compiled: list[dict[str, Any]],
+) -> None:
     spec, _ = compiled
-    dags = [spec["root"]["dag"], *(part["dag"] for part in spec["components"].values() if "dag" in part)]
+    dags = [
+        spec["root"]["dag"],
+        *(part["dag"] for part in spec["components"].values() if "dag" in part),
+    ]
     tasks = {name: task for dag in dags for name, task in dag["tasks"].items()}
     conditions = [task.get("triggerPolicy", {}).get("condition", "") for task in tasks.values()]
     words = {condition.split("==")[1].strip() for condition in conditions if condition}
     assert words == {"'arrived'", "'retrain'"}
     assert not [name for name in STEPS if tasks[name].get("cachingOptions", {}).get("enableCache")]
-    assert tasks["conclude"]["triggerPolicy"]["strategy"] == "ALL_UPSTREAM_TASKS_COMPLETED"  # also after a failure
+    assert (
+        tasks["conclude"]["triggerPolicy"]["strategy"] == "ALL_UPSTREAM_TASKS_COMPLETED"
+    )  # also after a failure
 
 
 @pytest.mark.slow
@@ -70,7 +94,9 @@ def test_a_new_scanner_is_retrained_on_and_a_failed_step_is_gone_on_with(
     """No shift, a failing step, then its retry: the same state folder as `arl watch` would leave."""
     folder = tmp_path / "project"
     for name in ("src", "components", "pipelines"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        shutil.copytree(
+            ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
+        )
     scale = runpy.run_path(str(ROOT / "tests/conftest.py"))["TINY"]
     tiny = params.load([*scale, *LENIENT, *SETTINGS], ROOT / "params.yaml")
     (folder / "params.yaml").write_text(yaml.safe_dump(params.to_literals(tiny)), encoding="utf-8")
@@ -80,7 +106,9 @@ def test_a_new_scanner_is_retrained_on_and_a_failed_step_is_gone_on_with(
     def arl(pipeline: str, code: int = 0, **changes: str) -> str:
         key = {"ARL_HASH_KEY": "a secret of the tests"} | changes
         command = ["arl", "run", f"pipelines/{pipeline}.py", "--data-hash", "none"]
-        done = subprocess.run(command, cwd=folder, env=environment(**key), capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, cwd=folder, env=environment(**key), capture_output=True, text=True, check=False
+        )
         assert done.returncode == code, (done.stdout + done.stderr)[-4000:]
         return done.stdout + done.stderr
 

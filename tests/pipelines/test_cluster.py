@@ -23,7 +23,9 @@ SETTINGS = yaml.safe_load((ROOT / "pipelines/cluster.yaml").read_text(encoding="
 
 
 OVERLAYS = sorted(path.name for path in (ROOT / "k8s/overlays").iterdir())
-OURS = {kind: ROOT / f"tests/pipelines/schemas/{kind.lower()}.json" for kind in ("TrainingRuntime",)}
+OURS = {
+    kind: ROOT / f"tests/pipelines/schemas/{kind.lower()}.json" for kind in ("TrainingRuntime",)
+}
 
 
 @cache
@@ -51,7 +53,11 @@ def pods(overlay: str) -> dict[str, dict[str, Any]]:
 
 
 def only(overlay: str, kind: str, name: str) -> dict[str, Any]:
-    (found,) = (thing for thing in built(overlay) if (thing["kind"], thing["metadata"]["name"]) == (kind, name))
+    (found,) = (
+        thing
+        for thing in built(overlay)
+        if (thing["kind"], thing["metadata"]["name"]) == (kind, name)
+    )
     return found
 
 
@@ -77,14 +83,20 @@ def test_overlays_fit_kubernetes_schemas(overlay: str) -> None:
         else:
             kubernetes_validate.validate(thing, "1.34", strict=True)
     for pod in pods(overlay).values():
-        whole = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x", **pod.get("metadata", {})}}
+        whole = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "x", **pod.get("metadata", {})},
+        }
         kubernetes_validate.validate({**whole, "spec": pod["spec"]}, "1.34", strict=True)
 
 
 def test_a_misspelt_field_would_be_seen() -> None:
     runtime = only("gpu", "TrainingRuntime", "arl") | {"sepc": {}}
     with pytest.raises(jsonschema.ValidationError, match="sepc"):
-        jsonschema.validate(runtime, json.loads(OURS["TrainingRuntime"].read_text(encoding="utf-8")))
+        jsonschema.validate(
+            runtime, json.loads(OURS["TrainingRuntime"].read_text(encoding="utf-8"))
+        )
     policy = only("gpu", "NetworkPolicy", "deny-all")
     with pytest.raises(kubernetes_validate.ValidationError, match="podSelectr"):
         kubernetes_validate.validate(policy | {"spec": {"podSelectr": {}}}, "1.34", strict=True)
@@ -105,7 +117,9 @@ def test_pods_keep_to_the_restricted_standard(overlay: str) -> None:
             assert context["allowPrivilegeEscalation"] is False, name
             assert context["capabilities"] == {"drop": ["ALL"]}, name
         kinds = {kind for volume in spec.get("volumes", []) for kind in volume if kind != "name"}
-        assert kinds <= {"configMap", "emptyDir", "persistentVolumeClaim", "projected", "secret"}, name
+        assert kinds <= {"configMap", "emptyDir", "persistentVolumeClaim", "projected", "secret"}, (
+            name
+        )
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -149,7 +163,9 @@ def test_the_training_runtime_is_the_gpu_pool_of_cluster_yaml() -> None:
     (container,) = spec["containers"]
     assert container["name"] == "node"  # the name that Kubeflow Trainer fills in
     assert {"name": "arl", "mountPath": SETTINGS["mount"]} in container["volumeMounts"]
-    assert {"name": "arl", "persistentVolumeClaim": {"claimName": SETTINGS["claim"]}} in spec["volumes"]
+    assert {"name": "arl", "persistentVolumeClaim": {"claimName": SETTINGS["claim"]}} in spec[
+        "volumes"
+    ]
     quota = only("gpu", "ResourceQuota", "arl")["spec"]["hard"]
     needed = max(step["gpus"] * step["nodes"] for step in SETTINGS["steps"].values())
     assert int(quota[f"requests.{SETTINGS['gpu']['resource']}"]) >= needed
@@ -159,7 +175,9 @@ def test_the_training_runtime_is_the_gpu_pool_of_cluster_yaml() -> None:
 def test_nothing_is_open_that_is_not_named(overlay: str) -> None:
     deny = only(overlay, "NetworkPolicy", "deny-all")["spec"]
     assert deny == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
-    names = {thing["metadata"]["name"] for thing in built(overlay) if thing["kind"] == "NetworkPolicy"}
+    names = {
+        thing["metadata"]["name"] for thing in built(overlay) if thing["kind"] == "NetworkPolicy"
+    }
     named = {"deny-all", "allow-dns", "allow-namespace", "allow-kubeflow", "allow-kubernetes-api"}
     assert names == named | ({"allow-s3"} if overlay == "external-s3" else set())
 
@@ -187,7 +205,9 @@ def _installed(extras: set[str]) -> set[str]:
         found.add(name)
         for line in importlib.metadata.requires(name) or []:
             requirement = Requirement(line)
-            if requirement.marker is None or any(requirement.marker.evaluate({"extra": e}) for e in (*wanted, "")):
+            if requirement.marker is None or any(
+                requirement.marker.evaluate({"extra": e}) for e in (*wanted, "")
+            ):
                 waiting.append((canonicalize_name(requirement.name), frozenset(requirement.extras)))
     return found
 
@@ -196,18 +216,24 @@ def _installed(extras: set[str]) -> set[str]:
 def test_an_image_gets_what_its_extras_need_and_only_from_the_lock(target: str) -> None:
     extras = _targets()[target]
     told = subprocess.run(
-        [sys.executable, ROOT / "bin/lock-for", *sorted(extras)], capture_output=True, text=True, check=True
+        [sys.executable, ROOT / "bin/lock-for", *sorted(extras)],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     names = {name.lower() for name in re.findall(r"(?m)^([\w.-]+)==", told.stdout)}
     installed = _installed(extras) - {"arl"}
     assert names >= installed
-    # the lock does not tell which extra of a package asks for another, so a few come along for nothing
+    # the lock does not tell which extra of a package asks for another, so a few come along for
+    # nothing
     assert len(names - installed) < 10
     assert told.stdout.count("--hash=sha256:") >= len(names)
     lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
     assert set(told.stdout.splitlines()) <= set(lock.splitlines())
     if target == "data":
-        assert not {name for name in names if name.startswith(("torch", "nvidia"))}, "slim means without CUDA"
+        assert not {name for name in names if name.startswith(("torch", "nvidia"))}, (
+            "slim means without CUDA"
+        )
 
 
 STEPS = sorted(SETTINGS["steps"])

@@ -1,8 +1,9 @@
 """The images for real: built from the lock by a Docker daemon of this test, and the whole pipeline in their containers.
 
-Needs root, Debian's docker.io and debootstrap, a package index that pip reaches, and 30 GB of disk; skips, saying what
-is missing. `make image-test` runs it alone. A daemon that is there already, and its layers, are used where
-ARL_TEST_DOCKER_HOST names it; otherwise everything is made anew and removed at the end.
+Needs root, Debian's docker.io and debootstrap, a package index that pip reaches, and 30 GB of disk;
+skips, saying what is missing. `make image-test` runs it alone. A daemon that is there already, and
+its layers, are used where ARL_TEST_DOCKER_HOST names it; otherwise everything is made anew and
+removed at the end.
 """
 
 import json
@@ -27,7 +28,13 @@ project, reproduced = FULL.project, FULL.reproduced
 TARGETS = ("data", "train", "monitor")
 TAG = "image-test"
 BASE = "arl-image-test-base:12"
-LOCKED_DOWN = ["--network=none", "--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges"]
+LOCKED_DOWN = [
+    "--network=none",
+    "--read-only",
+    "--tmpfs=/tmp",
+    "--cap-drop=ALL",
+    "--security-opt=no-new-privileges",
+]
 
 pytestmark = pytest.mark.slow
 
@@ -39,10 +46,14 @@ def docker() -> Iterator[SimpleNamespace]:
     host = os.environ.get("ARL_TEST_DOCKER_HOST")
     if host is None:
         missing = [
-            name for name in ("dockerd", "debootstrap") if not shutil.which(name, path=f"{os.defpath}:/usr/sbin")
+            name
+            for name in ("dockerd", "debootstrap")
+            if not shutil.which(name, path=f"{os.defpath}:/usr/sbin")
         ]
         if missing:
-            pytest.skip(f"{', '.join(missing)} is not installed: apt-get install docker.io debootstrap")
+            pytest.skip(
+                f"{', '.join(missing)} is not installed: apt-get install docker.io debootstrap"
+            )
         if os.getuid():
             pytest.skip("a Docker daemon can be started by root only")
         if shutil.disk_usage("/var/tmp").free < 30e9:
@@ -51,9 +62,16 @@ def docker() -> Iterator[SimpleNamespace]:
     def command(*words: str, **options: object) -> str:
         environment = {**os.environ, "DOCKER_HOST": host, "DOCKER_BUILDKIT": "1"}
         done = subprocess.run(
-            [executable, *words], env=environment, capture_output=True, text=True, check=False, **options
+            [executable, *words],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            **options,
         )
-        assert done.returncode == 0, f"docker {' '.join(words)}: {(done.stdout + done.stderr)[-4000:]}"
+        assert done.returncode == 0, (
+            f"docker {' '.join(words)}: {(done.stdout + done.stderr)[-4000:]}"
+        )
         return done.stdout + done.stderr
 
     if host:
@@ -61,7 +79,13 @@ def docker() -> Iterator[SimpleNamespace]:
         return
     folder = Path(tempfile.mkdtemp(prefix="arl-docker-", dir="/var/tmp"))
     host = f"unix://{folder}/socket"
-    words = ["dockerd", "--iptables=false", "--bridge=none", f"--host={host}", f"--data-root={folder}/data"]
+    words = [
+        "dockerd",
+        "--iptables=false",
+        "--bridge=none",
+        f"--host={host}",
+        f"--data-root={folder}/data",
+    ]
     words += [f"--exec-root={folder}/exec", f"--pidfile={folder}/pid"]
     with (folder / "log").open("w") as log:
         daemon = subprocess.Popen(words, stdout=log, stderr=log)
@@ -92,10 +116,14 @@ def base(docker: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> s
         folder = tmp_path_factory.mktemp("debian")
         packages = "--include=python3,python3-venv,ca-certificates"
         done = subprocess.run(
-            ["debootstrap", "--variant=minbase", packages, "bookworm", str(folder)], capture_output=True, text=True
+            ["debootstrap", "--variant=minbase", packages, "bookworm", str(folder)],
+            capture_output=True,
+            text=True,
         )
         if done.returncode:
-            pytest.skip(f"debootstrap cannot make a base image: {done.stdout[-500:]}{done.stderr[-500:]}")
+            pytest.skip(
+                f"debootstrap cannot make a base image: {done.stdout[-500:]}{done.stderr[-500:]}"
+            )
         with subprocess.Popen(["tar", "-C", folder, "-c", "."], stdout=subprocess.PIPE) as tar:
             docker.run("import", "-", BASE, stdin=tar.stdout)
         shutil.rmtree(folder)
@@ -103,7 +131,9 @@ def base(docker: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> s
 
 
 @pytest.fixture(scope="module")
-def images(docker: SimpleNamespace, base: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def images(
+    docker: SimpleNamespace, base: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     """ARL_IMAGE of the three images, built with this machine's package index."""
     folder = tmp_path_factory.mktemp("secrets")
     (folder / "pip.conf").write_text(_pip_configuration())
@@ -116,13 +146,19 @@ def images(docker: SimpleNamespace, base: str, tmp_path_factory: pytest.TempPath
 
 
 def _configured() -> dict[str, str]:
-    told = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True)
+    told = subprocess.run(
+        [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True
+    )
     return dict(re.findall(r"(?m)^(?:global|:env:|install)\.?([\w-]+)='(.*)'$", told.stdout))
 
 
 def _pip_configuration() -> str:
     """What of this machine's pip configuration means something in a container."""
-    known = {name: value for name, value in _configured().items() if name in ("index-url", "trusted-host")}
+    known = {
+        name: value
+        for name, value in _configured().items()
+        if name in ("index-url", "trusted-host")
+    }
     lines = [f"{name} = {value}" for name, value in known.items()]
     return "\n".join(["[global]", "timeout = 180", "cert = /run/secrets/ca", *lines]) + "\n"
 
@@ -143,17 +179,32 @@ def test_an_image_runs_without_root_network_or_a_root_to_write_to(
     told = docker.run("run", "--rm", *LOCKED_DOWN, image, "python", "-m", "pip", "check")
     assert "No broken requirements" in told or target != "monitor" or "has requirement" not in told
     history = docker.run("history", "--no-trunc", image) + docker.run("inspect", image)
-    assert "://" not in re.sub(r"https://(github|www)\.\S+", "", history), "an address of the build is in the image"
+    assert "://" not in re.sub(r"https://(github|www)\.\S+", "", history), (
+        "an address of the build is in the image"
+    )
 
 
-def test_a_step_writes_its_volume_as_user_1000(docker: SimpleNamespace, images: str, tmp_path: Path) -> None:
+def test_a_step_writes_its_volume_as_user_1000(
+    docker: SimpleNamespace, images: str, tmp_path: Path
+) -> None:
     shared = Path(tempfile.mkdtemp(dir="/var/tmp"))
     try:
         os.chown(shared, 1000, 1000)
         image = images.replace("{target}", "data")
         few = ["sample.images_per_anatomy=1", "sample.images_per_task=0", "data.workers=0"]
         mount = ["--mount", f"type=bind,source={shared},target=/mnt/arl"]
-        docker.run("run", "--rm", *LOCKED_DOWN, *mount, image, "arl", "sample", "--corpus", "/mnt/arl/data", *few)
+        docker.run(
+            "run",
+            "--rm",
+            *LOCKED_DOWN,
+            *mount,
+            image,
+            "arl",
+            "sample",
+            "--corpus",
+            "/mnt/arl/data",
+            *few,
+        )
         owners = {path.stat().st_uid for path in shared.rglob("*")}
         assert owners == {1000}
         assert (shared / "data/pydicom-data/0000/batch.json").is_file()
@@ -167,8 +218,18 @@ def test_the_whole_pipeline_in_containers_writes_what_dvc_writes(
     """Each step locked down, with the parameters of the project and not those of the image."""
     shutil.copytree(ROOT / "conf", reproduced / "conf")
     environment = {**FULL.environment(), "DOCKER_HOST": docker.host, "ARL_IMAGE": images}
-    words = ["kfp", "run", "pipelines/arl_full.py", "--backend", "docker", "--registry", "registry-of-docker"]
-    done = subprocess.run(words, cwd=reproduced, env=environment, capture_output=True, text=True, check=False)
+    words = [
+        "kfp",
+        "run",
+        "pipelines/arl_full.py",
+        "--backend",
+        "docker",
+        "--registry",
+        "registry-of-docker",
+    ]
+    done = subprocess.run(
+        words, cwd=reproduced, env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
     print(done.stdout)
     verdict, artifacts = done.stdout.splitlines()[-2:]
@@ -183,11 +244,15 @@ def test_the_whole_pipeline_in_containers_writes_what_dvc_writes(
         pairs[f"evaluate/{task}"] = f"for-loop-1-iteration-{number}/evaluate/evaluation"
     for dvc, kubeflow in pairs.items():
         FULL.same_bytes(out / dvc, folder / kubeflow)
-    assert verdict == f"Output: {json.loads((out / 'decision/decision.json').read_text())['verdict']}"
+    assert (
+        verdict == f"Output: {json.loads((out / 'decision/decision.json').read_text())['verdict']}"
+    )
     assert (folder / "report/report/index.html").is_file()
 
 
-def test_a_stage_that_dies_ends_the_run(docker: SimpleNamespace, images: str, project: Path) -> None:
+def test_a_stage_that_dies_ends_the_run(
+    docker: SimpleNamespace, images: str, project: Path
+) -> None:
     """The corpus breaks a rule: the step says so, and nothing after it runs."""
     shutil.copytree(ROOT / "conf", project / "conf", dirs_exist_ok=True)
     empty = project / "broken"
@@ -195,11 +260,25 @@ def test_a_stage_that_dies_ends_the_run(docker: SimpleNamespace, images: str, pr
     for shard in empty.rglob("shard-*.parquet"):
         shard.unlink()
     environment = {**FULL.environment(), "DOCKER_HOST": docker.host, "ARL_IMAGE": images}
-    words = ["arl", "run", "pipelines/arl_full.py", "--backend", "docker", "--corpus", "broken", "--data-hash", "x"]
+    words = [
+        "arl",
+        "run",
+        "pipelines/arl_full.py",
+        "--backend",
+        "docker",
+        "--corpus",
+        "broken",
+        "--data-hash",
+        "x",
+    ]
     words += ["--root", "broken-runs"]
-    done = subprocess.run(words, cwd=project, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        words, cwd=project, env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("arl run: Pipeline 'arl-full' finished with status FAILURE")
+    assert done.stderr.splitlines()[-1].startswith(
+        "arl run: Pipeline 'arl-full' finished with status FAILURE"
+    )
     assert "validate" in done.stderr.splitlines()[-1]
     (ran,) = (project / "broken-runs").glob("arl-full-*")
     assert {step.name for step in ran.iterdir()} <= {"validate"}

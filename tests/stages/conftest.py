@@ -20,22 +20,37 @@ from arl.training.checkpoint import build_task_model, save_model
 class Run:
     """A run whose training is replaced by a seed; `judge` and `publish` are the stages themselves."""
 
-    def __init__(self, params: Params, corpus: Path, folder: Path, registry: Path, seed: int) -> None:
+    def __init__(
+        self, params: Params, corpus: Path, folder: Path, registry: Path, seed: int
+    ) -> None:
         self.params = params
         self.corpus = corpus
         self.folder = folder
         self.registry = registry
-        self.config = {"encoder": {"img_size": params.data.size, **asdict(params.model)}, "size": params.data.size}
+        self.config = {
+            "encoder": {"img_size": params.data.size, **asdict(params.model)},
+            "size": params.data.size,
+        }
         torch.manual_seed(seed)
         if not folder.exists():
-            save_model(folder / "pretrain", AViT(**self.config["encoder"]), {**self.config, "kind": "encoder"})
+            save_model(
+                folder / "pretrain",
+                AViT(**self.config["encoder"]),
+                {**self.config, "kind": "encoder"},
+            )
             for task in params.tasks:
                 self.make_model(task)
 
     def make_model(self, task: str) -> Path:
         settings = asdict(self.params.task[task])
-        network = build_task_model(AViT(**self.config["encoder"]), settings, self.params.finetune.upernet_channels)
-        head = {"task": settings, "upernet_channels": self.params.finetune.upernet_channels, "name": task}
+        network = build_task_model(
+            AViT(**self.config["encoder"]), settings, self.params.finetune.upernet_channels
+        )
+        head = {
+            "task": settings,
+            "upernet_channels": self.params.finetune.upernet_channels,
+            "name": task,
+        }
         save_model(self.folder / "models" / task, network, {**self.config, **head, "kind": "task"})
         return self.folder / "models" / task
 
@@ -52,7 +67,13 @@ class Run:
     def measure(self) -> None:
         for task in self.params.tasks:
             folder = self.folder / "evaluations" / task
-            evaluate(self.params, task=task, corpus=self.corpus, model=self.folder / "models" / task, evaluation=folder)
+            evaluate(
+                self.params,
+                task=task,
+                corpus=self.corpus,
+                model=self.folder / "models" / task,
+                evaluation=folder,
+            )
 
     def judge(self) -> dict[str, object]:
         gate(self.params, corpus=self.corpus, **self.files)

@@ -10,14 +10,21 @@ import numpy as np
 import pytest
 import torch
 
-from arl.data.shards import BatchWriter
+from arl.corpus.shards import BatchWriter
 from arl.files import tree_hash
 from arl.models.avit import AViT
 from arl.params import Params
 from arl.stages.drift import drift
 from arl.training.checkpoint import save_model
 
-ENCODER = {"img_size": 16, "patch_size": 8, "embed_dim": 12, "depth": 1, "num_heads": 3, "anatomy_hidden": 4}
+ENCODER = {
+    "img_size": 16,
+    "patch_size": 8,
+    "embed_dim": 12,
+    "depth": 1,
+    "num_heads": 3,
+    "anatomy_hidden": 4,
+}
 
 
 def write(
@@ -75,7 +82,11 @@ def result(folder: Path) -> dict[str, Any]:
 
 
 def test_a_batch_like_the_others(
-    tiny_params: Params, corpus: Path, checkpoint: Path, tmp_path: Path, open_page: Callable[..., Any]
+    tiny_params: Params,
+    corpus: Path,
+    checkpoint: Path,
+    tmp_path: Path,
+    open_page: Callable[..., Any],
 ) -> None:
     write(corpus, "clinic", "0001", 20, seed=1)
     drift(tiny_params, corpus=corpus, checkpoint=checkpoint, drift=tmp_path / "out")
@@ -101,7 +112,10 @@ def test_a_batch_with_another_gain_drifts_and_a_rerun_says_the_same(
     assert len(hashes) == 1
     found = result(tmp_path / "out")
     assert found["decision"] == "drift"
-    assert {column["column"] for column in found["tabular"]["columns"] if column["drifted"]} >= {"mean", "std"}
+    assert {column["column"] for column in found["tabular"]["columns"] if column["drifted"]} >= {
+        "mean",
+        "std",
+    }
     assert found["sites"][0]["drifted"]
     assert "too few sites are known to say how far apart sites are" in found["reasons"][0]
     assert "columns drifted: mean, std" in found["reasons"][-1]
@@ -114,7 +128,9 @@ def test_a_site_that_is_new_is_compared_with_its_anatomy_elsewhere(
     tiny_params: Params, corpus: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
     write(corpus, "annex", "0000", 12, seed=4, site="annex hospital")
-    params = replace(tiny_params, drift=replace(tiny_params.drift, batches=["annex/0000"], min_images=24))
+    params = replace(
+        tiny_params, drift=replace(tiny_params.drift, batches=["annex/0000"], min_images=24)
+    )
     drift(params, corpus=corpus, checkpoint=checkpoint, drift=tmp_path / "out")
     found = result(tmp_path / "out")
     assert found["decision"] == "no-drift"
@@ -131,7 +147,15 @@ def test_a_new_site_drifts_only_if_it_is_further_away_than_sites_are(
 ) -> None:
     """Four known sites differ in their gain; the new one does so measurably, within what is usual or not."""
     for number, other in enumerate((0.8, 1.2, 1.4)):
-        write(corpus, f"other{number}", "0000", 20, seed=10 + number, gain=other, site=f"hospital {number}")
+        write(
+            corpus,
+            f"other{number}",
+            "0000",
+            20,
+            seed=10 + number,
+            gain=other,
+            site=f"hospital {number}",
+        )
     write(corpus, "annex", "0000", 40, seed=2, site="annex hospital", gain=gain)
     params = replace(tiny_params, drift=replace(tiny_params.drift, batches=["annex/0000"]))
     drift(params, corpus=corpus, checkpoint=checkpoint, drift=tmp_path / "out")
@@ -139,10 +163,14 @@ def test_a_new_site_drifts_only_if_it_is_further_away_than_sites_are(
     assert set(found["known"]) == {"clinic", "hospital 0", "hospital 1", "hospital 2"}
     [site] = found["sites"]
     assert site["p_adjusted"] < 0.05
-    assert site["usual"] == pytest.approx(np.quantile(list(found["known"].values()), 0.95), rel=1e-4)
+    assert site["usual"] == pytest.approx(
+        np.quantile(list(found["known"].values()), 0.95), rel=1e-4
+    )
     assert found["decision"] == decision
     assert (site["mmd2"] > site["usual"]) == (decision == "drift")
-    words = "further than known sites are" if decision == "drift" else "no more than known sites differ"
+    words = (
+        "further than known sites are" if decision == "drift" else "no more than known sites differ"
+    )
     assert words in found["reasons"][0]
 
 
@@ -159,7 +187,9 @@ def test_one_probe_of_several_that_moved_is_found_and_named(
     assert parts["probe convex"]["reference_patients"] == 20
 
 
-@pytest.mark.parametrize(("patients", "reason"), [(14, "28 new images, 30 are needed"), (7, "7 new patients, 8")])
+@pytest.mark.parametrize(
+    ("patients", "reason"), [(14, "28 new images, 30 are needed"), (7, "7 new patients, 8")]
+)
 def test_a_small_batch_is_too_few(
     tiny_params: Params, corpus: Path, checkpoint: Path, tmp_path: Path, patients: int, reason: str
 ) -> None:
@@ -171,13 +201,17 @@ def test_a_small_batch_is_too_few(
     assert not (tmp_path / "out/evidently.html").exists()
 
 
-def test_one_batch_alone_is_no_new_data(tiny_params: Params, corpus: Path, checkpoint: Path, tmp_path: Path) -> None:
+def test_one_batch_alone_is_no_new_data(
+    tiny_params: Params, corpus: Path, checkpoint: Path, tmp_path: Path
+) -> None:
     drift(tiny_params, corpus=corpus, checkpoint=checkpoint, drift=tmp_path / "out")
     assert result(tmp_path / "out")["decision"] == "no-new-data"
     assert (tmp_path / "out/index.html").is_file()
 
 
-def test_an_unknown_batch_is_named(tiny_params: Params, corpus: Path, checkpoint: Path, tmp_path: Path) -> None:
+def test_an_unknown_batch_is_named(
+    tiny_params: Params, corpus: Path, checkpoint: Path, tmp_path: Path
+) -> None:
     params = replace(tiny_params, drift=replace(tiny_params.drift, batches=["clinic/0007"]))
     with pytest.raises(ValueError, match=r"has no batch clinic/0007; it has \['clinic/0000'\]"):
         drift(params, corpus=corpus, checkpoint=checkpoint, drift=tmp_path / "out")

@@ -19,7 +19,9 @@ def test_a_first_release_is_judged_by_its_floors(
     decision = run.judge()
     assert (decision["verdict"], decision["champion"]) == ("promote", None)
     assert [reason.split(":")[0] for reason in decision["reasons"]] == ["breast", "lv"]
-    assert decision["models"] == {task: tree_hash(run.folder / "models" / task) for task in ("breast", "lv")}
+    assert decision["models"] == {
+        task: tree_hash(run.folder / "models" / task) for task in ("breast", "lv")
+    }
     assert capsys.readouterr().out.startswith("gate: promote\n  breast: there is no current model")
 
     strict = {name: replace(task, floor=0.99) for name, task in lenient.task.items()}
@@ -41,7 +43,9 @@ def test_the_champion_is_scored_on_the_same_images(lenient: Params, make_run: Ru
 
 
 def test_the_champion_against_itself_is_no_difference(lenient: Params, make_run: Runs) -> None:
-    run = make_run(replace(lenient, task={n: replace(t, margin=1e-6) for n, t in lenient.task.items()}))
+    run = make_run(
+        replace(lenient, task={n: replace(t, margin=1e-6) for n, t in lenient.task.items()})
+    )
     run.judge()
     run.publish()
     decision = run.judge()
@@ -67,7 +71,11 @@ def test_the_page_opens_and_says_why(
         run.publish()
     opened = open_page(second.folder / "decision/index.html", width)
     assert (opened.errors, opened.requests, opened.overflow) == ([], [], 0)
-    for words in [*decision["reasons"], f"Judged against release {decision['champion']}", "fewer than 20 patients"]:
+    for words in [
+        *decision["reasons"],
+        f"Judged against release {decision['champion']}",
+        "fewer than 20 patients",
+    ]:
         assert words in opened.text
 
 
@@ -108,7 +116,9 @@ def test_an_image_without_prediction_rejects(lenient: Params, make_run: Runs) ->
     pd.read_parquet(table)[1:].to_parquet(table)
     decision = run.judge()
     assert decision["verdict"] == "reject"
-    assert decision["reasons"][0].startswith("breast: the new model gives no prediction for 1 of 6 test images")
+    assert decision["reasons"][0].startswith(
+        "breast: the new model gives no prediction for 1 of 6 test images"
+    )
     assert decision["tasks"]["breast"]["difference"] is None
 
 
@@ -120,7 +130,8 @@ def test_what_the_gate_refuses(lenient: Params, make_run: Runs) -> None:
     run.params = replace(lenient, tasks=["breast"])
     run.make_model("breast")  # trained again, not evaluated again
     with pytest.raises(
-        ValueError, match=r"evaluations/breast is the evaluation of another model than .*evaluate again"
+        ValueError,
+        match=r"evaluations/breast is the evaluation of another model than .*evaluate again",
     ):
         run.judge()
     assert not (run.folder / "decision").exists()

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from arl import cli
-from arl.data import manifest, sources
+from arl.corpus import manifest
 from arl.files import read_json, tree_hash
+from arl.ingest import readers
 from arl.params import Params, Thinning
 from arl.stages.ingest import ingest
 
@@ -31,7 +32,9 @@ def root(tmp_path: Path) -> Path:
         image = np.random.default_rng(number).integers(0, 256, (120, 90), dtype=np.uint8)
         cv2.imwrite(str(root / f"NeilCronin/images/{number}.tif"), image)
         if number:
-            cv2.imwrite(str(root / f"NeilCronin/fascicle_masks/{number}.tif"), (image > 200) * np.uint8(255))
+            cv2.imwrite(
+                str(root / f"NeilCronin/fascicle_masks/{number}.tif"), (image > 200) * np.uint8(255)
+            )
     return root
 
 
@@ -47,7 +50,10 @@ def test_a_batch_is_written_and_its_counts_are_told(
 ) -> None:
     corpus = tmp_path / "data"
     ingest(params, "fallmud", root=root, corpus=corpus)
-    assert capsys.readouterr().out == f"{corpus}/fallmud/0000: 8 inputs, 7 accepted (7 images), 1 refused\n"
+    assert (
+        capsys.readouterr().out
+        == f"{corpus}/fallmud/0000: 8 inputs, 7 accepted (7 images), 1 refused\n"
+    )
     rows = manifest.read_manifest(corpus)
     assert rows[["height", "width"]].drop_duplicates().values.tolist() == [[64, 48]]
     about = read_json(corpus / "fallmud/0000/batch.json")
@@ -56,12 +62,16 @@ def test_a_batch_is_written_and_its_counts_are_told(
     assert "AW-Net" in about["citation"]
 
 
-def test_two_runs_are_the_same_bytes_and_a_second_batch_is_its_own(params: Params, root: Path, tmp_path: Path) -> None:
+def test_two_runs_are_the_same_bytes_and_a_second_batch_is_its_own(
+    params: Params, root: Path, tmp_path: Path
+) -> None:
     for corpus in (tmp_path / "one", tmp_path / "two"):
         ingest(params, "fallmud", root=root, corpus=corpus)
     assert tree_hash(tmp_path / "one") == tree_hash(tmp_path / "two")
     ingest(params, "fallmud", root=root, corpus=tmp_path / "one", batch="0001")
-    assert read_json(tmp_path / "one/fallmud/0001/batch.json")["refused"] == 8  # all were accepted before
+    assert (
+        read_json(tmp_path / "one/fallmud/0001/batch.json")["refused"] == 8
+    )  # all were accepted before
     with pytest.raises(ValueError, match="0001 exists: a batch is written once"):
         ingest(params, "fallmud", root=root, corpus=tmp_path / "one", batch="0001")
 
@@ -69,8 +79,18 @@ def test_two_runs_are_the_same_bytes_and_a_second_batch_is_its_own(params: Param
 def test_parts_together_are_the_whole(params: Params, root: Path, tmp_path: Path) -> None:
     ingest(params, "fallmud", root=root, corpus=tmp_path / "one")
     for number in range(1, 4):
-        ingest(params, "fallmud", root=root, corpus=tmp_path / "three", batch=f"{number}", part=f"{number}/3")
-    given = [read_json(tmp_path / f"three/fallmud/{number}/batch.json")["given"] for number in range(1, 4)]
+        ingest(
+            params,
+            "fallmud",
+            root=root,
+            corpus=tmp_path / "three",
+            batch=f"{number}",
+            part=f"{number}/3",
+        )
+    given = [
+        read_json(tmp_path / f"three/fallmud/{number}/batch.json")["given"]
+        for number in range(1, 4)
+    ]
     assert given == [2, 3, 3]
     columns = ["id", "pixel_sha256"]
     whole, parts = (manifest.read_manifest(tmp_path / name)[columns] for name in ("one", "three"))
@@ -85,7 +105,10 @@ def test_a_batch_that_is_there_is_kept_on_demand(
     ingest(params, "fallmud", root=root, corpus=corpus, existing="keep")
     before = tree_hash(corpus)
     ingest(params, "fallmud", root=root, corpus=corpus, existing="keep")
-    assert capsys.readouterr().out.splitlines()[-1] == f"{corpus}/fallmud/0000: is there already, with 8 inputs"
+    assert (
+        capsys.readouterr().out.splitlines()[-1]
+        == f"{corpus}/fallmud/0000: is there already, with 8 inputs"
+    )
     (root / "NeilCronin/images/8.tif").write_bytes(b"late")
     with pytest.raises(ValueError, match="0000 was made of 8 inputs and there are 9 now"):
         ingest(params, "fallmud", root=root, corpus=corpus, existing="keep")
@@ -95,19 +118,36 @@ def test_a_batch_that_is_there_is_kept_on_demand(
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"source": "bussi"}, ValueError, "source 'bussi' has no reader; known: bus-bra, .*fallmud"),
+        (
+            {"source": "bussi"},
+            ValueError,
+            "source 'bussi' has no reader; known: bus-bra, .*fallmud",
+        ),
         ({"part": "0/3"}, ValueError, "part '0/3' is not k/n"),
         ({"part": "4/3"}, ValueError, "part '4/3' is not k/n"),
         ({"existing": "replace"}, ValueError, "existing is 'replace'"),
         ({"batch": "../other"}, ValueError, "'../other' cannot name a folder"),
         ({"batch": ".hidden"}, ValueError, "'.hidden' cannot name a folder"),
-        ({"site": "north"}, ValueError, r"source 'fallmud' takes no --site \(given: 'north'\); of these it takes none"),
-        ({"source": "dicom-folder", "mask_name": "cyst"}, ValueError, "takes no --mask-name .*it takes --site"),
+        (
+            {"site": "north"},
+            ValueError,
+            r"source 'fallmud' takes no --site \(given: 'north'\); of these it takes none",
+        ),
+        (
+            {"source": "dicom-folder", "mask_name": "cyst"},
+            ValueError,
+            "takes no --mask-name .*it takes --site",
+        ),
         ({"name": "bus-bra"}, ValueError, "--name bus-bra is the name of another reader"),
     ],
 )
 def test_wrong_arguments(
-    params: Params, root: Path, tmp_path: Path, arguments: dict[str, str], error: type[Exception], message: str
+    params: Params,
+    root: Path,
+    tmp_path: Path,
+    arguments: dict[str, str],
+    error: type[Exception],
+    message: str,
 ) -> None:
     given = {"source": "fallmud", **arguments}
     with pytest.raises(error, match=message):
@@ -116,7 +156,11 @@ def test_wrong_arguments(
 
 
 def test_every_option_of_a_reader_is_an_option_of_the_command() -> None:
-    taken = {option for name in sources.names() for option in signature(sources.reader(name).read).parameters}
+    taken = {
+        option
+        for name in readers.names()
+        for option in signature(readers.reader(name).read).parameters
+    }
     given = {argument.name for argument in cli.read_command("arl.stages.ingest").arguments}
     configured = {"rules", "burnt_in_text"}  # by params.yaml
     assert taken <= given | configured
@@ -132,7 +176,9 @@ def test_a_set_of_ones_own_has_its_name_and_the_batch_says_who_read_it(
     assert manifest.read_manifest(tmp_path / "data")["source"].unique().tolist() == ["our-muscle"]
 
 
-def test_the_rule_of_thinning_is_that_of_the_source(params: Params, root: Path, tmp_path: Path) -> None:
+def test_the_rule_of_thinning_is_that_of_the_source(
+    params: Params, root: Path, tmp_path: Path
+) -> None:
     """FALLMUD has stills, which no rule thins; the batch says which rule it was."""
     params.data.thinning = {"default": Thinning(3, 0, 0), "muscle": Thinning(7, 2, 5)}
     for name, every in ((None, 3), ("muscle", 7)):
@@ -147,15 +193,15 @@ def test_a_missing_root_leaves_nothing(params: Params, tmp_path: Path) -> None:
     assert not (tmp_path / "data").exists()
 
 
-@pytest.mark.parametrize("name", sources.names())
+@pytest.mark.parametrize("name", readers.names())
 def test_every_reader_keeps_the_contract(name: str) -> None:
-    module = sources.reader(name)
+    module = readers.reader(name)
     for constant in ("LICENCE", "OBTAIN"):
         assert getattr(module, constant)
     assert isinstance(module.CITATION, str)
     assert next(iter(signature(module.read).parameters)) == "root"
-    stated = sources.contract(module)
-    assert list(stated) == ["Title", *sources.HEADINGS]
+    stated = readers.contract(module)
+    assert list(stated) == ["Title", *readers.HEADINGS]
     assert all(stated.values())
 
 

@@ -13,7 +13,7 @@ import pytest
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 
-from arl.data.manifest import batch_folders
+from arl.corpus.manifest import batch_folders
 from arl.files import tree_hash
 
 ROOT = Path(__file__).parents[2]
@@ -39,14 +39,27 @@ def drop(tmp_path: Path) -> Path:
 
 
 def start(drop: Path, corpus: Path) -> "subprocess.Popen[bytes]":
-    words = ["dicom-folder", "--root", str(drop), "--corpus", str(corpus), "--existing", "keep", "data.workers=2"]
+    words = [
+        "dicom-folder",
+        "--root",
+        str(drop),
+        "--corpus",
+        str(corpus),
+        "--existing",
+        "keep",
+        "data.workers=2",
+    ]
     environment = os.environ | {"ARL_HASH_KEY": "a secret of sixteen bytes or more"}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen([sys.executable, "-m", "arl.cli", "ingest", *words], cwd=ROOT, env=environment, **quiet)
+    return subprocess.Popen(
+        [sys.executable, "-m", "arl.cli", "ingest", *words], cwd=ROOT, env=environment, **quiet
+    )
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments_and_run_again_gives_the_same_bytes(drop: Path, tmp_path: Path) -> None:
+def test_killed_at_random_moments_and_run_again_gives_the_same_bytes(
+    drop: Path, tmp_path: Path
+) -> None:
     began = time.monotonic()
     assert start(drop, tmp_path / "whole").wait() == 0
     duration = time.monotonic() - began
@@ -62,9 +75,13 @@ def test_killed_at_random_moments_and_run_again_gives_the_same_bytes(drop: Path,
         if (torn / "dicom-folder/0000").exists():  # it was done before it was killed: begin anew
             finished += 1
             assert batch_folders(torn) == [torn / "dicom-folder/0000"]
-            assert tree_hash(torn / "dicom-folder/0000") == tree_hash(tmp_path / "whole/dicom-folder/0000")
+            assert tree_hash(torn / "dicom-folder/0000") == tree_hash(
+                tmp_path / "whole/dicom-folder/0000"
+            )
             (torn / "dicom-folder/0000").rename(tmp_path / f"done-{finished}")
-    print(f"{KILLS} kills over {duration:.1f} s: {partial} left a torn folder, {finished} came too late")
+    print(
+        f"{KILLS} kills over {duration:.1f} s: {partial} left a torn folder, {finished} came too late"
+    )
     assert partial > 0
     assert start(drop, torn).wait() == 0
     assert tree_hash(torn) == whole

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from arl.data.manifest import batch_folders, read_manifest
+from arl.corpus.manifest import batch_folders, read_manifest
 from arl.files import read_json, tree_hash, write_json
 from arl.monitoring.journal import Entry, Journal
 from arl.monitoring.runs import begin, current
@@ -31,9 +31,15 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
 class Loop:
     """A project whose runs are carried out step by step."""
 
-    def __init__(self, params: Params, folder: Path, registry: str, deliver: Callable[..., Path]) -> None:
+    def __init__(
+        self, params: Params, folder: Path, registry: str, deliver: Callable[..., Path]
+    ) -> None:
         self.params, self.folder, self.registry, self._deliver = params, folder, registry, deliver
-        self.inbox, self.corpus, self.monitor = folder / "inbox", folder / "data", folder / "monitor"
+        self.inbox, self.corpus, self.monitor = (
+            folder / "inbox",
+            folder / "data",
+            folder / "monitor",
+        )
         self.journal = Journal(self.monitor)
         self.inbox.mkdir()
 
@@ -50,7 +56,13 @@ class Loop:
         decide(self.params, corpus=self.corpus, monitor=self.monitor)
 
     def conclude(self, error: str = "") -> None:
-        conclude(self.params, corpus=self.corpus, registry=self.registry, monitor=self.monitor, error=error)
+        conclude(
+            self.params,
+            corpus=self.corpus,
+            registry=self.registry,
+            monitor=self.monitor,
+            error=error,
+        )
 
     def run(self) -> Entry:
         """All steps but a training; the decision."""
@@ -65,7 +77,11 @@ class Loop:
 
 @pytest.fixture
 def loop(
-    lenient: Params, make_run: Callable[..., Any], tiny_corpus: Path, tmp_path: Path, deliver: Callable[..., Path]
+    lenient: Params,
+    make_run: Callable[..., Any],
+    tiny_corpus: Path,
+    tmp_path: Path,
+    deliver: Callable[..., Path],
 ) -> Loop:
     """A corpus of one site and a champion that was released on it."""
     params = replace(
@@ -92,13 +108,24 @@ def test_a_batch_like_the_others_is_kept_and_starts_nothing(loop: Loop) -> None:
     [run] = (loop.monitor / "runs").iterdir()
     assert loop.batches == ["clinic/0000", f"picture-table/{run.name}"]
     assert decided["batches"] == [f"picture-table/{run.name}"]
-    assert (decided["drop"], decided["files"], decided["counts"]["images"]) == ("clinic/week-1", 61, 60)
+    assert (decided["drop"], decided["files"], decided["counts"]["images"]) == (
+        "clinic/week-1",
+        61,
+        60,
+    )
     assert decided["words"][0].startswith("clinic/week-1 arrived with 61 files (")
-    assert "60 of 60 inputs were accepted, as 60 images; 0 went into quarantine" in decided["words"][0]
+    assert (
+        "60 of 60 inputs were accepted, as 60 images; 0 went into quarantine" in decided["words"][0]
+    )
     assert any("did not move" in words for words in decided["words"])
     assert champion_of(loop) in decided["words"][-1]
     assert current(loop.monitor) is None
-    assert {path.name for path in run.iterdir()} >= {"drift", "validation", "decision.json", "index.html"}
+    assert {path.name for path in run.iterdir()} >= {
+        "drift",
+        "validation",
+        "decision.json",
+        "index.html",
+    }
     assert not (run / "corpus").exists()
     rows = read_manifest(loop.corpus)
     assert set(rows[rows["source"] == "picture-table"]["site"]) == {"clinic"}
@@ -172,12 +199,17 @@ def test_the_reference_is_what_the_champion_was_trained_on(loop: Loop) -> None:
     [_, second] = sorted((loop.monitor / "runs").iterdir())
     drift = read_json(second / "drift" / "drift.json")
     assert drift["batches"] == [f"picture-table/{second.name}"]
-    assert drift["reference_patients"] == 18  # the training part of clinic/0000; week-1 does not count
+    assert (
+        drift["reference_patients"] == 18
+    )  # the training part of clinic/0000; week-1 does not count
 
 
 @pytest.mark.parametrize(
     ("torn", "reason"),
-    [(60, "60 of its 60 inputs cannot be accepted (100%)"), (40, "40 of its 60 inputs cannot be accepted (67%)")],
+    [
+        (60, "60 of its 60 inputs cannot be accepted (100%)"),
+        (40, "40 of its 60 inputs cannot be accepted (67%)"),
+    ],
 )
 def test_a_corrupt_batch_is_refused_and_touches_nothing(loop: Loop, torn: int, reason: str) -> None:
     batch = loop.deliver("week-1", torn=torn)
@@ -217,11 +249,16 @@ def test_a_batch_that_breaks_a_rule_of_the_corpus_is_refused(loop: Loop) -> None
     assert tree_hash(loop.corpus) == before
 
 
-def test_a_half_uploaded_batch_is_left_alone(loop: Loop, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_half_uploaded_batch_is_left_alone(
+    loop: Loop, capsys: pytest.CaptureFixture[str]
+) -> None:
     loop.deliver("week-1")
     (loop.inbox / "clinic/week-1.complete").write_text("99")
     loop.arrive()
-    assert "clinic/week-1 is left alone: it waits for the 99 files that its marker tells of" in capsys.readouterr().out
+    assert (
+        "clinic/week-1 is left alone: it waits for the 99 files that its marker tells of"
+        in capsys.readouterr().out
+    )
     assert current(loop.monitor) is None
     assert loop.journal.entries() == []
     (loop.inbox / "clinic/week-1.complete").write_text("61")
@@ -235,14 +272,18 @@ def test_a_batch_that_changes_while_it_is_read_is_looked_at_anew(loop: Loop) -> 
     run = current(loop.monitor)
     assert run is not None
     (run.folder / "intake.json").unlink()  # killed before it was done
-    cv2.imwrite(str(batch / "0.png"), np.random.default_rng(99).integers(40, 200, (40, 48), np.uint8))
+    cv2.imwrite(
+        str(batch / "0.png"), np.random.default_rng(99).integers(40, 200, (40, 48), np.uint8)
+    )
     loop.arrive()
     assert current(loop.monitor) is None
     assert not run.folder.exists()
     assert loop.run()["decision"] == "no-drift"
 
 
-def test_mistakes_in_the_settings_are_no_fault_of_the_batch(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mistakes_in_the_settings_are_no_fault_of_the_batch(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     loop.deliver("week-1")
     good = loop.params
     for source, message in (("bus-bra", "public set"), ("nothing", "has no reader")):
@@ -272,7 +313,11 @@ def test_every_step_twice_is_every_step_once(loop: Loop) -> None:
         step()
         before = tree_hash(loop.corpus), tree_hash(loop.monitor / "runs"), loop.journal.entries()
         step()
-        assert (tree_hash(loop.corpus), tree_hash(loop.monitor / "runs"), loop.journal.entries()) == before
+        assert (
+            tree_hash(loop.corpus),
+            tree_hash(loop.monitor / "runs"),
+            loop.journal.entries(),
+        ) == before
     run = current(loop.monitor)
     assert run is not None
     loop.conclude()
@@ -328,9 +373,19 @@ def test_what_came_of_a_training_is_told_once(loop: Loop) -> None:
         verdict / "decision.json",
         {"verdict": "reject", "reasons": ["lv: worse."], "notes": ["Synthetic images in lv."]},
     )
-    conclude(loop.params, corpus=loop.corpus, registry=loop.registry, monitor=loop.monitor, verdict=verdict)
+    conclude(
+        loop.params,
+        corpus=loop.corpus,
+        registry=loop.registry,
+        monitor=loop.monitor,
+        verdict=verdict,
+    )
     outcome = loop.journal.entries()[-1]
-    assert (outcome["event"], outcome["verdict"], outcome["champion"]) == ("outcome", "reject", before)
+    assert (outcome["event"], outcome["verdict"], outcome["champion"]) == (
+        "outcome",
+        "reject",
+        before,
+    )
     assert outcome["words"] == [
         f"The challenger was not promoted (reject): release {before} stays in use.",
         "lv: worse.",
@@ -340,7 +395,9 @@ def test_what_came_of_a_training_is_told_once(loop: Loop) -> None:
 
 
 @pytest.mark.slow
-def test_a_promotion_makes_the_corpus_the_new_reference(loop: Loop, make_run: Callable[..., Any]) -> None:
+def test_a_promotion_makes_the_corpus_the_new_reference(
+    loop: Loop, make_run: Callable[..., Any]
+) -> None:
     loop.deliver("week-1", gain=1.5, device="bright")
     for step in (loop.arrive, loop.compare, loop.decide):
         step()
@@ -350,16 +407,24 @@ def test_a_promotion_makes_the_corpus_the_new_reference(loop: Loop, make_run: Ca
     challenger.publish()
     loop.conclude()
     outcome = loop.journal.entries()[-1]
-    assert (outcome["verdict"], outcome["before"], outcome["champion"]) == ("promote", before, champion_of(loop))
+    assert (outcome["verdict"], outcome["before"], outcome["champion"]) == (
+        "promote",
+        before,
+        champion_of(loop),
+    )
     assert outcome["champion"] != before
     assert outcome["trained_on"] == loop.batches
     loop.deliver("week-2", gain=1.5, seed=2, device="bright")
     again = loop.run()  # such pictures are known now
     assert again["decision"] == "no-drift"
-    assert again["drift"]["sites"][0]["compared_with"] == "its own training images of the same scanner"
+    assert (
+        again["drift"]["sites"][0]["compared_with"] == "its own training images of the same scanner"
+    )
 
 
-@pytest.mark.parametrize(("width", "dark"), [(1280, False), pytest.param(390, True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("width", "dark"), [(1280, False), pytest.param(390, True, marks=pytest.mark.slow)]
+)
 def test_pages_open_without_a_network(
     loop: Loop, make_run: Callable[..., Any], open_page: Callable[..., Any], width: int, dark: bool
 ) -> None:

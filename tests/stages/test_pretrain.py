@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from arl.data.shards import Layout
+from arl.corpus.shards import Layout
 from arl.files import read_json, tree_hash
 from arl.params import Params
 from arl.stages.finetune import finetune
@@ -24,7 +24,12 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def checkpoint(tiny_params: Params, tiny_corpus: Path, tmp_path: Path) -> Path:
-    pretrain(tiny_params, corpus=tiny_corpus, checkpoint=tmp_path / "pretrain", metrics=tmp_path / "pretrain.json")
+    pretrain(
+        tiny_params,
+        corpus=tiny_corpus,
+        checkpoint=tmp_path / "pretrain",
+        metrics=tmp_path / "pretrain.json",
+    )
     return tmp_path / "pretrain"
 
 
@@ -34,7 +39,9 @@ def test_pretraining_leaves_an_encoder_and_its_history(checkpoint: Path, runs: P
     assert config["size"] == 32
     metrics = read_json(checkpoint.with_suffix(".json"))
     assert [record["step"] for record in metrics["history"]] == [1, 2, 3]
-    assert {"loss", "mim", "sd", "d", "lambda", "teacher_entropy", "grad_norm"} <= set(metrics["final"])
+    assert {"loss", "mim", "sd", "d", "lambda", "teacher_entropy", "grad_norm"} <= set(
+        metrics["final"]
+    )
     assert metrics["images"] == 36  # the training patients' only
     assert list(runs.glob("pretrain-*")) == []
     assert len(list(runs.glob("tensorboard/pretrain-*/events*"))) == 1
@@ -58,7 +65,9 @@ def test_health_is_measured_without_a_trace_in_the_weights(
 
 def test_the_images_examined_lie_in_few_row_groups() -> None:
     """A few of each: of 1,000 row groups of 31 images, 13 give 97, and all must serve where all are asked for."""
-    rows = pd.DataFrame({"source": "s", "batch": "b", "shard": "shard-00000.parquet"}, index=range(32_000))
+    rows = pd.DataFrame(
+        {"source": "s", "batch": "b", "shard": "shard-00000.parquet"}, index=range(32_000)
+    )
     rows = rows.assign(row=rows.index)[rows.index % 32 > 0]  # a row group holds 32
     layout = Layout.of(rows)
     pool = _pool(layout, 97, seed=3)
@@ -70,13 +79,23 @@ def test_the_images_examined_lie_in_few_row_groups() -> None:
     assert _pool(layout, len(rows), seed=3).tolist() == list(range(len(rows)))
 
 
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # dynamo looks at every attribute
+@pytest.mark.filterwarnings(
+    "ignore:The .grad attribute of a Tensor"
+)  # dynamo looks at every attribute
 @pytest.mark.parametrize("changes", [{"grad_checkpointing": True}, {"compile": True}])
 def test_how_blocks_are_run_does_not_matter(
-    checkpoint: Path, tiny_params: Params, tiny_corpus: Path, tmp_path: Path, changes: dict[str, bool]
+    checkpoint: Path,
+    tiny_params: Params,
+    tiny_corpus: Path,
+    tmp_path: Path,
+    changes: dict[str, bool],
 ) -> None:
     files = {"checkpoint": tmp_path / "other", "metrics": tmp_path / "other.json"}
-    pretrain(replace(tiny_params, pretrain=replace(tiny_params.pretrain, **changes)), corpus=tiny_corpus, **files)
+    pretrain(
+        replace(tiny_params, pretrain=replace(tiny_params.pretrain, **changes)),
+        corpus=tiny_corpus,
+        **files,
+    )
     expected = read_json(checkpoint.with_suffix(".json"))["final"]["loss"]
     assert read_json(files["metrics"])["final"]["loss"] == pytest.approx(expected, rel=1e-4)
 
@@ -94,20 +113,34 @@ def test_another_seed_gives_other_weights(
     checkpoint: Path, tiny_params: Params, tiny_corpus: Path, tmp_path: Path
 ) -> None:
     other = tmp_path / "other"
-    pretrain(replace(tiny_params, seed=1), corpus=tiny_corpus, checkpoint=other, metrics=tmp_path / "other.json")
+    pretrain(
+        replace(tiny_params, seed=1),
+        corpus=tiny_corpus,
+        checkpoint=other,
+        metrics=tmp_path / "other.json",
+    )
     assert tree_hash(other) != tree_hash(checkpoint)
 
 
 @pytest.mark.parametrize(("task", "shape"), [("breast", (2, 2)), ("lv", (2, 1, 32, 32))])
 def test_fine_tuning_leaves_a_model_of_the_task(
-    checkpoint: Path, tiny_params: Params, tiny_corpus: Path, tmp_path: Path, task: str, shape: tuple[int, ...]
+    checkpoint: Path,
+    tiny_params: Params,
+    tiny_corpus: Path,
+    tmp_path: Path,
+    task: str,
+    shape: tuple[int, ...],
 ) -> None:
-    finetune(tiny_params, task=task, corpus=tiny_corpus, checkpoint=checkpoint, model=tmp_path / task)
+    finetune(
+        tiny_params, task=task, corpus=tiny_corpus, checkpoint=checkpoint, model=tmp_path / task
+    )
     model, config = load_task_model(tmp_path / task)
     assert config["name"] == task
     assert model(torch.zeros(2, 1, 32, 32), torch.tensor([3, 3])).shape == shape
     pretrained, _ = load_encoder(checkpoint)
-    assert not torch.equal(model.encoder.blocks[0].mlp.fc1.weight, pretrained.blocks[0].mlp.fc1.weight)
+    assert not torch.equal(
+        model.encoder.blocks[0].mlp.fc1.weight, pretrained.blocks[0].mlp.fc1.weight
+    )
 
 
 def test_fine_tuning_that_was_killed_goes_on_to_the_same_bytes(
@@ -118,7 +151,9 @@ def test_fine_tuning_that_was_killed_goes_on_to_the_same_bytes(
     runs: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    params = replace(tiny_params, finetune=replace(tiny_params.finetune, checkpoint_every=1, epochs=2))
+    params = replace(
+        tiny_params, finetune=replace(tiny_params.finetune, checkpoint_every=1, epochs=2)
+    )
     arguments = {"task": "breast", "corpus": tiny_corpus, "checkpoint": checkpoint}
     finetune(params, **arguments, model=tmp_path / "whole")
     assert list(runs.glob("finetune-*")) == []
@@ -142,12 +177,22 @@ def _die_after(steps: int) -> Callable[[FineTuner, float], None]:
     return after_step
 
 
-def test_an_unknown_task_is_refused(checkpoint: Path, tiny_params: Params, tiny_corpus: Path, tmp_path: Path) -> None:
+def test_an_unknown_task_is_refused(
+    checkpoint: Path, tiny_params: Params, tiny_corpus: Path, tmp_path: Path
+) -> None:
     with pytest.raises(ValueError, match="unknown task 'spleen'"):
-        finetune(tiny_params, task="spleen", corpus=tiny_corpus, checkpoint=checkpoint, model=tmp_path / "m")
+        finetune(
+            tiny_params,
+            task="spleen",
+            corpus=tiny_corpus,
+            checkpoint=checkpoint,
+            model=tmp_path / "m",
+        )
 
 
-def test_a_task_model_is_no_encoder(checkpoint: Path, tiny_params: Params, tiny_corpus: Path, tmp_path: Path) -> None:
+def test_a_task_model_is_no_encoder(
+    checkpoint: Path, tiny_params: Params, tiny_corpus: Path, tmp_path: Path
+) -> None:
     with pytest.raises(ValueError, match="holds a 'encoder' model, expected 'task'"):
         load_task_model(checkpoint)
 

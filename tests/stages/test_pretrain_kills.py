@@ -22,9 +22,19 @@ STEPS = 250
 def start(folder: Path, corpus: Path, name: str, overrides: list[str]) -> subprocess.Popen[bytes]:
     outputs = ["--checkpoint", str(folder / name), "--metrics", str(folder / f"{name}.json")]
     arl = str(Path(sys.executable).with_name("arl"))
-    command = [arl, "pretrain", "--corpus", str(corpus), *outputs, *overrides, f"pretrain.max_steps={STEPS}"]
+    command = [
+        arl,
+        "pretrain",
+        "--corpus",
+        str(corpus),
+        *outputs,
+        *overrides,
+        f"pretrain.max_steps={STEPS}",
+    ]
     environment = os.environ | {"ARL_RUNS": str(folder / f"runs-{name}")}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
 
 
 def steps_done(folder: Path) -> int:
@@ -49,7 +59,9 @@ def test_killed_thirty_times(tmp_path: Path, tiny_corpus: Path, tiny_overrides: 
     assert start(tmp_path, tiny_corpus, "whole", tiny_overrides).wait() == 0
     chance, kills, reached = random.Random(7), 0, [0]
     runs = tmp_path / "runs-killed"
-    while kills < KILLS and kill_in_training(start(tmp_path, tiny_corpus, "killed", tiny_overrides), runs, chance):
+    while kills < KILLS and kill_in_training(
+        start(tmp_path, tiny_corpus, "killed", tiny_overrides), runs, chance
+    ):
         kills += 1
         reached.append(steps_done(runs))
     print(f"{kills} kills; steps that were safe after each: {reached[1:]}")

@@ -3,19 +3,29 @@ from pathlib import Path
 
 import pytest
 
+from arl.commands.probe import probe
 from arl.files import read_json
 from arl.params import Params
-from arl.stages.probe import probe
 
 
 def probed(params: Params, run: object, corpus: Path, folder: Path, task: str = "breast") -> dict:
-    probe(params, task=task, corpus=corpus, checkpoint=run.folder / "pretrain", metrics=folder / "probe.json")
+    probe(
+        params,
+        task=task,
+        corpus=corpus,
+        checkpoint=run.folder / "pretrain",
+        metrics=folder / "probe.json",
+    )
     return read_json(folder / "probe.json")
 
 
-def test_frozen_features_are_measured_on_the_test_patients(lenient: Params, make_run, tiny_corpus, tmp_path) -> None:
+def test_frozen_features_are_measured_on_the_test_patients(
+    lenient: Params, make_run, tiny_corpus, tmp_path
+) -> None:
     run = make_run(lenient)
-    found = probed(replace(lenient, probe=replace(lenient.probe, neighbours=5)), run, tiny_corpus, tmp_path)
+    found = probed(
+        replace(lenient, probe=replace(lenient.probe, neighbours=5)), run, tiny_corpus, tmp_path
+    )
     assert (found["n"], found["patients"], found["grouping"]) == (6, 6, "patient")
     for kind in ("linear", "knn"):
         auroc = found[kind]["auroc"]
@@ -26,7 +36,9 @@ def test_pooling_changes_the_features(lenient: Params, make_run, tiny_corpus, tm
     run = make_run(lenient)
     lenient = replace(lenient, probe=replace(lenient.probe, neighbours=5))
     gap = probed(lenient, run, tiny_corpus, tmp_path)
-    cls = probed(replace(lenient, probe=replace(lenient.probe, pooling="cls")), run, tiny_corpus, tmp_path)
+    cls = probed(
+        replace(lenient, probe=replace(lenient.probe, pooling="cls")), run, tiny_corpus, tmp_path
+    )
     assert gap["linear"]["brier"] != cls["linear"]["brier"]
 
 

@@ -50,14 +50,18 @@ def test_a_promoted_run_becomes_the_champion(lenient: Params, make_run: Runs) ->
     assert set(read_json(folder / "metrics.json")) == {"breast", "lv"}
 
 
-def test_the_manifest_says_where_a_version_comes_from(lenient: Params, make_run: Runs, workplace: Path) -> None:
+def test_the_manifest_says_where_a_version_comes_from(
+    lenient: Params, make_run: Runs, workplace: Path
+) -> None:
     (workplace / "data.dvc").write_text("outs:\n- md5: 0123456789abcdef.dir\n  path: data\n")
     git = ["git", "-c", "user.name=t", "-c", "user.email=t@t"]
     for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "one"]):
         subprocess.run([*git, *words], check=True)
     run = judged(make_run, lenient)
     found = manifest(run, run.publish()["version"])
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+    ).stdout.strip()
     assert found["git"] == {"commit": commit, "dirty": False}
     assert found["data"] == "0123456789abcdef.dir"
     assert found["params"]["seed"] == lenient.seed
@@ -67,7 +71,9 @@ def test_the_manifest_says_where_a_version_comes_from(lenient: Params, make_run:
     assert "tasks/lv/model.safetensors" in found["files"]
 
 
-def test_a_changed_working_directory_is_dirty(lenient: Params, make_run: Runs, workplace: Path) -> None:
+def test_a_changed_working_directory_is_dirty(
+    lenient: Params, make_run: Runs, workplace: Path
+) -> None:
     git = ["git", "-c", "user.name=t", "-c", "user.email=t@t"]
     subprocess.run([*git, "init", "-q"], check=True)
     subprocess.run([*git, "commit", "-qm", "one", "--allow-empty"], check=True)
@@ -100,11 +106,17 @@ def test_a_version_names_its_licences_packages_and_image(
 
 
 def test_a_signed_release_is_verified_by_the_gate(
-    lenient: Params, make_run: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, new_keys: Callable[[Path], Keys]
+    lenient: Params,
+    make_run: Runs,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    new_keys: Callable[[Path], Keys],
 ) -> None:
     params = replace(lenient, release=replace(lenient.release, signed=True))
     run = make_run(params)
-    with pytest.raises(ValueError, match=r"the registry is signed .* \$ARL_VERIFY_KEY names no public key"):
+    with pytest.raises(
+        ValueError, match=r"the registry is signed .* \$ARL_VERIFY_KEY names no public key"
+    ):
         run.judge()
     keys = new_keys(tmp_path / "keys")
     monkeypatch.setenv("ARL_VERIFY_KEY", str(keys.public))
@@ -147,7 +159,9 @@ def test_other_verdicts_leave_a_receipt_only(lenient: Params, make_run: Runs, ve
 def test_the_second_of_two_runs_judged_at_once_is_told(lenient: Params, make_run: Runs) -> None:
     first, second = judged(make_run, lenient, 0), judged(make_run, lenient, 1)
     version = first.publish()["version"]
-    with pytest.raises(ValueError, match=f"against champion none, but {version} is champion .* run the gate again"):
+    with pytest.raises(
+        ValueError, match=f"against champion none, but {version} is champion .* run the gate again"
+    ):
         second.publish()
     assert not (second.folder / "receipt.json").exists()
     assert Registry(first.registry, None).champion() == version
@@ -158,7 +172,10 @@ def test_the_second_of_two_runs_judged_at_once_is_told(lenient: Params, make_run
 def test_models_that_were_not_judged_are_not_released(lenient: Params, make_run: Runs) -> None:
     run = judged(make_run, lenient)
     run.make_model("lv")
-    with pytest.raises(ValueError, match=r"the gate judged another model for lv than those in .* run the gate again"):
+    with pytest.raises(
+        ValueError,
+        match=r"the gate judged another model for lv than those in .* run the gate again",
+    ):
         run.publish()
     assert not run.registry.exists()
 

@@ -50,13 +50,25 @@ def run(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
         evaluations.append(root / "evaluations" / task)
         finetune(params, task=task, corpus=corpus, checkpoint=checkpoint, model=models[-1])
         evaluate(params, task=task, corpus=corpus, model=models[-1], evaluation=evaluations[-1])
-    judged = {"models": models, "evaluations": evaluations, "registry": registry, "decision": root / "decision"}
+    judged = {
+        "models": models,
+        "evaluations": evaluations,
+        "registry": registry,
+        "decision": root / "decision",
+    }
     gate(params, corpus=corpus, **judged)
     release(params, checkpoint=checkpoint, **judged, receipt=root / "receipt.json")
     drift(params, corpus=corpus, checkpoint=checkpoint, drift=root / "drift")
-    names = {"validation": "validation", "metrics": "pretrain.json", "decision": "decision", "receipt": "receipt.json"}
+    names = {
+        "validation": "validation",
+        "metrics": "pretrain.json",
+        "decision": "decision",
+        "receipt": "receipt.json",
+    }
     files = {name: root / file for name, file in names.items()}
-    return Run(params, {**files, "corpus": corpus, "drift": root / "drift", "evaluations": evaluations})
+    return Run(
+        params, {**files, "corpus": corpus, "drift": root / "drift", "evaluations": evaluations}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +127,9 @@ def test_a_rerun_writes_the_same_bytes(run: Run, written: Path, tmp_path: Path) 
 
 
 def test_synthetic_images_are_marked(run: Run, tmp_path: Path) -> None:
-    changed = [shutil.copytree(folder, tmp_path / folder.name) for folder in run.files["evaluations"]]
+    changed = [
+        shutil.copytree(folder, tmp_path / folder.name) for folder in run.files["evaluations"]
+    ]
     about = json.loads((changed[0] / "metrics.json").read_text())
     (changed[0] / "metrics.json").write_text(json.dumps({**about, "synthetic": True}))
     out = Run(run.params, {**run.files, "evaluations": changed}).write(tmp_path / "out")

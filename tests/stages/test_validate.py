@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from arl.data.manifest import SCHEMA, read_table
+from arl.corpus.manifest import SCHEMA, read_table
 from arl.files import tree_hash
 from arl.params import Params
 from arl.stages.validate import validate
@@ -43,7 +43,9 @@ def test_a_sound_corpus_passes(
     assert "Passed" in opened.text
 
 
-def test_the_result_names_the_version_of_the_corpus(tiny_params: Params, corpus: Path, tmp_path: Path) -> None:
+def test_the_result_names_the_version_of_the_corpus(
+    tiny_params: Params, corpus: Path, tmp_path: Path
+) -> None:
     def version(name: str) -> str:
         validate(tiny_params, corpus=corpus, validation=tmp_path / name)
         return str(json.loads((tmp_path / name / "result.json").read_text())["corpus_version"])
@@ -94,7 +96,9 @@ def test_a_missing_corpus_is_named(tiny_params: Params, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_quarantine_reasons_are_on_the_page(tiny_params: Params, corpus: Path, tmp_path: Path) -> None:
+def test_quarantine_reasons_are_on_the_page(
+    tiny_params: Params, corpus: Path, tmp_path: Path
+) -> None:
     file = corpus / "clinic/0000/quarantine.parquet"
     schema = pq.read_schema(file)
     refused = pd.DataFrame([["clinic", "0000", "a.dcm", "no pixel data <b>"]], columns=schema.names)

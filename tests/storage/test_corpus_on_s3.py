@@ -11,14 +11,18 @@ from pathlib import Path
 import pytest
 import yaml
 
-from arl.data.manifest import read_manifest
+from arl.corpus.manifest import read_manifest
 from arl.files import tree_hash
 from arl.storage.s3 import Store
 
 pytestmark = pytest.mark.slow
 CONFTEST = runpy.run_path(str(Path(__file__).parent.parent / "conftest.py"))
 BIN = Path(sys.executable).parent
-IDENTITY = {f"GIT_{role}_{what}": "arl@example.org" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+IDENTITY = {
+    f"GIT_{role}_{what}": "arl@example.org"
+    for role in ("AUTHOR", "COMMITTER")
+    for what in ("NAME", "EMAIL")
+}
 
 
 class Repo:
@@ -30,9 +34,19 @@ class Repo:
 
     def run(self, *words: str) -> str:
         program = str(BIN / words[0]) if words[0] == "dvc" else words[0]
-        environment = {**os.environ, **IDENTITY, "DVC_NO_ANALYTICS": "1", "PATH": f"{BIN}:{os.environ['PATH']}"}
+        environment = {
+            **os.environ,
+            **IDENTITY,
+            "DVC_NO_ANALYTICS": "1",
+            "PATH": f"{BIN}:{os.environ['PATH']}",
+        }
         done = subprocess.run(
-            [program, *words[1:]], cwd=self.folder, env=environment, capture_output=True, text=True, check=False
+            [program, *words[1:]],
+            cwd=self.folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
         return done.stdout
@@ -61,7 +75,10 @@ def repo(tmp_path: Path, s3_bucket: str, tiny_corpus: Path) -> Repo:
 
 def objects(bucket: str) -> dict[str, int]:
     """Name in DVC's cache -> bytes, of everything in the remote."""
-    return {item.key.replace("/", ""): item.size for item in Store(f"s3://{bucket}/dvc/files/md5").objects()}
+    return {
+        item.key.replace("/", ""): item.size
+        for item in Store(f"s3://{bucket}/dvc/files/md5").objects()
+    }
 
 
 def names(folder: Path) -> set[str]:
@@ -73,7 +90,9 @@ def names(folder: Path) -> set[str]:
     }
 
 
-def test_push_pull_add_a_hospital_roll_back(repo: Repo, s3_bucket: str, tmp_path: Path, new_batch: Path) -> None:
+def test_push_pull_add_a_hospital_roll_back(
+    repo: Repo, s3_bucket: str, tmp_path: Path, new_batch: Path
+) -> None:
     first, small = repo.version("one hospital"), tree_hash(repo.data)
     before = objects(s3_bucket)
     shutil.copytree(new_batch, repo.data, dirs_exist_ok=True)

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from arl.storage import places
-from arl.storage.places import locked
+from arl.storage import backends
+from arl.storage.backends import locked
 from arl.storage.registry import Registry, tasks_of, version_of
 from arl.storage.s3 import Store
 from arl.storage.signing import Keys
@@ -57,7 +57,9 @@ def registry(address: str) -> Registry:
 def add(registry: Registry, encoder: Path, value: float) -> str:
     folder = encoder.parent / f"breast-{value}"
     tasks = {"breast": folder if folder.exists() else model(folder, value)}
-    version = registry.add_version(encoder, tasks, documents={"card.md": "# card\n"}, provenance={"git": None})
+    version = registry.add_version(
+        encoder, tasks, documents={"card.md": "# card\n"}, provenance={"git": None}
+    )
     assert version == version_of(encoder, tasks)
     return version
 
@@ -94,7 +96,9 @@ def test_a_version_is_its_content(registry: Registry, encoder: Path) -> None:
     assert len(version) == 12
     assert int(version, 16) >= 0
     folder = registry.fetch(version)
-    assert {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} == {
+    assert {
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
+    } == {
         "encoder/model.safetensors",
         "encoder/config.json",
         "tasks/breast/model.safetensors",
@@ -103,13 +107,17 @@ def test_a_version_is_its_content(registry: Registry, encoder: Path) -> None:
         "manifest.json",
     }
     assert tasks_of(folder) == {"breast": folder / "tasks/breast"}
-    assert (folder / "encoder/model.safetensors").read_bytes() == (encoder / "model.safetensors").read_bytes()
+    assert (folder / "encoder/model.safetensors").read_bytes() == (
+        encoder / "model.safetensors"
+    ).read_bytes()
     assert registry.manifest(version)["version"] == version
     assert add(registry, encoder, 2.0) != version
     assert len(registry.versions()) == 2
 
 
-def test_the_same_content_twice_changes_nothing(registry: Registry, encoder: Path, address: str) -> None:
+def test_the_same_content_twice_changes_nothing(
+    registry: Registry, encoder: Path, address: str
+) -> None:
     version = add(registry, encoder, 1.0)
     registry.promote(version, expected=None)
     before = stored(address)
@@ -125,7 +133,9 @@ def test_an_empty_registry_has_no_champion(registry: Registry, address: str) -> 
     assert not Path("registry").exists()
 
 
-def test_promotions_follow_each_other_and_roll_back(registry: Registry, encoder: Path, address: str) -> None:
+def test_promotions_follow_each_other_and_roll_back(
+    registry: Registry, encoder: Path, address: str
+) -> None:
     first, second, third = (add(registry, encoder, value) for value in (1.0, 2.0, 3.0))
     registry.promote(first, expected=None)
     registry.promote(second, expected=first)
@@ -140,7 +150,9 @@ def test_promotions_follow_each_other_and_roll_back(registry: Registry, encoder:
     assert registry.champion() == first
 
 
-def test_a_promotion_against_an_older_champion_is_refused(registry: Registry, encoder: Path) -> None:
+def test_a_promotion_against_an_older_champion_is_refused(
+    registry: Registry, encoder: Path
+) -> None:
     first, second, third = (add(registry, encoder, value) for value in (1.0, 2.0, 3.0))
     registry.promote(first, expected=None)
     registry.promote(second, expected=first)
@@ -170,27 +182,38 @@ except ValueError as error:
 def promoter(address: str, version: str) -> "subprocess.Popen[str]":
     """A process that promotes the version when it is sent a line, and says how that went."""
     process = subprocess.Popen(
-        [sys.executable, "-c", PROMOTE, address, version], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", PROMOTE, address, version],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     return process
 
 
-def test_of_two_promotions_at_once_one_wins_and_one_is_told(registry: Registry, encoder: Path, address: str) -> None:
+def test_of_two_promotions_at_once_one_wins_and_one_is_told(
+    registry: Registry, encoder: Path, address: str
+) -> None:
     versions = [add(registry, encoder, value) for value in (1.0, 2.0)]
     processes = {version: promoter(address, version) for version in versions}
     for process in processes.values():
         assert process.stdin is not None
         process.stdin.write("\n")
         process.stdin.flush()
-    found = {version: process.communicate(timeout=60)[0].strip() for version, process in processes.items()}
+    found = {
+        version: process.communicate(timeout=60)[0].strip()
+        for version, process in processes.items()
+    }
     winner = registry.champion()
     assert winner is not None
     (loser,) = set(versions) - {winner}
     assert found[winner] == "won"
     # told by the comparison, or by the swap
-    assert f"{winner} is champion" in found[loser] or f"to {winner}, so {loser} did not become" in found[loser]
+    assert (
+        f"{winner} is champion" in found[loser]
+        or f"to {winner}, so {loser} did not become" in found[loser]
+    )
     assert found[loser].endswith("run the gate again")
 
 
@@ -212,7 +235,9 @@ def test_between_comparison_and_swap_nobody_moves_the_champion(
 
     registry._place.pointer = read_late
     loser = fourth if move == "promote" else first
-    with pytest.raises(ValueError, match=f"at the same moment, to {third}, so {loser} did not become champion"):
+    with pytest.raises(
+        ValueError, match=f"at the same moment, to {third}, so {loser} did not become champion"
+    ):
         registry.promote(fourth, expected=second) if move == "promote" else registry.rollback()
     assert Registry(address, None).champion() == third
 
@@ -236,7 +261,9 @@ def test_one_waits_for_the_other(folder_address: str, encoder: Path) -> None:
 def test_a_killed_process_holds_no_lock(folder_address: str, encoder: Path) -> None:
     registry = Registry(folder_address, None)
     version = add(registry, encoder, 1.0)
-    holder = subprocess.Popen([sys.executable, "-c", HOLD, folder_address], stdout=subprocess.PIPE, text=True)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, folder_address], stdout=subprocess.PIPE, text=True
+    )
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
     holder.kill()
@@ -248,7 +275,7 @@ def test_a_killed_process_holds_no_lock(folder_address: str, encoder: Path) -> N
 HOLD = """
 import sys, time
 from pathlib import Path
-from arl.storage.places import locked
+from arl.storage.backends import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
@@ -284,7 +311,9 @@ def test_a_tampered_version_is_not_used(
         lambda: registry.promote(version, expected=None),
         lambda: add(registry, encoder, 1.0),
     ):
-        with pytest.raises(ValueError, match=f"{file} is {state}: version {version} is not what was released"):
+        with pytest.raises(
+            ValueError, match=f"{file} is {state}: version {version} is not what was released"
+        ):
             use()
     assert registry.champion() is None
 
@@ -317,7 +346,12 @@ def test_rolling_back_to_a_tampered_version_is_refused(
 def test_a_champion_that_is_gone_is_told(registry: Registry, encoder: Path, address: str) -> None:
     version = add(registry, encoder, 1.0)
     registry.promote(version, expected=None)
-    tamper(address, version, "upload" if address.startswith("s3://") else "manifest.json", lambda _: None)
+    tamper(
+        address,
+        version,
+        "upload" if address.startswith("s3://") else "manifest.json",
+        lambda _: None,
+    )
     with pytest.raises(ValueError, match=f"has no version '{version}'"):
         registry.champion()
 
@@ -373,30 +407,37 @@ def test_a_full_disk_leaves_nothing_and_says_so(folder_address: str, encoder: Pa
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert (registry.versions(), registry.champion()) == ([before], before)
     assert [path.name for path in (Path(folder_address) / "versions").iterdir()] == [before]
-    assert registry.add_version(encoder, {"breast": task}, documents={}, provenance={}) in registry.versions()
+    assert (
+        registry.add_version(encoder, {"breast": task}, documents={}, provenance={})
+        in registry.versions()
+    )
 
 
 KILLED = """
 import os, sys
 from pathlib import Path
-from arl.storage import places
+from arl.storage import backends
 from arl.storage.registry import Registry
-upload, count = places.Store.upload, 0
+upload, count = backends.Store.upload, 0
 def dies(store, key, file):
     global count
     count += 1
     if count == 3:
         os._exit(9)
     upload(store, key, file)
-places.Store.upload = dies
+backends.Store.upload = dies
 Registry(sys.argv[1], None).add_version(Path(sys.argv[2]), {"breast": Path(sys.argv[3])}, documents={}, provenance={})
 """
 
 
 @pytest.mark.slow
-def test_a_half_uploaded_version_is_none_and_a_rerun_releases_it(bucket_address: str, encoder: Path) -> None:
+def test_a_half_uploaded_version_is_none_and_a_rerun_releases_it(
+    bucket_address: str, encoder: Path
+) -> None:
     task = model(encoder.parent / "breast", 1.0)
-    died = subprocess.run([sys.executable, "-c", KILLED, bucket_address, encoder, task], check=False)
+    died = subprocess.run(
+        [sys.executable, "-c", KILLED, bucket_address, encoder, task], check=False
+    )
     assert died.returncode == 9
     assert len(stored(bucket_address)) == 2
     registry = Registry(bucket_address, None)
@@ -412,14 +453,16 @@ def test_what_a_killed_upload_left_goes_when_it_is_old(
     bucket_address: str, encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = model(encoder.parent / "breast", 1.0)
-    died = subprocess.run([sys.executable, "-c", KILLED, bucket_address, encoder, task], check=False)
+    died = subprocess.run(
+        [sys.executable, "-c", KILLED, bucket_address, encoder, task], check=False
+    )
     assert died.returncode == 9
     left = set(stored(bucket_address))
     registry = Registry(bucket_address, None)
     first = registry.add_version(encoder, {"breast": task}, documents={}, provenance={})
     second = add(registry, encoder, 2.0)
     assert left <= set(stored(bucket_address))  # it may be under way
-    monkeypatch.setattr(places, "_ABANDONED", timedelta(0))
+    monkeypatch.setattr(backends, "_ABANDONED", timedelta(0))
     third = add(registry, encoder, 3.0)
     assert not left & set(stored(bucket_address))
     assert registry.versions() == sorted([first, second, third])
@@ -441,7 +484,9 @@ def test_an_upload_that_loses_bytes_is_no_version(
 
     registry = Registry(bucket_address, None)
     monkeypatch.setattr(Store, "upload", cut)
-    with pytest.raises(OSError, match=r"breast/model\.safetensors has \d+ of \d+ bytes: upload again"):
+    with pytest.raises(
+        OSError, match=r"breast/model\.safetensors has \d+ of \d+ bytes: upload again"
+    ):
         add(registry, encoder, 1.0)
     assert (registry.versions(), stored(bucket_address)) == ([], {})
 
@@ -461,7 +506,9 @@ def test_two_runs_that_release_the_same_models_at_once_make_one_version(
     monkeypatch.setattr(Store, "check_create_once", late)
     version = add(first, encoder, 1.0)
     assert first.versions() == [version]
-    assert len(stored(bucket_address)) == 7  # six files once, and the object that makes them a version
+    assert (
+        len(stored(bucket_address)) == 7
+    )  # six files once, and the object that makes them a version
 
 
 @pytest.mark.slow
@@ -472,7 +519,11 @@ def test_an_expired_secret_promotes_nothing(
     version = add(registry, encoder, 1.0)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "no-longer-valid")
     outdated = Registry(bucket_address, None)
-    for use in (lambda: outdated.promote(version, expected=None), outdated.champion, outdated.versions):
+    for use in (
+        lambda: outdated.promote(version, expected=None),
+        outdated.champion,
+        outdated.versions,
+    ):
         with pytest.raises(PermissionError, match=r"refuses the request .* check the credentials"):
             use()
     assert registry.champion() is None
@@ -482,7 +533,11 @@ def test_an_unreachable_store_is_named(encoder: Path, monkeypatch: pytest.Monkey
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, not listening: refuses connections
         endpoint = f"http://127.0.0.1:{taken.getsockname()[1]}"
-        for name, value in {"ENDPOINT_URL": endpoint, "ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b"}.items():
+        for name, value in {
+            "ENDPOINT_URL": endpoint,
+            "ACCESS_KEY_ID": "a",
+            "SECRET_ACCESS_KEY": "b",
+        }.items():
             monkeypatch.setenv(f"AWS_{name}", value)
         monkeypatch.setenv("AWS_REGION", "us-east-1")
         with pytest.raises(ConnectionError, match=f"{endpoint} cannot be reached"):

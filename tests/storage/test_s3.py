@@ -18,7 +18,9 @@ def store(s3_bucket: str) -> Store:
     return Store(f"s3://{s3_bucket}/some/prefix")
 
 
-@pytest.mark.parametrize("address", ["bucket", "s3://", "s3://Ab/x", "s3://a", "http://bucket/x", "s3://-bad-/x"])
+@pytest.mark.parametrize(
+    "address", ["bucket", "s3://", "s3://Ab/x", "s3://a", "http://bucket/x", "s3://-bad-/x"]
+)
 def test_a_malformed_address_is_refused(address: str) -> None:
     with pytest.raises(ValueError, match="is not s3://bucket"):
         Store(address)
@@ -46,7 +48,9 @@ def test_missing_credentials_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 
 @pytest.mark.parametrize("write", [False, True])
-def test_an_endpoint_that_does_not_answer_is_named(write: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endpoint_that_does_not_answer_is_named(
+    write: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, not listening: refuses connections
         endpoint = f"http://127.0.0.1:{taken.getsockname()[1]}"
@@ -155,7 +159,11 @@ def test_a_list_is_sorted_and_below_the_prefix(store: Store, s3_bucket: str) -> 
     Store(f"s3://{s3_bucket}/some").put("else", b"")
     for key, size in (("b/2", 3), ("a", 2), ("b/10", 5)):
         store.put(key, bytes(size))
-    assert [(item.key, item.size) for item in store.objects()] == [("a", 2), ("b/10", 5), ("b/2", 3)]
+    assert [(item.key, item.size) for item in store.objects()] == [
+        ("a", 2),
+        ("b/10", 5),
+        ("b/2", 3),
+    ]
     assert [item.key for item in store.objects("b/")] == ["b/10", "b/2"]
     store.remove("a")
     store.remove("a")
@@ -224,18 +232,28 @@ def test_of_writers_at_once_one_moves_a_pointer(store: Store) -> None:
 @pytest.mark.slow
 def test_a_missing_bucket_is_named(s3_bucket: str) -> None:
     absent = Store(f"s3://{s3_bucket}-x")
-    for attempt in (lambda: absent.get("a"), lambda: absent.put_if_absent("a", b""), lambda: absent.objects()):
+    for attempt in (
+        lambda: absent.get("a"),
+        lambda: absent.put_if_absent("a", b""),
+        lambda: absent.objects(),
+    ):
         with pytest.raises(FileNotFoundError, match="the bucket does not exist"):
             attempt()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("variable", "value"), [("SECRET_ACCESS_KEY", "wrong"), ("ACCESS_KEY_ID", "arl:reader")])
+@pytest.mark.parametrize(
+    ("variable", "value"), [("SECRET_ACCESS_KEY", "wrong"), ("ACCESS_KEY_ID", "arl:reader")]
+)
 def test_refused_credentials_are_said(
     s3_bucket: str, variable: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(f"AWS_{variable}", value)
     refused = Store(f"s3://{s3_bucket}")
-    for attempt in (lambda: refused.get("a"), lambda: refused.put_if_absent("a", b""), lambda: refused.objects()):
+    for attempt in (
+        lambda: refused.get("a"),
+        lambda: refused.put_if_absent("a", b""),
+        lambda: refused.objects(),
+    ):
         with pytest.raises(PermissionError, match="check the"):
             attempt()

@@ -11,7 +11,10 @@ from arl.storage.sbom import licence_of, sbom
 # The parts of bom-1.6.schema.json that a list of packages uses, in its words.
 LICENCE = {
     "oneOf": [
-        {"required": ["license"], "properties": {"license": {"type": "object", "required": ["name"]}}},
+        {
+            "required": ["license"],
+            "properties": {"license": {"type": "object", "required": ["name"]}},
+        },
         {"required": ["expression"], "properties": {"expression": {"type": "string"}}},
     ]
 }
@@ -55,7 +58,10 @@ def test_it_fits_the_schema() -> None:
 def test_it_lists_every_package_once() -> None:
     found = sbom("arl")
     names = {re.sub(r"[-_.]+", "-", package.name).lower() for package in distributions()}
-    listed = [component["purl"].removeprefix("pkg:pypi/").split("@")[0] for component in found["components"]]
+    listed = [
+        component["purl"].removeprefix("pkg:pypi/").split("@")[0]
+        for component in found["components"]
+    ]
     assert listed == sorted(names - {"arl"})
     by_name = {component["name"]: component for component in found["components"]}
     assert by_name["numpy"]["version"] == version("numpy")

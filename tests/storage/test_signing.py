@@ -33,7 +33,15 @@ def test_a_signature_holds_wherever_the_folder_goes(signed: Path, keys: Keys) ->
 
 @pytest.mark.slow
 def test_openssfs_own_command_accepts_it(signed: Path, keys: Keys) -> None:
-    words = ["verify", "key", signed, "--signature", signed / SIGNATURE, "--public_key", keys.public]
+    words = [
+        "verify",
+        "key",
+        signed,
+        "--signature",
+        signed / SIGNATURE,
+        "--public_key",
+        keys.public,
+    ]
     command = [Path(sys.executable).with_name("model_signing"), *words]
     assert subprocess.run(command, check=False, capture_output=True).returncode == 0
     (signed / "card.md").write_text("# another\n")
@@ -57,7 +65,9 @@ def test_a_broken_signature_is_refused(signed: Path, keys: Keys) -> None:
     whole = (signed / SIGNATURE).read_text()
     for text in (whole[:-30], "{}", "[]", "", whole.replace("A", "B")):
         (signed / SIGNATURE).write_text(text)
-        with pytest.raises(ValueError, match=f"the signature of {signed} does not hold for {keys.public}"):
+        with pytest.raises(
+            ValueError, match=f"the signature of {signed} does not hold for {keys.public}"
+        ):
             check_signature(signed, keys)
 
 
@@ -66,7 +76,9 @@ def test_an_unsigned_folder_is_refused(tmp_path: Path, keys: Keys) -> None:
         check_signature(tmp_path, keys)
 
 
-def test_another_key_is_refused(signed: Path, tmp_path: Path, new_keys: Callable[[Path], Keys]) -> None:
+def test_another_key_is_refused(
+    signed: Path, tmp_path: Path, new_keys: Callable[[Path], Keys]
+) -> None:
     with pytest.raises(ValueError, match=r"does not hold for .*others"):
         check_signature(signed, new_keys(tmp_path / "others"))
 
@@ -76,7 +88,9 @@ def test_files_that_hold_no_key_are_named(signed: Path, tmp_path: Path, keys: Ke
     pem = serialization.Encoding.PEM
     form = serialization.PrivateFormat.PKCS8
     (tmp_path / "rsa").write_bytes(other.private_bytes(pem, form, serialization.NoEncryption()))
-    (tmp_path / "locked").write_bytes(other.private_bytes(pem, form, serialization.BestAvailableEncryption(b"x")))
+    (tmp_path / "locked").write_bytes(
+        other.private_bytes(pem, form, serialization.BestAvailableEncryption(b"x"))
+    )
     for private in (tmp_path / "rsa", tmp_path / "locked", keys.public, signed / "card.md"):
         with pytest.raises(ValueError, match=f"{private} is no private elliptic-curve key"):
             sign(signed, Keys(keys.public, private))
@@ -95,5 +109,7 @@ def test_the_environment_names_the_keys(monkeypatch: pytest.MonkeyPatch, keys: K
     monkeypatch.setenv("ARL_VERIFY_KEY", str(keys.public))
     assert keys_from_environment(signed=True) == Keys(keys.public, None)
     monkeypatch.setenv("ARL_SIGNING_KEY", "nowhere.pem")
-    with pytest.raises(FileNotFoundError, match=r"\$ARL_SIGNING_KEY is nowhere\.pem, which is no file"):
+    with pytest.raises(
+        FileNotFoundError, match=r"\$ARL_SIGNING_KEY is nowhere\.pem, which is no file"
+    ):
         keys_from_environment(signed=True)

@@ -20,7 +20,11 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 def faults(mode: str) -> int:
-    return int(subprocess.run([sys.executable, "-c", PROGRAM, mode], check=True, capture_output=True).stdout)
+    return int(
+        subprocess.run(
+            [sys.executable, "-c", PROGRAM, mode], check=True, capture_output=True
+        ).stdout
+    )
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's malloc is what is set")

@@ -6,8 +6,9 @@ import sys
 
 import pytest
 
-# The first to be registered are the last to be called: gloo's thread gets a core when `sum` has the GIL already, and
-# keeps it until the interpreter ends. Until then that thread shares a core with one that it can not interrupt.
+# The first to be registered are the last to be called: gloo's thread gets a core when `sum` has the
+# GIL already, and keeps it until the interpreter ends. Until then that thread shares a core with
+# one that it can not interrupt.
 PROGRAM = """
 import atexit, os
 atexit.register(sum, range(30_000_000))

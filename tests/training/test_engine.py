@@ -74,7 +74,11 @@ def weights(module: nn.Module) -> list[Tensor]:
 
 
 def test_imitated_bfloat16_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    fit(Regression(), replace(RECIPE, steps=1, precision="bf16"), inputs=lambda start: batches(start, 1))
+    fit(
+        Regression(),
+        replace(RECIPE, steps=1, precision="bf16"),
+        inputs=lambda start: batches(start, 1),
+    )
     has_instructions = "bf16" in Path("/proc/cpuinfo").read_text()
     assert ("no bfloat16 instructions" in capsys.readouterr().err) == (not has_instructions)
 
@@ -98,7 +102,9 @@ def test_the_first_gradient_norm_is_that_of_torch(zero_stage: int) -> None:
 
 @pytest.mark.parametrize("zero_stage", [0, 2])
 @pytest.mark.parametrize("killed_at", [1, 4, 5])
-def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path, killed_at: int, zero_stage: int) -> None:
+def test_a_killed_run_goes_on_to_the_same_bits(
+    tmp_path: Path, killed_at: int, zero_stage: int
+) -> None:
     recipe = replace(RECIPE, zero_stage=zero_stage)
     whole = Regression()
     expected = fit(whole, recipe)
@@ -139,7 +145,11 @@ def test_accumulated_micro_batches_equal_one_batch() -> None:
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"precision": "fp8"}, "fp8"), ({"steps": 0}, "nothing to train"), ({"batch_size": 7, "accumulation": 2}, "7")],
+    [
+        ({"precision": "fp8"}, "fp8"),
+        ({"steps": 0}, "nothing to train"),
+        ({"batch_size": 7, "accumulation": 2}, "7"),
+    ],
 )
 def test_recipes_that_cannot_be(change: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -194,11 +204,21 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def run_ranks(folder: Path, world: int, zero_stage: int, stop: int = RECIPE.steps) -> dict[str, list[float]]:
+def run_ranks(
+    folder: Path, world: int, zero_stage: int, stop: int = RECIPE.steps
+) -> dict[str, list[float]]:
     """Train in `world` processes until step `stop`, going on from the state in the folder, if there is one."""
     script, out = folder / "rank.py", folder / f"{world}-{stop}.json"
     script.write_text(RANK_SCRIPT)
-    command = [sys.executable, script, Path(__file__).parent, out, zero_stage, stop, folder / "state"]
+    command = [
+        sys.executable,
+        script,
+        Path(__file__).parent,
+        out,
+        zero_stage,
+        stop,
+        folder / "state",
+    ]
     port = str(free_port())
     ranks = [
         subprocess.Popen(
@@ -215,8 +235,12 @@ def run_ranks(folder: Path, world: int, zero_stage: int, stop: int = RECIPE.step
 
 def assert_same_training(found: dict[str, list[float]], expected: dict[str, list[float]]) -> None:
     """Sums of gradients are rounded differently: 1e-5 after seven steps."""
-    torch.testing.assert_close(torch.tensor(found["loss"]), torch.tensor(expected["loss"]), atol=1e-6, rtol=1e-5)
-    torch.testing.assert_close(torch.tensor(found["weight"]), torch.tensor(expected["weight"]), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        torch.tensor(found["loss"]), torch.tensor(expected["loss"]), atol=1e-6, rtol=1e-5
+    )
+    torch.testing.assert_close(
+        torch.tensor(found["weight"]), torch.tensor(expected["weight"]), atol=1e-5, rtol=1e-5
+    )
 
 
 def undropped(zero_stage: int) -> dict[str, list[float]]:
@@ -273,6 +297,8 @@ def test_tensorboard_gets_every_step_and_its_speed_once_after_a_kill(tmp_path: P
     history = fit(Regression(), state=tmp_path / "state", log=tmp_path / "log")
     events = EventAccumulator(str(tmp_path / "log")).Reload()
     logged = [(event.step, event.value) for event in events.Scalars("loss")]
-    assert logged == [(record["step"], pytest.approx(record["loss"], rel=1e-6)) for record in history]
+    assert logged == [
+        (record["step"], pytest.approx(record["loss"], rel=1e-6)) for record in history
+    ]
     assert all(event.value > 0 for event in events.Scalars("images_per_second"))
     assert "images_per_second" not in history[0]

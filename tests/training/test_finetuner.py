@@ -19,7 +19,9 @@ def test_dice_loss_equals_the_definition() -> None:
     expected = []
     for image in range(3):
         p = 1 / (1 + torch.exp(-logits[image]))
-        overlap = sum(float(p[0, i, j] * target[image, 0, i, j]) for i in range(5) for j in range(7))
+        overlap = sum(
+            float(p[0, i, j] * target[image, 0, i, j]) for i in range(5) for j in range(7)
+        )
         expected.append(1 - (2 * overlap + 1) / (float(p.sum() + target[image].sum()) + 1))
     assert float(dice_loss(logits, target)) == pytest.approx(sum(expected) / 3)
 
@@ -33,12 +35,16 @@ def test_a_perfect_mask_has_no_dice_loss() -> None:
 def test_classification_is_cross_entropy_with_smoothing() -> None:
     torch.manual_seed(0)
     tuner = FineTuner(Classifier(encoder(), num_classes=3), label_smoothing=0.1).eval()
-    inputs = TaskInputs(torch.randn(5, 1, 16, 16), torch.full((5,), 3), torch.tensor([0, 1, 2, 1, 0]))
+    inputs = TaskInputs(
+        torch.randn(5, 1, 16, 16), torch.full((5,), 3), torch.tensor([0, 1, 2, 1, 0])
+    )
     logits = tuner.model(inputs.image, inputs.anatomy).double()
     log_p = logits.log_softmax(1)
     smooth = torch.full((5, 3), 0.1 / 3, dtype=torch.float64)
     smooth[range(5), inputs.target] += 0.9
-    assert tuner(inputs, 0.0)["loss"].item() == pytest.approx(-(smooth * log_p).sum(1).mean().item(), rel=1e-5)
+    assert tuner(inputs, 0.0)["loss"].item() == pytest.approx(
+        -(smooth * log_p).sum(1).mean().item(), rel=1e-5
+    )
 
 
 def test_segmentation_adds_cross_entropy_and_dice() -> None:
@@ -46,9 +52,15 @@ def test_segmentation_adds_cross_entropy_and_dice() -> None:
     tuner = FineTuner(Segmenter(encoder(), channels=8), label_smoothing=0.0)
     target = (torch.rand(2, 1, 16, 16) > 0.5).float()
     terms = tuner(TaskInputs(torch.randn(2, 1, 16, 16), torch.full((2,), 4), target), 0.0)
-    assert terms["loss"].item() == pytest.approx((terms["cross_entropy"] + terms["dice_loss"]).item())
+    assert terms["loss"].item() == pytest.approx(
+        (terms["cross_entropy"] + terms["dice_loss"]).item()
+    )
     terms["loss"].backward()
-    assert all(p.grad is not None for name, p in tuner.named_parameters() if name.endswith("attn.proj.weight"))
+    assert all(
+        p.grad is not None
+        for name, p in tuner.named_parameters()
+        if name.endswith("attn.proj.weight")
+    )
 
 
 def test_the_head_learns_faster_than_the_first_layers() -> None:

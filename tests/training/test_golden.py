@@ -11,10 +11,10 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from arl import params as parameters
-from arl.data.anatomy import ANATOMIES
+from arl.corpus.anatomy import ANATOMIES
 from arl.files import read_json
 from arl.stages.pretrain import pretrain
-from arl.stages.sample import sample
+from arl.commands.sample import sample
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).with_name("golden.json")
@@ -49,9 +49,16 @@ OVERRIDES = [
 def curve(folder: Path) -> list[dict[str, float]]:
     """The terms of five steps on a corpus of two phantoms for each anatomy and scanner."""
     params = parameters.load(OVERRIDES, ROOT / "params.yaml")
-    params = replace(params, objective=replace(params.objective, discriminator_start=0.4, adversarial_weight=1.0))
+    params = replace(
+        params, objective=replace(params.objective, discriminator_start=0.4, adversarial_weight=1.0)
+    )
     sample(params, corpus=folder / "data")
-    pretrain(params, corpus=folder / "data", checkpoint=folder / "checkpoint", metrics=folder / "metrics.json")
+    pretrain(
+        params,
+        corpus=folder / "data",
+        checkpoint=folder / "checkpoint",
+        metrics=folder / "metrics.json",
+    )
     history = read_json(folder / "metrics.json")["history"]
     return [{name: record[name] for name in TERMS if name in record} for record in history]
 
@@ -59,7 +66,9 @@ def curve(folder: Path) -> list[dict[str, float]]:
 def test_the_curve_has_not_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ARL_RUNS", str(tmp_path / "runs"))
     assert len(ANATOMIES) == 16
-    for step, (measured, golden) in enumerate(zip(curve(tmp_path), json.loads(GOLDEN.read_text()), strict=True)):
+    for step, (measured, golden) in enumerate(
+        zip(curve(tmp_path), json.loads(GOLDEN.read_text()), strict=True)
+    ):
         assert measured == pytest.approx(golden, rel=2e-4), f"step {step + 1}"
 
 

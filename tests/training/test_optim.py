@@ -40,7 +40,12 @@ class Tiny(nn.Module):
 
 @pytest.mark.parametrize(
     ("name", "layer"),
-    [("encoder.cls_token", 0), ("encoder.blocks.0.weight", 1), ("encoder.blocks.1.bias", 2), ("encoder.norm.bias", 3)],
+    [
+        ("encoder.cls_token", 0),
+        ("encoder.blocks.0.weight", 1),
+        ("encoder.blocks.1.bias", 2),
+        ("encoder.norm.bias", 3),
+    ],
 )
 def test_layer_of_the_encoder_counts_from_the_embeddings(name: str, layer: int) -> None:
     assert layer_of(name, depth=2) == layer
@@ -56,7 +61,11 @@ def test_groups_hold_every_trained_parameter_once() -> None:
 def test_layer_decay_and_weight_decay_per_parameter() -> None:
     module = Tiny()
     groups = parameter_groups(module, weight_decay=0.1, layer_decay=0.5, depth=2)
-    found = {id(p): (group["lr_scale"], group["weight_decay"]) for group in groups for p in group["params"]}
+    found = {
+        id(p): (group["lr_scale"], group["weight_decay"])
+        for group in groups
+        for p in group["params"]
+    }
     assert found[id(module.encoder.cls_token)] == (0.125, 0.0)
     assert found[id(module.encoder.kernel)] == (0.125, 0.0)
     assert found[id(module.encoder.blocks[0].weight)] == (0.25, 0.1)
@@ -67,16 +76,21 @@ def test_layer_decay_and_weight_decay_per_parameter() -> None:
 def test_set_lr_keeps_the_scale_of_each_group() -> None:
     optimizer = adamw(parameter_groups(Tiny(), weight_decay=0.1, layer_decay=0.5, depth=2))
     set_lr(optimizer, 0.8)
-    assert all(math.isclose(group["lr"], 0.8 * group["lr_scale"]) for group in optimizer.param_groups)
+    assert all(
+        math.isclose(group["lr"], 0.8 * group["lr_scale"]) for group in optimizer.param_groups
+    )
 
 
 @pytest.mark.parametrize(
-    "name", ["pos_embed", "cls_token", "mask_token", "blocks.1.deform.weight", "blocks.0.norm1.bias"]
+    "name",
+    ["pos_embed", "cls_token", "mask_token", "blocks.1.deform.weight", "blocks.0.norm1.bias"],
 )
 def test_positions_tokens_and_identity_kernels_of_an_encoder_do_not_decay(name: str) -> None:
     encoder = AViT(img_size=24, patch_size=8, embed_dim=12, depth=2, num_heads=3, anatomy_hidden=5)
     decay = {
-        id(p): group["weight_decay"] for group in parameter_groups(encoder, weight_decay=0.1) for p in group["params"]
+        id(p): group["weight_decay"]
+        for group in parameter_groups(encoder, weight_decay=0.1)
+        for p in group["params"]
     }
     assert decay[id(encoder.get_parameter(name))] == 0.0
     assert decay[id(encoder.blocks[0].deform.offset.weight)] == 0.1

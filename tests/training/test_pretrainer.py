@@ -90,10 +90,14 @@ def test_the_decoder_is_pulled_by_the_gradient_of_the_generator_loss() -> None:
     (pulled,) = torch.autograd.grad(terms["generator"], seen[0])
     prediction = seen[0].detach().requires_grad_()
     mask, cut = random_masking(given.noise, 0.5).mask, []
-    for image, hidden, noise, predicted in zip(given.global_crops, mask, given.noise, prediction, strict=True):
+    for image, hidden, noise, predicted in zip(
+        given.global_crops, mask, given.noise, prediction, strict=True
+    ):
         patches = patchify(image.unsqueeze(0), 4)[0].clone()
         patches[hidden] = predicted
-        padded = torch.nn.functional.pad(unpatchify(patches.unsqueeze(0), 4, (16, 16))[0], (2, 2, 2, 2))
+        padded = torch.nn.functional.pad(
+            unpatchify(patches.unsqueeze(0), 4, (16, 16))[0], (2, 2, 2, 2)
+        )
         for index in noise.masked_fill(~hidden, -1).topk(4).indices.tolist():
             row, column = divmod(index, 4)
             cut.append(padded[:, 4 * row : 4 * row + 8, 4 * column : 4 * column + 8])
@@ -138,7 +142,12 @@ def test_the_teacher_gets_no_gradient_and_follows_by_its_momentum() -> None:
 
 def one_view() -> PretrainInputs:
     both = inputs()
-    return replace(both, global_crops=both.global_crops[:3], local_crops=both.local_crops[:0], noise=both.noise[:3])
+    return replace(
+        both,
+        global_crops=both.global_crops[:3],
+        local_crops=both.local_crops[:0],
+        noise=both.noise[:3],
+    )
 
 
 def test_visible_pixels_decide_nothing_of_the_reconstruction_loss_target() -> None:
@@ -168,7 +177,9 @@ def test_every_objective_trains_what_it_uses(changes: dict[str, object]) -> None
     views = inputs() if module.objective.has_teacher else one_view()
     module(views, 0.7)["loss"].backward()
     unused = [
-        name for name, p in module.named_parameters() if p.requires_grad and p.grad is None and "mask_token" not in name
+        name
+        for name, p in module.named_parameters()
+        if p.requires_grad and p.grad is None and "mask_token" not in name
     ]
     assert unused == []
 
@@ -176,7 +187,10 @@ def test_every_objective_trains_what_it_uses(changes: dict[str, object]) -> None
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"mim": False, "self_distillation": False, "adversarial": False}, "needs mim, self_distillation"),
+        (
+            {"mim": False, "self_distillation": False, "adversarial": False},
+            "needs mim, self_distillation",
+        ),
         ({"mim": False}, "judges reconstructions"),
         ({"patch_distillation": True}, "drop_masked"),
         ({"contrastive": True}, "choose one"),
@@ -197,11 +211,20 @@ def test_ibot_compares_the_masked_tokens_of_student_and_teacher_view_by_view() -
     module, views = pretrainer(**IBOT), inputs()
     terms = module(views, 0.7)
     anatomy, mask = views.anatomy.repeat(2), torch.zeros(6, 16, dtype=torch.bool)
-    mask.scatter_(1, views.noise.argsort(dim=1)[:, 8:], True)  # half of the patches, those of the greatest noise
+    mask.scatter_(
+        1, views.noise.argsort(dim=1)[:, 8:], True
+    )  # half of the patches, those of the greatest noise
     student = module.head(module.encoder(views.global_crops, anatomy, mask=mask)[:, 1:]) / 0.1
-    teacher = module.teacher_head(module.teacher(views.global_crops, anatomy)[:, 1:]) / 0.07  # the centre starts at 0
+    teacher = (
+        module.teacher_head(module.teacher(views.global_crops, anatomy)[:, 1:]) / 0.07
+    )  # the centre starts at 0
     images = [
-        sum(-(teacher[b, n].softmax(0) * student[b, n].log_softmax(0)).sum() for n in range(16) if mask[b, n]) / 8
+        sum(
+            -(teacher[b, n].softmax(0) * student[b, n].log_softmax(0)).sum()
+            for n in range(16)
+            if mask[b, n]
+        )
+        / 8
         for b in range(6)
     ]
     assert terms["patch_sd"].item() == pytest.approx(torch.stack(images).mean().item(), rel=1e-4)
@@ -212,7 +235,10 @@ def test_moco_contrasts_each_view_with_the_keys_of_the_other() -> None:
     module, views = pretrainer(**MOCO_V3), inputs()
     loss = module(views, 0.7)["contrast"].item()
     anatomy = views.anatomy.repeat(2)
-    seen, taught = (encoder(views.global_crops, anatomy)[:, 0].chunk(2) for encoder in (module.encoder, module.teacher))
+    seen, taught = (
+        encoder(views.global_crops, anatomy)[:, 0].chunk(2)
+        for encoder in (module.encoder, module.teacher)
+    )
     query = [normalize(module.predictor(module.head(view))) for view in seen]
     key = [normalize(module.teacher_head(view)) for view in taught]
     expected = 0.0
@@ -223,7 +249,10 @@ def test_moco_contrasts_each_view_with_the_keys_of_the_other() -> None:
 
 def test_of_two_crops_one_may_be_reconstructed() -> None:
     """Then L_MIM is the first crop's, which is half of the two crops' together, and L_SD is what it was."""
-    both, first = pretrainer(adversarial=False), pretrainer(adversarial=False, reconstructed_crops=1)
+    both, first = (
+        pretrainer(adversarial=False),
+        pretrainer(adversarial=False, reconstructed_crops=1),
+    )
     first.load_state_dict(both.state_dict())
     given = inputs()
     swap = [3, 4, 5, 0, 1, 2]  # the second crops first
@@ -231,7 +260,9 @@ def test_of_two_crops_one_may_be_reconstructed() -> None:
     halves = [first(views, 0.0) for views in (given, other)]
     whole = both(given, 0.0)
     assert halves[0]["mim"].item() != pytest.approx(halves[1]["mim"].item(), rel=1e-3)
-    assert sum(half["mim"].item() for half in halves) / 2 == pytest.approx(whole["mim"].item(), rel=1e-5)
+    assert sum(half["mim"].item() for half in halves) / 2 == pytest.approx(
+        whole["mim"].item(), rel=1e-5
+    )
     assert halves[0]["sd"].item() == pytest.approx(whole["sd"].item(), rel=1e-5)
     with pytest.raises(ValueError, match="reconstructed_crops 0: L_MIM needs one at least"):
         pretrainer(reconstructed_crops=0)

@@ -28,17 +28,30 @@ def test_a_stored_decoder_has_the_loss_of_training(
 ) -> None:
     """With a teacher, which the release is, the decoder's own encoder is the student."""
     trained = pretrainer(
-        drop_masked=drop_masked, norm_pix_loss=norm_pix_loss, self_distillation=self_distillation, adversarial=False
+        drop_masked=drop_masked,
+        norm_pix_loss=norm_pix_loss,
+        self_distillation=self_distillation,
+        adversarial=False,
     ).eval()
     given, views = inputs(), trained.objective.global_crops_number
-    given = replace(given, global_crops=given.global_crops[: 3 * views], noise=given.noise[: 3 * views])
+    given = replace(
+        given, global_crops=given.global_crops[: 3 * views], noise=given.noise[: 3 * views]
+    )
     with torch.no_grad():
         for parameter in trained.encoder.parameters():
             parameter.add_(0.01 * torch.randn_like(parameter))  # away from the teacher
         expected = trained(given, 0.5)["mim"]
     config = {"kind": "encoder", "size": 16}
-    config["encoder"] = {"img_size": 16, "patch_size": 4, "embed_dim": 12, "depth": 2, "num_heads": 3}
-    save_pretrained(tmp_path / "out", trained.released_encoder(), config, trained=_reconstructor(trained))
+    config["encoder"] = {
+        "img_size": 16,
+        "patch_size": 4,
+        "embed_dim": 12,
+        "depth": 2,
+        "num_heads": 3,
+    }
+    save_pretrained(
+        tmp_path / "out", trained.released_encoder(), config, trained=_reconstructor(trained)
+    )
     model, found = load_reconstructor(tmp_path / "out")
     assert found["size"] == 16
     model.eval()
@@ -49,31 +62,53 @@ def test_a_stored_decoder_has_the_loss_of_training(
     if norm_pix_loss:
         target, mean, std = normalize_patches(before)
         before, after = target, (after - mean) / std
-    torch.testing.assert_close(mim_loss(after, before, masking.mask), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        mim_loss(after, before, masking.mask), expected, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_pretraining_stores_it_for_pictures_only(
     tiny_params: Params, tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ARL_RUNS", str(tmp_path / "runs"))
-    pretrain(tiny_params, corpus=tiny_corpus, checkpoint=tmp_path / "full", metrics=tmp_path / "full.json")
+    pretrain(
+        tiny_params,
+        corpus=tiny_corpus,
+        checkpoint=tmp_path / "full",
+        metrics=tmp_path / "full.json",
+    )
     names = {file.name for file in (tmp_path / "full").iterdir()}
-    assert names == {"model.safetensors", "config.json", "reconstruction.safetensors", "reconstruction.json"}
+    assert names == {
+        "model.safetensors",
+        "config.json",
+        "reconstruction.safetensors",
+        "reconstruction.json",
+    }
     assert read_json(tmp_path / "full" / "reconstruction.json")["drop_masked"]
     model, _ = load_reconstructor(tmp_path / "full")
     teacher, _ = load_encoder(tmp_path / "full")
     assert not torch.equal(model.encoder.patch_embed.proj.weight, teacher.patch_embed.proj.weight)
-    dino = replace(tiny_params, objective=replace(tiny_params.objective, mim=False, adversarial=False))
+    dino = replace(
+        tiny_params, objective=replace(tiny_params.objective, mim=False, adversarial=False)
+    )
     pretrain(dino, corpus=tiny_corpus, checkpoint=tmp_path / "dino", metrics=tmp_path / "dino.json")
     assert not has_reconstructor(tmp_path / "dino")
-    with pytest.raises(ValueError, match="dino has no decoder: it was not pretrained here with masked images"):
+    with pytest.raises(
+        ValueError, match="dino has no decoder: it was not pretrained here with masked images"
+    ):
         load_reconstructor(tmp_path / "dino")
 
 
 def test_a_decoder_of_another_size_is_refused(tmp_path: Path) -> None:
     trained = pretrainer()
     config = {"kind": "encoder", "size": 16}
-    config["encoder"] = {"img_size": 16, "patch_size": 4, "embed_dim": 12, "depth": 2, "num_heads": 3}
+    config["encoder"] = {
+        "img_size": 16,
+        "patch_size": 4,
+        "embed_dim": 12,
+        "depth": 2,
+        "num_heads": 3,
+    }
     sizes = {"decoder_dim": 16, "depth": 1, "heads": 2, "norm_pix_loss": False, "drop_masked": True}
     save_model(
         tmp_path / "odd",

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from arl.data.views import MEAN, STD
 from arl.files import sha256
+from arl.loading.transforms import MEAN, STD
 from arl.models.avit import AViT
 from arl.models.baselines.convert import import_baseline
 from arl.models.baselines.layouts import METHODS
@@ -20,22 +20,32 @@ SUPERVISED = "supervised"
 def baseline(params: Params, action: str, method: str, files: list[Path], *, out: Path) -> None:
     """Take a published encoder's official file into ARL, e.g. `arl baseline import mae FILE --out out/mae`.
 
-    Methods: mae, moco_v3, dino, ibot, siglip2, dino_v3, lvm_med, dmae, usfm, usf_mae; and supervised, the model of
-    params.yaml with random weights, for which there is no file. The folder is a checkpoint like that of `arl pretrain`,
-    for images of data.size pixels, with a report.json of what was read, left out and resampled.
+    Methods: mae, moco_v3, dino, ibot, siglip2, dino_v3, lvm_med, dmae, usfm, usf_mae; and
+        supervised, the model of params.yaml with random weights, for which there is no file. The
+        folder is a checkpoint like that of `arl pretrain`, for images of data.size pixels, with a
+        report.json of what was read, left out and resampled.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: an unknown action or method, not one file, or a file that is not wholly understood.
+        ValueError: an unknown action or method, not one file, or a file that is not wholly
+            understood.
     """
     if action != "import":
         raise ValueError(f"unknown action {action!r}: the only one is import")
     expected = 0 if method == SUPERVISED else 1
     if len(files) != expected:
-        raise ValueError(f"baseline {method} is made of {expected} file{'s' * (expected != 1)}, got {len(files)}")
-    report = _supervised(params, out) if method == SUPERVISED else _imported(params, method, files[0], out)
+        raise ValueError(
+            f"baseline {method} is made of {expected} file{'s' * (expected != 1)}, got {len(files)}"
+        )
+    report = (
+        _supervised(params, out)
+        if method == SUPERVISED
+        else _imported(params, method, files[0], out)
+    )
     print(f"{out}: {method}, {report['layout'] or 'no'} file, licence {report['licence']}")
-    print(f"  {report['parameters']:,} parameters; tensors left out or resampled are listed in {out / 'report.json'}")
+    print(
+        f"  {report['parameters']:,} parameters; tensors left out or resampled are listed in {out / 'report.json'}"
+    )
 
 
 def _imported(params: Params, method: str, file: Path, out: Path) -> dict[str, Any]:
@@ -52,7 +62,10 @@ def _imported(params: Params, method: str, file: Path, out: Path) -> dict[str, A
         "parameters": sum(parameter.numel() for parameter in found.encoder.parameters()),
         "dropped": found.dropped,
         "resampled": found.resampled,
-        "normalisation": {"mean": list(about.normalisation[0]), "std": list(about.normalisation[1])},
+        "normalisation": {
+            "mean": list(about.normalisation[0]),
+            "std": list(about.normalisation[1]),
+        },
         "input_transform": f"gaussian_blur({about.blur})" if about.blur else None,
         "pooling": about.pooling,
     }

@@ -16,7 +16,8 @@ CONF = Path("conf")
 def configure(choices: list[str]) -> None:
     """Compose conf/ and write params.yaml, e.g. `arl configure experiment=busbra model=avit_small`.
 
-    A choice names a file of a group (experiment=busbra) or sets a value (pretrain.epochs=5); none gives the default.
+    A choice names a file of a group (experiment=busbra) or sets a value (pretrain.epochs=5); none
+    gives the default.
 
     Raises:
         ValueError: a choice does not exist, or the result breaks the schema of params.yaml.
@@ -45,7 +46,9 @@ def compose(choices: list[str], conf: Path = CONF) -> params.Params:
 
 def _first_sentence(error: Exception) -> str:
     # Hydra goes on with a search path, or with "+key", which the schema refuses
-    return re.split(r"\.? (?:To append|Config search path|See http)", " ".join(str(error).split()))[0]
+    return re.split(r"\.? (?:To append|Config search path|See http)", " ".join(str(error).split()))[
+        0
+    ]
 
 
 def render(values: params.Params, choices: list[str]) -> str:

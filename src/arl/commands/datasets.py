@@ -6,7 +6,7 @@ from inspect import signature
 from pathlib import Path
 from textwrap import fill
 
-from arl.data import sources
+from arl.ingest import readers
 
 _WIDTH = 120
 _SHOWN = ("Layout", "Patient", "Split", "Coding", "Refuses")
@@ -15,10 +15,11 @@ _SHOWN = ("Layout", "Patient", "Split", "Coding", "Refuses")
 def datasets(names: list[str], *, corpus: Path = Path("data"), root: Path | None = None) -> None:
     """List the datasets that can be ingested, and which of them are here.
 
-    Without a name, one line for each reader: what it reads, and how many images of it are in the corpus. With names,
-    e.g. `arl datasets bus-bra camus`, their licence, how to obtain them, the layout that is expected, whether there are
-    patient ids, official splits, and what is refused. With --root FOLDER, which datasets are recognised in that folder
-    or in the folders it holds, and the command that ingests them. Nothing is written.
+    Without a name, one line for each reader: what it reads, and how many images of it are in the
+        corpus. With names, e.g. `arl datasets bus-bra camus`, their licence, how to obtain them,
+        the layout that is expected, whether there are patient ids, official splits, and what is
+        refused. With --root FOLDER, which datasets are recognised in that folder or in the folders
+        it holds, and the command that ingests them. Nothing is written.
 
     Raises:
         ValueError: there is no reader of a name.
@@ -26,7 +27,7 @@ def datasets(names: list[str], *, corpus: Path = Path("data"), root: Path | None
     """
     batches = _batches(corpus)
     if root is not None:
-        print("\n".join(_recognised(root, corpus, names or sources.names())))
+        print("\n".join(_recognised(root, corpus, names or readers.names())))
     elif names:
         print("\n\n".join("\n".join(_details(name, batches.get(name, []))) for name in names))
     else:
@@ -44,17 +45,21 @@ def _batches(corpus: Path) -> dict[str, list[str]]:
 
 
 def _overview(batches: dict[str, list[str]]) -> Iterator[str]:
-    width = max(map(len, sources.names()))
-    for name in sources.names():
+    width = max(map(len, readers.names()))
+    for name in readers.names():
         here = f"  [{'; '.join(batches[name])}]" if name in batches else ""
-        yield f"{name:{width}}  {sources.contract(sources.reader(name))['Title']}{here}"
+        yield f"{name:{width}}  {readers.contract(readers.reader(name))['Title']}{here}"
     yield "\n`arl datasets NAME` tells more of one; `arl datasets --root FOLDER` which of them a folder holds."
 
 
 def _details(name: str, batches: list[str]) -> Iterator[str]:
-    module = sources.reader(name)
-    stated = sources.contract(module)
-    options = [f"--{option.replace('_', '-')}" for option in signature(module.read).parameters if option != "root"]
+    module = readers.reader(name)
+    stated = readers.contract(module)
+    options = [
+        f"--{option.replace('_', '-')}"
+        for option in signature(module.read).parameters
+        if option != "root"
+    ]
     yield f"{name}: {stated['Title']}"
     yield _paragraph("Licence", module.LICENCE)
     yield _paragraph("Obtain", module.OBTAIN)
@@ -66,17 +71,25 @@ def _details(name: str, batches: list[str]) -> Iterator[str]:
 
 def _paragraph(heading: str, text: str) -> str:
     indent = " " * 12
-    return fill(text, _WIDTH, initial_indent=f"  {heading:10s}", subsequent_indent=indent, break_on_hyphens=False)
+    return fill(
+        text,
+        _WIDTH,
+        initial_indent=f"  {heading:10s}",
+        subsequent_indent=indent,
+        break_on_hyphens=False,
+    )
 
 
 def _recognised(root: Path, corpus: Path, names: list[str]) -> Iterator[str]:
     """The folders in which readers of published sets find their layout; sets of one's own have none to find."""
     if not root.is_dir():
         raise FileNotFoundError(f"{root} is not a folder")
-    places = [path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+    places = [
+        path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith(".")
+    ]
     nothing = True
     for name in names:
-        if len(signature(sources.reader(name).read).parameters) > 1:
+        if len(signature(readers.reader(name).read).parameters) > 1:
             continue
         told = list(filter(None, (_look(name, place, corpus) for place in places)))
         told = told or list(filter(None, [_look(name, root, corpus)]))
@@ -88,7 +101,7 @@ def _recognised(root: Path, corpus: Path, names: list[str]) -> Iterator[str]:
 
 def _look(name: str, folder: Path, corpus: Path) -> str | None:
     try:
-        inputs = sources.reader(name).read(folder)
+        inputs = readers.reader(name).read(folder)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as error:

@@ -16,20 +16,30 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from arl.data.phantom.examination import Phantom, examine
-from arl.data.phantom.scanner import ALPHA, Scanner
 from arl.files import read_json
 from arl.monitoring.journal import Entry, Journal
+from arl.phantoms.examination import Phantom, examine
+from arl.phantoms.scanner import ALPHA, Scanner
 
 _PROJECT = ("conf", "src", "pipelines", "components", "dvc.yaml", ".dvcignore", ".gitignore")
 _SITE = "northside"
 _HEIGHT = 128  # of a phantom, pixels
 _VIEWS = 2  # images of a patient
-_SPLITS = ("train", "test", "train", "val", "train", "test", "train", "test", "train", "val")  # in turn, by patient
-_COLUMNS = (
-    "file,patient,anatomy,label,mask,mask_file,probe,device,depth_cm,pixel_spacing_mm,split"  # of sources.picture_table
-)
-# lower frequency, no compounding, more gain and noise: pictures that the first models have never seen the like of
+_SPLITS = (
+    "train",
+    "test",
+    "train",
+    "val",
+    "train",
+    "test",
+    "train",
+    "test",
+    "train",
+    "val",
+)  # in turn, by patient
+_COLUMNS = "file,patient,anatomy,label,mask,mask_file,probe,device,depth_cm,pixel_spacing_mm,split"  # of sources.picture_table
+# lower frequency, no compounding, more gain and noise: pictures that the first models have never
+# seen the like of
 _NEW = replace(
     ALPHA,
     device="Phantom Gamma",
@@ -68,10 +78,11 @@ _DELIVERIES = (
 def demo_retrain(folder: Path, choices: list[str]) -> None:
     """Show the loop on phantoms in a project of its own: `arl demo-retrain build/demo`.
 
-    Makes a project with its own git and DVC repositories in `folder`, which must not exist; trains and releases a first
-    champion on a reference site; starts `arl watch` on an inbox, lets three batches arrive (the same scanner, a new
-    one, a corrupt upload) and waits for the decisions. Everything is synthetic. Prints the log and where the pages are.
-    Further words are choices of `arl configure` beside experiment=demo, e.g. pretrain.threads=1.
+    Makes a project with its own git and DVC repositories in `folder`, which must not exist; trains
+    and releases a first champion on a reference site; starts `arl watch` on an inbox, lets three
+    batches arrive (the same scanner, a new one, a corrupt upload) and waits for the decisions.
+    Everything is synthetic. Prints the log and where the pages are. Further words are choices of
+    `arl configure` beside experiment=demo, e.g. pretrain.threads=1.
 
     Raises:
         ValueError: the folder exists, a step failed, or a decision is not the right one.
@@ -99,7 +110,9 @@ def _make_project(project: Path, choices: list[str]) -> Path:
     for name in _PROJECT:
         source = Path(name)
         if source.is_dir():
-            shutil.copytree(source, project / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+            shutil.copytree(
+                source, project / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
+            )
         else:
             shutil.copy(source, project / name)
     _run(project, "git", "init", "--quiet")
@@ -122,7 +135,12 @@ def _run(project: Path, *words: str) -> None:
         output.write(f"$ {' '.join(words)}\n".encode())
         output.flush()
         done = subprocess.run(
-            words, cwd=project, env=_environment(), stdout=output, stderr=subprocess.STDOUT, check=False
+            words,
+            cwd=project,
+            env=_environment(),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            check=False,
         )
     if done.returncode:
         raise ValueError(f"`{' '.join(words)}` failed in {project}; demo.txt there says why")
@@ -130,23 +148,40 @@ def _run(project: Path, *words: str) -> None:
 
 def _environment() -> dict[str, str]:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    return {**os.environ, "PATH": path, "ARL_HASH_KEY": "of a demonstration on phantoms"} | {"ARL_HASH_KEY_FILE": ""}
+    return {**os.environ, "PATH": path, "ARL_HASH_KEY": "of a demonstration on phantoms"} | {
+        "ARL_HASH_KEY_FILE": ""
+    }
 
 
 def _first_champion(project: Path) -> None:
     """The same pipeline that will retrain, on the reference site."""
     print("demo: the reference site, its first training and release", flush=True)
     drop = _draw(project / "reference", _REFERENCE)
-    _run(project, "arl", "ingest", "phantom-table", "--root", str(drop), "--corpus", "data", "--site", _SITE)
+    _run(
+        project,
+        "arl",
+        "ingest",
+        "phantom-table",
+        "--root",
+        str(drop),
+        "--corpus",
+        "data",
+        "--site",
+        _SITE,
+    )
     _run(project, "dvc", "add", "--quiet", "data")
     _run(project, "dvc", "repro")
     _commit(project, "The reference site")
 
 
 def _draw(folder: Path, delivery: _Delivery) -> Path:
-    """A site's export of phantoms, in the layout of `arl.data.sources.picture_table`."""
+    """A site's export of phantoms, in the layout of `arl.ingest.readers.picture_table`."""
     folder.mkdir(parents=True)
-    patients = [(anatomy, number) for anatomy in ("breast", "cardiac") for number in range(getattr(delivery, anatomy))]
+    patients = [
+        (anatomy, number)
+        for anatomy in ("breast", "cardiac")
+        for number in range(getattr(delivery, anatomy))
+    ]
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
         drawn = pool.map(partial(_patient, folder, delivery), patients, chunksize=4)
         rows = [row for patient in drawn for row in patient]
@@ -158,13 +193,25 @@ def _draw(folder: Path, delivery: _Delivery) -> Path:
 def _patient(folder: Path, delivery: _Delivery, patient: tuple[str, int]) -> list[list[str]]:
     """Draw one patient; the rows of their pictures."""
     anatomy, number = patient
-    labels = [("benign", "malignant")[number % 2]] * _VIEWS if anatomy == "breast" else ["A4C", "A2C"]
+    labels = (
+        [("benign", "malignant")[number % 2]] * _VIEWS if anatomy == "breast" else ["A4C", "A2C"]
+    )
     seed = (7, ("breast", "cardiac").index(anatomy), delivery.first + number)
-    split = _SPLITS[number // 2 % len(_SPLITS)] if anatomy == "breast" else _SPLITS[number % len(_SPLITS)]
+    split = (
+        _SPLITS[number // 2 % len(_SPLITS)]
+        if anatomy == "breast"
+        else _SPLITS[number % len(_SPLITS)]
+    )
     name = f"{anatomy}-{delivery.first + number}"
     phantoms = examine(anatomy, delivery.scanner, seed, labels, _HEIGHT)
     return [
-        [f"{name}-{view}.png", name, anatomy, *_write(folder, f"{name}-{view}", phantom, delivery), split]
+        [
+            f"{name}-{view}.png",
+            name,
+            anatomy,
+            *_write(folder, f"{name}-{view}", phantom, delivery),
+            split,
+        ]
         for view, phantom in enumerate(phantoms)
     ]
 
@@ -180,7 +227,14 @@ def _write(folder: Path, name: str, phantom: Phantom, delivery: _Delivery) -> li
         mask_file = f"{name}-mask.png"
         cv2.imwrite(str(folder / mask_file), np.uint8(255) * phantom.mask)
     numbers = [f"{phantom.depth:g}", f"{10 * phantom.spacing:.4f}"]
-    return [phantom.label or "", phantom.structure or "", mask_file, phantom.probe, delivery.scanner.device, *numbers]
+    return [
+        phantom.label or "",
+        phantom.structure or "",
+        mask_file,
+        phantom.probe,
+        delivery.scanner.device,
+        *numbers,
+    ]
 
 
 def _watch(project: Path) -> None:
@@ -189,12 +243,17 @@ def _watch(project: Path) -> None:
     (inbox / _SITE).mkdir(parents=True)
     with (project / "watch.txt").open("wb") as output:
         command = ["arl", "watch", str(inbox), "--every", "2"]
-        watcher = subprocess.Popen(command, cwd=project, env=_environment(), stdout=output, stderr=subprocess.STDOUT)
+        watcher = subprocess.Popen(
+            command, cwd=project, env=_environment(), stdout=output, stderr=subprocess.STDOUT
+        )
         try:
             for delivery in _DELIVERIES:
                 _deliver(project, inbox / _SITE, delivery)
                 for entry in _decided(project, delivery, watcher):
-                    print(f"demo: {entry.get('decision') or entry.get('verdict') or entry['event']}", flush=True)
+                    print(
+                        f"demo: {entry.get('decision') or entry.get('verdict') or entry['event']}",
+                        flush=True,
+                    )
                     print("\n".join(f"  {words}" for words in entry["words"]), flush=True)
         finally:
             watcher.terminate()
@@ -214,7 +273,9 @@ def _deliver(project: Path, site: Path, delivery: _Delivery) -> None:
     (site / f"{delivery.name}.complete").write_text(str(len(files)), encoding="utf-8")
 
 
-def _decided(project: Path, delivery: _Delivery, watcher: "subprocess.Popen[bytes]") -> Iterator[Entry]:
+def _decided(
+    project: Path, delivery: _Delivery, watcher: "subprocess.Popen[bytes]"
+) -> Iterator[Entry]:
     """The entries of the log on a delivery, until its run is closed.
 
     Raises:
@@ -224,19 +285,25 @@ def _decided(project: Path, delivery: _Delivery, watcher: "subprocess.Popen[byte
     while True:
         time.sleep(1)
         entries = journal.entries()
-        runs = {entry["run"] for entry in entries if entry.get("drop") == f"{_SITE}/{delivery.name}"}
+        runs = {
+            entry["run"] for entry in entries if entry.get("drop") == f"{_SITE}/{delivery.name}"
+        }
         found = [entry for entry in entries if entry.get("run") in runs]
         yield from found[told:]
         told = len(found)
         if found and not (project / "monitor" / "open.json").exists():
             return
         if watcher.poll() is not None or any(entry["event"] == "given-up" for entry in entries):
-            raise ValueError(f"arl watch did not deal with {delivery.name}; {project / 'watch.txt'} says why")
+            raise ValueError(
+                f"arl watch did not deal with {delivery.name}; {project / 'watch.txt'} says why"
+            )
 
 
 def _champions(project: Path) -> list[str]:
     """Every release that was champion, in their order."""
-    return [str(version) for version in read_json(project / "registry" / "champion.json")["history"]]
+    return [
+        str(version) for version in read_json(project / "registry" / "champion.json")["history"]
+    ]
 
 
 def _check(project: Path, first: list[str], seconds: float) -> None:
@@ -244,7 +311,13 @@ def _check(project: Path, first: list[str], seconds: float) -> None:
     decisions = [entry["decision"] for entry in entries if entry["event"] == "decision"]
     expected = [delivery.expected for delivery in _DELIVERIES]
     champions = _champions(project)
-    print(f"demo: decisions {', '.join(decisions)}; champions {' -> '.join(champions)}; {seconds:.0f} s in all")
-    print(f"demo: {project / 'monitor' / 'index.html'} shows it, {project / 'monitor' / 'log.jsonl'} is the log")
+    print(
+        f"demo: decisions {', '.join(decisions)}; champions {' -> '.join(champions)}; {seconds:.0f} s in all"
+    )
+    print(
+        f"demo: {project / 'monitor' / 'index.html'} shows it, {project / 'monitor' / 'log.jsonl'} is the log"
+    )
     if decisions != expected or len(champions) != len(first) + 1:
-        raise ValueError(f"the decisions should be {', '.join(expected)}, with one new champion after {first[-1]}")
+        raise ValueError(
+            f"the decisions should be {', '.join(expected)}, with one new champion after {first[-1]}"
+        )

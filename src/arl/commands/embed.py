@@ -9,12 +9,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from arl.data.anatomy import OTHER, anatomy_index
-from arl.data.given import as_batch, read_given
-from arl.data.loader import Batch, Examples, evaluation_batches
-from arl.data.manifest import read_manifest
-from arl.data.record import Refused
+from arl.corpus.anatomy import OTHER, anatomy_index
+from arl.corpus.manifest import read_manifest
+from arl.corpus.record import Refused
 from arl.files import atomic_file
+from arl.inference.inputs import as_batch, read_given
+from arl.loading.loader import Batch, Examples, evaluation_batches
 from arl.models.encoder import Encoder
 from arl.models.heads import Pooled
 from arl.training.checkpoint import load_encoder
@@ -35,11 +35,12 @@ def embed(
     """Features of files (DICOM, pictures, videos), or of every image of --corpus, as a parquet table.
 
     --checkpoint is an encoder's folder, ours or a baseline's. A row is a picture: `file`, `frame` and `region`, or the
-    image's `id`, and its `features`. --anatomy is what the files show; without it the model is not told. --pooling is
-    gap, the mean of the patches, or cls.
+    image's `id`, and its `features`. --anatomy is what the files show; without it the model is not
+    told. --pooling is gap, the mean of the patches, or cls.
 
     Raises:
-        ValueError: neither files nor a corpus or both, a file that cannot be used, or an unknown anatomy.
+        ValueError: neither files nor a corpus or both, a file that cannot be used, or an unknown
+            anatomy.
     """
     if bool(files) == (corpus is not None):
         raise ValueError("name files, or a --corpus: one of the two")
@@ -54,7 +55,9 @@ def embed(
     print(f"{out}: {len(table)} rows of {encoder.embed_dim} features")
 
 
-def _features(encoder: Encoder, batches: Iterator[Batch], size: int, pooling: str) -> list[npt.NDArray[np.float32]]:
+def _features(
+    encoder: Encoder, batches: Iterator[Batch], size: int, pooling: str
+) -> list[npt.NDArray[np.float32]]:
     outputs = predict(Pooled(encoder, pooling), batches, size=size)
     return [np.asarray(row) for _, pooled in outputs for row in pooled.float().numpy()]
 
@@ -65,7 +68,9 @@ def _of_corpus(encoder: Encoder, corpus: Path, size: int, pooling: str) -> pd.Da
     return pd.DataFrame({"id": rows["id"], "features": _features(encoder, batches, size, pooling)})
 
 
-def _of_files(encoder: Encoder, files: list[Path], size: int, anatomy: str, pooling: str) -> pd.DataFrame:
+def _of_files(
+    encoder: Encoder, files: list[Path], size: int, anatomy: str, pooling: str
+) -> pd.DataFrame:
     tables = []
     for file in files:
         try:
@@ -73,6 +78,9 @@ def _of_files(encoder: Encoder, files: list[Path], size: int, anatomy: str, pool
         except Refused as reason:
             raise ValueError(f"{file} cannot be used: {reason}") from reason
         features = _features(encoder, iter([as_batch(pictures, anatomy)]), size, pooling)
-        places = {"frame": [one.frame for one in pictures], "region": [one.region for one in pictures]}
+        places = {
+            "frame": [one.frame for one in pictures],
+            "region": [one.region for one in pictures],
+        }
         tables.append(pd.DataFrame({"file": file.name, **places, "features": features}))
     return pd.concat(tables, ignore_index=True)

@@ -6,11 +6,11 @@ from typing import Any
 
 from torch import nn
 
-from arl.commands._model import Chosen, chosen_model
-from arl.data.anatomy import ANATOMIES
-from arl.data.views import MEAN, STD
+from arl.corpus.anatomy import ANATOMIES
 from arl.evaluation.model_card import LIMITS
 from arl.files import atomic_directory, read_json, write_json
+from arl.inference.model import Chosen, chosen_model
+from arl.loading.transforms import MEAN, STD
 from arl.models.export import OPSET, export_onnx
 from arl.params import Params
 from arl.training.checkpoint import load_encoder, load_task_model
@@ -27,12 +27,13 @@ def export(
 ) -> None:
     """Write a model for other software: the registry's champion for --task, or the folder --model (also an encoder's).
 
-    Writes a folder in Hugging Face's layout: model.safetensors, config.json (with the class names, the temperature and
-    the threshold), preprocessor_config.json, README.md (the model card); and model.onnx, whose answers are held against
-    the model's by onnxruntime to 1e-4.
+    Writes a folder in Hugging Face's layout: model.safetensors, config.json (with the class names,
+    the temperature and the threshold), preprocessor_config.json, README.md (the model card); and
+    model.onnx, whose answers are held against the model's by onnxruntime to 1e-4.
 
     Raises:
-        ValueError: no model, an evaluation of another model, or an ONNX graph that answers otherwise.
+        ValueError: no model, an evaluation of another model, or an ONNX graph that answers
+            otherwise.
     """
     chosen = chosen_model(model, evaluation, registry, task, params.release.signed)
     network, config = _load(chosen.folder)
@@ -42,7 +43,9 @@ def export(
         write_json(folder / "config.json", _config(network, config, chosen, difference))
         write_json(folder / "preprocessor_config.json", _preprocessor(config))
         (folder / "README.md").write_text(_card(config, chosen), encoding="utf-8")
-    print(f"{out}: model.safetensors, model.onnx (differs by {difference:.1e}), configurations and card")
+    print(
+        f"{out}: model.safetensors, model.onnx (differs by {difference:.1e}), configurations and card"
+    )
 
 
 def _load(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -51,7 +54,9 @@ def _load(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     return load_task_model(folder)
 
 
-def _config(network: nn.Module, config: dict[str, Any], chosen: Chosen, difference: float) -> dict[str, Any]:
+def _config(
+    network: nn.Module, config: dict[str, Any], chosen: Chosen, difference: float
+) -> dict[str, Any]:
     about = chosen.evaluation or {}
     classes = config.get("task", {}).get("classes", [])
     return {
@@ -83,7 +88,14 @@ def _preprocessor(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _card(config: dict[str, Any], chosen: Chosen) -> str:
-    kind = "image-segmentation" if config.get("task", {}).get("kind") == "segmentation" else "image-classification"
+    kind = (
+        "image-segmentation"
+        if config.get("task", {}).get("kind") == "segmentation"
+        else "image-classification"
+    )
     tag = "image-feature-extraction" if config["kind"] == "encoder" else kind
     head = f"---\nlibrary_name: arl\npipeline_tag: {tag}\ntags: [ultrasound, onnx, safetensors]\n---\n\n"
-    return head + (chosen.card or f"# {chosen.name}\n\n{LIMITS}\n\nNothing of this model was released or judged.\n")
+    return head + (
+        chosen.card
+        or f"# {chosen.name}\n\n{LIMITS}\n\nNothing of this model was released or judged.\n"
+    )

@@ -6,8 +6,8 @@ import pandas as pd
 import torch
 from markupsafe import Markup
 
-from arl import pages
-from arl.commands._pictures import (
+from arl.corpus.selection import select
+from arl.experiments.pictures import (
     EACH,
     Shown,
     components,
@@ -18,35 +18,47 @@ from arl.commands._pictures import (
     reconstructions,
     some,
 )
-from arl.data.selection import select
 from arl.files import atomic_directory
 from arl.models.avit import AViT
 from arl.models.reconstructor import Reconstructor
 from arl.params import Params
+from arl.reports import html
 from arl.training.checkpoint import load_encoder
 from arl.training.reconstruction import has_reconstructor, load_reconstructor
 
 
 def figures(
-    params: Params, *, corpus: Path, checkpoint: Path, out: Path = Path("out/figures"), against: Path | None = None
+    params: Params,
+    *,
+    corpus: Path,
+    checkpoint: Path,
+    out: Path = Path("out/figures"),
+    against: Path | None = None,
 ) -> None:
     """Pictures of an encoder on test images, on one page.
 
-    The corpus by anatomy (the paper's figure 1c); principal components of the patch features and t-SNE of the images
-    (figure 3), beside those of the encoder --against, e.g. an imported baseline; where ACDT samples, for each anatomy
-    that it may be told; masked images completed (figure 5), where a decoder is beside the encoder. As the anatomy is an
-    input, t-SNE by anatomy is drawn with the given, with no and with a wrong label.
+    The corpus by anatomy (the paper's figure 1c); principal components of the patch features and
+    t-SNE of the images (figure 3), beside those of the encoder --against, e.g. an imported
+    baseline; where ACDT samples, for each anatomy that it may be told; masked images completed
+    (figure 5), where a decoder is beside the encoder. As the anatomy is an input, t-SNE by anatomy
+    is drawn with the given, with no and with a wrong label.
 
     Raises:
-        ValueError: the corpus has no test images of the sources, or the encoders read images of other sizes.
+        ValueError: the corpus has no test images of the sources, or the encoders read images of
+            other sizes.
     """
     torch.set_num_threads(params.pretrain.threads)
     rows = select(corpus, sources=params.data.sources, protocols=params.data.splits)
-    folders = {"A-ViT" if against else "encoder": checkpoint, **({"the other": against} if against else {})}
+    folders = {
+        "A-ViT" if against else "encoder": checkpoint,
+        **({"the other": against} if against else {}),
+    }
     encoders = {name: load_encoder(folder) for name, folder in folders.items()}
     sizes = {config["size"] for _, config in encoders.values()}
     if len(sizes) > 1:
-        raise ValueError(f"{checkpoint} and {against} read images of {sorted(sizes)} pixels: make them read the same")
+        raise ValueError(
+            f"{checkpoint} and {against} read images of {sorted(sizes)} pixels: make them read the same"
+        )
     test = rows[rows["split"] == "test"]
     if test.empty:
         raise ValueError(f"corpus {corpus} has no test images: there is nothing to show")
@@ -66,13 +78,17 @@ def figures(
 
 
 def _decoders(folders: dict[str, Path]) -> dict[str, Reconstructor]:
-    return {name: load_reconstructor(folder)[0] for name, folder in folders.items() if has_reconstructor(folder)}
+    return {
+        name: load_reconstructor(folder)[0]
+        for name, folder in folders.items()
+        if has_reconstructor(folder)
+    }
 
 
 def _write(rows: pd.DataFrame, shown: list[Shown], out: Path, subtitle: str) -> None:
-    body = _warning(rows) + Markup("").join(pages.section(one.title, one.body) for one in shown)
+    body = _warning(rows) + Markup("").join(html.section(one.title, one.body) for one in shown)
     with atomic_directory(out) as folder:
-        page = pages.page("What the encoder sees", body, subtitle=subtitle)
+        page = html.page("What the encoder sees", body, subtitle=subtitle)
         (folder / "index.html").write_text(page, encoding="utf-8")
     print(out / "index.html")
 
@@ -80,4 +96,4 @@ def _write(rows: pd.DataFrame, shown: list[Shown], out: Path, subtitle: str) -> 
 def _warning(rows: pd.DataFrame) -> Markup:
     synthetic = rows["synthetic"].mean()
     text = f"{synthetic:.0%} of the images are synthetic: what is seen of them is no finding about patients."
-    return pages.note(text, "warn") if synthetic else Markup("")
+    return html.note(text, "warn") if synthetic else Markup("")

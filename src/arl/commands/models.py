@@ -8,8 +8,9 @@ from arl.storage.registry import Registry
 def models(*, registry: str) -> None:
     """List the released versions and the one in use.
 
-    Reads the registry (a folder or s3://bucket/prefix) and prints one line a version: its tasks, the commit and the
-    corpus it comes from, and whether it says to be signed. Nothing is verified here; `arl verify` does.
+    Reads the registry (a folder or s3://bucket/prefix) and prints one line a version: its tasks,
+    the commit and the corpus it comes from, and whether it says to be signed. Nothing is verified
+    here; `arl verify` does.
     """
     store = Registry(registry, None)
     champion = store.champion()
@@ -24,6 +25,4 @@ def _about(manifest: dict[str, Any]) -> str:
     commit = manifest.get("git") or {"commit": "unknown", "dirty": False}
     changed = " with changes" if commit["dirty"] else ""
     signed = "signed" if manifest.get("signed") else "unsigned"
-    return (
-        f"{signed:8s}  {', '.join(tasks)}  commit {commit['commit'][:12]}{changed}  data {manifest.get('data') or '?'}"
-    )
+    return f"{signed:8s}  {', '.join(tasks)}  commit {commit['commit'][:12]}{changed}  data {manifest.get('data') or '?'}"

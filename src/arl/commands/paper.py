@@ -7,14 +7,14 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from arl.commands._experiment import Experiment, Row, Scale, experiment_names, read_experiment
-from arl.commands._runner import ElsewhereError, Runner
-from arl.commands._shown import shown
-from arl.commands._tables import Cells, Findings, Results, markdown, page, report
 from arl.commands.configure import CONF
-from arl.data.manifest import read_manifest
+from arl.corpus.manifest import read_manifest
 from arl.evaluation.comparison import Replicate, compare, correct
 from arl.evaluation.metrics import rounded
+from arl.experiments.report import Cells, Findings, Results, markdown, page, report
+from arl.experiments.runner import ElsewhereError, Runner
+from arl.experiments.sections import shown
+from arl.experiments.spec import Experiment, Row, Scale, experiment_names, read_experiment
 from arl.files import atomic_directory, write_json
 from arl.params import Params
 from arl.progress import progress
@@ -38,17 +38,19 @@ def paper(
 ) -> None:
     """Run a table of the paper and write it with intervals beside what was claimed, e.g. `arl paper table3`.
 
-    Experiments are the files of conf/paper/; "all" are the paper's own, which also come on one page. --scale is
-    laptop (the sample corpus), busbra (BUS-BRA and FALLMUD) or paper; --set changes it for every row (e.g. --set
-    pretrain.max_steps=100 pretrain.threads=1), --replicates takes the first few of its seeds. Every training is
-    kept in --work under a hash of its settings and data, so that a run that was killed goes on, and tables share
-    rows; the code is not part of the hash. The same command started several times shares the work: each takes the
-    trainings that no other has begun, and all write the same table. Published encoders are taken from
+    Experiments are the files of conf/paper/; "all" are the paper's own, which also come on one
+    page. --scale is laptop (the sample corpus), busbra (BUS-BRA and FALLMUD) or paper; --set
+    changes it for every row (e.g. --set pretrain.max_steps=100 pretrain.threads=1), --replicates
+    takes the first few of its seeds. Every training is kept in --work under a hash of its settings
+    and data, so that a run that was killed goes on, and tables share rows; the code is not part of
+    the hash. The same command started several times shares the work: each takes the trainings that
+    no other has begun, and all write the same table. Published encoders are taken from
     --baselines/<method>, where `arl baseline import` puts them; a row without its weights is left out and says so.
     The folder has the page, table.md for a README, and results.json.
 
     Raises:
-        ValueError: an unknown experiment or scale, a choice that replicates make, or the corpus cannot serve a task.
+        ValueError: an unknown experiment or scale, a choice that replicates make, or the corpus
+            cannot serve a task.
     """
     names = [name for name in experiment_names(CONF / "paper") if name.startswith(_OF_THE_PAPER)]
     findings = []
@@ -102,7 +104,9 @@ def _replicates(scale: Scale, wanted: int | None, changes: list[str]) -> int:
 Measured = dict[tuple[str, str, str], Replicate]  # protocol, task, row or row and audit
 
 
-def _run(found: Experiment, scale: str, runner: Runner, count: int) -> tuple[Cells, dict[str, list[str]]]:
+def _run(
+    found: Experiment, scale: str, runner: Runner, count: int
+) -> tuple[Cells, dict[str, list[str]]]:
     """The cells of the table, and which trainings and measurements each row used."""
     waiting = deque(product(range(count), found.rows))
     done: dict[tuple[int, str], Measured] = {}
@@ -113,7 +117,9 @@ def _run(found: Experiment, scale: str, runner: Runner, count: int) -> tuple[Cel
         replicate, row = waiting.popleft()
         before = len(runner.used)
         try:
-            done[replicate, row.name] = _measure(found, runner, runner.params_of(found, scale, row, replicate), row)
+            done[replicate, row.name] = _measure(
+                found, runner, runner.params_of(found, scale, row, replicate), row
+            )
         except ElsewhereError:
             waiting.append((replicate, row))
             elsewhere += 1
@@ -190,7 +196,11 @@ def _write(findings: Findings, out: Path) -> None:
         "replicates": findings.replicates,
         "cells": _json(findings),
         "absent": findings.absent,
-        "shown": {one.title: [list(one.columns), *map(list, one.rows)] for one in findings.shown if one.columns},
+        "shown": {
+            one.title: [list(one.columns), *map(list, one.rows)]
+            for one in findings.shown
+            if one.columns
+        },
         "times": rounded(findings.times.to_dict("records")),
     }
     with atomic_directory(to) as folder:

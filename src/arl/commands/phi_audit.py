@@ -19,10 +19,11 @@ _INGEST = (sys.executable, "-m", "arl.cli", "ingest")
 def phi_audit(params: Params, *, work: Path = Path("out/phi-audit")) -> None:
     """Plant identifiers wherever DICOM can hold them, run the real ingest, and search all that it leaves for them.
 
-    Every attribute of the basic confidentiality profile (PS3.15, Table E.1-1), private attributes, nested sequences,
-    file meta information, the preamble, overlays, what follows the pixels, names of files and folders, and the pixels
-    themselves. Searched are the corpus, cell by cell and picture by picture, what the command said, and every file it
-    left, temporary ones too. Writes <work>/audit.json, and the drop and the corpus beside it.
+    Every attribute of the basic confidentiality profile (PS3.15, Table E.1-1), private attributes,
+    nested sequences, file meta information, the preamble, overlays, what follows the pixels, names
+    of files and folders, and the pixels themselves. Searched are the corpus, cell by cell and
+    picture by picture, what the command said, and every file it left, temporary ones too. Writes
+    <work>/audit.json, and the drop and the corpus beside it.
 
     Raises:
         ValueError: an identifier was found again, or the ingest failed.
@@ -32,8 +33,8 @@ def phi_audit(params: Params, *, work: Path = Path("out/phi-audit")) -> None:
 
 def audit(params: Params, work: Path, ingest: tuple[str, ...]) -> None:
     """`phi_audit` of another command than `arl ingest`, for its own test."""
-    from arl.data.phi_planting import BURNT_IN, Planter, plant
-    from arl.data.phi_search import leaks
+    from arl.ingest.phi_audit.planting import BURNT_IN, Planter, plant
+    from arl.ingest.phi_audit.search import leaks
 
     shutil.rmtree(work, ignore_errors=True)
     planter = Planter()
@@ -53,8 +54,15 @@ def audit(params: Params, work: Path, ingest: tuple[str, ...]) -> None:
     }
     write_json(work / "audit.json", told)
     if found:
-        raise ValueError(f"{len(found)} identifiers were found in what ingest left; the first: {found[0]}")
-    print("{identifiers} identifiers planted in {places} places of {files} files; none found".format(**told), end="")
+        raise ValueError(
+            f"{len(found)} identifiers were found in what ingest left; the first: {found[0]}"
+        )
+    print(
+        "{identifiers} identifiers planted in {places} places of {files} files; none found".format(
+            **told
+        ),
+        end="",
+    )
     print(" in {bytes} bytes".format(**told))
 
 
@@ -67,8 +75,12 @@ def _run(params: Params, work: Path, key: str, ingest: tuple[str, ...]) -> None:
     words = ["dicom-folder", "--root", str(work / "drop"), "--corpus", "data", "--site", "audit"]
     environment = os.environ | {"ARL_HASH_KEY": key, "TMPDIR": str(left / "tmp"), "HOME": str(left)}
     environment.pop("ARL_HASH_KEY_FILE", None)
-    done = subprocess.run([*ingest, *words], capture_output=True, cwd=left, env=environment, check=False)
+    done = subprocess.run(
+        [*ingest, *words], capture_output=True, cwd=left, env=environment, check=False
+    )
     (left / "stdout").write_bytes(done.stdout)
     (left / "stderr").write_bytes(done.stderr)
     if done.returncode:
-        raise ValueError(f"the ingest of {work / 'drop'} ended with {done.returncode}: see {left / 'stderr'}")
+        raise ValueError(
+            f"the ingest of {work / 'drop'} ended with {done.returncode}: see {left / 'stderr'}"
+        )

@@ -11,20 +11,19 @@ import torch
 from markupsafe import Markup
 from torch import Tensor
 
-from arl import pages
-from arl.commands._model import Chosen, chosen_model
-from arl.data.dicom_rules import AnatomyRules
-from arl.data.given import Given, as_batch, read_given
-from arl.data.pixels import fit
-from arl.data.record import Pixels, Refused
-from arl.data.views import eval_view
-from arl.evaluation import figures
+from arl.corpus.pixels import fit
+from arl.corpus.record import Pixels, Refused
 from arl.evaluation.calibration import with_temperature
 from arl.evaluation.maps import evidence, patch_maps, principal_colours
 from arl.evaluation.metrics import Floats
 from arl.evaluation.model_card import LIMITS
 from arl.files import atomic_directory, write_json
+from arl.inference.inputs import Given, as_batch, read_given
+from arl.inference.model import Chosen, chosen_model
+from arl.ingest.dicom.rules import AnatomyRules
+from arl.loading.transforms import eval_view
 from arl.params import Params
+from arl.reports import html, plots
 from arl.training.checkpoint import load_task_model
 
 _SHOWN = 6  # pictures of a file that are drawn
@@ -42,10 +41,11 @@ def predict(
 ) -> None:
     """Ask a model about files: DICOM, pictures (PNG, JPEG, TIFF, BMP) and videos.
 
-    The model is the registry's champion for --task, or the folder --model with its --evaluation. Writes a folder with
-    predictions.json and index.html: calibrated probabilities, what the model was measured to do and its limits, and
-    pictures of what it looked at. Of a clip up to 16 frames are read, and the file's score is their mean. A file that
-    cannot be used is named with the reason.
+    The model is the registry's champion for --task, or the folder --model with its --evaluation.
+    Writes a folder with
+    predictions.json and index.html: calibrated probabilities, what the model was measured to do and
+        its limits, and pictures of what it looked at. Of a clip up to 16 frames are read, and the
+        file's score is their mean. A file that cannot be used is named with the reason.
 
     Raises:
         ValueError: no model, an evaluation of another model, or no file that can be used.
@@ -66,11 +66,18 @@ def predict(
         answers.append(_answer(network, config, chosen, pictures))
     _print(answers, refused)
     if not answers:
-        raise ValueError(f"none of {len(files)} files can be used; the first: {next(iter(refused.values()))}")
+        raise ValueError(
+            f"none of {len(files)} files can be used; the first: {next(iter(refused.values()))}"
+        )
     with atomic_directory(out) as folder:
         content = {"model": chosen.name, "task": config["task"], "refused": refused}
-        write_json(folder / "predictions.json", {**content, "files": [asdict(answer.facts) for answer in answers]})
-        (folder / "index.html").write_text(_page(chosen, config, answers, refused), encoding="utf-8")
+        write_json(
+            folder / "predictions.json",
+            {**content, "files": [asdict(answer.facts) for answer in answers]},
+        )
+        (folder / "index.html").write_text(
+            _page(chosen, config, answers, refused), encoding="utf-8"
+        )
     print(f"pictures and limits: {out / 'index.html'}")
 
 
@@ -81,7 +88,9 @@ class Facts:
     file: str
     pictures: int
     called: str | None  # the class; None for masks, and where no threshold is known
-    probabilities: dict[str, float]  # calibrated if the model was evaluated; of masks: share of the image inside
+    probabilities: dict[
+        str, float
+    ]  # calibrated if the model was evaluated; of masks: share of the image inside
     calibrated: bool
     frames: list[dict[str, float]]  # raw scores of each picture, with its frame and region
     notes: list[str]
@@ -129,17 +138,25 @@ def _classified(
         file=pictures[0].file,
         pictures=len(pictures),
         called=None if called is None else classes[called],
-        probabilities={name: round(float(p), 4) for name, p in zip(classes, probabilities, strict=True)},
+        probabilities={
+            name: round(float(p), 4) for name, p in zip(classes, probabilities, strict=True)
+        },
         calibrated=about is not None,
         frames=[
-            {"frame": one.frame, "region": one.region, **dict(zip(classes, map(float, row.round(6)), strict=True))}
+            {
+                "frame": one.frame,
+                "region": one.region,
+                **dict(zip(classes, map(float, row.round(6)), strict=True)),
+            }
             for one, row in zip(pictures, scores, strict=True)
         ],
         notes=_notes(pictures, about),
     )
     shown = slice(0, _SHOWN)
     index = torch.full((len(image[shown]),), int(mean.argmax()) if called is None else called)
-    return Answer(facts, _looked_at(network, image[shown], anatomy[shown], index, pictures[shown], classes))
+    return Answer(
+        facts, _looked_at(network, image[shown], anatomy[shown], index, pictures[shown], classes)
+    )
 
 
 def _called(mean: Floats, about: dict[str, Any] | None) -> int | None:
@@ -151,19 +168,28 @@ def _called(mean: Floats, about: dict[str, Any] | None) -> int | None:
 def _notes(pictures: list[Given], about: dict[str, Any] | None) -> list[str]:
     notes = []
     if about is None:
-        return ["This model was not evaluated: its score is no probability, and there is no threshold to call by."]
+        return [
+            "This model was not evaluated: its score is no probability, and there is no threshold to call by."
+        ]
     if len(pictures) > 1:
         notes.append("The mean of several pictures; the temperature was fitted on single ones.")
     devices = {one.device for one in pictures if one.device} - set(about["slices"]["device"])
     if devices:
         notes.append(f"No test image came from {', '.join(sorted(devices))}.")
     if about["synthetic"]:
-        notes.append("The model was measured on synthetic images: its figures say nothing about patients.")
+        notes.append(
+            "The model was measured on synthetic images: its figures say nothing about patients."
+        )
     return notes
 
 
 def _looked_at(
-    network: Any, image: Tensor, anatomy: Tensor, called: Tensor, pictures: list[Given], classes: list[str]
+    network: Any,
+    image: Tensor,
+    anatomy: Tensor,
+    called: Tensor,
+    pictures: list[Given],
+    classes: list[str],
 ) -> bytes:
     """Each picture, its features' principal components, and which patches speak for the call."""
     maps = patch_maps(network.encoder, image, anatomy)
@@ -171,16 +197,20 @@ def _looked_at(
     heat = evidence(network, image, anatomy, called)
     rows = [
         [
-            figures.Panel(_in_form(one.canvas, one), f"frame {one.frame}, region {one.region}"),
-            figures.Panel(colour, "principal components"),
-            figures.Panel(_in_form(one.canvas, one), f"for (red) or against {classes[int(index)]}", heat=warm),
+            plots.Panel(_in_form(one.canvas, one), f"frame {one.frame}, region {one.region}"),
+            plots.Panel(colour, "principal components"),
+            plots.Panel(
+                _in_form(one.canvas, one), f"for (red) or against {classes[int(index)]}", heat=warm
+            ),
         ]
         for one, colour, warm, index in zip(pictures, colours, heat, called, strict=True)
     ]
-    return figures.panels(rows)
+    return plots.panels(rows)
 
 
-def _segmented(logits: Tensor, config: dict[str, Any], chosen: Chosen, pictures: list[Given]) -> Answer:
+def _segmented(
+    logits: Tensor, config: dict[str, Any], chosen: Chosen, pictures: list[Given]
+) -> Answer:
 
     name = config["task"]["mask"]
     masks = (logits[:, 0] > 0).numpy()
@@ -198,18 +228,24 @@ def _segmented(logits: Tensor, config: dict[str, Any], chosen: Chosen, pictures:
         notes=[note for note in _notes(pictures, chosen.evaluation) if "temperature" not in note],
     )
     drawn = [
-        figures.Panel(
-            _in_form(one.canvas, one), f"frame {one.frame}, region {one.region}", outline=_in_form(mask, one) > 0
+        plots.Panel(
+            _in_form(one.canvas, one),
+            f"frame {one.frame}, region {one.region}",
+            outline=_in_form(mask, one) > 0,
         )
         for one, mask in zip(pictures[:_SHOWN], masks, strict=False)
     ]
-    return Answer(facts, figures.panels([drawn[start : start + 3] for start in range(0, len(drawn), 3)]))
+    return Answer(
+        facts, plots.panels([drawn[start : start + 3] for start in range(0, len(drawn), 3)])
+    )
 
 
 def _in_form(canvas: npt.NDArray[Any], given: Given) -> Pixels:
     """What the network sees, or a mask of it, in the form that the picture came in."""
     height, width = fit(*given.form, len(canvas))
-    return np.asarray(cv2.resize(canvas.astype(np.uint8), (width, height), interpolation=cv2.INTER_AREA))
+    return np.asarray(
+        cv2.resize(canvas.astype(np.uint8), (width, height), interpolation=cv2.INTER_AREA)
+    )
 
 
 def _print(answers: list[Answer], refused: dict[str, str]) -> None:
@@ -221,36 +257,51 @@ def _print(answers: list[Answer], refused: dict[str, str]) -> None:
         print(f"{file}: refused: {reason}")
 
 
-def _page(chosen: Chosen, config: dict[str, Any], answers: list[Answer], refused: dict[str, str]) -> str:
+def _page(
+    chosen: Chosen, config: dict[str, Any], answers: list[Answer], refused: dict[str, str]
+) -> str:
 
-    body = pages.note(LIMITS.replace("\n", " "), "warn") + pages.section("Model", _model(chosen, config))
+    body = html.note(LIMITS.replace("\n", " "), "warn") + html.section(
+        "Model", _model(chosen, config)
+    )
     body += Markup("").join(_file(answer) for answer in answers)
     if refused:
-        body += pages.section("Refused", pages.table(["file", "reason"], list(refused.items())))
-    return pages.page("Prediction", body, subtitle=f"{config['task']['anatomy']}, by {chosen.name}")
+        body += html.section("Refused", html.table(["file", "reason"], list(refused.items())))
+    return html.page("Prediction", body, subtitle=f"{config['task']['anatomy']}, by {chosen.name}")
 
 
 def _model(chosen: Chosen, config: dict[str, Any]) -> Markup:
 
     about = chosen.evaluation
     if about is None:
-        return pages.paragraph("This model was not evaluated, so nothing is known of how often it is right.")
+        return html.paragraph(
+            "This model was not evaluated, so nothing is known of how often it is right."
+        )
     rows = [
-        [name, entry["value"], None if entry["low"] is None else f"{entry['low']:.3f} to {entry['high']:.3f}"]
+        [
+            name,
+            entry["value"],
+            None if entry["low"] is None else f"{entry['low']:.3f} to {entry['high']:.3f}",
+        ]
         for name, entry in about["metrics"].items()
     ]
     kind = "synthetic " if about["synthetic"] else ""
     caption = f"On {about['n']:,} {kind}test images of {about['patients']:,} {about['grouping']}s."
-    return pages.table(["metric", "value", f"{about['confidence']:.0%} interval"], rows, caption)
+    return html.table(["metric", "value", f"{about['confidence']:.0%} interval"], rows, caption)
 
 
 def _file(answer: Answer) -> Markup:
 
     facts = answer.facts
     kind = "probability" if facts.calibrated else "score"
-    values = {f"{kind} of {name}" if facts.frames else name: value for name, value in facts.probabilities.items()}
-    body = pages.facts({"called": facts.called or "no call", "pictures": facts.pictures, **values})
+    values = {
+        f"{kind} of {name}" if facts.frames else name: value
+        for name, value in facts.probabilities.items()
+    }
+    body = html.facts({"called": facts.called or "no call", "pictures": facts.pictures, **values})
     for note in facts.notes:
-        body += pages.note(note)
+        body += html.note(note)
     about = "What the model looked at. Colours of the components are relative to this file."
-    return pages.section(facts.file, body + pages.figure(answer.drawing, about, f"Overlays of {facts.file}"))
+    return html.section(
+        facts.file, body + html.figure(answer.drawing, about, f"Overlays of {facts.file}")
+    )

@@ -8,10 +8,12 @@ from arl.storage.signing import keys_from_environment
 def rollback(params: Params, *, registry: str) -> None:
     """Put the champion before this one back into use.
 
-    The version is verified first, and the one that is left stays in the registry (a folder or s3://bucket/prefix).
+    The version is verified first, and the one that is left stays in the registry (a folder or
+    s3://bucket/prefix).
 
     Raises:
-        ValueError: there is no earlier champion, it was changed, or another run moved the champion at the same moment.
+        ValueError: there is no earlier champion, it was changed, or another run moved the champion
+            at the same moment.
     """
     store = Registry(registry, keys_from_environment(params.release.signed))
     before = store.champion()

@@ -30,18 +30,22 @@ def run(
 ) -> None:
     """Run a pipeline, e.g. `arl run pipelines/arl_full.py --backend kfp --set pretrain.epochs=5`.
 
-    local runs each step in a subprocess of this machine; docker runs it in a container of the step's image (ARL_IMAGE),
-    without a network or root; both keep their files below --root. kfp compiles the pipeline and submits it to the
-    Kubeflow Pipelines API at KFP_ENDPOINT (and KFP_NAMESPACE).
+    local runs each step in a subprocess of this machine; docker runs it in a container of the
+    step's image (ARL_IMAGE), without a network or root; both keep their files below --root. kfp
+    compiles the pipeline and submits it to the Kubeflow Pipelines API at KFP_ENDPOINT (and
+    KFP_NAMESPACE).
 
-    The steps get the parameters of params.yaml, or of --experiment (a file of conf/experiment/), changed by the words
-    key=value, after --set or not. --batches is a YAML list of what to ingest first: {source, root, batch, parts} and
-    the options of `arl ingest`, where parts: n lets n pods read one root. --corpus and --registry (a folder or
-    s3://...) are as the steps see them; --data-hash is the corpus' hash, by default the one in data.dvc. A corpus in S3
+    The steps get the parameters of params.yaml, or of --experiment (a file of conf/experiment/),
+    changed by the words key=value, after --set or not. --batches is a YAML list of what to ingest
+    first: {source, root, batch, parts} and
+    the options of `arl ingest`, where parts: n lets n pods read one root. --corpus and --registry
+    (a folder or s3://...) are as the steps see them; --data-hash is the corpus' hash, by default
+    the one in data.dvc. A corpus in S3
     needs none: its version is what validate reads.
 
     Raises:
-        ValueError: an unknown backend, an override that breaks the schema, no tasks, or a wrong list of batches.
+        ValueError: an unknown backend, an override that breaks the schema, no tasks, or a wrong
+            list of batches.
         FileNotFoundError: there is no such pipeline, params.yaml, list of batches or data.dvc.
         SystemExit: the run failed; it has said why.
     """
@@ -61,7 +65,11 @@ def run(
         _check_there(corpus or "data")
     command = [sys.executable, "-m", "pipelines.runner", backend, str(pipeline), str(root)]
     code = subprocess.run(
-        command, input=json.dumps(arguments), text=True, env=environment(pipeline, backend), check=False
+        command,
+        input=json.dumps(arguments),
+        text=True,
+        env=environment(pipeline, backend),
+        check=False,
     ).returncode
     if code:
         raise SystemExit(code)
@@ -95,14 +103,17 @@ def _folders(backend: str, corpus: str, registry: str) -> dict[str, str]:
 def parameters(words: list[str], experiment: str, *, in_image: bool) -> tuple[list[str], list[str]]:
     """The tasks, and the words key=value that lead from the parameters that the steps find to the wanted ones.
 
-    Steps on this machine find params.yaml; those in an image find what conf/ gives without any choice.
+    Steps on this machine find params.yaml; those in an image find what conf/ gives without any
+    choice.
     """
     from arl import params  # 0.1 s, which no help needs
     from arl.commands.configure import compose
 
     wanted = compose([f"experiment={experiment}", *words]) if experiment else params.load(words)
     if not wanted.tasks:
-        raise ValueError("tasks is empty: a pipeline needs at least one task to fine-tune, e.g. tasks=[breast]")
+        raise ValueError(
+            "tasks is empty: a pipeline needs at least one task to fine-tune, e.g. tasks=[breast]"
+        )
     found = compose([]) if in_image else params.load([])
     return wanted.tasks, _changes(params.to_literals(found), params.to_literals(wanted))
 
@@ -132,7 +143,9 @@ def _batches(file: Path) -> list[dict[str, Any]]:
     names = [(item["options"].get("name", item["source"]), item["batch"]) for item in items]
     twice = sorted({"/".join(name) for name in names if names.count(name) > 1})
     if twice:
-        raise ValueError(f"{file}: {', '.join(twice)} is listed twice; every batch of a source needs a name of its own")
+        raise ValueError(
+            f"{file}: {', '.join(twice)} is listed twice; every batch of a source needs a name of its own"
+        )
     return items
 
 
@@ -140,15 +153,17 @@ def _parts(file: Path, entry: dict[str, Any]) -> list[dict[str, Any]]:
     parts = entry.get("parts", 1)
     known = _REQUIRED | _OPTIONS | {"batch", "parts"}
     if entry.keys() - known or _REQUIRED - entry.keys() or not isinstance(parts, int) or parts < 1:
-        rule = (
-            f"a batch has source and root, and may have {', '.join(sorted(known - _REQUIRED))}, a whole number from 1"
-        )
+        rule = f"a batch has source and root, and may have {', '.join(sorted(known - _REQUIRED))}, a whole number from 1"
         raise ValueError(f"{file}: {entry} does not fit: {rule}")
     options = {key: str(entry[key]) for key in sorted(_OPTIONS & entry.keys())}
     item = {"source": str(entry["source"]), "root": str(entry["root"]), "options": options}
     batch, width = str(entry.get("batch", "0000")), len(str(parts))
-    names = [batch] if parts == 1 else [f"{batch}-{number:0{width}d}" for number in range(1, parts + 1)]
-    return [item | {"batch": name, "part": f"{number}/{parts}"} for number, name in enumerate(names, 1)]
+    names = (
+        [batch] if parts == 1 else [f"{batch}-{number:0{width}d}" for number in range(1, parts + 1)]
+    )
+    return [
+        item | {"batch": name, "part": f"{number}/{parts}"} for number, name in enumerate(names, 1)
+    ]
 
 
 def _tracked_hash(corpus: str) -> str:
@@ -156,7 +171,9 @@ def _tracked_hash(corpus: str) -> str:
         return ""
     record = Path(f"{corpus}.dvc")
     if not record.is_file():
-        raise FileNotFoundError(f"{record} does not exist: `dvc add {corpus}` makes it, or give --data-hash")
+        raise FileNotFoundError(
+            f"{record} does not exist: `dvc add {corpus}` makes it, or give --data-hash"
+        )
     return str(yaml.safe_load(record.read_text(encoding="utf-8"))["outs"][0]["md5"])
 
 

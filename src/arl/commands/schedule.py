@@ -23,8 +23,8 @@ _FIELDS = {"minute": (0, 59), "hour": (0, 23), "day": (1, 31), "month": (1, 12),
 def schedule(*, schedules: Path = Path("pipelines/schedules.yaml")) -> None:
     """Make the recurring runs of the server at KFP_ENDPOINT those of pipelines/schedules.yaml.
 
-    A run that differs is replaced, one that the file does not name any more is removed, others are left alone. Doing it
-    again changes nothing.
+    A run that differs is replaced, one that the file does not name any more is removed, others are
+    left alone. Doing it again changes nothing.
 
     Raises:
         FileNotFoundError: there is no such file, or no such pipeline.
@@ -34,7 +34,9 @@ def schedule(*, schedules: Path = Path("pipelines/schedules.yaml")) -> None:
     items = [_item(schedules, name, entry) for name, entry in _read(schedules).items()]
     command = [sys.executable, "-m", "pipelines.runner", "schedule"]
     environment = running.environment(schedules, "kfp")
-    code = subprocess.run(command, input=json.dumps(items), text=True, env=environment, check=False).returncode
+    code = subprocess.run(
+        command, input=json.dumps(items), text=True, env=environment, check=False
+    ).returncode
     if code:
         raise SystemExit(code)
 
@@ -47,7 +49,9 @@ def six_fields(cron: str) -> str:
     """
     fields = cron.split()
     if len(fields) != len(_FIELDS):
-        raise ValueError(f"cron {cron!r} has {len(fields)} fields; it needs five: {' '.join(_FIELDS)}")
+        raise ValueError(
+            f"cron {cron!r} has {len(fields)} fields; it needs five: {' '.join(_FIELDS)}"
+        )
     for field, (name, limits) in zip(fields, _FIELDS.items(), strict=True):
         for part in field.lower().split(","):
             _check(cron, name, part, limits)
@@ -58,7 +62,9 @@ def _check(cron: str, name: str, part: str, limits: tuple[int, int]) -> None:
     word = r"\d+|[a-z]{3}"
     match = re.fullmatch(rf"(?:\*|({word})(?:-({word}))?)(?:/([1-9]\d*))?", part)
     numbers = [_number(name, text) for text in match.groups()[:2] if text] if match else [-1]
-    if not all(limits[0] <= number <= limits[1] for number in numbers) or numbers != sorted(numbers):
+    if not all(limits[0] <= number <= limits[1] for number in numbers) or numbers != sorted(
+        numbers
+    ):
         raise ValueError(
             f"cron {cron!r}: {part!r} is no {name}, which is from {limits[0]} to {limits[1]}, a-b, * or */n"
         )
@@ -75,8 +81,12 @@ def _read(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise FileNotFoundError(f"{file} does not exist: run inside the project")
     values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    if not isinstance(values, dict) or not all(isinstance(entry, dict) for entry in values.values()):
-        raise ValueError(f"{file} must hold a name with {', '.join(sorted(_KEYS))} for each recurring run")
+    if not isinstance(values, dict) or not all(
+        isinstance(entry, dict) for entry in values.values()
+    ):
+        raise ValueError(
+            f"{file} must hold a name with {', '.join(sorted(_KEYS))} for each recurring run"
+        )
     return values
 
 

@@ -8,16 +8,24 @@ from arl.storage.signing import keys_from_environment
 def verify(params: Params, *, registry: str, version: str = "") -> None:
     """Hold a released version against its hashes and its signature.
 
-    Reads a version of the registry (a folder or s3://bucket/prefix), of the champion where none is named. The public
-    key is the file that $ARL_VERIFY_KEY names; release.signed=false checks the hashes alone.
+    Reads a version of the registry (a folder or s3://bucket/prefix), of the champion where none is
+    named. The public key is the file that $ARL_VERIFY_KEY names; release.signed=false checks the
+    hashes alone.
 
     Raises:
-        ValueError: a file is changed, missing or added, the signature does not hold, or there is no such version.
+        ValueError: a file is changed, missing or added, the signature does not hold, or there is no
+            such version.
     """
     store = Registry(registry, keys_from_environment(params.release.signed))
     chosen = version or store.champion()
     if chosen is None:
-        raise ValueError(f"registry {registry} has no champion: name a version of {store.versions()}")
+        raise ValueError(
+            f"registry {registry} has no champion: name a version of {store.versions()}"
+        )
     store.fetch(chosen)
-    what = "files, name and signature hold" if params.release.signed else "files and name hold; it is not signed"
+    what = (
+        "files, name and signature hold"
+        if params.release.signed
+        else "files and name hold; it is not signed"
+    )
     print(f"{chosen}: {what}")

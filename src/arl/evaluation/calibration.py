@@ -17,8 +17,8 @@ _RANGE = (-3.0, 3.0)  # of log10 of the temperature
 def fit_temperature(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
     """The temperature that makes labels (n,) most likely under class probabilities (n, k).
 
-    Labels are softened as Platt's (1999): of m images of a class, one in m + k may be another's. A model that makes no
-    error on a few validation images would else be made certain.
+    Labels are softened as Platt's (1999): of m images of a class, one in m + k may be another's. A
+    model that makes no error on a few validation images would else be made certain.
 
     Raises:
         ValueError: see `metrics.check_scores`, or a class has no image.

@@ -1,8 +1,9 @@
 """Methods compared on the same test images, over seeds and folds: paired by patient, corrected over all comparisons.
 
-A replicate is one training of every method, with its own seed and perhaps its own fold. A method's figure is the mean
-over its replicates; patients are resampled over all of them together, so that a patient who is tested in several
-replicates is one patient. The spread over replicates is told beside it: an interval over patients knows nothing of it.
+A replicate is one training of every method, with its own seed and perhaps its own fold. A method's
+figure is the mean over its replicates; patients are resampled over all of them together, so that a
+patient who is tested in several replicates is one patient. The spread over replicates is told
+beside it: an interval over patients knows nothing of it.
 """
 
 from collections.abc import Sequence
@@ -51,7 +52,9 @@ class Figure:
     difference: Interval | None = None  # reference - this
     p_value: float | None = None  # two-sided, that there is none
     corrected: float | None = None  # p_value after `correct`
-    check: float | None = None  # p value without resampling, see `_checked`; None: there is none for this metric
+    check: float | None = (
+        None  # p value without resampling, see `_checked`; None: there is none for this metric
+    )
     check_corrected: float | None = None
     detectable: float | None = None  # smallest difference that is found with a power of 80 %
 
@@ -80,7 +83,9 @@ def _hits(replicate: Replicate, metric: str) -> tuple[Bools, Bools]:
     called = s.argmax(axis=1) if threshold is None else (s[:, 1] >= threshold).astype(np.int64)
     where: dict[str, Bools] = {"accuracy": everyone, "sensitivity": y == 1, "specificity": y == 0}
     if metric not in where:
-        raise ValueError(f"unknown metric {metric!r}: expected auroc, {', '.join(where)}, top1, top3, dice or iou")
+        raise ValueError(
+            f"unknown metric {metric!r}: expected auroc, {', '.join(where)}, top1, top3, dice or iou"
+        )
     return np.asarray(called == y), where[metric]
 
 
@@ -113,15 +118,22 @@ def compare(
     first = next(iter(methods.values()))
     clusters = np.concatenate([replicate.table["patient"].to_numpy(str) for replicate in first])
     sizes = [len(replicate.table) for replicate in first]
-    each = {name: [metric_statistic(one, metric) for one in replicates] for name, replicates in methods.items()}
+    each = {
+        name: [metric_statistic(one, metric) for one in replicates]
+        for name, replicates in methods.items()
+    }
     drawn = cluster_bootstrap(
-        [replicated(parts, sizes) for parts in each.values()], clusters, resamples=resamples, seed=seed
+        [replicated(parts, sizes) for parts in each.values()],
+        clusters,
+        resamples=resamples,
+        seed=seed,
     )
     found = dict(zip(methods, drawn, strict=True))
     values = {name: _values(parts, sizes) for name, parts in each.items()}
     units = independent(first, metric)
     figures = {
-        name: Figure(_interval(found[name], units, confidence), values[name], _spread(values[name])) for name in methods
+        name: Figure(_interval(found[name], units, confidence), values[name], _spread(values[name]))
+        for name in methods
     }
     if reference is None:
         return figures
@@ -153,15 +165,23 @@ def _checked(a: Sequence[Replicate], b: Sequence[Replicate], metric: str) -> flo
 
 def _patient_shares(replicates: Sequence[Replicate], metric: str) -> Floats:
     """Share of right answers of each patient, over their images and all replicates."""
-    parts = [one.table.assign(right=right)[where] for one in replicates for right, where in [_hits(one, metric)]]
+    parts = [
+        one.table.assign(right=right)[where]
+        for one in replicates
+        for right, where in [_hits(one, metric)]
+    ]
     return pd.concat(parts).groupby("patient")["right"].mean().to_numpy(np.float64)
 
 
 def _check_same_images(methods: dict[str, list[Replicate]]) -> None:
     name, first = next(iter(methods.items()))
     for other, replicates in methods.items():
-        if [list(one.table["id"]) for one in replicates] != [list(one.table["id"]) for one in first]:
-            raise ValueError(f"{other} was not measured on the same images and replicates as {name}")
+        if [list(one.table["id"]) for one in replicates] != [
+            list(one.table["id"]) for one in first
+        ]:
+            raise ValueError(
+                f"{other} was not measured on the same images and replicates as {name}"
+            )
 
 
 def _values(parts: Sequence[Statistic], sizes: Sequence[int]) -> list[float]:
@@ -190,7 +210,11 @@ def _interval(drawn: Resampled, units: int, confidence: float) -> Interval:
 
 
 def _against(
-    figures: dict[str, Figure], found: dict[str, Resampled], reference: str, units: int, confidence: float
+    figures: dict[str, Figure],
+    found: dict[str, Resampled],
+    reference: str,
+    units: int,
+    confidence: float,
 ) -> dict[str, Figure]:
     others = [name for name in figures if name != reference]
     differences = {name: found[reference].minus(found[name]) for name in others}
@@ -214,7 +238,9 @@ def correct(tables: Sequence[dict[str, Figure]]) -> list[dict[str, Figure]]:
     return [
         {
             name: replace(figure, corrected=corrected, check_corrected=check)
-            for (name, figure), corrected, check in zip(table.items(), found[i], checks[i], strict=True)
+            for (name, figure), corrected, check in zip(
+                table.items(), found[i], checks[i], strict=True
+            )
         }
         for i, table in enumerate(tables)
     ]
@@ -241,8 +267,8 @@ def one_matrix(
 ) -> tuple[int, int, int, int] | None:
     """True positives, positives, true negatives, negatives that give the three figures as printed; None: nothing does.
 
-    Shares in 0..1, each either rounded or cut to its number of `decimals`; `images` are the possible sizes of the test
-    set.
+    Shares in 0..1, each either rounded or cut to its number of `decimals`; `images` are the
+    possible sizes of the test set.
     """
     whole, among_positives, among_negatives = decimals
     for total in np.atleast_1d(np.asarray(images)).tolist():
@@ -257,7 +283,9 @@ def one_matrix(
 
 def _counts(share: float, whole: int, decimals: int) -> list[int]:
     unit = 10.0**-decimals
-    near = range(max(0, int((share - unit) * whole)), min(whole, int((share + unit) * whole) + 1) + 1)
+    near = range(
+        max(0, int((share - unit) * whole)), min(whole, int((share + unit) * whole) + 1) + 1
+    )
     return [n for n in near if _prints_as(n / whole, share, decimals)]
 
 

@@ -1,10 +1,11 @@
 """Is a challenger at least as good as the champion? A decision with its reasons in words.
 
-For each task the difference challenger - champion of the main metric is bootstrapped over patients, on the same
-images. The challenger is *not worse* when the lower limit is above -margin; *worse* when the upper limit is below it.
-The lower limit also allows for failures that patients like these need not show: too few patients promote nothing.
-Slices by site, probe and device are tested one-sidedly for being worse at all, with Holm's correction over all slices
-of all tasks. Any undefined or missing prediction, a main metric below the task's floor, a worse task or a worse slice
+For each task the difference challenger - champion of the main metric is bootstrapped over patients,
+on the same images. The challenger is *not worse* when the lower limit is above -margin; *worse*
+when the upper limit is below it. The lower limit also allows for failures that patients like these
+need not show: too few patients promote nothing. Slices by site, probe and device are tested
+one-sidedly for being worse at all, with Holm's correction over all slices of all tasks. Any
+undefined or missing prediction, a main metric below the task's floor, a worse task or a worse slice
 rejects; a task that is neither shown to be worse nor not to be leaves the verdict inconclusive.
 """
 
@@ -66,7 +67,9 @@ class PairedTask:
 
     def __post_init__(self) -> None:
         if self.margin <= 0:
-            raise ValueError(f"task {self.name}: a margin of {self.margin:g} can never be shown; it must be positive")
+            raise ValueError(
+                f"task {self.name}: a margin of {self.margin:g} can never be shown; it must be positive"
+            )
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,13 @@ def decide(tasks: Sequence[PairedTask], settings: Settings) -> Decision:
         raise ValueError(f"the gate needs one entry for each task, got {names}")
     judged = _with_slices([_judge(task, settings) for task in tasks], settings)
     verdicts = {result.verdict for result in judged}
-    verdict: Verdict = "reject" if "reject" in verdicts else "inconclusive" if "inconclusive" in verdicts else "promote"
+    verdict: Verdict = (
+        "reject"
+        if "reject" in verdicts
+        else "inconclusive"
+        if "inconclusive" in verdicts
+        else "promote"
+    )
     return Decision(verdict, [reason for result in judged for reason in result.reasons], judged)
 
 
@@ -158,11 +167,15 @@ def _judge(task: PairedTask, settings: Settings) -> TaskResult:
     try:
         if task.champion is None:
             [drawn] = _bootstrap([challenger], task.main, settings)
-            return _first(replace(result, challenger=_interval(drawn, challenger, task.main, settings)))
+            return _first(
+                replace(result, challenger=_interval(drawn, challenger, task.main, settings))
+            )
         champion = task.champion.sort_values("id", ignore_index=True)
         return _compared(result, challenger, champion, settings)
     except ValueError as error:
-        return replace(result, reasons=[f"{task.name}: {NAMES[task.main]} cannot be measured: {error}."])
+        return replace(
+            result, reasons=[f"{task.name}: {NAMES[task.main]} cannot be measured: {error}."]
+        )
 
 
 def _problems(task: PairedTask) -> list[str]:
@@ -170,13 +183,19 @@ def _problems(task: PairedTask) -> list[str]:
     tables = {"the new model": task.challenger}
     if task.champion is not None:
         tables["the current model"] = task.champion
-    problems = [problem for name, table in tables.items() for problem in _gaps(name, table, set(task.images))]
+    problems = [
+        problem
+        for name, table in tables.items()
+        for problem in _gaps(name, table, set(task.images))
+    ]
     if problems or task.champion is None or "label" not in task.challenger:
         return problems
     ours, theirs = task.challenger.set_index("id")["label"], task.champion.set_index("id")["label"]
     differing = int((ours != theirs.reindex(ours.index)).sum())
     if differing:
-        problems.append(f"{differing} images have another label in the current model's table than in the new one's.")
+        problems.append(
+            f"{differing} images have another label in the current model's table than in the new one's."
+        )
     return problems
 
 
@@ -184,21 +203,31 @@ def _gaps(name: str, table: pd.DataFrame, images: set[str]) -> list[str]:
     problems = []
     missing, strange = images - set(table["id"]), set(table["id"]) - images
     if missing:
-        problems.append(f"{name} gives no prediction for {len(missing)} of {len(images)} test images ({min(missing)}).")
+        problems.append(
+            f"{name} gives no prediction for {len(missing)} of {len(images)} test images ({min(missing)})."
+        )
     if strange:
-        problems.append(f"{name} has predictions for {len(strange)} images outside the test set ({min(strange)}).")
+        problems.append(
+            f"{name} has predictions for {len(strange)} images outside the test set ({min(strange)})."
+        )
     if table["id"].duplicated().any():
-        problems.append(f"{name} has several predictions for {int(table['id'].duplicated().sum())} images.")
+        problems.append(
+            f"{name} has several predictions for {int(table['id'].duplicated().sum())} images."
+        )
     undefined = table["id"].to_numpy()[~np.isfinite(measured(table)).all(axis=1)]
     if len(undefined):
-        problems.append(f"{name} gives {len(undefined)} predictions that are not a number ({undefined[0]}).")
+        problems.append(
+            f"{name} gives {len(undefined)} predictions that are not a number ({undefined[0]})."
+        )
     return problems
 
 
 def _bootstrap(tables: list[pd.DataFrame], main: str, settings: Settings) -> list[Resampled]:
     """The main metric of tables of the same images, in the same resamples of their patients."""
     statistics = [main_statistic(table, main) for table in tables]
-    return cluster_bootstrap(statistics, tables[0]["patient"], resamples=settings.bootstrap, seed=settings.seed)
+    return cluster_bootstrap(
+        statistics, tables[0]["patient"], resamples=settings.bootstrap, seed=settings.seed
+    )
 
 
 def _interval(drawn: Resampled, table: pd.DataFrame, main: str, settings: Settings) -> Interval:
@@ -226,7 +255,9 @@ def _first(result: TaskResult) -> TaskResult:
     return replace(result, verdict="promote", reasons=[reason])
 
 
-def _compared(result: TaskResult, challenger: pd.DataFrame, champion: pd.DataFrame, settings: Settings) -> TaskResult:
+def _compared(
+    result: TaskResult, challenger: pd.DataFrame, champion: pd.DataFrame, settings: Settings
+) -> TaskResult:
     main, units = result.main, independent_units(challenger, result.main)
     ours, theirs = _bootstrap([challenger, champion], main, settings)
     found = _difference(challenger, champion, ours, theirs, units, settings)
@@ -255,14 +286,18 @@ def _difference(
     settings: Settings,
 ) -> Difference:
     if np.array_equal(measured(challenger), measured(champion)):
-        return Difference(0.0, 0.0, 0.0, p_worse=1.0, error=0.0, unseen=0.0)  # the same model, for all one can see
+        return Difference(
+            0.0, 0.0, 0.0, p_worse=1.0, error=0.0, unseen=0.0
+        )  # the same model, for all one can see
     return paired_difference(ours, theirs, units=units, confidence=settings.confidence)
 
 
 def _needed(result: TaskResult, units: int, error: float, settings: Settings) -> int | None:
     if units < 1:
         return None
-    return patients_needed(result.patients, units, error, result.margin, _WANTED_POWER, settings.confidence)
+    return patients_needed(
+        result.patients, units, error, result.margin, _WANTED_POWER, settings.confidence
+    )
 
 
 def _compare_with_margin(result: TaskResult, settings: Settings) -> tuple[Verdict, str]:
@@ -277,7 +312,10 @@ def _compare_with_margin(result: TaskResult, settings: Settings) -> tuple[Verdic
     if result.difference.low > -result.margin:
         return "promote", f"{measured_values}. A loss of {result.margin:.3f} or more is ruled out."
     if result.difference.high < -result.margin:
-        return "reject", f"{measured_values}. The loss is larger than the {result.margin:.3f} that may be accepted."
+        return (
+            "reject",
+            f"{measured_values}. The loss is larger than the {result.margin:.3f} that may be accepted.",
+        )
     return (
         "inconclusive",
         f"{measured_values}. A loss of {result.margin:.3f} or more is not ruled out{_unseen(result)}{_chance(result)}.",
@@ -300,10 +338,14 @@ def _chance(result: TaskResult) -> str:
     return chance
 
 
-def _slices(challenger: pd.DataFrame, champion: pd.DataFrame, main: str, settings: Settings) -> list[SliceResult]:
+def _slices(
+    challenger: pd.DataFrame, champion: pd.DataFrame, main: str, settings: Settings
+) -> list[SliceResult]:
     """Every site, probe and device that is not the whole test set."""
     return [
-        _slice(origin, str(name), challenger.loc[part.index], champion.loc[part.index], main, settings)
+        _slice(
+            origin, str(name), challenger.loc[part.index], champion.loc[part.index], main, settings
+        )
         for origin in ORIGINS
         if challenger[origin].nunique() > 1
         for name, part in challenger.groupby(origin, sort=True)
@@ -311,14 +353,21 @@ def _slices(challenger: pd.DataFrame, champion: pd.DataFrame, main: str, setting
 
 
 def _slice(
-    origin: str, name: str, challenger: pd.DataFrame, champion: pd.DataFrame, main: str, settings: Settings
+    origin: str,
+    name: str,
+    challenger: pd.DataFrame,
+    champion: pd.DataFrame,
+    main: str,
+    settings: Settings,
 ) -> SliceResult:
     result = SliceResult(origin, name, len(challenger), int(challenger["patient"].nunique()))
     if result.patients < settings.min_slice_patients:
         return replace(result, note=f"fewer than {settings.min_slice_patients} patients")
     try:
         ours, theirs = _bootstrap([challenger, champion], main, settings)
-        found = _difference(challenger, champion, ours, theirs, independent_units(challenger, main), settings)
+        found = _difference(
+            challenger, champion, ours, theirs, independent_units(challenger, main), settings
+        )
     except ValueError as error:
         return replace(result, note=str(error))
     return replace(result, difference=Interval(*found[:3]), p_value=found.p_worse)
@@ -328,10 +377,15 @@ def _with_slices(results: list[TaskResult], settings: Settings) -> list[TaskResu
     """Adjust the slices' p values over all tasks and reject tasks that have a worse one."""
     raw = [part.p_value for result in results for part in result.slices if part.p_value is not None]
     adjusted = iter(holm(raw))
-    return [_judge_slices(result, _adjusted(result.slices, adjusted, settings.alpha)) for result in results]
+    return [
+        _judge_slices(result, _adjusted(result.slices, adjusted, settings.alpha))
+        for result in results
+    ]
 
 
-def _adjusted(slices: list[SliceResult], adjusted: Iterator[float], alpha: float) -> list[SliceResult]:
+def _adjusted(
+    slices: list[SliceResult], adjusted: Iterator[float], alpha: float
+) -> list[SliceResult]:
     """The tested slices with the next adjusted p values."""
     done = []
     for part in slices:

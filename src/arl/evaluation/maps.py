@@ -44,8 +44,8 @@ def principal_colours(maps: npt.NDArray[np.float32]) -> Floats:
 def evidence(model: Classifier, image: Tensor, anatomy: Tensor, called: Tensor) -> Floats:
     """What each patch adds to the called class's logit, less the mean of the others': (B, h, w).
 
-    The head reads the mean of the patches, so that the sum over patches of token x gradient is the head's linearisation
-    (Grad-CAM of Selvaraju 2017 at the last layer).
+    The head reads the mean of the patches, so that the sum over patches of token x gradient is the
+    head's linearisation (Grad-CAM of Selvaraju 2017 at the last layer).
 
     Args:
         called: class indices (B,).
@@ -78,7 +78,11 @@ def offset_fields(encoder: AViT, image: Tensor, anatomy: Tensor) -> npt.NDArray[
     parts = [block.deform for block in encoder.blocks if isinstance(block, ACDTBlock)]
     if not parts:
         raise ValueError("this encoder has no ACDT blocks, so there are no offsets to draw")
-    hooks = [part.offset.register_forward_hook(keep) for part in parts if isinstance(part, DeformableDepthwise)]
+    hooks = [
+        part.offset.register_forward_hook(keep)
+        for part in parts
+        if isinstance(part, DeformableDepthwise)
+    ]
     try:
         encoder.eval()
         encoder.forward_features(image, anatomy)

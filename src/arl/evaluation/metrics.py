@@ -50,11 +50,14 @@ def check_scores(labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[Ints, Fl
     """Labels (n,) as integers and scores (n,) or (n, k) as float64.
 
     Raises:
-        ValueError: other lengths, nothing at all, a score that is not finite, or a label outside the classes.
+        ValueError: other lengths, nothing at all, a score that is not finite, or a label outside
+            the classes.
     """
     y, s = np.asarray(labels), np.asarray(scores, dtype=np.float64)
     if y.ndim != 1 or s.ndim not in (1, 2) or len(y) != len(s):
-        raise ValueError(f"labels of shape {y.shape} and scores of shape {s.shape} are not of the same images")
+        raise ValueError(
+            f"labels of shape {y.shape} and scores of shape {s.shape} are not of the same images"
+        )
     if not len(y):
         raise ValueError("there are no images to measure")
     undefined = int((~np.isfinite(s)).reshape(len(s), -1).any(axis=1).sum())
@@ -63,7 +66,9 @@ def check_scores(labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[Ints, Fl
     classes = 2 if s.ndim == 1 else s.shape[1]
     strange = sorted(set(np.unique(y)) - set(range(classes)))
     if strange:
-        raise ValueError(f"labels {[str(v) for v in strange]} are not class indices 0..{classes - 1}")
+        raise ValueError(
+            f"labels {[str(v) for v in strange]} are not class indices 0..{classes - 1}"
+        )
     return y.astype(np.int64), s
 
 
@@ -75,7 +80,9 @@ def check_classes(labels: Ints, classes: int) -> None:
     """
     missing = np.flatnonzero(np.bincount(labels, minlength=classes) == 0).tolist()
     if missing:
-        raise ValueError(f"no image of class {missing} among {len(labels)}: this metric needs every class")
+        raise ValueError(
+            f"no image of class {missing} among {len(labels)}: this metric needs every class"
+        )
 
 
 def auroc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
@@ -114,7 +121,9 @@ def youden_threshold(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
     y, s = check_scores(labels, scores)
     check_classes(y, 2)
     false_positive, true_positive, cuts = roc_curve(y, s, drop_intermediate=False)
-    best = 1 + int(np.argmax((true_positive - false_positive)[1:]))  # cut 0 is infinite: nothing is positive
+    best = 1 + int(
+        np.argmax((true_positive - false_positive)[1:])
+    )  # cut 0 is infinite: nothing is positive
     below = cuts[best + 1] if best + 1 < len(cuts) else cuts[best]
     return float((cuts[best] + below) / 2)
 
@@ -127,13 +136,15 @@ def confusion_matrix(labels: npt.ArrayLike, predicted: npt.ArrayLike, classes: i
     """
     y, p = np.asarray(labels), np.asarray(predicted)
     if y.shape != p.shape or y.ndim != 1:
-        raise ValueError(f"labels of shape {y.shape} and predictions of shape {p.shape} are not of the same images")
+        raise ValueError(
+            f"labels of shape {y.shape} and predictions of shape {p.shape} are not of the same images"
+        )
     both = np.concatenate([y, p]).astype(np.int64)
     if len(both) and (both.min() < 0 or both.max() >= classes):
         raise ValueError(f"class indices {both.min()}..{both.max()} do not fit {classes} classes")
-    return np.bincount(y.astype(np.int64) * classes + p.astype(np.int64), minlength=classes**2).reshape(
-        classes, classes
-    )
+    return np.bincount(
+        y.astype(np.int64) * classes + p.astype(np.int64), minlength=classes**2
+    ).reshape(classes, classes)
 
 
 def accuracy(confusion: Ints) -> float:
@@ -198,7 +209,9 @@ def iou(predicted: npt.ArrayLike, truth: npt.ArrayLike) -> float:
 def _masks(predicted: npt.ArrayLike, truth: npt.ArrayLike) -> tuple[Bools, Bools]:
     p, t = np.asarray(predicted, dtype=bool), np.asarray(truth, dtype=bool)
     if p.shape != t.shape:
-        raise ValueError(f"a predicted mask of shape {p.shape} does not fit the true mask of shape {t.shape}")
+        raise ValueError(
+            f"a predicted mask of shape {p.shape} does not fit the true mask of shape {t.shape}"
+        )
     return p, t
 
 
@@ -210,7 +223,9 @@ class Reliability(NamedTuple):
     images: Ints
 
 
-def reliability(outcomes: npt.ArrayLike, probabilities: npt.ArrayLike, bins: int = CALIBRATION_BINS) -> Reliability:
+def reliability(
+    outcomes: npt.ArrayLike, probabilities: npt.ArrayLike, bins: int = CALIBRATION_BINS
+) -> Reliability:
     """Predicted probability (n,) against observed outcome (n,) in equal-mass bins; fewer bins than images.
 
     Raises:

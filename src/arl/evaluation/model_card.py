@@ -22,7 +22,10 @@ device."""
 
 
 def model_card(
-    version: str, evaluations: Sequence[Mapping[str, Any]], decision: Mapping[str, Any], config: Mapping[str, Any]
+    version: str,
+    evaluations: Sequence[Mapping[str, Any]],
+    decision: Mapping[str, Any],
+    config: Mapping[str, Any],
 ) -> str:
     """The card of a release.
 
@@ -33,7 +36,10 @@ def model_card(
     """
     parts = [f"# ARL {version}", LIMITS, *_warning(evaluations), _model(config), "## Measured"]
     parts += [_task(about) for about in evaluations]
-    parts += ["## Why it was released", "\n".join(f"- {line}" for line in [*decision["reasons"], *decision["notes"]])]
+    parts += [
+        "## Why it was released",
+        "\n".join(f"- {line}" for line in [*decision["reasons"], *decision["notes"]]),
+    ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -41,25 +47,35 @@ def _warning(evaluations: Sequence[Mapping[str, Any]]) -> list[str]:
     synthetic = [about["task"] for about in evaluations if about["synthetic"]]
     if not synthetic:
         return []
-    return [f"**Synthetic images.** The test images of {', '.join(synthetic)} are phantoms: no figure is clinical."]
+    return [
+        f"**Synthetic images.** The test images of {', '.join(synthetic)} are phantoms: no figure is clinical."
+    ]
 
 
 def _model(config: Mapping[str, Any]) -> str:
     encoder = ", ".join(f"{name} {value}" for name, value in sorted(config["encoder"].items()))
-    return f"## Model\n\nAn anatomy-aware vision transformer (A-ViT) with one head a task: {encoder}."
+    return (
+        f"## Model\n\nAn anatomy-aware vision transformer (A-ViT) with one head a task: {encoder}."
+    )
 
 
 def _task(about: Mapping[str, Any]) -> str:
     classes = f"; classes {', '.join(about['classes'])}" if about["classes"] else ""
     head = f"### {about['task']}\n\n{about['kind'].capitalize()}{classes}. {_images(about)}"
     rows = [_row(_LABELS[name], entry) for name, entry in about["metrics"].items()]
-    table = "\n".join([f"| metric | value | {about['confidence']:.0%} interval |", "|---|---|---|", *rows])
+    table = "\n".join(
+        [f"| metric | value | {about['confidence']:.0%} interval |", "|---|---|---|", *rows]
+    )
     return "\n\n".join([head, table, *_threshold(about), *_calibration(about), *_slices(about)])
 
 
 def _images(about: Mapping[str, Any]) -> str:
     kind = " synthetic" if about["synthetic"] else ""
-    groups = {"patient": "patients", "clip": "patients or clips", "image": "images taken as independent"}
+    groups = {
+        "patient": "patients",
+        "clip": "patients or clips",
+        "image": "images taken as independent",
+    }
     return f"{about['n']:,}{kind} test images of {about['patients']:,} {groups[about['grouping']]}."
 
 
@@ -72,7 +88,9 @@ def _threshold(about: Mapping[str, Any]) -> list[str]:
     if about["threshold"] is None:
         return []
     positive = about["classes"][1]
-    return [f"Called {positive} from a score of {about['threshold']:.4f}, chosen on validation images (Youden)."]
+    return [
+        f"Called {positive} from a score of {about['threshold']:.4f}, chosen on validation images (Youden)."
+    ]
 
 
 def _calibration(about: Mapping[str, Any]) -> list[str]:
@@ -91,11 +109,16 @@ def _slices(about: Mapping[str, Any]) -> list[str]:
         for origin, parts in about["slices"].items()
         for name, part in parts.items()
     ]
-    head = [f"| by | name | images | patients | {_LABELS[about['main']]} |", "|---|---|---|---|---|"]
+    head = [
+        f"| by | name | images | patients | {_LABELS[about['main']]} |",
+        "|---|---|---|---|---|",
+    ]
     return ["\n".join([*head, *rows])]
 
 
 def _value(part: Mapping[str, Any]) -> str:
     if part["value"] is None:
         return f"not defined: {part['note']}"
-    return f"{part['value']:.3f}" + ("" if part["low"] is None else f" ({part['low']:.3f} to {part['high']:.3f})")
+    return f"{part['value']:.3f}" + (
+        "" if part["low"] is None else f" ({part['low']:.3f} to {part['high']:.3f})"
+    )

@@ -1,7 +1,8 @@
 """Tables of predictions: one row an image, with what it takes to compare models and to slice by origin.
 
-Columns `id`, `patient` (the patient, else the clip, else the image itself), `site`, `probe`, `device`, `synthetic`;
-then `label` and `score_0` ... of a classification, or `dice` and `iou` of a segmentation.
+Columns `id`, `patient` (the patient, else the clip, else the image itself), `site`, `probe`,
+`device`, `synthetic`; then `label` and `score_0` ... of a classification, or `dice` and `iou` of a
+segmentation.
 """
 
 from collections.abc import Iterable
@@ -13,12 +14,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from torch import Tensor
 
-from arl.data.loader import Batch
-from arl.data.splits import groups
+from arl.corpus.splits import groups
 from arl.evaluation import metrics
 from arl.evaluation.metrics import Floats, Ints
-from arl.evaluation.statistics import Statistic, disjoint_pairs, macro_auroc_statistic, mean_statistic
+from arl.evaluation.statistics import (
+    Statistic,
+    disjoint_pairs,
+    macro_auroc_statistic,
+    mean_statistic,
+)
 from arl.files import atomic_file
+from arl.loading.loader import Batch
 
 ORIGINS = ("site", "probe", "device")
 _UNKNOWN = "unknown"
@@ -46,7 +52,9 @@ def classification_table(rows: pd.DataFrame, outputs: Outputs, classes: int) -> 
 def score_table(rows: pd.DataFrame, labels: Ints, scores: Floats) -> pd.DataFrame:
     """The table of rows with class indices (n,) and class probabilities (n, classes)."""
     table = _origin(rows).assign(label=labels)
-    return table.assign(**{f"score_{c}": column.round(_SCORE_DECIMALS) for c, column in enumerate(scores.T)})
+    return table.assign(
+        **{f"score_{c}": column.round(_SCORE_DECIMALS) for c, column in enumerate(scores.T)}
+    )
 
 
 def segmentation_table(rows: pd.DataFrame, outputs: Outputs) -> pd.DataFrame:
@@ -62,7 +70,9 @@ def segmentation_table(rows: pd.DataFrame, outputs: Outputs) -> pd.DataFrame:
                 continue  # stays nan: a mask of undefined logits would look merely empty
             predicted, mask = seen[0].numpy() > 0, truth[0].numpy() > 0
             overlap[int(index)] = metrics.dice(predicted, mask), metrics.iou(predicted, mask)
-    return _origin(rows).assign(dice=overlap[:, 0].round(_SCORE_DECIMALS), iou=overlap[:, 1].round(_SCORE_DECIMALS))
+    return _origin(rows).assign(
+        dice=overlap[:, 0].round(_SCORE_DECIMALS), iou=overlap[:, 1].round(_SCORE_DECIMALS)
+    )
 
 
 def write_predictions(table: pd.DataFrame, path: Path) -> None:
@@ -86,13 +96,17 @@ def read_predictions(path: Path) -> pd.DataFrame:
     measured = ["label", "score_0", "score_1"] if "label" in table else ["dice", "iou"]
     missing = [column for column in [*wanted, *measured] if column not in table]
     if missing:
-        raise ValueError(f"{path} has no column {', '.join(missing)}; a table of predictions needs it")
+        raise ValueError(
+            f"{path} has no column {', '.join(missing)}; a table of predictions needs it"
+        )
     return pd.DataFrame(table)
 
 
 def scores(table: pd.DataFrame) -> Floats:
     """The scores (n, k) of a table of classifications."""
-    columns = [f"score_{c}" for c in range(sum(str(name).startswith("score_") for name in table.columns))]
+    columns = [
+        f"score_{c}" for c in range(sum(str(name).startswith("score_") for name in table.columns))
+    ]
     return table[columns].to_numpy(np.float64)
 
 
@@ -124,4 +138,7 @@ def independent_units(table: pd.DataFrame, main: str) -> int:
     if main != "auroc":
         return int(table["patient"].nunique())
     y = labels(table)
-    return min(disjoint_pairs((y == c).astype(int), table["patient"]) for c in range(scores(table).shape[1]))
+    return min(
+        disjoint_pairs((y == c).astype(int), table["patient"])
+        for c in range(scores(table).shape[1])
+    )

@@ -37,19 +37,26 @@ class Probed(NamedTuple):
 
 
 def linear_probe(
-    train: Part, val: Part, test: Part, strengths: tuple[float, ...] = STRENGTHS, *, batch_norm: bool = True
+    train: Part,
+    val: Part,
+    test: Part,
+    strengths: tuple[float, ...] = STRENGTHS,
+    *,
+    batch_norm: bool = True,
 ) -> Probed:
     """Logistic regression, with `batch_norm` on standardised features as before the head of MAE's linear probing.
 
-    The convex problem is solved to its end for each penalty, so there is neither a learning rate nor a seed; the
-    penalty is the one of the greatest macro AUROC on the validation images.
+    The convex problem is solved to its end for each penalty, so there is neither a learning rate
+    nor a seed; the penalty is the one of the greatest macro AUROC on the validation images.
 
     Raises:
         ValueError: a split lacks a class, or a feature is not a finite number.
     """
     _check_parts(train, val, test)
     fitted = [(_fit(train, strength, batch_norm), strength) for strength in strengths]
-    model, strength = max(fitted, key=lambda one: macro_auroc(val.labels, one[0].predict_proba(val.features)))
+    model, strength = max(
+        fitted, key=lambda one: macro_auroc(val.labels, one[0].predict_proba(val.features))
+    )
     return Probed(model.predict_proba(test.features), strength, model.predict_proba(val.features))
 
 
@@ -66,16 +73,22 @@ def sgd_probe(
 ) -> Probed:
     """The paper's probe: SGD with momentum 0.9 on a linear layer; all learning rates in one pass over the features.
 
-    It gives neither rates nor epochs. The rates are per 256 images and fall by a cosine; the one of the greatest macro
-    AUROC on the validation images is taken. Features are cached, so that there is no augmentation.
+    It gives neither rates nor epochs. The rates are per 256 images and fall by a cosine; the one of
+    the greatest macro AUROC on the validation images is taken. Features are cached, so that there
+    is no augmentation.
 
     Raises:
         ValueError: see `linear_probe`.
     """
     classes = _check_parts(train, val, test)
     mean, scale = _standard(train.features) if batch_norm else (0.0, 1.0)
-    parts = [torch.tensor((part.features - mean) / scale, dtype=torch.float32) for part in (train, val, test)]
-    heads = _train_heads(parts[0], torch.tensor(train.labels), classes, rates, epochs, batch_size, seed)
+    parts = [
+        torch.tensor((part.features - mean) / scale, dtype=torch.float32)
+        for part in (train, val, test)
+    ]
+    heads = _train_heads(
+        parts[0], torch.tensor(train.labels), classes, rates, epochs, batch_size, seed
+    )
     on_val, on_test = (_head_scores(heads, part) for part in parts[1:])
     # a rate that diverged has scores that are no numbers
     quality = [macro_auroc(val.labels, s) if np.isfinite(s).all() else -1.0 for s in on_val]
@@ -89,7 +102,13 @@ def _standard(features: Floats) -> tuple[Floats, Floats]:
 
 
 def _train_heads(
-    features: Tensor, labels: Tensor, classes: int, rates: tuple[float, ...], epochs: int, batch_size: int, seed: int
+    features: Tensor,
+    labels: Tensor,
+    classes: int,
+    rates: tuple[float, ...],
+    epochs: int,
+    batch_size: int,
+    seed: int,
 ) -> Tensor:
     """Weights (rates, 1 + d, classes) of one head a rate, the bias first; each sees the same batches."""
     inputs = torch.cat([torch.ones(len(features), 1), features], dim=1)
@@ -138,7 +157,8 @@ def _fit(train: Part, strength: float, batch_norm: bool) -> Pipeline:
     head = LogisticRegression(C=strength, max_iter=_ITERATIONS)
     model = make_pipeline(StandardScaler(), head) if batch_norm else make_pipeline(head)
     with warnings.catch_warnings():
-        # weak penalties lose to stronger ones on the validation images long before they have converged
+        # weak penalties lose to stronger ones on the validation images long before they have
+        # converged
         warnings.simplefilter("ignore", ConvergenceWarning)
         fitted: Pipeline = model.fit(train.features, train.labels)
     return fitted
@@ -153,7 +173,9 @@ def knn_scores(train: Part, features: Floats, k: int = 20, temp: float = 0.07) -
         ValueError: fewer than k training images.
     """
     if len(train.labels) < k:
-        raise ValueError(f"{len(train.labels)} training images are fewer than the {k} neighbours asked for")
+        raise ValueError(
+            f"{len(train.labels)} training images are fewer than the {k} neighbours asked for"
+        )
     cosine = _unit(features) @ _unit(train.features).T
     nearest = _nearest(cosine, k)
     weight = np.exp(np.take_along_axis(cosine, nearest, axis=1) / temp)
@@ -178,7 +200,9 @@ def _unit(features: Floats) -> Floats:
     return features / np.maximum(length, np.finfo(np.float64).tiny)
 
 
-def knn_accuracy(features: Floats, labels: npt.ArrayLike, patients: npt.ArrayLike, k: int = NEIGHBOURS) -> float:
+def knn_accuracy(
+    features: Floats, labels: npt.ArrayLike, patients: npt.ArrayLike, k: int = NEIGHBOURS
+) -> float:
     """Balanced accuracy of calling each image by the majority of its k nearest among other patients' images.
 
     A sign of health to follow over a training, on one pool (features (n, d)); no figure to report.
@@ -186,11 +210,17 @@ def knn_accuracy(features: Floats, labels: npt.ArrayLike, patients: npt.ArrayLik
     Raises:
         ValueError: a patient leaves fewer than k images of others.
     """
-    codes, groups = (np.unique(np.asarray(one).astype(str), return_inverse=True)[1] for one in (labels, patients))
+    codes, groups = (
+        np.unique(np.asarray(one).astype(str), return_inverse=True)[1] for one in (labels, patients)
+    )
     if len(groups) - np.bincount(groups).max() < k:
-        raise ValueError(f"a patient leaves fewer than {k} of {len(groups)} images to be neighbours")
+        raise ValueError(
+            f"a patient leaves fewer than {k} of {len(groups)} images to be neighbours"
+        )
     cosine = _unit(features) @ _unit(features).T
     cosine[groups[:, None] == groups] = -np.inf
     neighbours = codes[_nearest(cosine, k)]
-    right = _votes(neighbours, np.ones(neighbours.shape), int(codes.max()) + 1).argmax(axis=1) == codes
+    right = (
+        _votes(neighbours, np.ones(neighbours.shape), int(codes.max()) + 1).argmax(axis=1) == codes
+    )
     return float(np.mean([right[codes == code].mean() for code in np.unique(codes)]))

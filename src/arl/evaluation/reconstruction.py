@@ -18,7 +18,9 @@ _RINGS = 16  # of the spectrum; fewer for images of less than twice as many pixe
 
 def masks(images: int, patches: int, ratio: float, seed: int) -> Masking:
     """The same random masks for every method."""
-    return random_masking(torch.rand(images, patches, generator=torch.Generator().manual_seed(seed)), ratio)
+    return random_masking(
+        torch.rand(images, patches, generator=torch.Generator().manual_seed(seed)), ratio
+    )
 
 
 def completed(model: Reconstructor, images: Tensor, anatomy: Tensor, masking: Masking) -> Tensor:

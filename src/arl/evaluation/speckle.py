@@ -22,11 +22,19 @@ def radial_spectrum(image: npt.ArrayLike, bins: int = 32) -> Floats:
     """
     pixels = np.asarray(image, np.float64)
     if pixels.ndim != 2 or min(pixels.shape) < 2 * bins:
-        raise ValueError(f"an image of shape {pixels.shape} is too small for {bins} rings: it needs {2 * bins} pixels")
+        raise ValueError(
+            f"an image of shape {pixels.shape} is too small for {bins} rings: it needs {2 * bins} pixels"
+        )
     window = np.outer(np.hanning(pixels.shape[0]), np.hanning(pixels.shape[1]))
     power = np.abs(np.fft.fft2((pixels - pixels.mean()) * window)) ** 2
-    radius = np.hypot(*np.meshgrid(np.fft.fftfreq(pixels.shape[0]), np.fft.fftfreq(pixels.shape[1]), indexing="ij"))
-    ring = np.minimum((radius * 2 * bins).astype(np.int64), bins)  # the corners beyond Nyquist are ring `bins`
+    radius = np.hypot(
+        *np.meshgrid(
+            np.fft.fftfreq(pixels.shape[0]), np.fft.fftfreq(pixels.shape[1]), indexing="ij"
+        )
+    )
+    ring = np.minimum(
+        (radius * 2 * bins).astype(np.int64), bins
+    )  # the corners beyond Nyquist are ring `bins`
     sums = np.bincount(ring.ravel(), power.ravel(), bins + 1)[:bins]
     counts = np.bincount(ring.ravel(), minlength=bins + 1)[:bins]
     mean = sums / counts + _FLOOR
@@ -42,14 +50,17 @@ def spectrum_distance(image: npt.ArrayLike, reference: npt.ArrayLike, bins: int 
 def local_snr(image: npt.ArrayLike, window: int = 7) -> float:
     """Median over the picture of mean / standard deviation in small windows; 1.91 for fully developed speckle.
 
-    That is Rayleigh's value, before the scanner's compression (Burckhardt 1978); a blurred picture has more.
+    That is Rayleigh's value, before the scanner's compression (Burckhardt 1978); a blurred picture
+    has more.
 
     Raises:
         ValueError: the image (H, W) is smaller than a window, or even everywhere.
     """
     pixels = np.asarray(image, np.float64)
     if pixels.ndim != 2 or min(pixels.shape) < window:
-        raise ValueError(f"an image of shape {pixels.shape} is smaller than a window of {window} pixels")
+        raise ValueError(
+            f"an image of shape {pixels.shape} is smaller than a window of {window} pixels"
+        )
     mean = uniform_filter(pixels, window)
     variance = uniform_filter(pixels**2, window) - mean**2
     inner = slice(window // 2, -(window // 2) or None)

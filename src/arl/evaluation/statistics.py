@@ -1,9 +1,8 @@
 """Intervals and paired tests: DeLong, exact binomial tests, and the patient-cluster bootstrap.
 
-Images of one patient are not independent, so whole patients are resampled, and variances are summed over patients.
-A `Statistic` takes
-the weight of every image in every resample, (b, n), and returns the statistic of each resample,
-(b,); nan where a resample leaves it undefined.
+Images of one patient are not independent, so whole patients are resampled, and variances are summed
+over patients. A `Statistic` takes the weight of every image in every resample, (b, n), and returns
+the statistic of each resample, (b,); nan where a resample leaves it undefined.
 """
 
 from bisect import bisect_left
@@ -42,7 +41,8 @@ class Interval:
 def delong_covariance(labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[Floats, Floats]:
     """AUROCs (r,) of r readers' scores (r, n) on the same images, and their covariance (r, r).
 
-    DeLong et al., Biometrics 44 (1988) 837, by midranks (Sun & Xu, IEEE SPL 21 (2014) 1389): O(n log n).
+    DeLong et al., Biometrics 44 (1988) 837, by midranks (Sun & Xu, IEEE SPL 21 (2014) 1389): O(n
+    log n).
 
     Raises:
         ValueError: fewer than two images of a class; see also `metrics.check_scores`.
@@ -51,7 +51,9 @@ def delong_covariance(labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[Flo
     of_positive, of_negative = _placements(y, s)
     m, n = of_positive.shape[1], of_negative.shape[1]
     if min(m, n) < 2:
-        raise ValueError(f"DeLong's variance needs 2 images of each class, got {m} positive and {n} negative")
+        raise ValueError(
+            f"DeLong's variance needs 2 images of each class, got {m} positive and {n} negative"
+        )
     covariance = np.atleast_2d(np.cov(of_positive)) / m + np.atleast_2d(np.cov(of_negative)) / n
     return of_positive.mean(axis=1), covariance
 
@@ -70,7 +72,9 @@ def _placements(y: Ints, s: Floats) -> tuple[Floats, Floats]:
     positive, negative = s[:, y == 1], s[:, y == 0]
     m, n = positive.shape[1], negative.shape[1]
     ranks = rankdata(np.concatenate([positive, negative], axis=1), axis=1)
-    return (ranks[:, :m] - rankdata(positive, axis=1)) / n, 1 - (ranks[:, m:] - rankdata(negative, axis=1)) / m
+    return (ranks[:, :m] - rankdata(positive, axis=1)) / n, 1 - (
+        ranks[:, m:] - rankdata(negative, axis=1)
+    ) / m
 
 
 def clustered_covariance(
@@ -78,18 +82,23 @@ def clustered_covariance(
 ) -> tuple[Floats, Floats]:
     """AUROCs (r,) of r readers' scores (r, n) and their covariance (r, r), where `clusters` (n,) names the patients.
 
-    Obuchowski, Biometrics 53 (1997) 567: DeLong's components are summed over the images of a patient, who may have
-    images of both classes. With one image a patient it is DeLong's.
+    Obuchowski, Biometrics 53 (1997) 567: DeLong's components are summed over the images of a
+    patient, who may have images of both classes. With one image a patient it is DeLong's.
 
     Raises:
-        ValueError: fewer than two patients with a positive or with a negative image; see also `delong_covariance`.
+        ValueError: fewer than two patients with a positive or with a negative image; see also
+            `delong_covariance`.
     """
     y, s = _readers(labels, scores)
     _, patient = np.unique(np.asarray(clusters), return_inverse=True)
     of_positive, of_negative = _placements(y, s)
     areas = of_positive.mean(axis=1)
-    from_positive, with_positive = _patient_sums(of_positive - areas[:, None], patient[y == 1], patient.max() + 1)
-    from_negative, with_negative = _patient_sums(of_negative - areas[:, None], patient[y == 0], patient.max() + 1)
+    from_positive, with_positive = _patient_sums(
+        of_positive - areas[:, None], patient[y == 1], patient.max() + 1
+    )
+    from_negative, with_negative = _patient_sums(
+        of_negative - areas[:, None], patient[y == 0], patient.max() + 1
+    )
     if min(with_positive, with_negative) < 2:
         raise ValueError(
             f"the variance needs 2 patients of each class, got {with_positive} positive and {with_negative} negative"
@@ -107,11 +116,15 @@ def clustered_covariance(
 
 def _patient_sums(components: Floats, patient: Ints, patients: int) -> tuple[Floats, int]:
     """Sums (r, patients) of components (r, n) over each patient's images, and how many patients have one."""
-    sums: Floats = np.stack([np.bincount(patient, one, patients).astype(np.float64) for one in components])
+    sums: Floats = np.stack(
+        [np.bincount(patient, one, patients).astype(np.float64) for one in components]
+    )
     return sums, len(np.unique(patient))
 
 
-def delong_interval(labels: npt.ArrayLike, scores: npt.ArrayLike, confidence: float = 0.95) -> Interval:
+def delong_interval(
+    labels: npt.ArrayLike, scores: npt.ArrayLike, confidence: float = 0.95
+) -> Interval:
     """AUROC with DeLong's interval on the logit scale, which stays within 0..1; for independent images.
 
     A perfect AUROC has no variance to estimate; its limit is that of as many right disjoint pairs.
@@ -146,13 +159,17 @@ def _logit_interval(area: float, error: float, pairs: int, confidence: float) ->
     return Interval(area, float(1 / (1 + np.exp(z - logit))), float(1 / (1 + np.exp(-z - logit))))
 
 
-def delong_test(labels: npt.ArrayLike, scores_a: npt.ArrayLike, scores_b: npt.ArrayLike) -> tuple[float, float]:
+def delong_test(
+    labels: npt.ArrayLike, scores_a: npt.ArrayLike, scores_b: npt.ArrayLike
+) -> tuple[float, float]:
     """AUROC(a) - AUROC(b) on the same images and DeLong's two-sided p value.
 
     Raises:
         ValueError: see `delong_covariance`.
     """
-    areas, covariance = delong_covariance(labels, np.stack([np.asarray(scores_a), np.asarray(scores_b)]))
+    areas, covariance = delong_covariance(
+        labels, np.stack([np.asarray(scores_a), np.asarray(scores_b)])
+    )
     return _contrast(areas, covariance, np.array([1.0, -1.0]))
 
 
@@ -161,7 +178,8 @@ def clustered_test(
 ) -> tuple[float, float]:
     """Mean AUROC of a's scores (s, n) less that of b's (t, n), on the same images, and the two-sided p value.
 
-    A row of scores is one training; s and t of 1 compare two models. The variance is `clustered_covariance`'s.
+    A row of scores is one training; s and t of 1 compare two models. The variance is
+    `clustered_covariance`'s.
 
     Raises:
         ValueError: see `clustered_covariance`.
@@ -194,11 +212,14 @@ def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> tu
     return float(limits.low), float(limits.high)
 
 
-def clustered_proportion(right: npt.ArrayLike, clusters: npt.ArrayLike, confidence: float = 0.95) -> Interval:
+def clustered_proportion(
+    right: npt.ArrayLike, clusters: npt.ArrayLike, confidence: float = 0.95
+) -> Interval:
     """Share of right answers (n,), with Clopper and Pearson's limits for as many images as the patients are worth.
 
-    `clusters` (n,) names the patients. The number of images is divided by the design effect and corrected for few
-    patients (Korn & Graubard, Survey Methodology 24 (1998) 193); one image a patient gives the exact ones.
+    `clusters` (n,) names the patients. The number of images is divided by the design effect and
+    corrected for few patients (Korn & Graubard, Survey Methodology 24 (1998) 193); one image a
+    patient gives the exact ones.
 
     Raises:
         ValueError: no images.
@@ -206,7 +227,9 @@ def clustered_proportion(right: npt.ArrayLike, clusters: npt.ArrayLike, confiden
     hits = np.asarray(right, dtype=np.float64)
     _, patient = np.unique(np.asarray(clusters), return_inverse=True)
     if not len(hits) or len(hits) != len(patient):
-        raise ValueError(f"{len(hits)} answers on images of {len(patient)} patients are not a proportion")
+        raise ValueError(
+            f"{len(hits)} answers on images of {len(patient)} patients are not a proportion"
+        )
     share = float(hits.mean())
     alpha = (1 - confidence) / 2
     worth = _worth(hits - share, patient, alpha)
@@ -223,7 +246,9 @@ def _worth(deviations: Floats, patient: Ints, alpha: float) -> float:
     sums = np.bincount(patient, deviations)
     variance = patients / (patients - 1) * float(sums @ sums) / images**2
     if variance < _ROUNDING:
-        return float(patients)  # all are right, or all wrong: nothing tells how alike a patient's images are
+        return float(
+            patients
+        )  # all are right, or all wrong: nothing tells how alike a patient's images are
     independent = 1 + float(deviations @ deviations) / images / variance
     few = (student.ppf(alpha, images - 1) / student.ppf(alpha, patients - 1)) ** 2
     return float(np.clip(independent * few, 1, images))
@@ -316,9 +341,13 @@ def mean_statistic(values: npt.ArrayLike, where: npt.ArrayLike | None = None) ->
     v = np.asarray(values, dtype=np.float64)
     chosen = np.ones(len(v)) if where is None else np.asarray(where, dtype=np.float64)
     if v.shape != chosen.shape or v.ndim != 1:
-        raise ValueError(f"values of shape {v.shape} and their selection of shape {chosen.shape} do not fit")
+        raise ValueError(
+            f"values of shape {v.shape} and their selection of shape {chosen.shape} do not fit"
+        )
     if not np.isfinite(v).all():
-        raise ValueError(f"{int((~np.isfinite(v)).sum())} of {len(v)} values are not finite numbers")
+        raise ValueError(
+            f"{int((~np.isfinite(v)).sum())} of {len(v)} values are not finite numbers"
+        )
     return lambda weights: _ratio(weights @ (v * chosen), weights @ chosen)
 
 
@@ -335,7 +364,9 @@ class Resampled(NamedTuple):
 
     def minus(self, other: "Resampled") -> "Resampled":
         """The difference of two statistics that saw the same resamples."""
-        return Resampled(self.value - other.value, self.draws - other.draws, self.left_out - other.left_out)
+        return Resampled(
+            self.value - other.value, self.draws - other.draws, self.left_out - other.left_out
+        )
 
     def defined(self) -> Floats:
         """The draws that have a value.
@@ -368,21 +399,29 @@ def cluster_bootstrap(
     """
     names, index = np.unique(np.asarray(clusters), return_inverse=True)
     if len(names) < 2 or resamples < 2:
-        raise ValueError(f"a bootstrap needs 2 patients and 2 resamples, got {len(names)} and {resamples}")
+        raise ValueError(
+            f"a bootstrap needs 2 patients and 2 resamples, got {len(names)} and {resamples}"
+        )
     rng = np.random.default_rng(seed)
-    draws = _by_parts(statistics, resamples, len(index), lambda _, size: _drawn(rng, len(names), size)[:, index])
+    draws = _by_parts(
+        statistics, resamples, len(index), lambda _, size: _drawn(rng, len(names), size)[:, index]
+    )
     groups = min(len(names), _GROUPS)
     left_out = _by_parts(
         statistics,
         groups,
         len(index),
-        lambda start, size: (index % groups != np.arange(start, start + size)[:, None]).astype(np.float64),
+        lambda start, size: (index % groups != np.arange(start, start + size)[:, None]).astype(
+            np.float64
+        ),
     )
     once = np.ones((1, len(index)))
     return [Resampled(float(s(once)[0]), draws[i], left_out[i]) for i, s in enumerate(statistics)]
 
 
-def _by_parts(statistics: Sequence[Statistic], rows: int, images: int, weights: Callable[[int, int], Floats]) -> Floats:
+def _by_parts(
+    statistics: Sequence[Statistic], rows: int, images: int, weights: Callable[[int, int], Floats]
+) -> Floats:
     """Statistics (s, rows) of `weights(start, size)`, a few rows at a time."""
     step = max(1, _CELLS // images)
     parts = []
@@ -394,7 +433,10 @@ def _by_parts(statistics: Sequence[Statistic], rows: int, images: int, weights: 
 
 def _drawn(rng: np.random.Generator, clusters: int, resamples: int) -> Floats:
     """How often each of the clusters is drawn, (resamples, clusters)."""
-    drawn = rng.integers(clusters, size=(resamples, clusters)) + np.arange(resamples)[:, None] * clusters
+    drawn = (
+        rng.integers(clusters, size=(resamples, clusters))
+        + np.arange(resamples)[:, None] * clusters
+    )
     counts = np.bincount(drawn.ravel(), minlength=resamples * clusters)
     return counts.reshape(resamples, clusters).astype(np.float64)
 
@@ -427,7 +469,8 @@ def _acceleration(left_out: Floats) -> float:
 def bootstrap_interval(resampled: Resampled, units: int, confidence: float = 0.95) -> Interval:
     """The BCa interval; where all draws are 0 or all are 1, the exact limits of so many independent `units`.
 
-    A perfect result on few patients has a bootstrap interval of no width, which would claim certainty.
+    A perfect result on few patients has a bootstrap interval of no width, which would claim
+    certainty.
 
     Raises:
         ValueError: see `Resampled.defined`.
@@ -441,8 +484,8 @@ def bootstrap_interval(resampled: Resampled, units: int, confidence: float = 0.9
 def disjoint_pairs(labels: npt.ArrayLike, clusters: npt.ArrayLike) -> int:
     """How many pairs of patients, one with a positive and the other with a negative image, can be made, each used once.
 
-    So many independent trials of "the positive scores higher" lie in the data; an exact bound on the AUROC
-    may rest on them.
+    So many independent trials of "the positive scores higher" lie in the data; an exact bound on
+    the AUROC may rest on them.
     """
     y, names = np.asarray(labels), np.asarray(clusters)
     positive, negative = set(names[y == 1]), set(names[y == 0])
@@ -463,17 +506,20 @@ class Difference(NamedTuple):
 def unseen_loss(units: float, alpha: float) -> float:
     """How much a metric may lose by failures of which `units` independent patients show none: 1 - alpha^(1/units).
 
-    A model that fails a share q of all patients fails none of them with probability (1 - q)^units; no resampling of
-    the patients that are there can know of it.
+    A model that fails a share q of all patients fails none of them with probability (1 - q)^units;
+    no resampling of the patients that are there can know of it.
     """
     return float(1 - alpha ** (1 / units)) if units > 0 else 1.0
 
 
-def paired_difference(challenger: Resampled, champion: Resampled, *, units: int, confidence: float) -> Difference:
+def paired_difference(
+    challenger: Resampled, champion: Resampled, *, units: int, confidence: float
+) -> Difference:
     """Limits of the difference of two statistics that saw the same resamples of the same patients.
 
-    The lower limit is the lowest of three: BCa; Student's t with the jackknife's error, as BCa is too short on few
-    patients; and the `unseen_loss` below the difference. `units` are the independent trials among the patients.
+    The lower limit is the lowest of three: BCa; Student's t with the jackknife's error, as BCa is
+        too short on few patients; and the `unseen_loss` below the difference. `units` are the
+        independent trials among the patients.
 
     Raises:
         ValueError: see `Resampled.defined`.
@@ -499,10 +545,13 @@ def detectable_difference(error: float, confidence: float = 0.95, power: float =
     return float((norm.ppf((1 + confidence) / 2) + norm.ppf(power)) * error)
 
 
-def student_limits(difference: Resampled, units: int, confidence: float = 0.95) -> tuple[float, float]:
+def student_limits(
+    difference: Resampled, units: int, confidence: float = 0.95
+) -> tuple[float, float]:
     """Student's limits of a difference with the bootstrap's error; `units` are the independent trials.
 
-    Of two equally good models they hold 0 as often as they say, which BCa's do not (`benchmarks/coverage.py`).
+    Of two equally good models they hold 0 as often as they say, which BCa's do not
+    (`benchmarks/coverage.py`).
 
     Raises:
         ValueError: see `Resampled.defined`.
@@ -532,7 +581,8 @@ def _jackknife_error(left_out: Floats) -> float:
 def power(error: float, margin: float, units: float, confidence: float = 0.95) -> float:
     """Probability that a model equal to the champion is found non-inferior, by the normal approximation.
 
-    The difference is N(0, error²), and the lower limit must exceed -margin; see `paired_difference`.
+    The difference is N(0, error²), and the lower limit must exceed -margin; see
+    `paired_difference`.
     """
     unseen = unseen_loss(units, 1 - confidence)
     if error == 0:
@@ -553,7 +603,9 @@ def patients_needed(
     if margin <= 0:
         raise ValueError(f"a margin of {margin:g} can never be shown: it must be positive")
     if min(patients, units) < 1:
-        raise ValueError(f"{patients} patients with {units} independent units say nothing about more of them")
+        raise ValueError(
+            f"{patients} patients with {units} independent units say nothing about more of them"
+        )
 
     def reached(number: int) -> bool:
         more = number / patients

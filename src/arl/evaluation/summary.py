@@ -28,12 +28,20 @@ class Summary:
     """Figures of one model on the images of one table; the bootstrap's settings are those of every interval."""
 
     def __init__(
-        self, table: pd.DataFrame, main: str, *, threshold: float | None, resamples: int, confidence: float, seed: int
+        self,
+        table: pd.DataFrame,
+        main: str,
+        *,
+        threshold: float | None,
+        resamples: int,
+        confidence: float,
+        seed: int,
     ) -> None:
         """`threshold`: of score_1, from validation images; None for other than two classes.
 
         Raises:
-            ValueError: a score is not a number, a class is missing, or there are fewer than two patients.
+            ValueError: a score is not a number, a class is missing, or there are fewer than two
+                patients.
         """
         self.table = table
         self.main = main
@@ -51,15 +59,24 @@ class Summary:
         if self.main == "dice":
             return None
         k = scores(self.table).shape[1]
-        return [[int(n) for n in row] for row in metrics.confusion_matrix(labels(self.table), self._called(), k)]
+        return [
+            [int(n) for n in row]
+            for row in metrics.confusion_matrix(labels(self.table), self._called(), k)
+        ]
 
     def _called(self) -> Ints:
         s = scores(self.table)
-        return s.argmax(axis=1) if self.threshold is None else (s[:, 1] >= self.threshold).astype(np.int64)
+        return (
+            s.argmax(axis=1)
+            if self.threshold is None
+            else (s[:, 1] >= self.threshold).astype(np.int64)
+        )
 
     def _segmentation(self) -> dict[str, Entry]:
         patients = self.table["patient"].nunique()
-        return self._entries({name: (mean_statistic(self.table[name]), patients) for name in ("dice", "iou")})
+        return self._entries(
+            {name: (mean_statistic(self.table[name]), patients) for name in ("dice", "iou")}
+        )
 
     def _classification(self) -> dict[str, Entry]:
         y, s = labels(self.table), scores(self.table)
@@ -67,7 +84,10 @@ class Summary:
         everyone = np.ones(len(y), bool)
         found = self._entries(
             {
-                "auroc": (main_statistic(self.table, "auroc"), independent_units(self.table, "auroc")),
+                "auroc": (
+                    main_statistic(self.table, "auroc"),
+                    independent_units(self.table, "auroc"),
+                ),
                 "brier": (mean_statistic(metrics.brier_losses(y, s)), 0),
             }
         )
@@ -84,7 +104,9 @@ class Summary:
         return {**found, "ece": {"value": error, "low": None, "high": None}}
 
     def _share(self, right: Bools, where: Bools) -> Entry:
-        return asdict(clustered_proportion(right[where], self.table.loc[where, "patient"], self.confidence))
+        return asdict(
+            clustered_proportion(right[where], self.table.loc[where, "patient"], self.confidence)
+        )
 
     def delong(self) -> Entry | None:
         """AUROC of two classes with DeLong's interval over patients, beside the bootstrap's; None for other tasks."""
@@ -95,7 +117,9 @@ class Summary:
 
     def _entries(self, wanted: dict[str, tuple[Statistic, int]]) -> dict[str, Entry]:
         statistics = [statistic for statistic, _ in wanted.values()]
-        drawn = cluster_bootstrap(statistics, self.table["patient"], resamples=self.resamples, seed=self.seed)
+        drawn = cluster_bootstrap(
+            statistics, self.table["patient"], resamples=self.resamples, seed=self.seed
+        )
         return {
             name: self._entry(resampled, units)
             for (name, (_, units)), resampled in zip(wanted.items(), drawn, strict=True)
@@ -107,16 +131,27 @@ class Summary:
     def detectable(self) -> float:
         """The smallest true distance of the main metric from a fixed value that so many patients show (power 80 %).
 
-        The difference of two models on the same images is found sooner, by what their answers have in common.
+        The difference of two models on the same images is found sooner, by what their answers have
+        in common.
         """
-        statistic, units = main_statistic(self.table, self.main), independent_units(self.table, self.main)
-        drawn = cluster_bootstrap([statistic], self.table["patient"], resamples=self.resamples, seed=self.seed)[0]
-        return max(detectable_difference(drawn.error(), self.confidence), unseen_loss(units, 1 - self.confidence))
+        statistic, units = (
+            main_statistic(self.table, self.main),
+            independent_units(self.table, self.main),
+        )
+        drawn = cluster_bootstrap(
+            [statistic], self.table["patient"], resamples=self.resamples, seed=self.seed
+        )[0]
+        return max(
+            detectable_difference(drawn.error(), self.confidence),
+            unseen_loss(units, 1 - self.confidence),
+        )
 
     def slices(self) -> dict[str, dict[str, dict[str, Any]]]:
         """The main metric by site, probe and device; a slice where it is undefined says why in `note`."""
         return {
-            origin: {str(name): self._slice(part) for name, part in self.table.groupby(origin, sort=True)}
+            origin: {
+                str(name): self._slice(part) for name, part in self.table.groupby(origin, sort=True)
+            }
             for origin in ORIGINS
         }
 
@@ -126,7 +161,9 @@ class Summary:
         try:
             statistic = main_statistic(part, self.main)
             found["value"] = float(statistic(np.ones((1, len(part))))[0])
-            drawn = cluster_bootstrap([statistic], part["patient"], resamples=self.resamples, seed=self.seed)
+            drawn = cluster_bootstrap(
+                [statistic], part["patient"], resamples=self.resamples, seed=self.seed
+            )
             return found | self._entry(drawn[0], independent_units(part, self.main))
         except ValueError as reason:
             return {**found, "note": str(reason)}

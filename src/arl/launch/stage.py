@@ -6,7 +6,9 @@ from typing import Any
 
 from arl.cli import call
 
-_VARIABLE = "ARL_LAUNCH"  # set by pipelines/cluster.py: {"processes": 4}, or the fields of `trainjob.Job`
+_VARIABLE = (
+    "ARL_LAUNCH"  # set by pipelines/cluster.py: {"processes": 4}, or the fields of `trainjob.Job`
+)
 
 
 def launch(name: str, overrides: list[str], version: str, /, **arguments: Any) -> None:
@@ -23,7 +25,7 @@ def launch(name: str, overrides: list[str], version: str, /, **arguments: Any) -
 
         trainjob.run(trainjob.Job(**needs), name, overrides, version, arguments)
     elif needs.get("processes", 1) > 1:
-        from arl.data.mirror import at_hand
+        from arl.corpus.s3_copy import at_hand
         from arl.launch import torchrun
 
         with at_hand(arguments["corpus"]) as corpus:  # once for all processes

@@ -7,7 +7,11 @@ from typing import Any
 
 def words(name: str, overrides: list[str], arguments: dict[str, Any]) -> list[str]:
     """The command line of a stage, after `arl`."""
-    flags = [word for key, value in sorted(arguments.items()) for word in (f"--{key.replace('_', '-')}", str(value))]
+    flags = [
+        word
+        for key, value in sorted(arguments.items())
+        for word in (f"--{key.replace('_', '-')}", str(value))
+    ]
     return [name, *flags, *overrides]
 
 
@@ -21,4 +25,6 @@ def run(processes: int, name: str, overrides: list[str], arguments: dict[str, An
     command = [sys.executable, "-m", "torch.distributed.run", *ranks, "-m", "arl.cli"]
     code = subprocess.run([*command, *words(name, overrides, arguments)], check=False).returncode
     if code:
-        raise RuntimeError(f"{name} failed in one of {processes} processes (exit code {code}); it has said why above")
+        raise RuntimeError(
+            f"{name} failed in one of {processes} processes (exit code {code}); it has said why above"
+        )

@@ -1,8 +1,9 @@
 """A stage on several nodes, as a TrainJob of Kubeflow Trainer 2 (trainer.kubeflow.org/v1alpha1).
 
-The pod of the pipeline's step only starts the job, waits, and takes over the results. The job is named by what it does,
-so a step that is tried again finds the job that its first try has started instead of starting a second one; the
-training itself goes on from its last checkpoint below $ARL_RUNS, which must be on a volume that all pods see.
+The pod of the pipeline's step only starts the job, waits, and takes over the results. The job is
+named by what it does, so a step that is tried again finds the job that its first try has started
+instead of starting a second one; the training itself goes on from its last checkpoint below
+$ARL_RUNS, which must be on a volume that all pods see.
 """
 
 import hashlib
@@ -70,7 +71,9 @@ def run(
             _start_or_adopt(api, namespace, manifest, poll, patience)
             _wait(api, namespace, title, poll, patience)
         if not _complete(written):
-            raise RuntimeError(f"TrainJob {namespace}/{title} is complete, but {written} lacks its results")
+            raise RuntimeError(
+                f"TrainJob {namespace}/{title} is complete, but {written} lacks its results"
+            )
     for output in _OUTPUTS:
         copy = shutil.copytree if (written / output).is_dir() else shutil.copy2
         copy(written / output, arguments[output])
@@ -83,13 +86,16 @@ def train_job(
     """The TrainJob of a stage, and the folder on the volume that it writes."""
     inputs = {key: str(value) for key, value in arguments.items() if key not in _OUTPUTS}
     runs = os.environ.get("ARL_RUNS", "runs")
-    told = json.dumps([name, overrides, version, inputs, job.image, job.nodes, job.processes], sort_keys=True)
+    told = json.dumps(
+        [name, overrides, version, inputs, job.image, job.nodes, job.processes], sort_keys=True
+    )
     title = f"arl-{name}-{hashlib.sha256(told.encode()).hexdigest()[:16]}"
     written = Path(runs) / title
     line = words(name, overrides, {**inputs, **{output: written / output for output in _OUTPUTS}})
     trainer = {
         "image": job.image,
-        # torchrun finds the nodes, the processes and the address to meet at in the PET_* variables of the runtime
+        # torchrun finds the nodes, the processes and the address to meet at in the PET_* variables
+        # of the runtime
         "command": ["torchrun", "-m", "arl.cli"],
         "args": line,
         "env": [{"name": "ARL_RUNS", "value": runs}],
@@ -100,9 +106,16 @@ def train_job(
     manifest = {
         "apiVersion": "trainer.kubeflow.org/v1alpha1",
         "kind": "TrainJob",
-        "metadata": {"name": title, "labels": {"app.kubernetes.io/part-of": "arl", "arl.dev/stage": name}},
+        "metadata": {
+            "name": title,
+            "labels": {"app.kubernetes.io/part-of": "arl", "arl.dev/stage": name},
+        },
         "spec": {
-            "runtimeRef": {"apiGroup": "trainer.kubeflow.org", "kind": "TrainingRuntime", "name": job.runtime},
+            "runtimeRef": {
+                "apiGroup": "trainer.kubeflow.org",
+                "kind": "TrainingRuntime",
+                "name": job.runtime,
+            },
             "trainer": trainer,
             "activeDeadlineSeconds": job.seconds,
         },
@@ -127,7 +140,11 @@ def _connect() -> tuple[client.CustomObjectsApi, str]:
 
 
 def _start_or_adopt(
-    api: client.CustomObjectsApi, namespace: str, manifest: dict[str, Any], poll: float, patience: float
+    api: client.CustomObjectsApi,
+    namespace: str,
+    manifest: dict[str, Any],
+    poll: float,
+    patience: float,
 ) -> None:
     title = manifest["metadata"]["name"]
     found = _get(api, namespace, title)
@@ -143,19 +160,27 @@ def _start_or_adopt(
         api.create_namespaced_custom_object(namespace=namespace, body=manifest, **_KIND)
     except ApiException as error:
         if error.status != 409:  # made by another try in the same instant
-            raise RuntimeError(_refusal(error, f"TrainJob {namespace}/{title} could not be made")) from error
+            raise RuntimeError(
+                _refusal(error, f"TrainJob {namespace}/{title} could not be made")
+            ) from error
     print(f"TrainJob {namespace}/{title} started", flush=True)
 
 
-def _wait_until_gone(api: client.CustomObjectsApi, namespace: str, title: str, poll: float, patience: float) -> None:
+def _wait_until_gone(
+    api: client.CustomObjectsApi, namespace: str, title: str, poll: float, patience: float
+) -> None:
     until = time.monotonic() + patience
     while _get(api, namespace, title) is not None:
         if time.monotonic() > until:
-            raise RuntimeError(f"TrainJob {namespace}/{title} has not gone {patience:.0f} s after its deletion")
+            raise RuntimeError(
+                f"TrainJob {namespace}/{title} has not gone {patience:.0f} s after its deletion"
+            )
         time.sleep(poll)
 
 
-def _wait(api: client.CustomObjectsApi, namespace: str, title: str, poll: float, patience: float) -> None:
+def _wait(
+    api: client.CustomObjectsApi, namespace: str, title: str, poll: float, patience: float
+) -> None:
     answered = time.monotonic()
     while True:
         try:
@@ -164,7 +189,9 @@ def _wait(api: client.CustomObjectsApi, namespace: str, title: str, poll: float,
         except (ApiException, HTTPError) as error:
             # the control plane is upgraded now and then, and a training of days must outlive that
             if time.monotonic() - answered > patience:
-                raise RuntimeError(f"Kubernetes has not answered for {patience:.0f} s: {error}") from error
+                raise RuntimeError(
+                    f"Kubernetes has not answered for {patience:.0f} s: {error}"
+                ) from error
             time.sleep(poll)
             continue
         if found is None:
@@ -182,27 +209,37 @@ def _wait(api: client.CustomObjectsApi, namespace: str, title: str, poll: float,
 
 def _get(api: client.CustomObjectsApi, namespace: str, title: str) -> dict[str, Any] | None:
     try:
-        found: dict[str, Any] = api.get_namespaced_custom_object(namespace=namespace, name=title, **_KIND)
+        found: dict[str, Any] = api.get_namespaced_custom_object(
+            namespace=namespace, name=title, **_KIND
+        )
     except ApiException as error:
         if error.status == 404:
             return None
         if error.status in (401, 403):
-            raise RuntimeError(_refusal(error, f"TrainJob {namespace}/{title} cannot be read")) from error
+            raise RuntimeError(
+                _refusal(error, f"TrainJob {namespace}/{title} cannot be read")
+            ) from error
         raise
     return found
 
 
 def _condition(found: dict[str, Any], kind: str) -> dict[str, Any] | None:
     conditions = found.get("status", {}).get("conditions", [])
-    return next((one for one in conditions if one["type"] == kind and one["status"] == "True"), None)
+    return next(
+        (one for one in conditions if one["type"] == kind and one["status"] == "True"), None
+    )
 
 
 def _delete(api: client.CustomObjectsApi, namespace: str, title: str) -> None:
     try:
-        api.delete_namespaced_custom_object(namespace=namespace, name=title, propagation_policy="Foreground", **_KIND)
+        api.delete_namespaced_custom_object(
+            namespace=namespace, name=title, propagation_policy="Foreground", **_KIND
+        )
     except ApiException as error:
         if error.status != 404:
-            raise RuntimeError(_refusal(error, f"TrainJob {namespace}/{title} could not be deleted")) from error
+            raise RuntimeError(
+                _refusal(error, f"TrainJob {namespace}/{title} could not be deleted")
+            ) from error
 
 
 def _refusal(error: ApiException, what: str) -> str:
@@ -212,12 +249,16 @@ def _refusal(error: ApiException, what: str) -> str:
 
 
 @contextmanager
-def _deleted_on_termination(api: client.CustomObjectsApi, namespace: str, title: str) -> Iterator[None]:
+def _deleted_on_termination(
+    api: client.CustomObjectsApi, namespace: str, title: str
+) -> Iterator[None]:
     """Delete the job when this pod is told to end, as when someone terminates the pipeline's run."""
 
     def end(number: int, frame: FrameType | None) -> None:
         _delete(api, namespace, title)
-        raise SystemExit(f"terminated; TrainJob {namespace}/{title} is deleted, and its checkpoints are kept")
+        raise SystemExit(
+            f"terminated; TrainJob {namespace}/{title} is deleted, and its checkpoints are kept"
+        )
 
     before = signal.signal(signal.SIGTERM, end)
     try:

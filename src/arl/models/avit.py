@@ -15,7 +15,7 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from arl.data.anatomy import NULL_ANATOMY, NUM_ANATOMIES
+from arl.corpus.anatomy import NULL_ANATOMY, NUM_ANATOMIES
 from arl.models.acdt import ACDTBlock, DeformableDepthwise, extra_parameters
 from arl.models.block import AnatomyMLP, PlainBlock, code_table
 from arl.models.conditioning import CrossAttentionBlock, FiLMBlock, LoRABlock
@@ -29,13 +29,16 @@ class AViT(nn.Module):
     """Encoder of images (B, in_chans, H, W) in [-2, 2] or so and anatomy indices (B,).
 
     Args:
-        img_size: side of the square image that the position embeddings are made for, pixels; others are resampled to.
+        img_size: side of the square image that the position embeddings are made for, pixels; others
+            are resampled to.
         conditioning: acdt | cross_attention | film | lora | none.
         deform_kernel: side of the deformable kernel, patches (acdt).
-        anatomy_hidden: width of the anatomy MLP of each ACDT block; the other conditionings get as many parameters.
+        anatomy_hidden: width of the anatomy MLP of each ACDT block; the other conditionings get as
+            many parameters.
 
     Raises:
-        ValueError: img_size is not a multiple of patch_size, embed_dim of num_heads, or the conditioning is unknown.
+        ValueError: img_size is not a multiple of patch_size, embed_dim of num_heads, or the
+            conditioning is unknown.
     """
 
     num_prefix_tokens = 1
@@ -63,11 +66,15 @@ class AViT(nn.Module):
         self.num_features = self.head_hidden_size = embed_dim
         self.deform_kernel = deform_kernel
         self.grad_checkpointing = False
-        self.patch_embed = PatchEmbed(img_size, patch_size, in_chans, embed_dim, strict_img_size=False)
+        self.patch_embed = PatchEmbed(
+            img_size, patch_size, in_chans, embed_dim, strict_img_size=False
+        )
         self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dim))
         self.mask_token = nn.Parameter(torch.empty(1, 1, embed_dim))
         self.pos_embed = nn.Parameter(torch.empty(1, 1 + self.patch_embed.num_patches, embed_dim))
-        make = _block_maker(conditioning, embed_dim, num_heads, mlp_ratio, deform_kernel, anatomy_hidden)
+        make = _block_maker(
+            conditioning, embed_dim, num_heads, mlp_ratio, deform_kernel, anatomy_hidden
+        )
         self.blocks = nn.ModuleList(make(rate) for rate in _stochastic_depth(drop_path_rate, depth))
         self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
         self.register_buffer("anatomy_codes", code_table(NUM_ANATOMIES), persistent=False)
@@ -87,7 +94,12 @@ class AViT(nn.Module):
             self.pos_embed.zero_()[0, 1:] = sincos_positions(self.embed_dim, self.grid_size)
 
     def forward(
-        self, x: Tensor, anatomy: Tensor | None = None, *, ids_keep: Tensor | None = None, mask: Tensor | None = None
+        self,
+        x: Tensor,
+        anatomy: Tensor | None = None,
+        *,
+        ids_keep: Tensor | None = None,
+        mask: Tensor | None = None,
     ) -> Tensor:
         """The same as `forward_features`: the encoder has no head."""
         return self.forward_features(x, anatomy, ids_keep=ids_keep, mask=mask)
@@ -105,21 +117,28 @@ class AViT(nn.Module):
 
         Args:
             x: (B, in_chans, H, W).
-            anatomy: (B,) long, 0..15, or 16 for the null condition; None is the null condition for all.
-            ids_keep: (B, K) long: encode only these patches, in this order; a place without a token samples as zero.
-            mask: (B, N) bool, True = replaced by the mask token, which from there on is a token like any other.
-            cls_only: leave out the patch tokens, whose last block then need not be computed: 7 % of the products.
+            anatomy: (B,) long, 0..15, or 16 for the null condition; None is the null condition for
+                all.
+            ids_keep: (B, K) long: encode only these patches, in this order; a place without a token
+                samples as zero.
+            mask: (B, N) bool, True = replaced by the mask token, which from there on is a token
+                like any other.
+            cls_only: leave out the patch tokens, whose last block then need not be computed: 7 % of
+                the products.
 
         Returns:
             (B, 1 + L, C): the CLS token, then the patch tokens, normalised; (B, 1, C) if cls_only.
 
         Raises:
-            ValueError: channels, size or an anatomy index do not fit, or both ids_keep and mask are given.
+            ValueError: channels, size or an anatomy index do not fit, or both ids_keep and mask are
+                given.
         """
         tokens, code, grid = self._embed(x, anatomy, ids_keep, mask)
         for block in self.blocks[:-1]:
             tokens = self._run(block, tokens, code, grid)
-        tokens = self._run(self.blocks[-1], tokens, code, grid, self.num_prefix_tokens if cls_only else None)
+        tokens = self._run(
+            self.blocks[-1], tokens, code, grid, self.num_prefix_tokens if cls_only else None
+        )
         out: Tensor = self.norm(tokens)
         return out
 
@@ -137,8 +156,8 @@ class AViT(nn.Module):
         """Features after chosen blocks; arguments and results as in timm's `VisionTransformer.forward_intermediates`.
 
         Returns:
-            A list of (B, C, h, w) (or (B, L, C) with output_fmt="NLC"), each paired with its prefix tokens if asked;
-            preceded by the final features (B, 1 + L, C) unless intermediates_only.
+            A list of (B, C, h, w) (or (B, L, C) with output_fmt="NLC"), each paired with its prefix
+            tokens if asked; preceded by the final features (B, 1 + L, C) unless intermediates_only.
         """
         if output_fmt not in ("NCHW", "NLC"):
             raise ValueError(f"output_fmt {output_fmt!r} is not NCHW or NLC")
@@ -180,14 +199,16 @@ class AViT(nn.Module):
     def fold_anatomy(self) -> None:
         """For inference only: put each block's sixteen anatomy contexts in place of the MLP that makes them.
 
-        The features stay the same, with 10 % fewer parameters to read for each image. The weights no longer fit a
-        model that has not been folded.
+        The features stay the same, with 10 % fewer parameters to read for each image. The weights
+        no longer fit a model that has not been folded.
         """
         for block in self.blocks:
             if isinstance(block, ACDTBlock) and isinstance(block.anatomy, AnatomyMLP):
                 block.anatomy = block.anatomy.folded()
 
-    def _run(self, block: nn.Module, tokens: Tensor, code: Tensor, grid: Grid, asked: int | None = None) -> Tensor:
+    def _run(
+        self, block: nn.Module, tokens: Tensor, code: Tensor, grid: Grid, asked: int | None = None
+    ) -> Tensor:
         out: Tensor
         if self.grad_checkpointing and torch.is_grad_enabled():
             out = checkpoint(block, tokens, code, grid, asked, use_reentrant=False)
@@ -210,13 +231,17 @@ class AViT(nn.Module):
             tokens = tokens.gather(1, ids_keep.unsqueeze(-1).expand(-1, -1, self.embed_dim))
         # the shape, since len() would fix the batch of an exported graph
         cls_token = (self.cls_token + positions[:, :1]).expand(x.shape[0], -1, -1)
-        grid = make_grid(height, width, self.deform_kernel, self.num_prefix_tokens, ids_keep, x.device)
+        grid = make_grid(
+            height, width, self.deform_kernel, self.num_prefix_tokens, ids_keep, x.device
+        )
         return torch.cat([cls_token, tokens], dim=1), self._codes(anatomy, x.shape[0]), grid
 
     def _check_image(self, x: Tensor) -> tuple[int, int]:
         """Patches down and across."""
         if x.ndim != 4 or x.shape[1] != self.in_chans:
-            raise ValueError(f"images have shape {tuple(x.shape)}, this encoder reads (batch, {self.in_chans}, H, W)")
+            raise ValueError(
+                f"images have shape {tuple(x.shape)}, this encoder reads (batch, {self.in_chans}, H, W)"
+            )
         height, width = x.shape[-2:]
         check_image_size(height, width, self.patch_size)
         return height // self.patch_size, width // self.patch_size
@@ -225,7 +250,10 @@ class AViT(nn.Module):
         if (height, width) == self.grid_size:
             return self.pos_embed
         resampled: Tensor = resample_abs_pos_embed(
-            self.pos_embed, new_size=[height, width], old_size=list(self.grid_size), num_prefix_tokens=1
+            self.pos_embed,
+            new_size=[height, width],
+            old_size=list(self.grid_size),
+            num_prefix_tokens=1,
         )
         return resampled
 
@@ -244,26 +272,41 @@ def _to_map(patches: Tensor, grid: Grid) -> Tensor:
 def check_image_size(height: int, width: int, patch_size: int) -> None:
     """Raise ValueError if an image is smaller than a patch or not a whole number of patches."""
     if min(height, width) < patch_size:
-        raise ValueError(f"image of {height} x {width} pixels is smaller than a patch of {patch_size}")
+        raise ValueError(
+            f"image of {height} x {width} pixels is smaller than a patch of {patch_size}"
+        )
     if height % patch_size or width % patch_size:
-        raise ValueError(f"image of {height} x {width} pixels is not a whole number of patches of {patch_size}")
+        raise ValueError(
+            f"image of {height} x {width} pixels is not a whole number of patches of {patch_size}"
+        )
 
 
 def _check_anatomy(anatomy: Tensor, batch: int) -> None:
     if anatomy.shape != (batch,):
-        raise ValueError(f"anatomy has shape {tuple(anatomy.shape)}, expected one index per image: ({batch},)")
+        raise ValueError(
+            f"anatomy has shape {tuple(anatomy.shape)}, expected one index per image: ({batch},)"
+        )
     unknown = sorted(set(anatomy[(anatomy < 0) | (anatomy > NULL_ANATOMY)].tolist()))
     if unknown:
-        raise ValueError(f"unknown anatomy index {unknown}: expected 0..{NULL_ANATOMY - 1}, or {NULL_ANATOMY} for none")
+        raise ValueError(
+            f"unknown anatomy index {unknown}: expected 0..{NULL_ANATOMY - 1}, or {NULL_ANATOMY} for none"
+        )
 
 
 def _block_maker(
-    conditioning: str, dim: int, num_heads: int, mlp_ratio: float, deform_kernel: int, anatomy_hidden: int
+    conditioning: str,
+    dim: int,
+    num_heads: int,
+    mlp_ratio: float,
+    deform_kernel: int,
+    anatomy_hidden: int,
 ) -> Callable[[float], nn.Module]:
     if conditioning == "none":
         return partial(PlainBlock, dim, num_heads, mlp_ratio)
     if conditioning == "acdt":
-        return lambda rate: ACDTBlock(dim, num_heads, mlp_ratio, rate, deform_kernel, anatomy_hidden)
+        return lambda rate: ACDTBlock(
+            dim, num_heads, mlp_ratio, rate, deform_kernel, anatomy_hidden
+        )
     budget = extra_parameters(dim, deform_kernel, anatomy_hidden)
     if conditioning == "film":
         return lambda rate: FiLMBlock(dim, num_heads, mlp_ratio, rate, budget)
@@ -271,7 +314,9 @@ def _block_maker(
         return lambda rate: LoRABlock(dim, num_heads, mlp_ratio, rate, budget)
     if conditioning == "cross_attention":
         return lambda rate: CrossAttentionBlock(dim, num_heads, mlp_ratio, rate, budget)
-    raise ValueError(f"unknown conditioning {conditioning!r}: expected one of {', '.join(CONDITIONINGS)}")
+    raise ValueError(
+        f"unknown conditioning {conditioning!r}: expected one of {', '.join(CONDITIONINGS)}"
+    )
 
 
 def _stochastic_depth(rate: float, depth: int) -> list[float]:
@@ -302,9 +347,13 @@ def avit_base_patch16(pretrained: bool = False, **kwargs: Any) -> AViT:
 
 def _create(pretrained: bool, kwargs: dict[str, Any], **defaults: Any) -> AViT:
     if pretrained:
-        raise ValueError("there are no pretrained weights of A-ViT to download: load a checkpoint into it")
+        raise ValueError(
+            "there are no pretrained weights of A-ViT to download: load a checkpoint into it"
+        )
     if kwargs.pop("num_classes", 0):
-        raise ValueError("A-ViT has no head: put arl.models.heads.Classifier on it, or leave num_classes at 0")
+        raise ValueError(
+            "A-ViT has no head: put arl.models.heads.Classifier on it, or leave num_classes at 0"
+        )
     for name in ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"):
         kwargs.pop(name, None)
     return AViT(**(defaults | kwargs))

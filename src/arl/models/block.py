@@ -78,17 +78,24 @@ def pick(x: Tensor, asked: int | Tensor | None) -> Tensor:
     """Of the tokens (B, N, C) the first `asked`, those of indices (B, M), or all for None."""
     if asked is None:
         return x
-    return x[:, :asked] if isinstance(asked, int) else x.gather(1, asked.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+    return (
+        x[:, :asked]
+        if isinstance(asked, int)
+        else x.gather(1, asked.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+    )
 
 
 class PlainBlock(nn.Module):
     """The unconditioned pre-norm block, equal to timm's `Block` with the same weights.
 
-    It and its conditioned kin compute only the tokens `asked` for: what is read of the last block may be the CLS token
-    alone, or the masked patches, and of the others it needs no more than keys and values.
+    It and its conditioned kin compute only the tokens `asked` for: what is read of the last block
+    may be the CLS token alone, or the masked patches, and of the others it needs no more than keys
+    and values.
     """
 
-    def __init__(self, dim: int, num_heads: int, mlp_ratio: float = 4.0, drop_path: float = 0.0) -> None:
+    def __init__(
+        self, dim: int, num_heads: int, mlp_ratio: float = 4.0, drop_path: float = 0.0
+    ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
         self.attn = Attention(dim, num_heads)
@@ -103,7 +110,9 @@ class PlainBlock(nn.Module):
     def transform(self, x: Tensor, asked: int | Tensor | None = None) -> Tensor:
         """Self-attention and the feed-forward network: (B, N, C) -> (B, N, C), or as `pick` has it."""
         normed = self.norm1(x)
-        return self.feed_forward(add(pick(x, asked), self.drop_path(self.attn(pick(normed, asked), normed))))
+        return self.feed_forward(
+            add(pick(x, asked), self.drop_path(self.attn(pick(normed, asked), normed)))
+        )
 
     def feed_forward(self, x: Tensor) -> Tensor:
         """The second half of the block."""

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from arl.data.anatomy import NUM_ANATOMIES
+from arl.corpus.anatomy import NUM_ANATOMIES
 from arl.models.block import AnatomyMLP, PlainBlock, add, pick
 from arl.models.sampling import Grid
 
@@ -15,9 +15,13 @@ from arl.models.sampling import Grid
 class FiLMBlock(PlainBlock):
     """Both normalised sequences scaled and shifted by the anatomy (FiLM: Perez 2018)."""
 
-    def __init__(self, dim: int, num_heads: int, mlp_ratio: float, drop_path: float, budget: int) -> None:
+    def __init__(
+        self, dim: int, num_heads: int, mlp_ratio: float, drop_path: float, budget: int
+    ) -> None:
         super().__init__(dim, num_heads, mlp_ratio, drop_path)
-        self.film = AnatomyMLP(NUM_ANATOMIES, max(1, round(budget / (NUM_ANATOMIES + 4 * dim))), 4 * dim)
+        self.film = AnatomyMLP(
+            NUM_ANATOMIES, max(1, round(budget / (NUM_ANATOMIES + 4 * dim))), 4 * dim
+        )
         self.reset_conditioning()
 
     def reset_conditioning(self) -> None:
@@ -35,7 +39,9 @@ class FiLMBlock(PlainBlock):
 class LoRABlock(PlainBlock):
     """A low-rank change of the qkv projection for each anatomy (LoRA: Hu 2022); none without an anatomy."""
 
-    def __init__(self, dim: int, num_heads: int, mlp_ratio: float, drop_path: float, budget: int) -> None:
+    def __init__(
+        self, dim: int, num_heads: int, mlp_ratio: float, drop_path: float, budget: int
+    ) -> None:
         super().__init__(dim, num_heads, mlp_ratio, drop_path)
         rank = max(1, round(budget / (NUM_ANATOMIES * 4 * dim)))
         self.lora_down = nn.Parameter(torch.empty(NUM_ANATOMIES, dim, rank))
@@ -61,9 +67,12 @@ class CrossAttentionBlock(PlainBlock):
 
     CONTEXT_TOKENS = 4
 
-    def __init__(self, dim: int, num_heads: int, mlp_ratio: float, drop_path: float, budget: int) -> None:
+    def __init__(
+        self, dim: int, num_heads: int, mlp_ratio: float, drop_path: float, budget: int
+    ) -> None:
         super().__init__(dim, num_heads, mlp_ratio, drop_path)
-        # One projection to queries and one back (C x r each); the MLP ends in the keys and values of the tokens.
+        # One projection to queries and one back (C x r each); the MLP ends in the keys and values
+        # of the tokens.
         self.rank = max(num_heads, dim // 4 // num_heads * num_heads)
         context = 2 * self.CONTEXT_TOKENS * self.rank
         projections = 2 * dim * self.rank + 4 * dim + self.rank
@@ -87,8 +96,12 @@ class CrossAttentionBlock(PlainBlock):
 
     def _cross(self, x: Tensor, code: Tensor) -> Tensor:
         heads = self.attn.num_heads
-        query = self.cross_query(self.norm_cross(x)).reshape(*x.shape[:2], heads, -1).transpose(1, 2)
+        query = (
+            self.cross_query(self.norm_cross(x)).reshape(*x.shape[:2], heads, -1).transpose(1, 2)
+        )
         context = self.cross_context(code).reshape(x.shape[0], 2, self.CONTEXT_TOKENS, heads, -1)
         key, value = context.transpose(2, 3).unbind(1)
-        out: Tensor = self.cross_proj(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
+        out: Tensor = self.cross_proj(
+            F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+        )
         return out

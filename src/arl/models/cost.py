@@ -21,11 +21,14 @@ _SIDE = 224  # pixels, as in the paper
 def count_macs(model: nn.Module, *shapes: tuple[int, ...]) -> int:
     """Multiply-accumulates of one forward pass on float inputs of these shapes.
 
-    Linear layers, convolutions, attention and the deformable sampling (four corners and the kernel, for each tap);
-    normalisation, softmax and activation functions are not counted, as is the custom. The paper's "FLOPs" are these.
+    Linear layers, convolutions, attention and the deformable sampling (four corners and the kernel,
+    for each tap); normalisation, softmax and activation functions are not counted, as is the
+    custom. The paper's "FLOPs" are these.
     """
     shell = copy.deepcopy(model).to("meta").eval()
-    counter = FlopCounterMode(display=False, custom_mapping={torch.ops.arl.deform_depthwise: _deform_flops})
+    counter = FlopCounterMode(
+        display=False, custom_mapping={torch.ops.arl.deform_depthwise: _deform_flops}
+    )
     with torch.no_grad(), counter:
         shell(*(torch.empty(shape, device="meta") for shape in shapes))
     return counter.get_total_flops() // 2
@@ -45,8 +48,8 @@ def count_parameters(model: nn.Module) -> int:
 def paper_models() -> dict[str, nn.Module]:
     """Those of Table 10, with random weights: `vit` by timm, `plain` (ours without ACDT), `avit`, and `folded`.
 
-    Offsets and kernels are random, so that samples fall between tokens; `folded` is A-ViT after `fold_anatomy`, as it
-    is deployed.
+    Offsets and kernels are random, so that samples fall between tokens; `folded` is A-ViT after
+    `fold_anatomy`, as it is deployed.
     """
     vit = timm.create_model("vit_base_patch16_224", num_classes=0)
     plain = timm.create_model("avit_base_patch16", in_chans=3, conditioning="none")

@@ -17,8 +17,12 @@ def patchify(images: Tensor, patch_size: int) -> Tensor:
     """
     batch, channels, height, width = images.shape
     if height % patch_size or width % patch_size:
-        raise ValueError(f"image of {height} x {width} pixels is not a whole number of patches of {patch_size}")
-    grid = images.reshape(batch, channels, height // patch_size, patch_size, width // patch_size, patch_size)
+        raise ValueError(
+            f"image of {height} x {width} pixels is not a whole number of patches of {patch_size}"
+        )
+    grid = images.reshape(
+        batch, channels, height // patch_size, patch_size, width // patch_size, patch_size
+    )
     return grid.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)  # from (B, C, h, p, w, q)
 
 
@@ -29,9 +33,17 @@ def unpatchify(patches: Tensor, patch_size: int, image_size: Sequence[int]) -> T
         ValueError: N patches do not make up an image of that size.
     """
     height, width = image_size
-    if height % patch_size or width % patch_size or patches.shape[1] * patch_size**2 != height * width:
-        raise ValueError(f"{patches.shape[1]} patches of {patch_size} do not make up an image of {height} x {width}")
-    grid = patches.reshape(len(patches), height // patch_size, width // patch_size, patch_size, patch_size, -1)
+    if (
+        height % patch_size
+        or width % patch_size
+        or patches.shape[1] * patch_size**2 != height * width
+    ):
+        raise ValueError(
+            f"{patches.shape[1]} patches of {patch_size} do not make up an image of {height} x {width}"
+        )
+    grid = patches.reshape(
+        len(patches), height // patch_size, width // patch_size, patch_size, patch_size, -1
+    )
     return grid.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)  # from (B, h, w, p, q, C)
 
 
@@ -59,7 +71,9 @@ class MAEDecoder(nn.Module):
         super().__init__()
         self.embed = nn.Linear(embed_dim, decoder_dim)
         self.mask_token = nn.Parameter(torch.empty(1, 1, decoder_dim))
-        self.register_buffer("positions", sincos_positions(decoder_dim, grid_size), persistent=False)
+        self.register_buffer(
+            "positions", sincos_positions(decoder_dim, grid_size), persistent=False
+        )
         self.blocks = nn.ModuleList(PlainBlock(decoder_dim, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(decoder_dim, eps=1e-6)
         self.pred = nn.Linear(decoder_dim, patch_size**2 * in_chans)
@@ -78,14 +92,20 @@ class MAEDecoder(nn.Module):
         return {"mask_token"}
 
     def forward(
-        self, tokens: Tensor, ids_keep: Tensor | None, num_patches: int, ids_asked: Tensor | None = None
+        self,
+        tokens: Tensor,
+        ids_keep: Tensor | None,
+        num_patches: int,
+        ids_asked: Tensor | None = None,
     ) -> Tensor:
         """tokens (B, 1 + K, C) of the patches ids_keep (B, K), or of all in order -> (B, N, p * p * in_chans).
 
-        With ids_asked (B, M) only these patches are predicted, (B, M, p * p * in_chans), at less cost.
+        With ids_asked (B, M) only these patches are predicted, (B, M, p * p * in_chans), at less
+        cost.
 
         Raises:
-            ValueError: num_patches is not the decoder's grid, or the tokens are not one per patch kept.
+            ValueError: num_patches is not the decoder's grid, or the tokens are not one per patch
+                kept.
         """
         self._check(tokens, ids_keep, num_patches)
         x = self.embed(tokens)
@@ -101,10 +121,14 @@ class MAEDecoder(nn.Module):
 
     def _check(self, tokens: Tensor, ids_keep: Tensor | None, num_patches: int) -> None:
         if num_patches != len(self.positions):
-            raise ValueError(f"num_patches is {num_patches}, this decoder's grid has {len(self.positions)}")
+            raise ValueError(
+                f"num_patches is {num_patches}, this decoder's grid has {len(self.positions)}"
+            )
         kept = num_patches if ids_keep is None else ids_keep.shape[1]
         if tokens.shape[1] != 1 + kept:
-            raise ValueError(f"{tokens.shape[1]} tokens for {kept} patches: expected one more, the CLS token")
+            raise ValueError(
+                f"{tokens.shape[1]} tokens for {kept} patches: expected one more, the CLS token"
+            )
 
     def _fill(self, kept: Tensor, ids_keep: Tensor, num_patches: int) -> Tensor:
         """Kept tokens at their places, mask tokens elsewhere."""

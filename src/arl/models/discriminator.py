@@ -1,7 +1,8 @@
 """The discriminator of eq. 4: real patches against reconstructed ones.
 
-The paper does not describe it. It sees one patch at a time with a little context around it, so that block seams
-inside a composite image cannot give the answer away, and has no BatchNorm, which would leak between real and fake.
+The paper does not describe it. It sees one patch at a time with a little context around it, so that
+block seams inside a composite image cannot give the answer away, and has no BatchNorm, which would
+leak between real and fake.
 """
 
 from torch import Tensor, nn
@@ -22,7 +23,10 @@ class PatchDiscriminator(nn.Module):
         side, channels, width = self.side, in_chans, dim
         layers: list[nn.Module] = []
         while side > 4:
-            layers += [nn.Conv2d(channels, width, kernel_size=4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+            layers += [
+                nn.Conv2d(channels, width, kernel_size=4, stride=2, padding=1),
+                nn.LeakyReLU(0.2),
+            ]
             side, channels, width = side // 2, width, min(2 * width, 4 * dim)
         self.features = nn.Sequential(*layers)
         self.head = nn.Linear(channels * side**2, 1)

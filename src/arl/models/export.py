@@ -16,7 +16,8 @@ _BATCHES = (2, 3)  # traced with the first, compared with both: the graph must n
 def export_onnx(model: nn.Module, size: int, file: Path) -> float:
     """Write `model(image, anatomy)` as ONNX with a free batch size; the greatest difference of onnxruntime's answers.
 
-    Inputs of the graph: `image` float32 (B, 1, size, size), normalised; `anatomy` int64 (B,), 0..15, or 16 for none.
+    Inputs of the graph: `image` float32 (B, 1, size, size), normalised; `anatomy` int64 (B,),
+        0..15, or 16 for none.
 
     Raises:
         ValueError: onnxruntime's answers differ by more than `TOLERANCE`.
@@ -40,7 +41,9 @@ def export_onnx(model: nn.Module, size: int, file: Path) -> float:
     program.save(file)
     worst = max(_difference(model, file, example) for example in examples)
     if not worst <= TOLERANCE:
-        raise ValueError(f"{file}: onnxruntime differs by {worst:.2g} from the model, more than {TOLERANCE:g}")
+        raise ValueError(
+            f"{file}: onnxruntime differs by {worst:.2g} from the model, more than {TOLERANCE:g}"
+        )
     return worst
 
 

@@ -10,12 +10,15 @@ from arl.models.encoder import Encoder
 class DINOHead(nn.Module):
     """Three-layer MLP to a unit-length bottleneck, then cosines with the prototypes (Caron 2021).
 
-    The prototypes are weight-normalised with length one, DINO's `norm_last_layer`. Biases start at zero: PyTorch's own
-    would be longer than the signal after three layers of weights this small, so that all images would start with the
-    same bottleneck, and distillation with nothing to tell apart.
+    The prototypes are weight-normalised with length one, DINO's `norm_last_layer`. Biases start at
+    zero: PyTorch's own would be longer than the signal after three layers of weights this small, so
+    that all images would start with the same bottleneck, and distillation with nothing to tell
+    apart.
     """
 
-    def __init__(self, in_dim: int, out_dim: int, hidden: int = 2048, bottleneck: int = 256) -> None:
+    def __init__(
+        self, in_dim: int, out_dim: int, hidden: int = 2048, bottleneck: int = 256
+    ) -> None:
         super().__init__()
         self.mlp = nn.Sequential(
             nn.Linear(in_dim, hidden),
@@ -35,7 +38,8 @@ class DINOHead(nn.Module):
         """(B, in_dim) -> logits over the prototypes (B, out_dim), in [-1, 1]."""
         # DINO's epsilon for half precision: 1e-12 is zero there.
         z = F.normalize(self.mlp(x), dim=-1, eps=1e-6)
-        # The products are scaled, not the prototypes: of these there are more numbers than of a batch's logits.
+        # The products are scaled, not the prototypes: of these there are more numbers than of a
+        # batch's logits.
         length = torch.linalg.vector_norm(self.last_layer.weight, dim=-1).clamp_min(1e-6)
         logits: Tensor = F.linear(z, self.last_layer.weight) * length.reciprocal()
         return logits
@@ -45,7 +49,9 @@ class MoCoProjector(nn.Sequential):
     """MoCo v3's three-layer projection to 256, with batch norm after each layer, the last without weights."""
 
     def __init__(self, in_dim: int, hidden: int = 4096, out_dim: int = 256) -> None:
-        super().__init__(*_normed(in_dim, hidden), *_normed(hidden, hidden), *_normed(hidden, out_dim, last=True))
+        super().__init__(
+            *_normed(in_dim, hidden), *_normed(hidden, hidden), *_normed(hidden, out_dim, last=True)
+        )
 
 
 class MoCoPredictor(nn.Sequential):
@@ -101,7 +107,11 @@ class Pooled(nn.Module):
     def forward(self, x: Tensor, anatomy: Tensor | None = None) -> Tensor:
         """x (B, in_chans, H, W), anatomy (B,) long -> (B, C)."""
         tokens: Tensor = self.encoder(x, anatomy)
-        return tokens[:, 0] if self.pooling == "cls" else tokens[:, self.encoder.num_prefix_tokens :].mean(dim=1)
+        return (
+            tokens[:, 0]
+            if self.pooling == "cls"
+            else tokens[:, self.encoder.num_prefix_tokens :].mean(dim=1)
+        )
 
 
 class Classifier(nn.Module):

@@ -48,7 +48,8 @@ class Reconstructor(nn.Module):
     def forward(self, images: Tensor, anatomy: Tensor, masking: Masking) -> Tensor:
         """Images (B, C, S, S), normalised as for the encoder, with the masked patches (B, N) as they are predicted.
 
-        A decoder of normalised patches gets the true mean and deviation of each patch, as in MAE's own pictures.
+        A decoder of normalised patches gets the true mean and deviation of each patch, as in MAE's
+        own pictures.
         """
         mask = masking.mask
         ids_keep = masking.ids_keep if self.config.drop_masked else None

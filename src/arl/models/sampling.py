@@ -1,8 +1,10 @@
 """Deformable depthwise sampling (eq. 1) as weighted gathers, in plain PyTorch.
 
-Bilinear sampling reads four tokens with four weights, so y = sum_k w_k * (A_k x) with A_k sparse. `embedding_bag` is a
-product with a sparse matrix: over the K copies w_k * x of the tokens, one bag of 4 K rows gives an output token. On a
-CPU the copies are made for one slice of channels at a time, so that they stay in a core's cache.
+Bilinear sampling reads four tokens with four weights, so y = sum_k w_k * (A_k x) with A_k sparse.
+`embedding_bag` is a
+product with a sparse matrix: over the K copies w_k * x of the tokens, one bag of 4 K rows gives an
+output token. On a CPU the copies are made for one slice of channels at a time, so that they stay in
+a core's cache.
 """
 
 import math
@@ -14,14 +16,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 PAD = 2  # empty places around the grid: every corner of a sample just outside has a place in the tables
-CPU_TABLE = 1 << 18  # numbers in the table of weighted copies: 1 MB in fp32, a core's second-level cache
+CPU_TABLE = (
+    1 << 18
+)  # numbers in the table of weighted copies: 1 MB in fp32, a core's second-level cache
 GPU_TABLE = 1 << 27  # there only memory counts
 
 
 class Grid(NamedTuple):
     """Where the tokens of a batch lie on the patch grid, for kernels of K taps.
 
-    A place is a position of the padded grid rounded down; its corners are the four tokens around it.
+    A place is a position of the padded grid rounded down; its corners are the four tokens around
+    it.
 
     Attributes:
         height, width: patches.
@@ -47,9 +52,16 @@ def taps(kernel: int, device: torch.device | None = None) -> Tensor:
     return torch.cartesian_prod(axis, axis).t()
 
 
-def make_grid(height: int, width: int, kernel: int, prefix: int, ids_keep: Tensor | None, device: torch.device) -> Grid:
+def make_grid(
+    height: int, width: int, kernel: int, prefix: int, ids_keep: Tensor | None, device: torch.device
+) -> Grid:
     """Geometry of `prefix` tokens and then patches: all of them row by row, or ids_keep (B, L) in that order."""
-    position = torch.cartesian_prod(torch.arange(height, device=device), torch.arange(width, device=device)) + PAD
+    position = (
+        torch.cartesian_prod(
+            torch.arange(height, device=device), torch.arange(width, device=device)
+        )
+        + PAD
+    )
     place = position[:, 0] * (width + 2 * PAD) + position[:, 1]
     if ids_keep is None:
         position, place = position.unsqueeze(0), place.unsqueeze(0)
@@ -61,7 +73,11 @@ def make_grid(height: int, width: int, kernel: int, prefix: int, ids_keep: Tenso
     top, bottom = tokens[:, :-1], tokens[:, 1:]
     corners = torch.stack([top[..., :-1], top[..., 1:], bottom[..., :-1], bottom[..., 1:]], dim=-1)
     places = corners[0, ..., 0].numel()
-    base = None if ids_keep is None else torch.arange(0, len(place) * places, places, device=device).view(-1, 1, 1)
+    base = (
+        None
+        if ids_keep is None
+        else torch.arange(0, len(place) * places, places, device=device).view(-1, 1, 1)
+    )
     origin = position.unsqueeze(-1) + taps(kernel, device)
     last = torch.tensor([[height + 2 * PAD - 2.0], [width + 2 * PAD - 2.0]], device=device)
     corners = corners.reshape(-1, 4)
@@ -75,7 +91,8 @@ def bilinear_corners(offsets: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
         offsets: (B, L, 2, K) rows and columns in patches, beyond the regular grid.
 
     Returns:
-        rows (B, L, K, 4) long into the sequence, and weights (B, L, K, 4), zero where a corner has no token.
+        rows (B, L, K, 4) long into the sequence, and weights (B, L, K, 4), zero where a corner has
+        no token.
     """
     position = grid.origin + offsets
     low = position.floor()
@@ -83,7 +100,9 @@ def bilinear_corners(offsets: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
     row, column = torch.stack([1 - upper, upper], dim=-1).unbind(2)
     weights = (row.unsqueeze(-1) * column.unsqueeze(-2)).flatten(-2)
     place = _places(low.detach(), grid)
-    return F.embedding(place, grid.corners), weights * F.embedding(place, grid.present.to(weights.dtype))
+    return F.embedding(place, grid.corners), weights * F.embedding(
+        place, grid.present.to(weights.dtype)
+    )
 
 
 def _places(low: Tensor, grid: Grid) -> Tensor:
@@ -92,7 +111,8 @@ def _places(low: Tensor, grid: Grid) -> Tensor:
     row, column = torch.clamp(low, torch.zeros_like(last), last).unbind(2)
     stride = grid.width + 2 * PAD - 1
     places = (grid.height + 2 * PAD - 1) * stride
-    # Clamped again as integers: a position that is not a number gets a place too (its weight stays not a number).
+    # Clamped again as integers: a position that is not a number gets a place too (its weight stays
+    # not a number).
     place = torch.add(column, row, alpha=stride).long().clamp_(0, places - 1)
     return place if grid.base is None else place + grid.base
 
@@ -122,7 +142,9 @@ def deform_by_indexing(x: Tensor, rows: Tensor, weights: Tensor, kernel: Tensor)
     flat, prefix = x.flatten(0, 1), length - rows.shape[1]
     sampled = [
         kernel[tap] * (flat[read] * weight.unsqueeze(-1)).sum(2)
-        for tap, (read, weight) in enumerate(zip((rows + shift).unbind(2), weights.unbind(2), strict=True))
+        for tap, (read, weight) in enumerate(
+            zip((rows + shift).unbind(2), weights.unbind(2), strict=True)
+        )
     ]
     return torch.cat([x[:, :prefix], torch.stack(sampled).sum(0)], dim=1)
 
@@ -133,14 +155,19 @@ def _deform(x: Tensor, rows: Tensor, weights: Tensor, kernel: Tensor) -> Tensor:
     out, prefix = torch.empty_like(x), length - rows.shape[1]
     out[:, :prefix] = x[:, :prefix]
     images, slices = _pieces(x, count)
-    read, scales = _table_rows(rows, length, images).flatten(1), kernel.unsqueeze(1).chunk(slices, dim=-1)
+    read, scales = (
+        _table_rows(rows, length, images).flatten(1),
+        kernel.unsqueeze(1).chunk(slices, dim=-1),
+    )
     tables = _tables(x, images, length, scales)
     for group in _groups(batch, images):
         indices, weight = read[group].flatten(), weights[group].flatten()
         starts = torch.arange(0, len(indices) + 1, 4 * count, device=x.device)
         tokens = x[group].unsqueeze(1).chunk(slices, dim=-1)
         targets = out[group, prefix:].chunk(slices, dim=-1)
-        for part, scale, table, target in zip(tokens, scales, _room(tables, len(x[group])), targets, strict=True):
+        for part, scale, table, target in zip(
+            tokens, scales, _room(tables, len(x[group])), targets, strict=True
+        ):
             copies = torch.mul(part, scale, out=table)
             target.copy_(_bags(copies, indices, starts, weight).view_as(target))
     return out
@@ -176,7 +203,9 @@ def _table_rows(rows: Tensor, length: int, images: int) -> Tensor:
     batch, _, count, _ = rows.shape
     read = rows + torch.arange(0, count * length, length, device=rows.device).unsqueeze(-1)
     if images > 1:
-        read += (torch.arange(batch, device=rows.device) % images * (count * length)).view(-1, 1, 1, 1)
+        read += (torch.arange(batch, device=rows.device) % images * (count * length)).view(
+            -1, 1, 1, 1
+        )
     return read
 
 
@@ -200,14 +229,18 @@ def _deform_backward(
     return grad_x, _weight_gradients(grad, x, rows, kernel), grad_kernel
 
 
-def _token_gradients(grad: Tensor, x: Tensor, rows: Tensor, weights: Tensor, kernel: Tensor) -> tuple[Tensor, Tensor]:
+def _token_gradients(
+    grad: Tensor, x: Tensor, rows: Tensor, weights: Tensor, kernel: Tensor
+) -> tuple[Tensor, Tensor]:
     """With G_k = A_k^T grad:  dx = sum_k w_k * G_k  and  dw_k = sum over tokens of x * G_k."""
     (batch, length, _), prefix = x.shape, x.shape[1] - rows.shape[1]
     images, slices = _pieces(x, len(kernel), tables=2)
     readers, read_weights, counts = _transpose(rows, weights, length, images)
     grad_x = torch.empty_like(x)
     grad_kernel = torch.zeros_like(kernel, dtype=torch.promote_types(kernel.dtype, torch.float32))
-    scales, scale_targets = (one.unsqueeze(1).chunk(slices, dim=-1) for one in (kernel, grad_kernel))
+    scales, scale_targets = (
+        one.unsqueeze(1).chunk(slices, dim=-1) for one in (kernel, grad_kernel)
+    )
     tables = _tables(x, images, length, scales)
     for group in _groups(batch, images):
         indices, weight = readers[group].flatten(), read_weights[group].flatten()
@@ -219,18 +252,26 @@ def _token_gradients(grad: Tensor, x: Tensor, rows: Tensor, weights: Tensor, ker
             outs, tokens, scales, room, targets, scale_targets, strict=True
         ):
             gathered = _bags(out.contiguous(), indices, starts, weight).view_as(table)
-            scale_target += torch.mul(gathered, part, out=table).sum((0, 2), dtype=grad_kernel.dtype).unsqueeze(1)
+            scale_target += (
+                torch.mul(gathered, part, out=table)
+                .sum((0, 2), dtype=grad_kernel.dtype)
+                .unsqueeze(1)
+            )
             torch.sum(gathered.mul_(scale), 1, keepdim=True, out=target)
     grad_x[:, :prefix] = grad[:, :prefix]
     return grad_x, grad_kernel.to(kernel.dtype)
 
 
-def _transpose(rows: Tensor, weights: Tensor, length: int, images: int) -> tuple[Tensor, Tensor, Tensor]:
+def _transpose(
+    rows: Tensor, weights: Tensor, length: int, images: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """For each row of the table the tokens of the group that read it, their weights, and how many they are."""
     batch, patches, count, corners = rows.shape
     read = _table_rows(rows, length, images=1).flatten(1)
     order = read.argsort(dim=1)
-    first = torch.arange(batch, device=rows.device).unsqueeze(1) % images * length + (length - patches)
+    first = torch.arange(batch, device=rows.device).unsqueeze(1) % images * length + (
+        length - patches
+    )
     counts = read.new_zeros(batch, count * length).scatter_add_(1, read, torch.ones_like(read))
     return order // (count * corners) + first, weights.flatten(1).gather(1, order), counts
 
@@ -243,19 +284,30 @@ def _weight_gradients(grad: Tensor, x: Tensor, rows: Tensor, kernel: Tensor) -> 
     shift = (torch.arange(batch, device=x.device) % images * length).view(-1, 1, 1, 1)
     read = rows + shift
     for group in _groups(batch, images):
-        tokens, out, target = x[group].flatten(0, 1), grad[group, length - patches :], grad_weights[group]
+        tokens, out, target = (
+            x[group].flatten(0, 1),
+            grad[group, length - patches :],
+            grad_weights[group],
+        )
         starts = torch.arange(0, 4 * len(target) * patches, 4, device=x.device)
         bag_of = torch.arange(len(starts), device=x.device).repeat_interleave(4)
         for tap, scale in enumerate(kernel):
             dots = torch.ops.aten._embedding_bag_per_sample_weights_backward(
-                (out * scale).flatten(0, 1), tokens, read[group, :, tap].flatten(), starts, bag_of, 0
+                (out * scale).flatten(0, 1),
+                tokens,
+                read[group, :, tap].flatten(),
+                starts,
+                bag_of,
+                0,
             )
             target[:, :, tap] = dots.view(-1, patches, 4)
     return grad_weights
 
 
 @_deform_backward.register_fake
-def _(grad: Tensor, x: Tensor, rows: Tensor, weights: Tensor, kernel: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _(
+    grad: Tensor, x: Tensor, rows: Tensor, weights: Tensor, kernel: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     return torch.empty_like(x), torch.empty_like(weights), torch.empty_like(kernel)
 
 

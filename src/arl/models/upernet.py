@@ -1,6 +1,7 @@
 """UPerNet (Xiao 2018) on a plain ViT, as BEiT does it: four blocks' features at strides p/4, p/2, p and 2p.
 
-GroupNorm in place of BatchNorm: medical batches are small, and a fine-tuned model must not depend on its batch.
+GroupNorm in place of BatchNorm: medical batches are small, and a fine-tuned model must not depend
+on its batch.
 """
 
 import torch
@@ -26,7 +27,9 @@ class Segmenter(nn.Module):
         features = self.encoder.forward_intermediates(
             x, self.indices, norm=True, intermediates_only=True, anatomy=anatomy
         )
-        return F.interpolate(self.head(features), size=x.shape[-2:], mode="bilinear", align_corners=False)
+        return F.interpolate(
+            self.head(features), size=x.shape[-2:], mode="bilinear", align_corners=False
+        )
 
 
 def four_blocks(depth: int) -> list[int]:

@@ -15,9 +15,10 @@ _HEAD = ("head.", "fc_norm.")
 def load_timm_vit(model: AViT, state_dict: Mapping[str, Tensor]) -> None:
     """Load a timm Vision Transformer of the same width, depth and patch.
 
-    The classification head is left out; positions are resampled to the model's grid; a three-channel stem is summed
-    for a one-channel model (grey repeated three times gives the same tokens) and divided by three the other way round.
-    The conditioning keeps its initial values, so A-ViT then computes what the ViT does.
+    The classification head is left out; positions are resampled to the model's grid; a
+    three-channel stem is summed for a one-channel model (grey repeated three times gives the same
+    tokens) and divided by three the other way round. The conditioning keeps its initial values, so
+    A-ViT then computes what the ViT does.
 
     Raises:
         ValueError: a tensor is missing, left over or of another shape; all of them are named.
@@ -72,7 +73,11 @@ def _adapt_channels(model: AViT, state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _adapt_positions(model: AViT, state: dict[str, Tensor]) -> dict[str, Tensor]:
     positions = state.get("pos_embed")
-    if positions is None or positions.shape == model.pos_embed.shape or positions.shape[-1] != model.embed_dim:
+    if (
+        positions is None
+        or positions.shape == model.pos_embed.shape
+        or positions.shape[-1] != model.embed_dim
+    ):
         return state
     with torch.no_grad():
         resampled = resample_abs_pos_embed(

@@ -1,10 +1,11 @@
 """Does new data look like the data the model was trained on?
 
-Two views, both with the patient as the unit. Evidently compares a table of image statistics and metadata, to be read.
-The decision is made on the encoder's embeddings: a permutation test of the maximum mean discrepancy (Gretton et al.
-2012) over patients says whether the new data differ at all, and the distances of the known sites from each other say
-whether they differ by more than sites do, as a new hospital always differs. Evidently's own embedding tests take images
-for independent and alarm on nearly every batch, so they are not used.
+Two views, both with the patient as the unit. Evidently compares a table of image statistics and
+metadata, to be read. The decision is made on the encoder's embeddings: a permutation test of the
+maximum mean discrepancy (Gretton et al. 2012) over patients says whether the new data differ at
+all, and the distances of the known sites from each other say whether they differ by more than sites
+do, as a new hospital always differs. Evidently's own embedding tests take images for independent
+and alarm on nearly every batch, so they are not used.
 """
 
 import os
@@ -35,7 +36,9 @@ _BLOCK = 1024  # rows of the kernel computed at a time
 _KNOWN_SITES = 3  # fewer have no usual distance
 _USUAL = 0.95  # quantile of the distances between known sites
 _EXPECTED = 5  # least expected count of the chi-square approximation
-_TIME_UUID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}\b|metric_[0-9a-f]{32}")
+_TIME_UUID = re.compile(
+    r"\b[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}\b|metric_[0-9a-f]{32}"
+)
 
 
 @dataclass(frozen=True)
@@ -82,12 +85,12 @@ def comparable(
 ) -> tuple[pd.DataFrame, str]:
     """The part of the reference that new images of one site should be like, and its name.
 
-    The same site where enough of its groups are known, and of these the same probes and devices where enough are: once
-    a new scanner has been trained on, its images are like its own, not like the mixture of all. Else other sites with
-    the same anatomies, else everything; and of these the rows that agree in the columns `within` (probe, device), where
-    the current ones are of one kind.
-    Phantoms are compared with phantoms only, and a patient who came back is not compared with themself. Both tables are
-    manifest rows with a `group`.
+    The same site where enough of its groups are known, and of these the same probes and devices
+    where enough are: once a new scanner has been trained on, its images are like its own, not like
+    the mixture of all. Else other sites with the same anatomies, else everything; and of these the
+    rows that agree in the columns `within` (probe, device), where the current ones are of one kind.
+    Phantoms are compared with phantoms only, and a patient who came back is not compared with
+    themself. Both tables are manifest rows with a `group`.
     """
     pool = reference[reference["synthetic"].isin(current["synthetic"].unique())]
     pool = pool[~pool["group"].isin(current["group"])]
@@ -136,10 +139,13 @@ class Kernel:
         return np.asarray(np.add.reduceat(sums, starts, axis=1) / np.outer(images, images))
 
 
-def cell_kernel(embeddings: npt.NDArray[np.floating[Any]], cell: npt.NDArray[np.integer[Any]]) -> Kernel:
+def cell_kernel(
+    embeddings: npt.NDArray[np.floating[Any]], cell: npt.NDArray[np.integer[Any]]
+) -> Kernel:
     """The kernel of embeddings (N, C) whose cells (N,) are numbered from 0 on.
 
-    The bandwidth is the median distance of at most 1,000 of them; it is the same for all that is made of the kernel.
+    The bandwidth is the median distance of at most 1,000 of them; it is the same for all that is
+    made of the kernel.
     """
     order = np.argsort(cell, kind="stable")
     points = np.asarray(embeddings, np.float64)[order]
@@ -160,7 +166,9 @@ def cell_kernel(embeddings: npt.NDArray[np.floating[Any]], cell: npt.NDArray[np.
     return Kernel(sums, np.bincount(cell).astype(np.float64))
 
 
-def group_kernel(embeddings: npt.NDArray[np.floating[Any]], groups: Sequence[str]) -> tuple[Array, list[str]]:
+def group_kernel(
+    embeddings: npt.NDArray[np.floating[Any]], groups: Sequence[str]
+) -> tuple[Array, list[str]]:
     """Gaussian kernel (P, P) averaged over the images of each pair of groups, and the groups' names in its order."""
     names, member = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     everything = np.arange(len(names))
@@ -175,7 +183,8 @@ def distance(kernel: Array, current: npt.NDArray[np.bool_]) -> float:
 def usual_distance(distances: Sequence[float]) -> float | None:
     """How far a site of the training data usually is from the others, given each site's distance from the rest.
 
-    The 95 % quantile; None where fewer than three sites are known, which say nothing about how sites differ.
+    The 95 % quantile; None where fewer than three sites are known, which say nothing about how
+    sites differ.
     """
     return float(np.quantile(distances, _USUAL)) if len(distances) >= _KNOWN_SITES else None
 
@@ -192,7 +201,9 @@ def _median_square(points: Array) -> float:
     return float(np.median(apart)) or 1.0  # 1 where all points are one
 
 
-def permutation_mmd(kernel: Array, current: npt.NDArray[np.bool_], permutations: int, seed: int) -> Shift:
+def permutation_mmd(
+    kernel: Array, current: npt.NDArray[np.bool_], permutations: int, seed: int
+) -> Shift:
     """Test whether the groups marked `current` (P,) are drawn like the others, by permuting whole groups.
 
     Args:
@@ -238,9 +249,10 @@ def tabular_drift(
 ) -> TabularDrift:
     """Compare two tables of one row a patient column by column, and write Evidently's page and, beside it, its JSON.
 
-    Numbers by Kolmogorov-Smirnov, names by a chi-square test of homogeneity. Each column is tested at alpha over the
-    number of columns. A column that one side lacks, or that has one value, is left out and listed. `drift_share` is
-    the share of drifted columns from which the table as a whole drifts.
+    Numbers by Kolmogorov-Smirnov, names by a chi-square test of homogeneity. Each column is tested
+    at alpha over the number of columns. A column that one side lacks, or that has one value, is
+    left out and listed. `drift_share` is the share of drifted columns from which the table as a
+    whole drifts.
 
     Raises:
         ValueError: no column can be compared.
@@ -272,11 +284,17 @@ def _typical(values: "pd.Series[Any]") -> float | str:
     return str(values.mode().iloc[0])
 
 
-def _left_out(current: pd.DataFrame, reference: pd.DataFrame, columns: Sequence[str]) -> dict[str, str]:
+def _left_out(
+    current: pd.DataFrame, reference: pd.DataFrame, columns: Sequence[str]
+) -> dict[str, str]:
     reasons = {}
     for name in columns:
         if reference[name].isna().all():
-            reasons[name] = "unknown in the reference" if current[name].notna().any() else "unknown on both sides"
+            reasons[name] = (
+                "unknown in the reference"
+                if current[name].notna().any()
+                else "unknown on both sides"
+            )
         elif current[name].isna().all():
             reasons[name] = "unknown in the new data"
         elif pd.concat([current[name], reference[name]]).nunique() < 2:
@@ -331,16 +349,22 @@ def _evidently() -> Iterator[tuple[Any, Any]]:
 
         name = _METHODS["categorical"]
         display = "chi-square test of homogeneity, p-value"
-        register_stattest(StatTest(name, display, [ColumnType.Categorical]), default_impl=_homogeneity)
+        register_stattest(
+            StatTest(name, display, [ColumnType.Categorical]), default_impl=_homogeneity
+        )
         yield evidently, DataDriftPreset
 
 
 def _homogeneity(
-    reference_data: "pd.Series[str]", current_data: "pd.Series[str]", feature_type: object, threshold: float
+    reference_data: "pd.Series[str]",
+    current_data: "pd.Series[str]",
+    feature_type: object,
+    threshold: float,
 ) -> tuple[float, bool]:
     """p-value and verdict for two samples of names.
 
-    Evidently's own chi-square takes the reference for the truth, and a name it lacks for impossible.
+    Evidently's own chi-square takes the reference for the truth, and a name it lacks for
+    impossible.
     """
     p_value = homogeneity(current_data, reference_data)
     return p_value, p_value < threshold
@@ -348,7 +372,9 @@ def _homogeneity(
 
 def homogeneity(current: "pd.Series[str]", reference: "pd.Series[str]") -> float:
     """p-value that two samples of names have one distribution; rare names are merged, two by Fisher's exact test."""
-    counts = pd.concat([reference.value_counts(), current.value_counts()], axis=1).fillna(0).sort_index()
+    counts = (
+        pd.concat([reference.value_counts(), current.value_counts()], axis=1).fillna(0).sort_index()
+    )
     table = counts.to_numpy(np.float64).T
     while table.shape[1] > 2 and _least_expected(table) < _EXPECTED:
         order = np.argsort(table.sum(axis=0), kind="stable")
@@ -368,4 +394,6 @@ def _least_expected(table: Array) -> float:
 def _stable(text: str) -> str:
     """The page or JSON with its time-based identifiers numbered in the order of their appearance."""
     numbers: dict[str, str] = {}
-    return _TIME_UUID.sub(lambda match: numbers.setdefault(match.group(), f"metric_{len(numbers)}"), text)
+    return _TIME_UUID.sub(
+        lambda match: numbers.setdefault(match.group(), f"metric_{len(numbers)}"), text
+    )

@@ -9,11 +9,20 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from arl.data.record import Pixels
-from arl.data.splits import groups
+from arl.corpus.record import Pixels
+from arl.corpus.splits import groups
 from arl.models.encoder import Encoder
 
-NUMERIC = ("mean", "std", "height", "width", "depth_cm", "speckle_snr", "speckle_axial", "speckle_lateral")
+NUMERIC = (
+    "mean",
+    "std",
+    "height",
+    "width",
+    "depth_cm",
+    "speckle_snr",
+    "speckle_axial",
+    "speckle_lateral",
+)
 CATEGORICAL = ("anatomy", "probe", "device")
 UNKNOWN = "unknown"
 _WINDOW = 9  # side of the window of local statistics, pixels: a few speckles
@@ -24,9 +33,10 @@ _DARK = 8.0  # local mean grey level below which a window shows no echo
 def speckle_statistics(image: Pixels) -> tuple[float, float, float]:
     """Texture of a grey image (H, W): local SNR and the axial and lateral speckle size in pixels.
 
-    SNR is the median of mean / standard deviation over windows that show echoes (1.91 for the envelope of fully
-    developed speckle, Wagner et al. 1983; larger after log compression). Speckle size is the full width at half
-    maximum of the autocorrelation after removal of the local mean. NaN where the image shows no echo.
+    SNR is the median of mean / standard deviation over windows that show echoes (1.91 for the
+    envelope of fully developed speckle, Wagner et al. 1983; larger after log compression). Speckle
+    size is the full width at half maximum of the autocorrelation after removal of the local mean.
+    NaN where the image shows no echo.
     """
     grey = image.astype(np.float32)
     mean, std = _local(grey)
@@ -38,7 +48,9 @@ def speckle_statistics(image: Pixels) -> tuple[float, float, float]:
     return snr, _width(rest), _width(rest.T)
 
 
-def _local(grey: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+def _local(
+    grey: npt.NDArray[np.float32],
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Mean and standard deviation in the window around each pixel."""
     mean = cv2.blur(grey, (_WINDOW, _WINDOW))
     square = cv2.blur(grey * grey, (_WINDOW, _WINDOW))
@@ -60,7 +72,8 @@ def _width(rest: npt.NDArray[np.float32]) -> float:
 def image_features(rows: pd.DataFrame, images: Sequence[Pixels]) -> pd.DataFrame:
     """One row an image (index of `rows`): the columns NUMERIC as floats and CATEGORICAL as names, and its group.
 
-    `images` are the stored images of `rows`, in their order. The group is the patient, else the clip, else the image.
+    `images` are the stored images of `rows`, in their order. The group is the patient, else the
+    clip, else the image.
     """
     known = rows[["mean", "std", "height", "width", "depth_cm"]].astype(np.float64)
     texture = pd.DataFrame(
@@ -73,12 +86,14 @@ def image_features(rows: pd.DataFrame, images: Sequence[Pixels]) -> pd.DataFrame
     return pd.concat([known, texture, names], axis=1).assign(group=groups(rows))
 
 
-def adjust_for_anatomy(values: pd.DataFrame, anatomy: "pd.Series[str]", current: npt.NDArray[np.bool_]) -> pd.DataFrame:
+def adjust_for_anatomy(
+    values: pd.DataFrame, anatomy: "pd.Series[str]", current: npt.NDArray[np.bool_]
+) -> pd.DataFrame:
     """Values (N, columns) as they would be if every anatomy had the same median.
 
-    Anatomies differ more than scanners, and would drown a shift or, by another mix of them, feign one. The medians
-    are of both sides together, so that the labels `current` (N,) stay exchangeable. An anatomy that one side lacks
-    stays where it is.
+    Anatomies differ more than scanners, and would drown a shift or, by another mix of them, feign
+    one. The medians are of both sides together, so that the labels `current` (N,) stay
+    exchangeable. An anatomy that one side lacks stays where it is.
     """
     shared = set(anatomy[current]) & set(anatomy[~current])
     overall = values.median()
@@ -90,7 +105,8 @@ def adjust_for_anatomy(values: pd.DataFrame, anatomy: "pd.Series[str]", current:
 def patient_features(features: pd.DataFrame) -> pd.DataFrame:
     """One row a group (sorted): the median of each number, the commonest of each name.
 
-    Images of one patient are alike, so a test that takes them for independent alarms on nearly every batch.
+    Images of one patient are alike, so a test that takes them for independent alarms on nearly
+    every batch.
     """
     by_group = features.groupby("group", sort=True)
     numbers = by_group[list(NUMERIC)].median()
@@ -123,5 +139,7 @@ def embed(encoder: Encoder, batches: Iterable[tuple[Tensor, Tensor]]) -> npt.NDA
     """
     encoder.eval()
     skip = encoder.num_prefix_tokens
-    means = [encoder.forward_features(image, anatomy)[:, skip:].mean(dim=1) for image, anatomy in batches]
+    means = [
+        encoder.forward_features(image, anatomy)[:, skip:].mean(dim=1) for image, anatomy in batches
+    ]
     return np.asarray(torch.cat(means).float().numpy(), np.float32)

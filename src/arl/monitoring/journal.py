@@ -1,7 +1,7 @@
 """The log of the loop: one line of JSON a decision or event, only ever appended, each explained in words.
 
-What the loop must remember follows from it: which batches it has dealt with, which of them wait for more, when it last
-started a training, and what the champion was trained on.
+What the loop must remember follows from it: which batches it has dealt with, which of them wait for
+more, when it last started a training, and what the champion was trained on.
 """
 
 import fcntl
@@ -58,20 +58,29 @@ class Journal:
         """
         if not self.file.is_file():
             return []
-        return [self._entry(*numbered) for numbered in enumerate(self.file.read_text("utf-8").splitlines(), start=1)]
+        return [
+            self._entry(*numbered)
+            for numbered in enumerate(self.file.read_text("utf-8").splitlines(), start=1)
+        ]
 
     def _entry(self, number: int, line: str) -> Entry:
         try:
             entry = json.loads(line)
         except json.JSONDecodeError as error:
-            raise ValueError(f"{self.file}:{number} is not JSON: {error}; the log is append-only") from error
+            raise ValueError(
+                f"{self.file}:{number} is not JSON: {error}; the log is append-only"
+            ) from error
         if not isinstance(entry, dict) or not {"at", "event", "words"} <= entry.keys():
-            raise ValueError(f"{self.file}:{number} lacks at, event or words; the log is append-only")
+            raise ValueError(
+                f"{self.file}:{number} lacks at, event or words; the log is append-only"
+            )
         return entry
 
     def of_run(self, run: str, event: Event) -> list[Entry]:
         """The entries of one kind of one run."""
-        return [entry for entry in self.entries() if entry["event"] == event and entry.get("run") == run]
+        return [
+            entry for entry in self.entries() if entry["event"] == event and entry.get("run") == run
+        ]
 
 
 def _append_whole(descriptor: int, line: bytes) -> None:
@@ -116,10 +125,16 @@ def cools_until(entries: Sequence[Entry], hours: float) -> datetime | None:
     starts = [entry["at"] for entry in entries if entry.get("decision") == "retrain"]
     if not starts:
         return None
-    return datetime.fromtimestamp(datetime.fromisoformat(starts[-1]).timestamp() + 3600 * hours, UTC)
+    return datetime.fromtimestamp(
+        datetime.fromisoformat(starts[-1]).timestamp() + 3600 * hours, UTC
+    )
 
 
 def trained_on(entries: Sequence[Entry], champion: str) -> list[str] | None:
     """The batches a release was trained on; None where the log does not tell."""
-    known = [entry["trained_on"] for entry in entries if entry.get("champion") == champion and "trained_on" in entry]
+    known = [
+        entry["trained_on"]
+        for entry in entries
+        if entry.get("champion") == champion and "trained_on" in entry
+    ]
     return list(known[-1]) if known else None

@@ -20,8 +20,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from arl.data.inbox import Drop
 from arl.files import atomic_directory, read_json, write_json
+from arl.ingest.inbox import Drop
 
 _DIGITS = 8
 
@@ -55,8 +55,8 @@ class Run:
 def run_name(digest: str) -> str:
     """A name for a run that begins now; names sort by time.
 
-    To the microsecond: the same files may be sent again within the second in which their first run was given up, and a
-    run of the same name would take that one's results for its own.
+    To the microsecond: the same files may be sent again within the second in which their first run
+        was given up, and a run of the same name would take that one's results for its own.
     """
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{digest[:_DIGITS]}"
 
@@ -104,8 +104,8 @@ def leased_by(run: Run, owner: str, hours: float) -> bool:
 def lock(monitor: Path) -> Iterator[int | None]:
     """Hold the loop's lock, as a file descriptor, or None where a living process holds it.
 
-    Hand the descriptor to child processes (pass_fds): then it is held until the last of them has ended, so that a
-    training that has outlived its killed parent is not started a second time.
+    Hand the descriptor to child processes (pass_fds): then it is held until the last of them has
+    ended, so that a training that has outlived its killed parent is not started a second time.
     """
     monitor.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(monitor / "lock", os.O_RDWR | os.O_CREAT, 0o644)
@@ -136,7 +136,9 @@ def link_batches(corpus: Path, batches: Iterable[str], view: Path) -> None:
     for batch in batches:
         link, target = view / batch, corpus / batch
         if not (target / "batch.json").is_file():
-            raise FileNotFoundError(f"batch {batch} is not in corpus {corpus}: `dvc checkout` brings it back")
+            raise FileNotFoundError(
+                f"batch {batch} is not in corpus {corpus}: `dvc checkout` brings it back"
+            )
         link.parent.mkdir(parents=True, exist_ok=True)
         if not link.exists():
             link.symlink_to(os.path.relpath(target.resolve(), link.parent.resolve()))

@@ -16,9 +16,12 @@ def trigger(found: Mapping[str, Any]) -> Trigger:
     """The word for the content of a drift.json: retrain, no-drift or too-few (also where nothing is new).
 
     Raises:
-        ValueError: it holds no decision of `arl drift`; a result that cannot be read starts nothing.
+        ValueError: it holds no decision of `arl drift`; a result that cannot be read starts
+            nothing.
     """
     decision = found.get("decision")
     if decision not in _TRIGGERS:
-        raise ValueError(f"{decision!r} is no decision of `arl drift`; it decides {', '.join(_TRIGGERS)}")
+        raise ValueError(
+            f"{decision!r} is no decision of `arl drift`; it decides {', '.join(_TRIGGERS)}"
+        )
     return _TRIGGERS[decision]

@@ -51,7 +51,9 @@ class Centering(nn.Module):
     def __init__(self, prototypes: int, momentum: float, centering: str) -> None:
         super().__init__()
         if centering not in CENTERINGS:
-            raise ValueError(f"unknown centering {centering!r}: expected one of {', '.join(CENTERINGS)}")
+            raise ValueError(
+                f"unknown centering {centering!r}: expected one of {', '.join(CENTERINGS)}"
+            )
         self.momentum = momentum
         self.centering = centering
         self.register_buffer("center", torch.zeros(1, prototypes))

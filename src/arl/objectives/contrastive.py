@@ -15,7 +15,9 @@ def _info_nce(queries: Tensor, keys: Tensor, temperature: float) -> Tensor:
     return F.cross_entropy(logits, own) * (2 * temperature)
 
 
-def contrastive_loss(queries: tuple[Tensor, Tensor], keys: tuple[Tensor, Tensor], temperature: float = 0.2) -> Tensor:
+def contrastive_loss(
+    queries: tuple[Tensor, Tensor], keys: tuple[Tensor, Tensor], temperature: float = 0.2
+) -> Tensor:
     """MoCo v3's loss: each view's queries against the other view's keys, a scalar.
 
     Args:

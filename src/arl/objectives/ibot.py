@@ -20,12 +20,20 @@ class PatchDistillation(nn.Module):
         centering: "center" or "sinkhorn".
     """
 
-    def __init__(self, prototypes: int, student_temp: float, center_momentum: float, centering: str = "center") -> None:
+    def __init__(
+        self,
+        prototypes: int,
+        student_temp: float,
+        center_momentum: float,
+        centering: str = "center",
+    ) -> None:
         super().__init__()
         self.student_temp = student_temp
         self.centering = Centering(prototypes, center_momentum, centering)
 
-    def forward(self, student_logits: Tensor, teacher_logits: Tensor, mask: Tensor, teacher_temp: float) -> Tensor:
+    def forward(
+        self, student_logits: Tensor, teacher_logits: Tensor, mask: Tensor, teacher_temp: float
+    ) -> Tensor:
         """The loss, a scalar.
 
         Args:

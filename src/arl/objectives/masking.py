@@ -64,7 +64,12 @@ def _rectangles(noise: Tensor, grid: tuple[int, int], budget: Tensor, aspect: fl
 
 
 def block_masking(
-    block_noise: Tensor, noise: Tensor, grid: tuple[int, int], mask_ratio: float, *, aspect: float = 10 / 3
+    block_noise: Tensor,
+    noise: Tensor,
+    grid: tuple[int, int],
+    mask_ratio: float,
+    *,
+    aspect: float = 10 / 3,
 ) -> Masking:
     """BEiT's block-wise masking, as in iBOT: rectangles until the number is reached, all images at once.
 
@@ -82,7 +87,9 @@ def block_masking(
         ValueError: the grid does not fit the noise, or the ratio hides all patches or none.
     """
     if noise.shape[1] != math.prod(grid):
-        raise ValueError(f"noise of {noise.shape[1]} patches does not fit a grid of {grid[0]} x {grid[1]}")
+        raise ValueError(
+            f"noise of {noise.shape[1]} patches does not fit a grid of {grid[0]} x {grid[1]}"
+        )
     hidden = num_masked(noise.shape[1], mask_ratio)
     blocks = torch.zeros_like(noise, dtype=torch.bool)
     for tries in block_noise.unbind(dim=1):

@@ -31,7 +31,13 @@ class SelfDistillation(nn.Module):
         centering: "center" or "sinkhorn".
     """
 
-    def __init__(self, prototypes: int, student_temp: float, center_momentum: float, centering: str = "center") -> None:
+    def __init__(
+        self,
+        prototypes: int,
+        student_temp: float,
+        center_momentum: float,
+        centering: str = "center",
+    ) -> None:
         super().__init__()
         self.student_temp = student_temp
         self.centering = Centering(prototypes, center_momentum, centering)
@@ -51,17 +57,26 @@ class SelfDistillation(nn.Module):
         views, images = targets.shape[:2]
         pairs = views * len(student_logits) - min(views, len(student_logits))
         if not pairs:
-            raise ValueError(f"L_SD needs two different views: got {views} teacher, {len(student_logits)} student")
+            raise ValueError(
+                f"L_SD needs two different views: got {views} teacher, {len(student_logits)} student"
+            )
         precision = torch.promote_types(targets.dtype, torch.float32)
         total, loss = targets.sum(dim=0), targets.new_zeros(())
         for view, logits in enumerate(student_logits):
-            # cross-entropy is linear in the target: a view meets the sum of those that it is paired with
+            # cross-entropy is linear in the target: a view meets the sum of those that it is paired
+            # with
             target = total - targets[view] if view < views else total
-            loss = loss - (target * (logits.to(precision) / self.student_temp).log_softmax(dim=-1)).sum()
+            loss = (
+                loss
+                - (target * (logits.to(precision) / self.student_temp).log_softmax(dim=-1)).sum()
+            )
         return loss / (pairs * images)
 
     def forward(
-        self, student_logits: Sequence[Tensor] | Tensor, teacher_logits: Sequence[Tensor] | Tensor, teacher_temp: float
+        self,
+        student_logits: Sequence[Tensor] | Tensor,
+        teacher_logits: Sequence[Tensor] | Tensor,
+        teacher_temp: float,
     ) -> Tensor:
         """L_SD, a scalar. `targets` and `cross_entropy` are its two halves, for those who log the entropy.
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from arl.data.anatomy import NULL_ANATOMY
-from arl.data.loader import Examples, evaluation_batches
-from arl.data.selection import task_rows
+from arl.corpus.anatomy import NULL_ANATOMY
+from arl.corpus.selection import task_rows
 from arl.evaluation.metrics import Ints
 from arl.evaluation.predictions import classification_table, segmentation_table
+from arl.loading.loader import Examples, evaluation_batches
 from arl.params import Params, Task
 from arl.training.checkpoint import load_task_model
 from arl.training.engine import predict
@@ -24,7 +24,9 @@ def rows_of_task(params: Params, task: str, corpus: Path) -> pd.DataFrame:
         ValueError: the task is unknown, or the corpus cannot serve it; see `task_rows`.
     """
     if task not in params.task:
-        raise ValueError(f"unknown task {task!r}: params.yaml defines {', '.join(sorted(params.task))}")
+        raise ValueError(
+            f"unknown task {task!r}: params.yaml defines {', '.join(sorted(params.task))}"
+        )
     settings = params.task[task]
     return task_rows(
         corpus,
@@ -38,23 +40,35 @@ def rows_of_task(params: Params, task: str, corpus: Path) -> pd.DataFrame:
 
 
 def score(
-    model: Path, corpus: Path, rows: pd.DataFrame, settings: Task, *, anatomy: str = "given", seed: int = 0
+    model: Path,
+    corpus: Path,
+    rows: pd.DataFrame,
+    settings: Task,
+    *,
+    anatomy: str = "given",
+    seed: int = 0,
 ) -> pd.DataFrame:
     """Predictions of a stored model on these rows; see `evaluation.predictions`.
 
     Args:
-        anatomy: what the model is told of each image: what is "given", "none", or "shuffled": any other anatomy.
+        anatomy: what the model is told of each image: what is "given", "none", or "shuffled": any
+            other anatomy.
 
     Raises:
-        ValueError: the model was made for another kind of task, or for other classes; or an unknown `anatomy`.
+        ValueError: the model was made for another kind of task, or for other classes; or an unknown
+            `anatomy`.
     """
     network, config = load_task_model(model)
     made_for = (config["task"]["kind"], config["task"]["classes"])
     if made_for != (settings.kind, settings.classes):
-        raise ValueError(f"{model} was made for {made_for}, the task is {(settings.kind, settings.classes)}")
+        raise ValueError(
+            f"{model} was made for {made_for}, the task is {(settings.kind, settings.classes)}"
+        )
     rows = rows.reset_index(drop=True)
     segmentation = settings.kind == "segmentation"
-    examples = Examples(corpus, rows, config["size"], classes=settings.classes, masks=segmentation, stretched=True)
+    examples = Examples(
+        corpus, rows, config["size"], classes=settings.classes, masks=segmentation, stretched=True
+    )
     examples.anatomy = _told(examples.anatomy, anatomy, seed)
     outputs = predict(network, evaluation_batches(examples, _BATCH), size=config["size"])
     if segmentation:

@@ -9,7 +9,9 @@ from arl.params import Finetune, Pretrain
 from arl.training.engine import Recipe
 
 
-def recipe(settings: Pretrain | Finetune, *, steps: int, batch_size: int, seed: int, examine_every: int = 0) -> Recipe:
+def recipe(
+    settings: Pretrain | Finetune, *, steps: int, batch_size: int, seed: int, examine_every: int = 0
+) -> Recipe:
     """How long and how fast; the learning rate grows with the batch, as in MAE."""
     return Recipe(
         steps=steps,

@@ -6,11 +6,11 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from arl.data.deidentify import secret_key
-from arl.data.inbox import Drop, fetch, look
-from arl.data.manifest import batch_folders
-from arl.data.sources import reader
+from arl.corpus.manifest import batch_folders
 from arl.files import read_json, tree_hash, write_json
+from arl.ingest.dicom.deidentify import secret_key
+from arl.ingest.inbox import Drop, fetch, look
+from arl.ingest.readers import reader
 from arl.monitoring.journal import Journal, cools_until, handled, waiting
 from arl.monitoring.runs import Run, begin, current, forget, leased_by, link_batches, run_name
 from arl.params import Params
@@ -21,13 +21,14 @@ from arl.stages.validate import validate
 def arrive(params: Params, inbox: str, *, corpus: Path, monitor: Path, owner: str = "") -> None:
     """Take the next batch that has arrived into a corpus of its own, and hold it against the rules.
 
-    Goes on with the run that is under way, or begins one for the oldest complete batch of the inbox that was not
-    looked at before, or for batches that waited for the end of the cool-down. Reads the corpus; writes
-    <monitor>/open.json and, below <monitor>/runs/<run>/, the ingested batch, validation/ and intake.json, which says
-    whether it is accepted. Without anything to do it writes nothing.
+    Goes on with the run that is under way, or begins one for the oldest complete batch of the inbox
+    that was not looked at before, or for batches that waited for the end of the cool-down. Reads
+    the corpus; writes <monitor>/open.json and, below <monitor>/runs/<run>/, the ingested batch,
+    validation/ and intake.json, which says whether it is accepted. Without anything to do it writes
+    nothing.
 
     Args:
-        inbox: a folder or s3://bucket/prefix, see `arl.data.inbox`.
+        inbox: a folder or s3://bucket/prefix, see `arl.ingest.inbox`.
         owner: who carries the run out, where no lock says so: the name of a Kubeflow run.
 
     Raises:
@@ -58,12 +59,16 @@ def arrive(params: Params, inbox: str, *, corpus: Path, monitor: Path, owner: st
 def _check_settings(params: Params) -> None:
     """A mistake in the settings is no fault of a batch, so it shows before one is touched."""
     if "site" not in signature(reader(params.watch.source).read).parameters:
-        raise ValueError(f"watch.source {params.watch.source!r} is a public set of its own: hospitals use dicom-folder")
+        raise ValueError(
+            f"watch.source {params.watch.source!r} is a public set of its own: hospitals use dicom-folder"
+        )
     secret_key()
 
 
 def _tell_running(monitor: Path, run: Run, owner: str) -> None:
-    words = [f"{owner or 'A trigger'} found run {run.name} under way, begun by {run.owner}, and left it alone."]
+    words = [
+        f"{owner or 'A trigger'} found run {run.name} under way, begun by {run.owner}, and left it alone."
+    ]
     Journal(monitor).append("decision", words, decision="already-running", active=run.name)
     print(f"watch: already-running: {words[0]}")
 
@@ -90,7 +95,11 @@ def _next(params: Params, inbox: str, monitor: Path, owner: str) -> Run | None:
 def _unseen(params: Params, inbox: str, journal: Journal) -> list[Drop]:
     """Complete drops that no run has looked at, in the order of their names."""
     known = handled(journal.entries(), "fingerprint")
-    drops = [drop for drop in look(inbox, params.watch.quiet_seconds, time.time()) if drop.fingerprint not in known]
+    drops = [
+        drop
+        for drop in look(inbox, params.watch.quiet_seconds, time.time())
+        if drop.fingerprint not in known
+    ]
     for drop in drops:
         if drop.waiting_for:
             print(f"watch: {drop.name} is left alone: it waits for {drop.waiting_for}")
@@ -98,14 +107,27 @@ def _unseen(params: Params, inbox: str, journal: Journal) -> list[Drop]:
 
 
 def _tell_duplicate(journal: Journal, drop: Drop, digest: str) -> None:
-    words = [f"{drop.name} holds the very files of a batch that was looked at before ({digest[:12]}): nothing to do."]
-    journal.append("decision", words, decision="duplicate", drop=drop.name, hash=digest, fingerprint=drop.fingerprint)
+    words = [
+        f"{drop.name} holds the very files of a batch that was looked at before ({digest[:12]}): nothing to do."
+    ]
+    journal.append(
+        "decision",
+        words,
+        decision="duplicate",
+        drop=drop.name,
+        hash=digest,
+        fingerprint=drop.fingerprint,
+    )
     print(f"watch: duplicate: {words[0]}")
 
 
 def _take_in(params: Params, inbox: str, corpus: Path, run: Run) -> dict[str, Any] | None:
     """Ingest and validate the new batch; what came of it, or None where its files are not those that were hashed."""
-    link_batches(corpus, (folder.relative_to(corpus).as_posix() for folder in batch_folders(corpus)), run.corpus)
+    link_batches(
+        corpus,
+        (folder.relative_to(corpus).as_posix() for folder in batch_folders(corpus)),
+        run.corpus,
+    )
     if run.drop is None or run.new is None:
         return {"accepted": True, "reasons": []}
     root = fetch(inbox, run.drop, run.monitor / "fetched" / run.drop.fingerprint)
@@ -123,7 +145,14 @@ def _ingest(params: Params, root: Path, run: Run) -> str:
     """Read the drop into the run's corpus; why that cannot be, or nothing."""
     assert run.drop is not None
     try:
-        ingest(params, params.watch.source, root=root, corpus=run.corpus, batch=run.name, site=run.drop.site)
+        ingest(
+            params,
+            params.watch.source,
+            root=root,
+            corpus=run.corpus,
+            batch=run.name,
+            site=run.drop.site,
+        )
     except (ValueError, FileNotFoundError) as error:
         return f"It is not in the layout of {params.watch.source}: {error}."
     return ""

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from arl.data.manifest import batch_folders
+from arl.corpus.manifest import batch_folders
 from arl.files import read_json, write_json
 from arl.monitoring.journal import Journal, trained_on
 from arl.monitoring.runs import Run, current, link_batches
@@ -16,9 +16,10 @@ from arl.storage.signing import keys_from_environment
 def compare(params: Params, *, corpus: Path, registry: str, monitor: Path) -> None:
     """Compare the batches of the monitoring run with what the champion was trained on.
 
-    Reads the run under way, the corpus and the champion's encoder; writes <monitor>/runs/<run>/drift, the folder of
-    `arl drift`. The reference is what the champion was trained on and no more, so that a shift that comes in small
-    steps is not learnt to be normal. Does nothing for a batch that was refused, or when it was done before.
+    Reads the run under way, the corpus and the champion's encoder; writes
+    <monitor>/runs/<run>/drift, the folder of `arl drift`. The reference is what the champion was
+    trained on and no more, so that a shift that comes in small steps is not learnt to be normal.
+    Does nothing for a batch that was refused, or when it was done before.
 
     Raises:
         ValueError: the registry has no champion to compare with.
@@ -36,7 +37,12 @@ def compare(params: Params, *, corpus: Path, registry: str, monitor: Path) -> No
     link_batches(corpus, _baseline(Journal(monitor), champion, corpus, run), view)
     link_batches(run.corpus, run.batches, view)
     chosen = replace(params, drift=replace(params.drift, batches=run.batches))
-    drift(chosen, corpus=view, checkpoint=store.fetch(champion) / "encoder", drift=run.folder / "drift")
+    drift(
+        chosen,
+        corpus=view,
+        checkpoint=store.fetch(champion) / "encoder",
+        drift=run.folder / "drift",
+    )
 
 
 def _champion(store: Registry) -> str:

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from arl.data.manifest import SCHEMA, read_table
+from arl.corpus.manifest import SCHEMA, read_table
 from arl.files import read_json, write_json
 from arl.monitoring.journal import Decision, Journal, cools_until
 from arl.monitoring.runs import Run, adopt, current
@@ -21,9 +21,10 @@ _SO = {
 def decide(params: Params, *, corpus: Path, monitor: Path) -> None:
     """Decide what the batches of the monitoring run ask for, write it into the log, and add the new one to the corpus.
 
-    Reads what `arl arrive` and `arl compare` found; writes <monitor>/runs/<run>/decision.json (retrain, no-drift,
-    too-few, cooling-down or refused, with its reasons), a line of <monitor>/log.jsonl, and the batch below `corpus`
-    unless it was refused. What was decided before stays decided.
+    Reads what `arl arrive` and `arl compare` found; writes <monitor>/runs/<run>/decision.json
+    (retrain, no-drift, too-few, cooling-down or refused, with its reasons), a line of
+    <monitor>/log.jsonl, and the batch below `corpus` unless it was refused. What was decided before
+    stays decided.
     """
     run = current(monitor)
     if run is None:
@@ -59,7 +60,13 @@ def _decided(params: Params, run: Run) -> dict[str, Any]:
             *intake["reasons"],
             "So nothing of it enters the corpus; its files stay untouched where they arrived.",
         ]
-        return {"decision": "refused", "why": intake["reasons"][0], "words": words, "batches": [], **about}
+        return {
+            "decision": "refused",
+            "why": intake["reasons"][0],
+            "words": words,
+            "batches": [],
+            **about,
+        }
     found = read_json(run.folder / "drift" / "drift.json")
     champion = read_json(run.folder / "champion.json")["version"]
     decision, so = _choose(params, run, trigger(found), champion)
@@ -77,7 +84,9 @@ def _decided(params: Params, run: Run) -> dict[str, Any]:
 def _arrived(run: Run, counts: dict[str, Any] | None) -> list[str]:
     words = []
     if run.drop is not None:
-        what = f"{run.drop.name} arrived with {run.drop.files:,} files ({run.drop.size / 1e6:,.1f} MB)"
+        what = (
+            f"{run.drop.name} arrived with {run.drop.files:,} files ({run.drop.size / 1e6:,.1f} MB)"
+        )
         if counts is None:
             words.append(f"{what}.")
         else:

@@ -11,15 +11,13 @@ import pandas as pd
 import torch
 from markupsafe import Markup
 
-from arl import pages
-from arl.data.loader import Examples, evaluation_batches
-from arl.data.selection import select
-from arl.data.shards import read_images
-from arl.data.splits import groups
-from arl.data.views import eval_view
+from arl.corpus.selection import select
+from arl.corpus.shards import read_images
+from arl.corpus.splits import groups
 from arl.evaluation.statistics import holm
 from arl.files import atomic_directory, write_json
-from arl.monitoring import figures
+from arl.loading.loader import Examples, evaluation_batches
+from arl.loading.transforms import eval_view
 from arl.monitoring.drift import (
     Kernel,
     TabularDrift,
@@ -41,14 +39,24 @@ from arl.monitoring.features import (
     thin,
 )
 from arl.params import Params
+from arl.reports import html, monitoring_plots
 from arl.training.checkpoint import load_encoder
 
 MIN_PATIENTS = 8  # on a side: fewer cannot tell a shift from a patient
 PERMUTATIONS = 1999
 MAX_PATIENTS, MAX_IMAGES = 1000, 8  # looked at of a site, and of each patient
 OTHERS = 100  # patients of each training site that has no new images, at least
-_KINDS = ("probe", "device")  # a site's images of one kind are tested for themselves, where it sends several kinds
-_CELL = ["group", "site", "probe", "device", "anatomy"]  # what is alike in all images of a cell of the kernel
+_KINDS = (
+    "probe",
+    "device",
+)  # a site's images of one kind are tested for themselves, where it sends several kinds
+_CELL = [
+    "group",
+    "site",
+    "probe",
+    "device",
+    "anatomy",
+]  # what is alike in all images of a cell of the kernel
 _BATCH = 64  # images at a time
 
 Array = npt.NDArray[np.float64]
@@ -86,7 +94,9 @@ class Findings:
     reference_images: int = 0
     reference_patients: int = 0
     untested: dict[str, str] = field(default_factory=dict)  # site, or site and part -> why
-    known: dict[str, float] = field(default_factory=dict)  # training site -> its squared MMD from the others
+    known: dict[str, float] = field(
+        default_factory=dict
+    )  # training site -> its squared MMD from the others
     sites: list[Site] = field(default_factory=list)
     tabular: TabularDrift | None = None
 
@@ -105,10 +115,11 @@ class Pair:
 def drift(params: Params, *, corpus: Path, checkpoint: Path, drift: Path) -> None:
     """Compare new batches with the other training images.
 
-    Reads the corpus and the encoder's checkpoint folder. New are the batches that drift.batches names, else the
-    newest batch of each source that has several. Writes a folder with drift.json (the decision: drift, no-drift,
-    too-few or no-new-data, with its reasons), index.html and, where there was something to compare, evidently.html,
-    evidently.json and the figures statistics.png and embeddings.png.
+    Reads the corpus and the encoder's checkpoint folder. New are the batches that drift.batches
+    names, else the newest batch of each source that has several. Writes a folder with drift.json
+    (the decision: drift, no-drift, too-few or no-new-data, with its reasons), index.html and, where
+    there was something to compare, evidently.html, evidently.json and the figures statistics.png
+    and embeddings.png.
 
     Raises:
         ValueError: a named batch is not in the corpus.
@@ -132,14 +143,21 @@ def _new(rows: pd.DataFrame, batches: Sequence[str], corpus: Path) -> "pd.Series
     if batches:
         missing = sorted(set(batches) - set(place))
         if missing:
-            raise ValueError(f"drift.batches: corpus {corpus} has no batch {missing[0]}; it has {sorted(set(place))}")
+            raise ValueError(
+                f"drift.batches: corpus {corpus} has no batch {missing[0]}; it has {sorted(set(place))}"
+            )
         return place.isin(batches)
     by_source = rows.groupby("source")["batch"]
     return (rows["batch"] == by_source.transform("max")) & (by_source.transform("nunique") > 1)
 
 
 def _compare(
-    params: Params, corpus: Path, checkpoint: Path, new: pd.DataFrame, reference: pd.DataFrame, folder: Path
+    params: Params,
+    corpus: Path,
+    checkpoint: Path,
+    new: pd.DataFrame,
+    reference: pd.DataFrame,
+    folder: Path,
 ) -> tuple[Findings, list[Markup]]:
     if new.empty:
         return Findings("no-new-data", ["No source has a second batch, and none is named."]), []
@@ -181,13 +199,18 @@ def _parts(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame, list[str]]]:
     return parts
 
 
-def _thinned(params: Params, new: pd.DataFrame, reference: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _thinned(
+    params: Params, new: pd.DataFrame, reference: pd.DataFrame
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The new images that are looked at, and the training images of the same anatomies, evenly of all sites."""
     pool = reference[~reference["group"].isin(new["group"])]
     alike = pool[pool["anatomy"].isin(new["anatomy"].unique())]
     pool = alike if alike["group"].nunique() >= MIN_PATIENTS else pool
     share = max(OTHERS, MAX_PATIENTS // max(1, pool["site"].nunique()))
-    limits = {str(site): MAX_PATIENTS if site in set(new["site"]) else share for site in pool["site"].unique()}
+    limits = {
+        str(site): MAX_PATIENTS if site in set(new["site"]) else share
+        for site in pool["site"].unique()
+    }
     return _thin(new, {}, params.seed), _thin(pool, limits, params.seed)
 
 
@@ -203,7 +226,10 @@ def _thin(rows: pd.DataFrame, limits: dict[str, int], seed: int) -> pd.DataFrame
 def _too_few(params: Params, findings: Findings) -> list[str]:
     reasons = [f"Site {site} cannot be tested: {why}." for site, why in findings.untested.items()]
     if findings.images < params.drift.min_images:
-        reasons.insert(0, f"{findings.images} new images, {params.drift.min_images} are needed (drift.min_images).")
+        reasons.insert(
+            0,
+            f"{findings.images} new images, {params.drift.min_images} are needed (drift.min_images).",
+        )
     return reasons
 
 
@@ -217,8 +243,13 @@ def _test(
     folder: Path,
 ) -> list[Markup]:
     """Fill in the findings on the table and on the embeddings; pictures of both."""
-    current, reference = (_union([getattr(pair, side) for pair in pairs]) for side in ("current", "reference"))
-    findings.reference_images, findings.reference_patients = len(reference), reference["group"].nunique()
+    current, reference = (
+        _union([getattr(pair, side) for pair in pairs]) for side in ("current", "reference")
+    )
+    findings.reference_images, findings.reference_patients = (
+        len(reference),
+        reference["group"].nunique(),
+    )
     rows = pd.concat([current, reference])
     is_current = np.arange(len(rows)) < len(current)
     tables = _tables(_features(corpus, rows), is_current)
@@ -261,7 +292,9 @@ def _embeddings(corpus: Path, checkpoint: Path, rows: pd.DataFrame) -> npt.NDArr
     encoder, config = load_encoder(checkpoint)
     examples = Examples(corpus, rows, config["size"], stretched=True)
     batches = evaluation_batches(examples, _BATCH)
-    return embed(encoder, ((eval_view(batch, config["size"]).image, batch.anatomy) for batch in batches))
+    return embed(
+        encoder, ((eval_view(batch, config["size"]).image, batch.anatomy) for batch in batches)
+    )
 
 
 @dataclass(frozen=True)
@@ -272,15 +305,22 @@ class Space:
     cell: "pd.Series[int]"  # of each row
     group: npt.NDArray[np.int64]  # of each cell
 
-    def compare(self, current: pd.DataFrame, reference: pd.DataFrame) -> tuple[Array, npt.NDArray[np.bool_]]:
+    def compare(
+        self, current: pd.DataFrame, reference: pd.DataFrame
+    ) -> tuple[Array, npt.NDArray[np.bool_]]:
         """The kernel (P, P) of the groups of two tables, and which of them are current."""
         cells = np.zeros(len(self.group), bool)
         cells[self.cell.loc[[*current.index, *reference.index]].to_numpy()] = True
-        groups, new = np.unique(self.group[cells]), self.group[self.cell.loc[current.index].to_numpy()]
+        groups, new = (
+            np.unique(self.group[cells]),
+            self.group[self.cell.loc[current.index].to_numpy()],
+        )
         return self.kernel.of_groups(self.group, cells), np.isin(groups, new)
 
 
-def _space(rows: pd.DataFrame, embeddings: pd.DataFrame, is_current: npt.NDArray[np.bool_]) -> Space:
+def _space(
+    rows: pd.DataFrame, embeddings: pd.DataFrame, is_current: npt.NDArray[np.bool_]
+) -> Space:
     points = adjust_for_anatomy(embeddings, rows["anatomy"], is_current)
     cell = rows[_CELL].fillna(UNKNOWN).groupby(_CELL, sort=True).ngroup()
     group = pd.factorize(rows["group"], sort=True)[0]
@@ -302,7 +342,8 @@ def _between_sites(space: Space, known: pd.DataFrame) -> dict[str, float]:
 
 def _sites(params: Params, space: Space, pairs: list[Pair], usual: float | None) -> list[Site]:
     shifts = [
-        permutation_mmd(*space.compare(pair.current, pair.reference), PERMUTATIONS, params.seed) for pair in pairs
+        permutation_mmd(*space.compare(pair.current, pair.reference), PERMUTATIONS, params.seed)
+        for pair in pairs
     ]
     adjusted = holm([shift.p_value for shift in shifts])
     return [
@@ -356,7 +397,10 @@ def _signed(number: float) -> str:
 def _json(findings: Findings) -> dict[str, Any]:
     content: dict[str, Any] = _rounded(asdict(findings))
     if findings.tabular is not None:
-        content["tabular"] |= {"share": _rounded(findings.tabular.share), "drifted": findings.tabular.drifted}
+        content["tabular"] |= {
+            "share": _rounded(findings.tabular.share),
+            "drifted": findings.tabular.drifted,
+        }
     return content
 
 
@@ -377,13 +421,22 @@ def _drawings(
     folder: Path,
 ) -> list[Markup]:
     numbers = [column.column for column in tabular.columns if column.column in NUMERIC]
-    histograms = pages.png(figures.distributions(tables[0], tables[1], numbers))
-    scatter = pages.png(figures.embedding_map(embeddings, is_current))
+    histograms = html.png(monitoring_plots.distributions(tables[0], tables[1], numbers))
+    scatter = html.png(monitoring_plots.embedding_map(embeddings, is_current))
     (folder / "statistics.png").write_bytes(histograms)  # for the page of a monitoring run
     (folder / "embeddings.png").write_bytes(scatter)
     return [
-        pages.figure(histograms, "Image statistics, one value a patient.", "Histograms of new and reference patients"),
-        pages.figure(scatter, "Embeddings, one point an image.", "Scatter plot of new and reference images", width=560),
+        html.figure(
+            histograms,
+            "Image statistics, one value a patient.",
+            "Histograms of new and reference patients",
+        ),
+        html.figure(
+            scatter,
+            "Embeddings, one point an image.",
+            "Scatter plot of new and reference images",
+            width=560,
+        ),
     ]
 
 
@@ -396,21 +449,27 @@ _SUMMARY = {
 
 
 def _page(params: Params, findings: Findings, drawings: list[Markup]) -> str:
-    body = pages.verdict(findings.decision, _SUMMARY[findings.decision]) + pages.bullets(findings.reasons)
+    body = html.verdict(findings.decision, _SUMMARY[findings.decision]) + html.bullets(
+        findings.reasons
+    )
     if findings.batches:
-        body += pages.facts(
+        body += html.facts(
             {
                 "new images": findings.images,
                 "new patients": findings.patients,
                 "reference images": findings.reference_images,
                 "reference patients": findings.reference_patients,
             }
-        ) + pages.paragraph(f"New batches: {', '.join(findings.batches)}.")
+        ) + html.paragraph(f"New batches: {', '.join(findings.batches)}.")
     if findings.tabular is not None:
-        body += pages.section("Embeddings by site", _site_table(findings.sites) + drawings[1])
-        body += pages.section("Image statistics and metadata", _column_table(findings.tabular) + drawings[0])
-    body += pages.section("How it was tested", _method(params))
-    return pages.page("Drift", body, subtitle="New batches against the training images, patient by patient.")
+        body += html.section("Embeddings by site", _site_table(findings.sites) + drawings[1])
+        body += html.section(
+            "Image statistics and metadata", _column_table(findings.tabular) + drawings[0]
+        )
+    body += html.section("How it was tested", _method(params))
+    return html.page(
+        "Drift", body, subtitle="New batches against the training images, patient by patient."
+    )
 
 
 def _site_table(sites: list[Site]) -> Markup:
@@ -428,7 +487,7 @@ def _site_table(sites: list[Site]) -> Markup:
     rows = [
         [
             site.label,
-            pages.badge("drift" if site.drifted else "no-drift"),
+            html.badge("drift" if site.drifted else "no-drift"),
             site.compared_with,
             site.patients,
             site.reference_patients,
@@ -439,30 +498,36 @@ def _site_table(sites: list[Site]) -> Markup:
         ]
         for site in sites
     ]
-    return pages.table(columns, rows)
+    return html.table(columns, rows)
 
 
 def _column_table(tabular: TabularDrift) -> Markup:
     rows = [
         [
             column.column,
-            pages.badge("drift" if column.drifted else "no-drift"),
+            html.badge("drift" if column.drifted else "no-drift"),
             column.reference,
             column.current,
             column.method,
-            pages.number(column.p_value) if column.p_value >= 1e-4 else "<0.0001",
+            html.number(column.p_value) if column.p_value >= 1e-4 else "<0.0001",
         ]
         for column in tabular.columns
     ]
-    caption = f"A column drifts where p < {tabular.threshold:.4f}: alpha over the number of columns."
-    table = pages.table(["column", "verdict", "reference", "new", "test", "p"], rows, caption)
+    caption = (
+        f"A column drifts where p < {tabular.threshold:.4f}: alpha over the number of columns."
+    )
+    table = html.table(["column", "verdict", "reference", "new", "test", "p"], rows, caption)
     left_out = [f"{name}: {why}" for name, why in tabular.left_out.items()]
-    more = pages.paragraph("Not compared:") + pages.bullets(left_out) if left_out else Markup("")
-    return table + more + Markup("<p>{}</p>\n").format(pages.link("evidently.html", "The same table by Evidently"))
+    more = html.paragraph("Not compared:") + html.bullets(left_out) if left_out else Markup("")
+    return (
+        table
+        + more
+        + Markup("<p>{}</p>\n").format(html.link("evidently.html", "The same table by Evidently"))
+    )
 
 
 def _method(params: Params) -> Markup:
-    return pages.bullets(
+    return html.bullets(
         [
             "The patient is the unit of every test; where a source names none, the clip or the image is.",
             "Numbers and embeddings are adjusted for the anatomy: the median of each is moved to that of all images.",

@@ -6,9 +6,15 @@ from typing import Any
 import pandas as pd
 import torch
 
-from arl.data.splits import grouping
+from arl.corpus.splits import grouping
 from arl.evaluation.calibration import fit_temperature, with_temperature
-from arl.evaluation.metrics import brier_losses, expected_calibration_error, main_metric, rounded, youden_threshold
+from arl.evaluation.metrics import (
+    brier_losses,
+    expected_calibration_error,
+    main_metric,
+    rounded,
+    youden_threshold,
+)
 from arl.evaluation.predictions import labels, scores, write_predictions
 from arl.evaluation.summary import Summary, calibration_pairs
 from arl.files import atomic_directory, tree_hash, write_json
@@ -19,19 +25,22 @@ from arl.stages._scoring import rows_of_task, score
 def evaluate(params: Params, *, task: str, corpus: Path, model: Path, evaluation: Path) -> None:
     """Measure a fine-tuned model on the test images of its task.
 
-    Reads the corpus and the model folder. Writes a folder with metrics.json (figures with intervals over patients,
-    rounded; slices by site, probe and device) and predictions.parquet (one row a test image). A threshold and a
-    temperature come from the validation images only.
+    Reads the corpus and the model folder. Writes a folder with metrics.json (figures with intervals
+    over patients, rounded; slices by site, probe and device) and predictions.parquet (one row a
+    test image). A threshold and a temperature come from the validation images only.
 
     Raises:
-        ValueError: the corpus cannot serve the task, the model is of another task, or a prediction is not a number.
+        ValueError: the corpus cannot serve the task, the model is of another task, or a prediction
+            is not a number.
     """
     torch.set_num_threads(params.pretrain.threads)
     rows = rows_of_task(params, task, corpus)
     settings = params.task[task]
     told = params.evaluate.anatomy
     tables = {
-        split: score(model, corpus, rows[rows["split"] == split], settings, anatomy=told, seed=params.seed)
+        split: score(
+            model, corpus, rows[rows["split"] == split], settings, anatomy=told, seed=params.seed
+        )
         for split in ("val", "test")
     }
     main = main_metric(settings.kind, len(settings.classes))
@@ -48,7 +57,12 @@ def evaluate(params: Params, *, task: str, corpus: Path, model: Path, evaluation
         found = _found(summary, rows[rows["split"] == "test"])
     except ValueError as error:
         raise ValueError(f"task {task}, model {model}: {error}") from error
-    about = {"task": task, "kind": settings.kind, "classes": settings.classes, "model": tree_hash(model)}
+    about = {
+        "task": task,
+        "kind": settings.kind,
+        "classes": settings.classes,
+        "model": tree_hash(model),
+    }
     with atomic_directory(evaluation) as folder:
         # a threshold is half-way between two scores, and rounding it could move an image across
         exact = {"threshold": threshold, **_temperature(tables, main)}
@@ -77,7 +91,9 @@ def _found(summary: Summary, rows: pd.DataFrame) -> dict[str, Any]:
     return {
         "n": len(table),
         "patients": int(table["patient"].nunique()),
-        "grouping": grouping(rows),  # what `patients` counts: a source without patients has clips or images
+        "grouping": grouping(
+            rows
+        ),  # what `patients` counts: a source without patients has clips or images
         "synthetic": bool(table["synthetic"].any()),
         "main": summary.main,
         "confidence": summary.confidence,

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
-from arl.data.loader import Examples, TrainingOrder, training_batches
-from arl.data.selection import subset
-from arl.data.shards import Layout
-from arl.data.views import TrainView
+from arl.corpus.selection import subset
+from arl.corpus.shards import Layout
 from arl.files import tree_hash
+from arl.loading.loader import Examples, TrainingOrder, training_batches
+from arl.loading.transforms import TrainView
 from arl.params import Params
 from arl.stages._scoring import rows_of_task
 from arl.stages._training import recipe as training_recipe
@@ -24,22 +24,35 @@ def finetune(params: Params, *, task: str, corpus: Path, checkpoint: Path, model
     """Fine-tune the pretrained encoder for one task.
 
     Reads the corpus and the encoder's checkpoint folder; writes the task's model folder
-    (safetensors and config.json). All weights are trained (appendix B), on finetune.share of the training patients.
-    A run that was killed goes on from its last checkpoint under $ARL_RUNS (default: runs/).
+    (safetensors and config.json). All weights are trained (appendix B), on finetune.share of the
+    training patients. A run that was killed goes on from its last checkpoint under $ARL_RUNS
+    (default: runs/).
     """
     torch.set_num_threads(params.pretrain.threads)
     distributed.initialize()
     rows = rows_of_task(params, task, corpus)
     settings = params.task[task]
-    rows = subset(rows[rows["split"] == "train"].reset_index(drop=True), params.finetune.share, params.seed)
+    rows = subset(
+        rows[rows["split"] == "train"].reset_index(drop=True), params.finetune.share, params.seed
+    )
     encoder, config = load_encoder(checkpoint)
     torch.manual_seed(params.seed)
-    # what the model is; margin and floor are the gate's business and may change without a new training
-    about = {"kind": settings.kind, "classes": settings.classes, "anatomy": settings.anatomy, "mask": settings.mask}
+    # what the model is; margin and floor are the gate's business and may change without a new
+    # training
+    about = {
+        "kind": settings.kind,
+        "classes": settings.classes,
+        "anatomy": settings.anatomy,
+        "mask": settings.mask,
+    }
     network = build_task_model(encoder, about, params.finetune.upernet_channels)
     segmentation = settings.kind == "segmentation"
     examples = Examples(
-        corpus, rows, config["size"] + config["size"] // 4, classes=settings.classes, masks=segmentation
+        corpus,
+        rows,
+        config["size"] + config["size"] // 4,
+        classes=settings.classes,
+        masks=segmentation,
     )
     order = _order(params, examples.layout)
     recipe = training_recipe(
@@ -56,10 +69,21 @@ def finetune(params: Params, *, task: str, corpus: Path, checkpoint: Path, model
         depth=len(encoder.blocks),
     )
     view = TrainView(config["size"], seed=params.seed)
-    inputs = [params.seed, about, asdict(params.finetune), tree_hash(checkpoint), "".join(rows["pixel_sha256"])]
+    inputs = [
+        params.seed,
+        about,
+        asdict(params.finetune),
+        tree_hash(checkpoint),
+        "".join(rows["pixel_sha256"]),
+    ]
     state = state_folder(f"finetune-{task}", *inputs)
     engine.fit(
-        tuner, groups, lambda start: _inputs(examples, order, view, start, recipe), recipe, state=state, title=task
+        tuner,
+        groups,
+        lambda start: _inputs(examples, order, view, start, recipe),
+        recipe,
+        state=state,
+        title=task,
     )
     if distributed.rank() == 0:
         head = {"task": about, "upernet_channels": params.finetune.upernet_channels}
@@ -69,13 +93,17 @@ def finetune(params: Params, *, task: str, corpus: Path, checkpoint: Path, model
 
 def _order(params: Params, layout: Layout) -> TrainingOrder:
     batch_size = min(params.finetune.batch_size, len(layout))
-    return TrainingOrder(layout, batch_size, params.seed, distributed.rank(), distributed.world_size())
+    return TrainingOrder(
+        layout, batch_size, params.seed, distributed.rank(), distributed.world_size()
+    )
 
 
 def _inputs(
     examples: Examples, order: TrainingOrder, view: TrainView, start: int, recipe: engine.Recipe
 ) -> Iterator[TaskInputs]:
-    for step, place, batch in training_batches(examples, order, start, recipe.steps, recipe.accumulation):
+    for step, place, batch in training_batches(
+        examples, order, start, recipe.steps, recipe.accumulation
+    ):
         seen = view(batch, step, rank=place.rank, world_size=place.world)
         target = batch.label if seen.mask is None else seen.mask.float()
         yield TaskInputs(seen.image, batch.anatomy, target)

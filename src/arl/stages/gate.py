@@ -7,32 +7,46 @@ from typing import Any
 import torch
 from markupsafe import Markup
 
-from arl import pages
-from arl.data.manifest import sources
-from arl.evaluation import figures
-from arl.evaluation.gate import NAMES, Decision, PairedTask, Settings, SliceResult, TaskResult, decide
+from arl.corpus.manifest import sources
+from arl.evaluation.gate import (
+    NAMES,
+    Decision,
+    PairedTask,
+    Settings,
+    SliceResult,
+    TaskResult,
+    decide,
+)
 from arl.evaluation.metrics import main_metric, rounded
 from arl.evaluation.predictions import read_predictions
 from arl.evaluation.statistics import Interval
 from arl.files import atomic_directory, read_json, tree_hash, write_json
 from arl.params import Params
+from arl.reports import html, plots
 from arl.stages._scoring import rows_of_task, score
 from arl.storage.registry import Registry, tasks_of
 from arl.storage.signing import keys_from_environment
 
 
 def gate(
-    params: Params, *, corpus: Path, models: list[Path], evaluations: list[Path], registry: str, decision: Path
+    params: Params,
+    *,
+    corpus: Path,
+    models: list[Path],
+    evaluations: list[Path],
+    registry: str,
+    decision: Path,
 ) -> None:
     """Decide whether the new models may replace the ones in use.
 
-    Reads the corpus, the new models with their evaluations, and the registry, whose champion is scored on the same
-    test images. Writes a folder with decision.json (verdict promote, reject or inconclusive; reasons; what was found
-    for each task; the corpus' sources and licences) and index.html, and prints the verdict. Only the tasks that
-    params.yaml runs count.
+    Reads the corpus, the new models with their evaluations, and the registry, whose champion is
+    scored on the same test images. Writes a folder with decision.json (verdict promote, reject or
+    inconclusive; reasons; what was found for each task; the corpus' sources and licences) and
+    index.html, and prints the verdict. Only the tasks that params.yaml runs count.
 
     Raises:
-        ValueError: a task has no evaluation, an evaluation is of another model, or the champion's files were changed or
+        ValueError: a task has no evaluation, an evaluation is of another model, or the champion's
+            files were changed or
             are not signed as params.yaml asks.
     """
     torch.set_num_threads(params.pretrain.threads)
@@ -42,7 +56,8 @@ def gate(
     champion = store.champion()
     current = tasks_of(store.fetch(champion)) if champion is not None else {}
     judged = decide(
-        [_pair(params, task, corpus, found[task], current.get(task)) for task in params.tasks], _settings(params)
+        [_pair(params, task, corpus, found[task], current.get(task)) for task in params.tasks],
+        _settings(params),
     )
     notes = _notes(judged, sorted(current))
     with atomic_directory(decision) as folder:
@@ -52,11 +67,15 @@ def gate(
             "sources": sources(corpus),
             "notes": notes,
             "settings": asdict(_settings(params)),
-            "models": {task: read_json(path / "metrics.json")["model"] for task, path in found.items()},
+            "models": {
+                task: read_json(path / "metrics.json")["model"] for task, path in found.items()
+            },
         }
         write_json(folder / "decision.json", content)
         (folder / "index.html").write_text(_page(judged, champion, notes), encoding="utf-8")
-    print("\n".join([f"gate: {judged.verdict}", *(f"  {line}" for line in [*judged.reasons, *notes])]))
+    print(
+        "\n".join([f"gate: {judged.verdict}", *(f"  {line}" for line in [*judged.reasons, *notes])])
+    )
 
 
 def _settings(params: Params) -> Settings:
@@ -66,17 +85,27 @@ def _settings(params: Params) -> Settings:
 
 def _evaluation_of(task: str, evaluations: list[Path], models: dict[str, Path]) -> Path:
     """The evaluation folder of a task, made from one of the models (by content hash)."""
-    of_task = {folder: about for folder in evaluations if (about := read_json(folder / "metrics.json"))["task"] == task}
+    of_task = {
+        folder: about
+        for folder in evaluations
+        if (about := read_json(folder / "metrics.json"))["task"] == task
+    }
     if not of_task:
-        raise ValueError(f"task {task!r} has no evaluation among {', '.join(str(folder) for folder in evaluations)}")
+        raise ValueError(
+            f"task {task!r} has no evaluation among {', '.join(str(folder) for folder in evaluations)}"
+        )
     for folder, about in of_task.items():
         if about["model"] in models:
             return folder
     given = ", ".join(str(path) for path in models.values())
-    raise ValueError(f"{next(iter(of_task))} is the evaluation of another model than {given}: evaluate again")
+    raise ValueError(
+        f"{next(iter(of_task))} is the evaluation of another model than {given}: evaluate again"
+    )
 
 
-def _pair(params: Params, task: str, corpus: Path, evaluation: Path, champion: Path | None) -> PairedTask:
+def _pair(
+    params: Params, task: str, corpus: Path, evaluation: Path, champion: Path | None
+) -> PairedTask:
     """Both models' predictions on the task's test images."""
     settings = params.task[task]
     rows = rows_of_task(params, task, corpus)
@@ -96,9 +125,15 @@ def _notes(judged: Decision, champions_tasks: list[str]) -> list[str]:
     """What a reader must know beside the reasons."""
     dropped = sorted(set(champions_tasks) - {result.task for result in judged.tasks})
     synthetic = [result.task for result in judged.tasks if result.synthetic]
-    notes = [f"The current release also has {', '.join(dropped)}, which the new one would lack."] if dropped else []
+    notes = (
+        [f"The current release also has {', '.join(dropped)}, which the new one would lack."]
+        if dropped
+        else []
+    )
     if synthetic:
-        notes.append(f"Synthetic images in {', '.join(synthetic)}: these figures say nothing about patients.")
+        notes.append(
+            f"Synthetic images in {', '.join(synthetic)}: these figures say nothing about patients."
+        )
     return notes
 
 
@@ -108,14 +143,14 @@ def _json(judged: Decision) -> dict[str, Any]:
 
 
 def _page(judged: Decision, champion: str | None, notes: list[str]) -> str:
-    body = pages.verdict(judged.verdict, _summary(judged, champion))
+    body = html.verdict(judged.verdict, _summary(judged, champion))
     for note in notes:
-        body += pages.note(note, "warn")
-    body += pages.section("Reasons", pages.bullets(judged.reasons))
-    body += pages.section("Tasks", _tasks_table(judged.tasks) + _forest(judged.tasks))
+        body += html.note(note, "warn")
+    body += html.section("Reasons", html.bullets(judged.reasons))
+    body += html.section("Tasks", _tasks_table(judged.tasks) + _forest(judged.tasks))
     slices = [(result, part) for result in judged.tasks for part in result.slices]
-    body += pages.section("Sites, probes and devices", _slices_table(slices))
-    return pages.page("Gate", body, subtitle="May the new models replace the ones in use?")
+    body += html.section("Sites, probes and devices", _slices_table(slices))
+    return html.page("Gate", body, subtitle="May the new models replace the ones in use?")
 
 
 def _summary(judged: Decision, champion: str | None) -> str:
@@ -152,7 +187,7 @@ def _tasks_table(tasks: list[TaskResult]) -> Markup:
     rows = [
         [
             result.task,
-            pages.badge(result.verdict),
+            html.badge(result.verdict),
             NAMES[result.main],
             result.images,
             result.patients,
@@ -166,23 +201,29 @@ def _tasks_table(tasks: list[TaskResult]) -> Markup:
         ]
         for result in tasks
     ]
-    return pages.table(columns, rows) + pages.paragraph(
+    return html.table(columns, rows) + html.paragraph(
         "Intervals are over patients. Detectable: the smallest true difference that these patients show with a power "
         "of 80 %. Power: the probability that an equally good model would have been accepted."
     )
 
 
 def _forest(tasks: list[TaskResult]) -> Markup:
-    rows = [(result.task, result.difference, result.margin) for result in tasks if result.difference]
+    rows = [
+        (result.task, result.difference, result.margin) for result in tasks if result.difference
+    ]
     if not rows:
         return Markup("")
     text = "Difference of the main metric with its interval. Not worse: the whole line is right of the red mark."
-    return pages.figure(figures.differences(rows), text, "Difference of new and current model for each task", 720)
+    return html.figure(
+        plots.differences(rows), text, "Difference of new and current model for each task", 720
+    )
 
 
 def _slices_table(slices: list[tuple[TaskResult, SliceResult]]) -> Markup:
     if not slices:
-        return pages.paragraph("Nothing to compare: no current model, or one site, probe and device only.")
+        return html.paragraph(
+            "Nothing to compare: no current model, or one site, probe and device only."
+        )
     columns = ["task", "by", "name", "images", "patients", "difference", "adjusted p", "result"]
     rows = [
         [
@@ -193,8 +234,10 @@ def _slices_table(slices: list[tuple[TaskResult, SliceResult]]) -> Markup:
             part.patients,
             _text(part.difference, "+.3f"),
             None if part.p_value is None else f"{part.p_value:.3f}",
-            pages.badge("reject") if part.worse else part.note or "not worse",
+            html.badge("reject") if part.worse else part.note or "not worse",
         ]
         for result, part in slices
     ]
-    return pages.table(columns, rows, "Tested for being worse at all, corrected for the number of slices (Holm).")
+    return html.table(
+        columns, rows, "Tested for being worse at all, corrected for the number of slices (Holm)."
+    )

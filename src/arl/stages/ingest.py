@@ -7,15 +7,18 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from arl.data.record import Input
-from arl.data.shards import BatchWriter
-from arl.data.sources import names, reader, write
-from arl.data.thinning import WHOLE, Thinning
+from arl.corpus.record import Input
+from arl.corpus.shards import BatchWriter
 from arl.files import read_json
+from arl.ingest.readers import names, reader, write
+from arl.ingest.thinning import WHOLE, Thinning
 from arl.params import Params
 from arl.stages._rules import anatomy_rules
 
-_CONFIGURED = ("rules", "burnt_in_text")  # arguments of a reader that params.yaml gives, not the command line
+_CONFIGURED = (
+    "rules",
+    "burnt_in_text",
+)  # arguments of a reader that params.yaml gives, not the command line
 
 
 def ingest(
@@ -36,24 +39,38 @@ def ingest(
 ) -> None:
     """Read a dataset or a hospital drop into one new batch of the corpus.
 
-    Reads the folder `root` in the layout of `source`; writes <corpus>/<source>/<batch>. Every input ends as accepted
-    images or in the batch's quarantine with a reason; frames of clips that `data.thinning` leaves out are counted.
+    Reads the folder `root` in the layout of `source`; writes <corpus>/<source>/<batch>. Every input
+    ends as accepted images or in the batch's quarantine with a reason; frames of clips that
+    `data.thinning` leaves out are counted.
 
     Args:
-        source: a reader of `arl.data.sources`, as `arl datasets` lists them: bus-bra, dicom-folder, folder, csv, ...
+        source: a reader of `arl.ingest.readers`, as `arl datasets` lists them: bus-bra,
+            dicom-folder, folder, csv, ...
         name: what the corpus calls the source, for sets of your own; otherwise as its reader.
-        site, anatomy, probe, device, mask_name: of all images, for sets that do not say it themselves.
-        part: k/n for the k-th of n equal parts of the inputs, each a batch of its own, so that many machines may read
+        site, anatomy, probe, device, mask_name: of all images, for sets that do not say it
+            themselves.
+        part: k/n for the k-th of n equal parts of the inputs, each a batch of its own, so that many
+            machines may read
             one drop.
-        existing: what to do about a batch that is there: refuse, or keep it if it was made of as many inputs.
+        existing: what to do about a batch that is there: refuse, or keep it if it was made of as
+            many inputs.
 
     Raises:
-        ValueError: unknown source, an option that its reader does not take, a batch that exists, an input was lost.
+        ValueError: unknown source, an option that its reader does not take, a batch that exists, an
+            input was lost.
         FileNotFoundError: `root` is not in the layout of the source.
     """
     module = reader(source)
-    said = {"site": site, "anatomy": anatomy, "probe": probe, "device": device, "mask_name": mask_name}
-    options = _options(source, module, {option: value for option, value in said.items() if value is not None})
+    said = {
+        "site": site,
+        "anatomy": anatomy,
+        "probe": probe,
+        "device": device,
+        "mask_name": mask_name,
+    }
+    options = _options(
+        source, module, {option: value for option, value in said.items() if value is not None}
+    )
     called = _name(source, name)
     inputs = _part(module.read(root, **options, **_configured(params, module)), part)
     if existing not in ("refuse", "keep"):
@@ -67,10 +84,21 @@ def ingest(
         made_by["burnt_in_text"] = params.dicom.burnt_in_text
     about = {"licence": module.LICENCE, "citation": module.CITATION, "made_by": made_by}
     with BatchWriter(corpus, called, batch, params.data.store_size, **about) as writer:
-        write(inputs, writer, params.data.workers, thinning=thinning, seconds=params.data.input_seconds)
+        write(
+            inputs,
+            writer,
+            params.data.workers,
+            thinning=thinning,
+            seconds=params.data.input_seconds,
+        )
     counts = read_json(writer.folder / "batch.json")
-    told = "{given} inputs, {accepted} accepted ({images} images), {refused} refused".format(**counts)
-    print(f"{writer.folder}: {told}" + (f", {counts['thinned']} frames thinned" if counts["thinned"] else ""))
+    told = "{given} inputs, {accepted} accepted ({images} images), {refused} refused".format(
+        **counts
+    )
+    print(
+        f"{writer.folder}: {told}"
+        + (f", {counts['thinned']} frames thinned" if counts["thinned"] else "")
+    )
 
 
 def _part(inputs: list[Input], part: str) -> list[Input]:
@@ -94,7 +122,9 @@ def _check_same(folder: Path, given: int) -> None:
 
 def _options(source: str, module: ModuleType, given: dict[str, str]) -> dict[str, str]:
     """What the reader is told: the options that its signature names, and no others."""
-    taken = [name for name in signature(module.read).parameters if name not in ("root", *_CONFIGURED)]
+    taken = [
+        name for name in signature(module.read).parameters if name not in ("root", *_CONFIGURED)
+    ]
     for option, value in given.items():
         if option not in taken:
             flags = ", ".join(_flag(name) for name in taken) or "none"

@@ -10,19 +10,19 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from arl.data.anatomy import NULL_ANATOMY
-from arl.data.augment import step_generator
-from arl.data.loader import Examples, TrainingOrder, training_batches
-from arl.data.selection import select, subset
-from arl.data.shards import Indices, Layout
-from arl.data.splits import groups
-from arl.data.views import MultiCrop
+from arl.corpus.anatomy import NULL_ANATOMY
+from arl.corpus.selection import select, subset
+from arl.corpus.shards import Indices, Layout
+from arl.corpus.splits import groups
 from arl.evaluation.probe import NEIGHBOURS, knn_accuracy
 from arl.files import write_json
+from arl.loading.augment import step_generator
+from arl.loading.loader import Examples, TrainingOrder, training_batches
+from arl.loading.transforms import MultiCrop
 from arl.models.avit import AViT
 from arl.models.heads import Pooled
 from arl.models.reconstructor import Reconstructor
-from arl.objectives.health import rankme
+from arl.objectives.collapse_metrics import rankme
 from arl.params import Params
 from arl.stages._training import recipe as training_recipe
 from arl.stages._training import runs, state_folder
@@ -38,14 +38,22 @@ _OF_GROUP = 8  # images of a row group among those examined: many would be frame
 def pretrain(params: Params, *, corpus: Path, checkpoint: Path, metrics: Path) -> None:
     """Pretrain the encoder on the training images of the corpus.
 
-    Reads the corpus; writes the encoder (safetensors and config.json) into the checkpoint folder, with the decoder
-    and its encoder beside it for pictures, and the history of the losses into the metrics file. A run that was
-    killed goes on from its last checkpoint under $ARL_RUNS (default: runs/).
+    Reads the corpus; writes the encoder (safetensors and config.json) into the checkpoint folder,
+    with the decoder and its encoder beside it for pictures, and the history of the losses into the
+    metrics file. A run that was killed goes on from its last checkpoint under $ARL_RUNS (default:
+    runs/).
     """
     torch.set_num_threads(params.pretrain.threads)
     distributed.initialize()
-    rows = select(corpus, sources=params.data.sources, held_out=params.data.held_out, protocols=params.data.splits)
-    rows = subset(rows[rows["split"] == "train"].reset_index(drop=True), params.pretrain.share, params.seed)
+    rows = select(
+        corpus,
+        sources=params.data.sources,
+        held_out=params.data.held_out,
+        protocols=params.data.splits,
+    )
+    rows = subset(
+        rows[rows["split"] == "train"].reset_index(drop=True), params.pretrain.share, params.seed
+    )
     examples = Examples(corpus, rows, params.data.size + params.data.size // 4)
     order = _order(params, examples.layout)
     settings = params.pretrain
@@ -59,7 +67,9 @@ def pretrain(params: Params, *, corpus: Path, checkpoint: Path, metrics: Path) -
     torch.manual_seed(params.seed)
     pretrainer = _pretrainer(params)
     sections = [asdict(params.model), asdict(params.objective), asdict(settings)]
-    state = state_folder("pretrain", params.seed, params.data.size, sections, "".join(rows["pixel_sha256"]))
+    state = state_folder(
+        "pretrain", params.seed, params.data.size, sections, "".join(rows["pixel_sha256"])
+    )
     history = engine.fit(
         pretrainer,
         optim.parameter_groups(pretrainer, weight_decay=settings.weight_decay),
@@ -94,12 +104,16 @@ def _examination(
 
     def examine() -> dict[str, float]:
         batches = (examples.take(part) for part in np.array_split(pool, -(-count // 64)))
-        outputs = predict(Pooled(pretrainer.released_encoder(), "gap"), batches, size=params.data.size)
+        outputs = predict(
+            Pooled(pretrainer.released_encoder(), "gap"), batches, size=params.data.size
+        )
         features = torch.cat([pooled for _, pooled in outputs])
         found = {"rankme": rankme(features)}
         if labelled.any():
             known = rows.iloc[pool[labelled]]
-            found["knn"] = knn_accuracy(features[labelled].double().numpy(), known["label"], groups(known))
+            found["knn"] = knn_accuracy(
+                features[labelled].double().numpy(), known["label"], groups(known)
+            )
         return found
 
     return examine
@@ -139,11 +153,18 @@ def _order(params: Params, layout: Layout) -> TrainingOrder:
 
 def _objective(params: Params) -> Objective:
     names = {field.name for field in fields(Objective)}
-    return Objective(**{name: value for name, value in asdict(params.objective).items() if name in names})
+    return Objective(
+        **{name: value for name, value in asdict(params.objective).items() if name in names}
+    )
 
 
 def _inputs(
-    params: Params, terms: Objective, examples: Examples, order: TrainingOrder, start: int, recipe: engine.Recipe
+    params: Params,
+    terms: Objective,
+    examples: Examples,
+    order: TrainingOrder,
+    start: int,
+    recipe: engine.Recipe,
 ) -> Iterator[PretrainInputs]:
     """Micro-batches from a step on; their randomness is a function of (seed, step, position in the global batch)."""
     objective = params.objective
@@ -157,30 +178,51 @@ def _inputs(
         seed=params.seed,
     )
     patches = (params.data.size // params.model.patch_size) ** 2
-    for step, place, batch in training_batches(examples, order, start, recipe.steps, recipe.accumulation):
+    for step, place, batch in training_batches(
+        examples, order, start, recipe.steps, recipe.accumulation
+    ):
         crops = views(batch, step, rank=place.rank, world_size=place.world)
         noise, dropped = _noise(params, terms.global_crops_number, place, step, patches)
         anatomy = crops.anatomy.masked_fill(dropped, NULL_ANATOMY)
         yield PretrainInputs(crops.global_crops, crops.local_crops, anatomy, noise)
 
 
-def _noise(params: Params, crops: int, place: TrainingOrder, step: int, patches: int) -> tuple[Tensor, Tensor]:
+def _noise(
+    params: Params, crops: int, place: TrainingOrder, step: int, patches: int
+) -> tuple[Tensor, Tensor]:
     """Mask noise (G*B, N) and which labels are dropped (B,): one draw for the global batch, of which this is a part."""
     generator = step_generator(params.seed, step, "masks")
     noise = torch.rand(crops, place.batch_size, patches, generator=generator)
     dropped = torch.rand(place.batch_size, generator=generator) < params.objective.anatomy_dropout
-    share = slice(place.rank * place.batch_size // place.world, (place.rank + 1) * place.batch_size // place.world)
+    share = slice(
+        place.rank * place.batch_size // place.world,
+        (place.rank + 1) * place.batch_size // place.world,
+    )
     return noise[:, share].flatten(0, 1), dropped[share]
 
 
 def _write(
-    params: Params, pretrainer: Pretrainer, history: list[dict[str, float]], images: int, folder: Path, metrics: Path
+    params: Params,
+    pretrainer: Pretrainer,
+    history: list[dict[str, float]],
+    images: int,
+    folder: Path,
+    metrics: Path,
 ) -> None:
     config = {"kind": "encoder", "encoder": {"img_size": params.data.size, **asdict(params.model)}}
     released = pretrainer.released_encoder()
-    save_pretrained(folder, released, {**config, "size": params.data.size}, trained=_reconstructor(pretrainer))
-    steps = [{name: value for name, value in record.items() if name not in _EXAMINED} for record in history]
-    health = [{"step": record["step"], **examined} for record in history if (examined := _only_examined(record))]
+    save_pretrained(
+        folder, released, {**config, "size": params.data.size}, trained=_reconstructor(pretrainer)
+    )
+    steps = [
+        {name: value for name, value in record.items() if name not in _EXAMINED}
+        for record in history
+    ]
+    health = [
+        {"step": record["step"], **examined}
+        for record in history
+        if (examined := _only_examined(record))
+    ]
     about = {"images": images, "steps": len(history)}
     write_json(metrics, {**about, "history": steps, "health": health, "final": history[-1]})
 

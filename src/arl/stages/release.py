@@ -32,27 +32,33 @@ def release(
 ) -> None:
     """Put promoted models into the registry and make them the champion.
 
-    Reads the gate's decision folder, the encoder's checkpoint folder, the model folders and their evaluations. Where
-    the verdict is promote, adds one version to the registry (a folder or s3://bucket/prefix), signed where
-    release.signed says so, and moves the champion pointer, if the champion is still the one the gate compared with.
+    Reads the gate's decision folder, the encoder's checkpoint folder, the model folders and their
+    evaluations. Where the verdict is promote, adds one version to the registry (a folder or
+    s3://bucket/prefix), signed where release.signed says so, and moves the champion pointer, if the
+    champion is still the one the gate compared with.
     Writes a receipt in every case: the verdict, and the version or null.
 
     Raises:
-        ValueError: the decision is about other models, another release has become champion since, or there is no key
+        ValueError: the decision is about other models, another release has become champion since,
+            or there is no key
             to sign with.
     """
     decided = read_json(decision / "decision.json")
     version = None
     if decided["verdict"] == "promote":
         tasks = _judged_models(decided, models)
-        figures = [_figures_of(task, decided["models"][task], evaluations) for task in sorted(tasks)]
+        figures = [
+            _figures_of(task, decided["models"][task], evaluations) for task in sorted(tasks)
+        ]
         version = version_of(checkpoint, tasks)
         documents = {
             "decision.json": _text(decided),
             "metrics.json": _text({about["task"]: about for about in figures}),
             "licences.json": _text(_licences(decided)),
             "sbom.json": _text(sbom("arl")),
-            "model_card.md": model_card(version, figures, decided, read_json(checkpoint / "config.json")),
+            "model_card.md": model_card(
+                version, figures, decided, read_json(checkpoint / "config.json")
+            ),
         }
         store = Registry(registry, keys_from_environment(params.release.signed))
         store.add_version(checkpoint, tasks, documents=documents, provenance=_provenance(params))
@@ -66,7 +72,9 @@ def _judged_models(decided: dict[str, Any], models: list[Path]) -> dict[str, Pat
     for task, digest in decided["models"].items():
         if digest not in folders:
             given = ", ".join(str(model) for model in models)
-            raise ValueError(f"the gate judged another model for {task} than those in {given}: run the gate again")
+            raise ValueError(
+                f"the gate judged another model for {task} than those in {given}: run the gate again"
+            )
     return {task: folders[digest] for task, digest in decided["models"].items()}
 
 
@@ -76,7 +84,9 @@ def _figures_of(task: str, model: str, evaluations: list[Path]) -> dict[str, Any
         if (about["task"], about["model"]) == (task, model):
             return about
     given = ", ".join(str(folder) for folder in evaluations)
-    raise ValueError(f"none of {given} is the evaluation of the model for {task} that the gate judged")
+    raise ValueError(
+        f"none of {given} is the evaluation of the model for {task} that the gate judged"
+    )
 
 
 def _text(value: Any) -> str:
@@ -100,21 +110,35 @@ def _provenance(params: Params) -> dict[str, Any]:
         "task": {task: asdict(params.task[task]) for task in params.tasks},
     }
     image = os.environ.get(_IMAGE) or None
-    return {"params": settings, "git": _git(), "data": _data_hash(), "image": image, "signed": params.release.signed}
+    return {
+        "params": settings,
+        "git": _git(),
+        "data": _data_hash(),
+        "image": image,
+        "signed": params.release.signed,
+    }
 
 
 def _git() -> dict[str, Any] | None:
     """Commit of the working directory and whether anything differs from it; None outside a repository."""
     if shutil.which("git") is None:
         return None
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    )
     if commit.returncode:
         return None
-    status = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, check=True)
+    status = subprocess.run(
+        ["git", "status", "--porcelain"], capture_output=True, text=True, check=True
+    )
     return {"commit": commit.stdout.strip(), "dirty": bool(status.stdout)}
 
 
 def _data_hash() -> str | None:
     """The hash by which DVC knows the corpus; None where there is no data.dvc."""
-    found = re.search(r"md5: (\S+)", _DATA_FILE.read_text(encoding="utf-8")) if _DATA_FILE.is_file() else None
+    found = (
+        re.search(r"md5: (\S+)", _DATA_FILE.read_text(encoding="utf-8"))
+        if _DATA_FILE.is_file()
+        else None
+    )
     return found.group(1) if found else None

@@ -9,19 +9,18 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from arl import pages
-from arl.data.manifest import read_manifest, read_quarantine
-from arl.data.pixels import encode_png, fit, letterbox
-from arl.data.record import Pixels
-from arl.data.shards import read_images
-from arl.evaluation import figures as results
+from arl.corpus.manifest import read_manifest, read_quarantine
+from arl.corpus.pixels import encode_png, fit, letterbox
+from arl.corpus.record import Pixels
+from arl.corpus.shards import read_images
 from arl.evaluation.metrics import TITLES
 from arl.evaluation.predictions import labels, read_predictions, scores
 from arl.evaluation.summary import calibration_pairs
 from arl.files import atomic_directory, read_json
-from arl.monitoring import figures
 from arl.params import Params
-from arl.stages._counts import counts
+from arl.reports import html, monitoring_plots
+from arl.reports import plots as results
+from arl.reports.counts import counts
 
 _THUMBNAIL = 176  # long side, pixels
 _THUMBNAILS = 36
@@ -42,25 +41,36 @@ def report(
 ) -> None:
     """Write one page that tells what a run did and found.
 
-    Reads the corpus and what the other stages wrote. Writes a folder with index.html and copies of the pages of
-    validation, gate and drift; the folder can be moved and opened anywhere.
+    Reads the corpus and what the other stages wrote. Writes a folder with index.html and copies of
+    the pages of validation, gate and drift; the folder can be moved and opened anywhere.
     """
     decided = read_json(decision / "decision.json")
     measured = [(read_json(folder / "metrics.json"), folder) for folder in evaluations]
     # a former experiment may have left evaluations of tasks that this one does not have
-    found = [(metrics_, folder) for metrics_, folder in measured if metrics_["task"] in params.tasks]
+    found = [
+        (metrics_, folder) for metrics_, folder in measured if metrics_["task"] in params.tasks
+    ]
     with atomic_directory(report) as out:
-        for name, folder in {"validation": validation, "decision": decision, "drift": drift}.items():
+        for name, folder in {
+            "validation": validation,
+            "decision": decision,
+            "drift": drift,
+        }.items():
             _copy_pages(folder, out / name)
         body = (
             _head(params, decided, read_json(receipt), corpus)
-            + pages.section("Decision", _decision(params, decided))
-            + pages.section("Tasks", _tasks(found))
-            + pages.section("Corpus", _corpus(corpus, read_json(validation / "result.json")))
-            + pages.section("Pretraining", _pretraining(read_json(metrics)))
-            + pages.section("Drift", _drift(read_json(drift / "drift.json"), (drift / "evidently.html").is_file()))
+            + html.section("Decision", _decision(params, decided))
+            + html.section("Tasks", _tasks(found))
+            + html.section("Corpus", _corpus(corpus, read_json(validation / "result.json")))
+            + html.section("Pretraining", _pretraining(read_json(metrics)))
+            + html.section(
+                "Drift",
+                _drift(read_json(drift / "drift.json"), (drift / "evidently.html").is_file()),
+            )
         )
-        page = pages.page("Report", body, subtitle=f"Experiment {params.experiment}, seed {params.seed}.")
+        page = html.page(
+            "Report", body, subtitle=f"Experiment {params.experiment}, seed {params.seed}."
+        )
         (out / "index.html").write_text(page, encoding="utf-8")
 
 
@@ -72,11 +82,11 @@ def _copy_pages(folder: Path, target: Path) -> None:
 
 def _head(params: Params, decided: dict[str, Any], receipt: dict[str, Any], corpus: Path) -> Markup:
     rows = read_manifest(corpus)
-    notes = (pages.note(note, "warn") for note in decided["notes"])
+    notes = (html.note(note, "warn") for note in decided["notes"])
     return (
-        pages.verdict(decided["verdict"], _summary(decided, receipt))
+        html.verdict(decided["verdict"], _summary(decided, receipt))
         + Markup("").join(notes)
-        + pages.facts(
+        + html.facts(
             {
                 "images": len(rows),
                 "of them synthetic": f"{rows['synthetic'].mean():.0%}",
@@ -86,7 +96,7 @@ def _head(params: Params, decided: dict[str, Any], receipt: dict[str, Any], corp
                 "release": receipt["version"] or "none",
             }
         )
-        + pages.contents(_SECTIONS)
+        + html.contents(_SECTIONS)
     )
 
 
@@ -94,17 +104,35 @@ def _summary(decided: dict[str, Any], receipt: dict[str, Any]) -> str:
     before = f"release {decided['champion']}" if decided["champion"] else "no release before it"
     if decided["verdict"] == "promote":
         return f"The new models became release {receipt['version']}; compared with {before}."
-    stays = f"Release {decided['champion']} stays in use" if decided["champion"] else "Nothing was released"
-    because = {"reject": "a task or a part of it is not good enough", "inconclusive": "there are too few patients"}
+    stays = (
+        f"Release {decided['champion']} stays in use"
+        if decided["champion"]
+        else "Nothing was released"
+    )
+    because = {
+        "reject": "a task or a part of it is not good enough",
+        "inconclusive": "there are too few patients",
+    }
     return f"{stays}: {because[decided['verdict']]}."
 
 
 def _decision(params: Params, decided: dict[str, Any]) -> Markup:
-    columns = ["task", "verdict", "metric", "new", "in use", "difference", "margin", "floor", "images", "patients"]
+    columns = [
+        "task",
+        "verdict",
+        "metric",
+        "new",
+        "in use",
+        "difference",
+        "margin",
+        "floor",
+        "images",
+        "patients",
+    ]
     rows = [
         [
             name,
-            pages.badge(task["verdict"]),
+            html.badge(task["verdict"]),
             TITLES[task["main"]],
             _interval(task["challenger"]),
             _interval(task["champion"]),
@@ -117,22 +145,30 @@ def _decision(params: Params, decided: dict[str, Any]) -> Markup:
         for name in params.tasks
         if (task := decided["tasks"].get(name))
     ]
-    link = pages.link("decision/index.html", "The gate in full, with sites, probes and devices")
-    return pages.bullets(decided["reasons"]) + pages.table(columns, rows) + Markup("<p>{}</p>\n").format(link)
+    link = html.link("decision/index.html", "The gate in full, with sites, probes and devices")
+    return (
+        html.bullets(decided["reasons"])
+        + html.table(columns, rows)
+        + Markup("<p>{}</p>\n").format(link)
+    )
 
 
 def _interval(entry: dict[str, Any] | None, sign: str = "") -> str | None:
     if entry is None or entry["value"] is None:
         return None
     value = f"{entry['value']:{sign}.3f}"
-    return value if entry["low"] is None else f"{value} ({entry['low']:{sign}.3f} to {entry['high']:{sign}.3f})"
+    return (
+        value
+        if entry["low"] is None
+        else f"{value} ({entry['low']:{sign}.3f} to {entry['high']:{sign}.3f})"
+    )
 
 
 def _tasks(found: Sequence[tuple[dict[str, Any], Path]]) -> Markup:
     rows = [
         [
             about["task"],
-            pages.badge("synthetic") if about["synthetic"] else "real",
+            html.badge("synthetic") if about["synthetic"] else "real",
             about["n"],
             about["patients"],
             TITLES[about["main"]],
@@ -148,13 +184,20 @@ def _tasks(found: Sequence[tuple[dict[str, Any], Path]]) -> Markup:
         "power of 80 %. Synthetic rows say nothing of patients."
     )
     columns = ["task", "data", "images", "patients", "metric", "value", "DeLong", "detectable"]
-    table = pages.table(columns, rows, caption)
-    return table + Markup("").join(pages.section(str(about["task"]), _task(about, at), 3) for about, at in found)
+    table = html.table(columns, rows, caption)
+    return table + Markup("").join(
+        html.section(str(about["task"]), _task(about, at), 3) for about, at in found
+    )
 
 
 def _task(about: dict[str, Any], folder: Path) -> Markup:
-    values = {TITLES.get(name, name): _fact(entry) for name, entry in sorted(about["metrics"].items(), key=_order)}
-    return pages.facts(values) + pages.gallery(_task_figures(about, read_predictions(folder / "predictions.parquet")))
+    values = {
+        TITLES.get(name, name): _fact(entry)
+        for name, entry in sorted(about["metrics"].items(), key=_order)
+    }
+    return html.facts(values) + html.gallery(
+        _task_figures(about, read_predictions(folder / "predictions.parquet"))
+    )
 
 
 def _fact(entry: dict[str, Any]) -> Markup | None:
@@ -181,44 +224,64 @@ def _task_figures(about: dict[str, Any], table: pd.DataFrame) -> list[Markup]:
     reliability = results.calibration(*calibration_pairs(labels(table), scores(table)), title=title)
     return [
         *drawings,
-        pages.figure(matrix, "Confusion matrix of the test images.", f"Confusion matrix of {title}"),
-        pages.figure(reliability, "Calibration.", f"Predicted probability against observed share for {title}"),
+        html.figure(matrix, "Confusion matrix of the test images.", f"Confusion matrix of {title}"),
+        html.figure(
+            reliability, "Calibration.", f"Predicted probability against observed share for {title}"
+        ),
     ]
 
 
 def _roc(table: pd.DataFrame, about: dict[str, Any], title: str) -> Markup:
-    curve = results.roc(labels(table), scores(table)[:, 1], table["patient"], title=title, threshold=about["threshold"])
-    return pages.figure(curve, f"ROC curve, positive class {about['classes'][1]}.", f"ROC curve of {title}")
+    curve = results.roc(
+        labels(table),
+        scores(table)[:, 1],
+        table["patient"],
+        title=title,
+        threshold=about["threshold"],
+    )
+    return html.figure(
+        curve, f"ROC curve, positive class {about['classes'][1]}.", f"ROC curve of {title}"
+    )
 
 
 def _overlap(table: pd.DataFrame, title: str) -> Markup:
-    image = pages.png(figures.histogram(table["dice"], "Dice", title))
-    return pages.figure(image, "Dice of each test image.", f"Histogram of Dice of {title}")
+    image = html.png(monitoring_plots.histogram(table["dice"], "Dice", title))
+    return html.figure(image, "Dice of each test image.", f"Histogram of Dice of {title}")
 
 
 def _corpus(corpus: Path, validated: dict[str, Any]) -> Markup:
     rows, quarantine = read_manifest(corpus), read_quarantine(corpus)
     kind = np.where(rows["synthetic"], "synthetic", "real")
-    anatomies = pd.crosstab(rows["anatomy"], kind).reindex(columns=["real", "synthetic"], fill_value=0)
-    bars = pages.png(figures.stacked_bars(anatomies))
-    link = pages.link("validation/index.html", "All rules and batches")
+    anatomies = pd.crosstab(rows["anatomy"], kind).reindex(
+        columns=["real", "synthetic"], fill_value=0
+    )
+    bars = html.png(monitoring_plots.stacked_bars(anatomies))
+    link = html.link("validation/index.html", "All rules and batches")
     return (
         _validated(validated)
         + Markup("<p>{}</p>\n").format(link)
-        + pages.figure(bars, "Images by anatomy.", "Bars of real and synthetic images by anatomy", width=760)
+        + html.figure(
+            bars, "Images by anatomy.", "Bars of real and synthetic images by anatomy", width=760
+        )
         + counts(rows, ["source", "site", "probe"])
-        + pages.section("Samples", _samples(corpus, rows), 3)
-        + pages.section("Quarantine", _quarantine(quarantine), 3)
+        + html.section("Samples", _samples(corpus, rows), 3)
+        + html.section("Quarantine", _quarantine(quarantine), 3)
     )
 
 
 def _validated(validated: dict[str, Any]) -> Markup:
     failed = validated["failed"]
     if not validated["passed"]:
-        return pages.note(f"The corpus breaks {failed['critical']} critical rules.", "bad")
+        return html.note(f"The corpus breaks {failed['critical']} critical rules.", "bad")
     warnings = failed["warning"]
-    rest = f"{warnings} {'gives' if warnings == 1 else 'give'} a warning" if warnings else "none gives a warning"
-    return pages.paragraph(f"The corpus keeps to all critical rules of {len(validated['rules'])} rules; {rest}.")
+    rest = (
+        f"{warnings} {'gives' if warnings == 1 else 'give'} a warning"
+        if warnings
+        else "none gives a warning"
+    )
+    return html.paragraph(
+        f"The corpus keeps to all critical rules of {len(validated['rules'])} rules; {rest}."
+    )
 
 
 def _samples(corpus: Path, rows: pd.DataFrame) -> Markup:
@@ -228,43 +291,49 @@ def _samples(corpus: Path, rows: pd.DataFrame) -> Markup:
     chosen = ordered.assign(turn=turn).sort_values(["turn", "anatomy", "source"]).head(_THUMBNAILS)
     chosen = chosen.sort_values(["anatomy", "source", "turn"])
     images = read_images(corpus, chosen)
-    return pages.sheet(_thumbnail(row, image) for (_, row), image in zip(chosen.iterrows(), images, strict=True))
+    return html.sheet(
+        _thumbnail(row, image) for (_, row), image in zip(chosen.iterrows(), images, strict=True)
+    )
 
 
 def _thumbnail(row: "pd.Series[Any]", image: Pixels) -> Markup:
     height, width = fit(image.shape[0], image.shape[1], _THUMBNAIL)
     small = letterbox(image, _THUMBNAIL)[0][:height, :width]
     words = ", ".join(str(row[name]) for name in ("anatomy", "label") if pd.notna(row[name]))
-    mark = Markup(" ") + pages.badge("synthetic") if row["synthetic"] else Markup("")
+    mark = Markup(" ") + html.badge("synthetic") if row["synthetic"] else Markup("")
     caption = Markup("{}<br>{}{}").format(words, row["source"], mark)
     kind = "Synthetic image" if row["synthetic"] else "Ultrasound image"
-    return pages.figure(encode_png(np.ascontiguousarray(small)), caption, f"{kind}: {words}")
+    return html.figure(encode_png(np.ascontiguousarray(small)), caption, f"{kind}: {words}")
 
 
 def _quarantine(quarantine: pd.DataFrame) -> Markup:
     if quarantine.empty:
-        return pages.paragraph("Every input was accepted.")
+        return html.paragraph("Every input was accepted.")
     counts = quarantine.groupby(["source", "reason"], sort=True).size().reset_index(name="inputs")
-    return pages.table(["source", "reason", "inputs"], counts.to_numpy().tolist(), "Refused inputs and why.")
+    return html.table(
+        ["source", "reason", "inputs"], counts.to_numpy().tolist(), "Refused inputs and why."
+    )
 
 
 def _pretraining(found: dict[str, Any]) -> Markup:
     history, final = found["history"], found["final"]
-    drawing = pages.png(figures.curves(history))
-    last = {title: final[name] for name, title in figures.TERMS.items() if name in final}
+    drawing = html.png(monitoring_plots.curves(history))
+    last = {title: final[name] for name, title in monitoring_plots.TERMS.items() if name in final}
     return (
-        pages.paragraph(f"{len(history):,} steps; the values of the last one:")
-        + pages.facts(last)
-        + pages.figure(drawing, "The terms of the objective by step.", "Curves of the pretraining losses")
+        html.paragraph(f"{len(history):,} steps; the values of the last one:")
+        + html.facts(last)
+        + html.figure(
+            drawing, "The terms of the objective by step.", "Curves of the pretraining losses"
+        )
     )
 
 
 def _drift(found: dict[str, Any], has_evidently: bool) -> Markup:
-    links = [pages.link("drift/index.html", "The tests in full")]
+    links = [html.link("drift/index.html", "The tests in full")]
     if has_evidently:
-        links.append(pages.link("drift/evidently.html", "Image statistics by Evidently"))
+        links.append(html.link("drift/evidently.html", "Image statistics by Evidently"))
     return (
-        Markup("<p>{} {}</p>\n").format(pages.badge(found["decision"]), ", ".join(found["batches"]))
-        + pages.bullets(found["reasons"])
+        Markup("<p>{} {}</p>\n").format(html.badge(found["decision"]), ", ".join(found["batches"]))
+        + html.bullets(found["reasons"])
         + Markup("<p>{}</p>\n").format(Markup(" · ").join(links))
     )

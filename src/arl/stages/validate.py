@@ -6,38 +6,54 @@ from pathlib import Path
 import pandas as pd
 from markupsafe import Markup
 
-from arl import pages
-from arl.data.invariants import check_corpus
-from arl.data.leakage import leaks, mixed_labels
-from arl.data.manifest import corpus_version, read_manifest, read_quarantine
-from arl.data.splits import with_splits
-from arl.data.validation import SEVERITIES, Finding, examples
+from arl.corpus.checks.invariants import check_corpus
+from arl.corpus.checks.validation import SEVERITIES, Finding, examples
+from arl.corpus.manifest import corpus_version, read_manifest, read_quarantine
+from arl.corpus.near_duplicates import leaks, mixed_labels
+from arl.corpus.splits import with_splits
 from arl.files import atomic_directory, write_json
 from arl.params import Params
+from arl.reports import html
 
 _MOST_CLUSTERS = 100  # on the page
 _SHOWN = ["source", "batch", "site", "patient", "label", "mask", "synthetic"]
-_FACTS = ["id", "source", "patient", "clip", "label", "pixel_sha256", "perceptual_hash", "difference_hash"]
+_FACTS = [
+    "id",
+    "source",
+    "patient",
+    "clip",
+    "label",
+    "pixel_sha256",
+    "perceptual_hash",
+    "difference_hash",
+]
 
 
 def validate(params: Params, *, corpus: Path, validation: Path) -> None:
     """Check the corpus against its rules; stop the pipeline where a critical one fails.
 
-    Reads every manifest, split file and shard index of the corpus. Writes a folder with result.json (a list
-    of rules with severity, counts and examples, and the version of the corpus), withheld.parquet (near-identical
-    images, and which of them training leaves out) and index.html, also where a rule fails.
+    Reads every manifest, split file and shard index of the corpus. Writes a folder with result.json
+    (a list of rules with severity, counts and examples, and the version of the corpus),
+    withheld.parquet (near-identical images, and which of them training leaves out) and index.html,
+    also where a rule fails.
 
     Raises:
         ValueError: a critical rule fails; the message names the first one and the page.
     """
     found = leaks(with_splits(corpus, _FACTS, params.data.splits))
-    findings = check_corpus(corpus, params.data.splits, found[found["withheld"]]) + _leak_findings(found)
+    findings = check_corpus(corpus, params.data.splits, found[found["withheld"]]) + _leak_findings(
+        found
+    )
     findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
     with atomic_directory(validation) as folder:
-        write_json(folder / "result.json", {**_result(findings), "corpus_version": corpus_version(corpus)})
+        write_json(
+            folder / "result.json", {**_result(findings), "corpus_version": corpus_version(corpus)}
+        )
         found.to_parquet(folder / "withheld.parquet", index=False)
         (folder / "index.html").write_text(_page(corpus, findings, found), encoding="utf-8")
-    broken = [finding for finding in findings if finding.severity == "critical" and not finding.passed]
+    broken = [
+        finding for finding in findings if finding.severity == "critical" and not finding.passed
+    ]
     if broken:
         raise ValueError(_sentence(corpus, broken, validation))
 
@@ -49,7 +65,9 @@ def _leak_findings(found: pd.DataFrame) -> list[Finding]:
     alike = "near-identical images have one label"
     return [
         Finding("near-split", "warning", apart, len(found), len(withheld), examples(withheld)),
-        Finding("near-label", "warning", alike, found["cluster"].nunique(), len(mixed), examples(mixed)),
+        Finding(
+            "near-label", "warning", alike, found["cluster"].nunique(), len(mixed), examples(mixed)
+        ),
     ]
 
 
@@ -71,7 +89,9 @@ def _result(findings: list[Finding]) -> dict[str, object]:
     return {
         "passed": _failed(findings, "critical") == 0,
         "failed": {severity: _failed(findings, severity) for severity in SEVERITIES},
-        "rules": [{**dataclasses.asdict(finding), "passed": finding.passed} for finding in findings],
+        "rules": [
+            {**dataclasses.asdict(finding), "passed": finding.passed} for finding in findings
+        ],
     }
 
 
@@ -79,7 +99,7 @@ def _page(corpus: Path, findings: list[Finding], found: pd.DataFrame) -> str:
     rows, quarantine = read_manifest(corpus, _SHOWN), read_quarantine(corpus)
     body = (
         _verdict(findings)
-        + pages.facts(
+        + html.facts(
             {
                 "images": len(rows),
                 "sources": rows["source"].nunique(),
@@ -88,23 +108,25 @@ def _page(corpus: Path, findings: list[Finding], found: pd.DataFrame) -> str:
                 "in quarantine": len(quarantine),
             }
         )
-        + pages.section("Rules that failed", _failures(findings))
-        + pages.section("All rules", _rules(findings))
-        + pages.section("Near-identical images", _clusters(found))
-        + pages.section("Batches", _batches(rows, quarantine))
-        + pages.section("Quarantine", _quarantine(quarantine))
+        + html.section("Rules that failed", _failures(findings))
+        + html.section("All rules", _rules(findings))
+        + html.section("Near-identical images", _clusters(found))
+        + html.section("Batches", _batches(rows, quarantine))
+        + html.section("Quarantine", _quarantine(quarantine))
     )
-    return pages.page("Corpus validation", body, subtitle="Rules on the manifest, the splits and the shards.")
+    return html.page(
+        "Corpus validation", body, subtitle="Rules on the manifest, the splits and the shards."
+    )
 
 
 def _clusters(found: pd.DataFrame) -> Markup:
     """The clusters that have members on two sides of a split, or of two labels; the others are counted."""
     if found.empty:
-        return pages.paragraph("No two images of different patients or clips are near-identical.")
+        return html.paragraph("No two images of different patients or clips are near-identical.")
     mixed = set(mixed_labels(found)["cluster"])
     worth = found[found["cluster"].isin(mixed | set(found.loc[found["withheld"], "cluster"]))]
     shown = list(dict.fromkeys(worth["cluster"]))[:_MOST_CLUSTERS]
-    counts = pages.facts(
+    counts = html.facts(
         {
             "clusters": found["cluster"].nunique(),
             "images in them": len(found),
@@ -115,25 +137,37 @@ def _clusters(found: pd.DataFrame) -> Markup:
     )
     names = ["cluster", "id", "label", "split", "exact", "withheld"]
     cells = [
-        [pages.code(str(cluster)), pages.code(str(identifier)), label, split, bool(exact), bool(withheld)]
-        for cluster, identifier, label, split, exact, withheld in worth.loc[worth["cluster"].isin(shown), names]
+        [
+            html.code(str(cluster)),
+            html.code(str(identifier)),
+            label,
+            split,
+            bool(exact),
+            bool(withheld),
+        ]
+        for cluster, identifier, label, split, exact, withheld in worth.loc[
+            worth["cluster"].isin(shown), names
+        ]
         .fillna({"label": "–", "split": "–"})
         .itertuples(index=False)
     ]
     columns = ["cluster", "image", "label", "split", "same pixels", "left out"]
     caption = f"Clusters across splits or labels, {len(shown)} of {worth['cluster'].nunique()}."
-    return counts + (pages.table(columns, cells, caption) if cells else Markup(""))
+    return counts + (html.table(columns, cells, caption) if cells else Markup(""))
 
 
 def _verdict(findings: list[Finding]) -> Markup:
     critical, warning = _failed(findings, "critical"), _failed(findings, "warning")
     if critical:
-        return pages.verdict(
-            "failed", f"{critical} of {len(findings)} rules are broken critically; training must wait."
+        return html.verdict(
+            "failed",
+            f"{critical} of {len(findings)} rules are broken critically; training must wait.",
         )
     if warning:
-        return pages.verdict("passed", f"No critical rule is broken; {_count(warning, 'warning')} to look at.")
-    return pages.verdict("passed", f"No critical rule and no warning among {len(findings)} rules.")
+        return html.verdict(
+            "passed", f"No critical rule is broken; {_count(warning, 'warning')} to look at."
+        )
+    return html.verdict("passed", f"No critical rule and no warning among {len(findings)} rules.")
 
 
 def _count(number: int, noun: str) -> str:
@@ -141,28 +175,51 @@ def _count(number: int, noun: str) -> str:
 
 
 def _outcome(finding: Finding) -> Markup:
-    return pages.badge("passed" if finding.passed else {"critical": "failed"}.get(finding.severity, finding.severity))
+    return html.badge(
+        "passed"
+        if finding.passed
+        else {"critical": "failed"}.get(finding.severity, finding.severity)
+    )
 
 
 def _failures(findings: list[Finding]) -> Markup:
     failed = [finding for finding in findings if not finding.passed]
     if not failed:
-        return pages.paragraph("None.")
+        return html.paragraph("None.")
     rows = [
-        [_outcome(f), f.description, f.failed, f.checked, Markup(", ").join(pages.code(e) for e in f.examples)]
+        [
+            _outcome(f),
+            f.description,
+            f.failed,
+            f.checked,
+            Markup(", ").join(html.code(e) for e in f.examples),
+        ]
         for f in failed
     ]
-    return pages.table(["outcome", "rule", "failing", "checked", "for example"], rows)
+    return html.table(["outcome", "rule", "failing", "checked", "for example"], rows)
 
 
 def _rules(findings: list[Finding]) -> Markup:
-    rows = [[_outcome(f), f.severity, pages.code(f.rule), f.description, f.failed, f.checked] for f in findings]
-    return pages.table(["outcome", "severity", "name", "rule", "failing", "checked"], rows)
+    rows = [
+        [_outcome(f), f.severity, html.code(f.rule), f.description, f.failed, f.checked]
+        for f in findings
+    ]
+    return html.table(["outcome", "severity", "name", "rule", "failing", "checked"], rows)
 
 
 def _batches(rows: pd.DataFrame, quarantine: pd.DataFrame) -> Markup:
     refused = quarantine.groupby(["source", "batch"]).size()
-    columns = ["source", "batch", "images", "patients", "sites", "labelled", "with mask", "synthetic", "quarantined"]
+    columns = [
+        "source",
+        "batch",
+        "images",
+        "patients",
+        "sites",
+        "labelled",
+        "with mask",
+        "synthetic",
+        "quarantined",
+    ]
     cells = [
         [
             *key,
@@ -176,11 +233,11 @@ def _batches(rows: pd.DataFrame, quarantine: pd.DataFrame) -> Markup:
         ]
         for key, part in rows.groupby(["source", "batch"], sort=True)
     ]
-    return pages.table(columns, cells)
+    return html.table(columns, cells)
 
 
 def _quarantine(quarantine: pd.DataFrame) -> Markup:
     if quarantine.empty:
-        return pages.paragraph("Every input was accepted.")
+        return html.paragraph("Every input was accepted.")
     counts = quarantine.groupby(["source", "reason"], sort=True).size().reset_index(name="inputs")
-    return pages.table(["source", "reason", "inputs"], counts.to_numpy().tolist())
+    return html.table(["source", "reason", "inputs"], counts.to_numpy().tolist())

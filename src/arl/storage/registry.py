@@ -7,9 +7,9 @@
                        model.sig          signature of every other file, where the registry is signed
     champion                              the version in use and those before it
 
-A version is named by the content of its weights and configurations, so releasing the same models twice is one
-release. A version appears whole, is never changed and is verified before it is used; the champion changes only by
-compare-and-swap. See `places` for where the files are.
+A version is named by the content of its weights and configurations, so releasing the same models
+twice is one release. A version appears whole, is never changed and is verified before it is used;
+the champion changes only by compare-and-swap. See `places` for where the files are.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from arl.files import read_json, sha256, write_json
-from arl.storage.places import MANIFEST, BucketPlace, FolderPlace, Place, Pointer
+from arl.storage.backends import MANIFEST, BucketPlace, FolderPlace, Place, Pointer
 from arl.storage.s3 import is_address
 from arl.storage.signing import SIGNATURE, Keys, check_signature, sign
 
@@ -36,7 +36,8 @@ def _models(encoder: Path, tasks: Mapping[str, Path]) -> dict[str, Path]:
 
     Raises:
         FileNotFoundError: a folder lacks one of its two files.
-        ValueError: there is no task, a task's name is no folder name, or weights are not safetensors.
+        ValueError: there is no task, a task's name is no folder name, or weights are not
+            safetensors.
     """
     if not tasks:
         raise ValueError("a release needs the model of at least one task")
@@ -44,10 +45,16 @@ def _models(encoder: Path, tasks: Mapping[str, Path]) -> dict[str, Path]:
         if PurePosixPath(name).name != name or name.startswith("."):
             raise ValueError(f"task {name!r} cannot name a folder of the registry")
     folders = {"encoder": encoder, **{f"tasks/{name}": folder for name, folder in tasks.items()}}
-    files = {f"{place}/{name}": folder / name for place, folder in folders.items() for name in _MODEL_FILES}
+    files = {
+        f"{place}/{name}": folder / name
+        for place, folder in folders.items()
+        for name in _MODEL_FILES
+    }
     for file in files.values():
         if not file.is_file():
-            raise FileNotFoundError(f"{file} does not exist: a model is a folder of {' and '.join(_MODEL_FILES)}")
+            raise FileNotFoundError(
+                f"{file} does not exist: a model is a folder of {' and '.join(_MODEL_FILES)}"
+            )
         if file.suffix == ".safetensors":
             _check_weights(file)
     return files
@@ -59,7 +66,9 @@ def _check_weights(file: Path) -> None:
             if not weights.keys():
                 raise ValueError(f"{file} holds no weights")
     except SafetensorError as error:
-        raise ValueError(f"{file} is truncated or not safetensors, the only form weights have here: {error}") from error
+        raise ValueError(
+            f"{file} is truncated or not safetensors, the only form weights have here: {error}"
+        ) from error
 
 
 def _name(hashes: Mapping[str, str]) -> str:
@@ -79,7 +88,8 @@ def version_of(encoder: Path, tasks: Mapping[str, Path]) -> str:
 class Registry:
     """The versions at an address, and which of them is in use.
 
-    Every method may raise what the place raises: `OSError` of a folder, and of a bucket the errors of `s3.Store`.
+    Every method may raise what the place raises: `OSError` of a folder, and of a bucket the errors
+    of `s3.Store`.
     """
 
     def __init__(self, address: str | Path, keys: Keys | None) -> None:
@@ -95,7 +105,9 @@ class Registry:
 
     def _known(self, version: str) -> None:
         if version not in self.versions():
-            raise ValueError(f"registry {self.address} has no version {version!r}; it has {self.versions()}")
+            raise ValueError(
+                f"registry {self.address} has no version {version!r}; it has {self.versions()}"
+            )
 
     def manifest(self, version: str) -> dict[str, Any]:
         """What manifest.json says of a version, not verified: to list, not to load.
@@ -111,7 +123,8 @@ class Registry:
         """The local folder of a version, after its files were held against their hashes, its name and its signature.
 
         Raises:
-            ValueError: a file is changed, missing or added, the signature does not hold, or there is no such version.
+            ValueError: a file is changed, missing or added, the signature does not hold, or there
+                is no such version.
         """
         self._known(version)
         folder = self._place.fetch(version)
@@ -126,15 +139,30 @@ class Registry:
         listed, found = read_json(folder / MANIFEST)["files"], _hashes(folder)
         for name in sorted(listed.keys() | found.keys()):
             if listed.get(name) != found.get(name):
-                state = "missing" if name not in found else "not listed" if name not in listed else "changed"
-                raise ValueError(f"{folder / name} is {state}: version {version} is not what was released")
+                state = (
+                    "missing"
+                    if name not in found
+                    else "not listed"
+                    if name not in listed
+                    else "changed"
+                )
+                raise ValueError(
+                    f"{folder / name} is {state}: version {version} is not what was released"
+                )
         if _name(_of_models(found)) != version:
-            raise ValueError(f"{folder} does not hold the models its name says: it was changed with its manifest")
+            raise ValueError(
+                f"{folder} does not hold the models its name says: it was changed with its manifest"
+            )
         if self._keys is not None:
             check_signature(folder, self._keys)
 
     def add_version(
-        self, encoder: Path, tasks: Mapping[str, Path], *, documents: Mapping[str, str], provenance: Mapping[str, Any]
+        self,
+        encoder: Path,
+        tasks: Mapping[str, Path],
+        *,
+        documents: Mapping[str, str],
+        provenance: Mapping[str, Any],
     ) -> str:
         """Copy model folders into a new version and return its name; a version that is there already stays as it is.
 
@@ -144,7 +172,8 @@ class Registry:
 
         Raises:
             FileNotFoundError: a model folder is incomplete.
-            ValueError: weights that are not safetensors, no task, no key to sign with, or the version is there and
+            ValueError: weights that are not safetensors, no task, no key to sign with, or the
+                version is there and
                 has been changed.
         """
         files = _models(encoder, tasks)
@@ -172,7 +201,9 @@ class Registry:
             (folder / name).write_text(text, encoding="utf-8")
         hashes = _hashes(folder)
         if _name(_of_models(hashes)) != version:
-            raise ValueError(f"a model file changed while version {version} was being copied: release again")
+            raise ValueError(
+                f"a model file changed while version {version} was being copied: release again"
+            )
         write_json(folder / MANIFEST, {"version": version, "files": hashes, **provenance})
         if self._keys is not None:
             sign(folder, self._keys)
@@ -193,7 +224,8 @@ class Registry:
         """Make a version the champion if `expected` still is; promoting the champion changes nothing.
 
         Raises:
-            ValueError: another version has become champion since, the version is not there, or it was changed.
+            ValueError: another version has become champion since, the version is not there, or it
+                was changed.
         """
         self.fetch(version)
         pointer = self._place.pointer()
@@ -221,7 +253,8 @@ class Registry:
         """Make the champion before this one the champion again, and return it.
 
         Raises:
-            ValueError: there is none, its files were changed, or another run moved the champion at the same moment.
+            ValueError: there is none, its files were changed, or another run moved the champion at
+                the same moment.
         """
         pointer = self._place.pointer()
         history = _history(pointer)[:-1]
@@ -250,4 +283,6 @@ def _hashes(folder: Path) -> dict[str, str]:
 
 
 def _of_models(hashes: Mapping[str, str]) -> dict[str, str]:
-    return {name: digest for name, digest in hashes.items() if name.startswith(("encoder/", "tasks/"))}
+    return {
+        name: digest for name, digest in hashes.items() if name.startswith(("encoder/", "tasks/"))
+    }

@@ -1,15 +1,17 @@
 """Objects in any S3 store: what DVC does not do for us.
 
-Create-once writes, a pointer that moves by compare-and-swap, versions of an object and links for people without
-credentials. Works with AWS, Ceph, SeaweedFS, Swift, ...; the address and the keys come from the environment variables
-that AWS' own tools and DVC read.
+Create-once writes, a pointer that moves by compare-and-swap, versions of an object and links for
+people without credentials. Works with AWS, Ceph, SeaweedFS, Swift, ...; the address and the keys
+come from the environment variables that AWS' own tools and DVC read.
 
-Compare-and-swap is made of create-once writes (`If-None-Match: *`), which these servers share; `If-Match` on a write is
-refused by Swift and older gateways. A pointer is therefore a row of numbered objects, of which the last one counts.
+Compare-and-swap is made of create-once writes (`If-None-Match: *`), which these servers share;
+`If-Match` on a write is refused by Swift and older gateways. A pointer is therefore a row of
+numbered objects, of which the last one counts.
 
-AWS, for one, decides a race of create-once writes. Swift does not: of writers within the same milliseconds each may be
-told that it came first, and the last one stays. So a writer who moves a pointer looks again after a moment, which is
-Fischer's mutual exclusion: right as long as no write is under way for longer than that moment.
+AWS, for one, decides a race of create-once writes. Swift does not: of writers within the same
+milliseconds each may be told that it came first, and the last one stays. So a writer who moves a
+pointer looks again after a moment, which is Fischer's mutual exclusion: right as long as no write
+is under way for longer than that moment.
 """
 
 import os
@@ -43,7 +45,13 @@ _ATTEMPTS = 3  # of a create-once write that another one disturbs
 _DIGITS = 8  # of the number of a revision
 _LINK_HOURS = (1, 7 * 24)  # signatures of version 4 end after a week
 _MISSING = {"NoSuchKey", "NoSuchBucket", "NoSuchVersion", "ResourceNotFound"}
-_DENIED = {"AccessDenied", "SignatureDoesNotMatch", "InvalidAccessKeyId", "ExpiredToken", "InvalidToken"}
+_DENIED = {
+    "AccessDenied",
+    "SignatureDoesNotMatch",
+    "InvalidAccessKeyId",
+    "ExpiredToken",
+    "InvalidToken",
+}
 
 
 @dataclass(frozen=True)
@@ -114,14 +122,18 @@ class Store:
     def read(self, key: str, first: int, count: int) -> bytes:
         """`count` bytes of an object from byte `first` on; OSError where it has not so many."""
         with self._errors(key):
-            response = self._client.get_object(self._bucket, self._prefix + key, offset=first, length=count)
+            response = self._client.get_object(
+                self._bucket, self._prefix + key, offset=first, length=count
+            )
             try:
                 found = bytes(response.data)
             finally:
                 response.close()
                 response.release_conn()
         if len(found) != count:
-            raise OSError(f"{self.address}/{key}: {len(found)} of {count} bytes from byte {first} on")
+            raise OSError(
+                f"{self.address}/{key}: {len(found)} of {count} bytes from byte {first} on"
+            )
         return found
 
     def put(self, key: str, data: bytes) -> None:
@@ -132,16 +144,23 @@ class Store:
     def put_if_absent(self, key: str, data: bytes) -> None:
         """Write an object that nobody has written; of several writers at once, one succeeds."""
         with self._errors(key):
-            # The SDK has no conditional headers. A signed address leaves them free, and is public API.
-            url = self._client.get_presigned_url("PUT", self._bucket, self._prefix + key, timedelta(hours=1))
+            # The SDK has no conditional headers. A signed address leaves them free, and is public
+            # API.
+            url = self._client.get_presigned_url(
+                "PUT", self._bucket, self._prefix + key, timedelta(hours=1)
+            )
             headers = {
                 "If-None-Match": "*",
                 "Content-MD5": b64encode(md5(data, usedforsecurity=False).digest()).decode(),
             }
             for _ in range(_ATTEMPTS):
                 # never sent twice by the pool: a second attempt would find what the first one wrote
-                response = self._http.request("PUT", url, body=data, headers=headers, retries=_NEVER)
-                if response.status != 409:  # AWS: another conditional write of this key is under way
+                response = self._http.request(
+                    "PUT", url, body=data, headers=headers, retries=_NEVER
+                )
+                if (
+                    response.status != 409
+                ):  # AWS: another conditional write of this key is under way
                     break
         self._check_created(key, response)
 
@@ -158,7 +177,9 @@ class Store:
                 f"{where}: the store at {self._endpoint} refuses the write: check the AWS credentials"
             )
         if response.status == 501:
-            raise OSError(f"{where}: the store at {self._endpoint} has no create-once writes (If-None-Match)")
+            raise OSError(
+                f"{where}: the store at {self._endpoint} has no create-once writes (If-None-Match)"
+            )
         raise ConnectionError(f"{where}: the store at {self._endpoint} answered {response.status}")
 
     def check_create_once(self) -> None:
@@ -171,7 +192,9 @@ class Store:
             return
         finally:
             self.remove(key)
-        raise OSError(f"the store at {self._endpoint} ignores If-None-Match: two writers would overwrite each other")
+        raise OSError(
+            f"the store at {self._endpoint} ignores If-None-Match: two writers would overwrite each other"
+        )
 
     def upload(self, key: str, file: Path) -> None:
         """Write a file of any size as an object."""
@@ -208,10 +231,16 @@ class Store:
         """The objects whose key begins so, sorted."""
         now = datetime.now(UTC)  # where a store does not tell, nothing is old
         with self._errors(prefix):
-            found = list(self._client.list_objects(self._bucket, self._prefix + prefix, recursive=True))
+            found = list(
+                self._client.list_objects(self._bucket, self._prefix + prefix, recursive=True)
+            )
         return sorted(
             (
-                Listed(str(item.object_name).removeprefix(self._prefix), int(item.size or 0), item.last_modified or now)
+                Listed(
+                    str(item.object_name).removeprefix(self._prefix),
+                    int(item.size or 0),
+                    item.last_modified or now,
+                )
                 for item in found
             ),
             key=lambda item: item.key,
@@ -224,9 +253,15 @@ class Store:
             ValueError: not 1 to 168 hours.
         """
         if not _LINK_HOURS[0] <= hours <= _LINK_HOURS[1]:
-            raise ValueError(f"a link lasts {_LINK_HOURS[0]} to {_LINK_HOURS[1]} hours, not {hours}")
+            raise ValueError(
+                f"a link lasts {_LINK_HOURS[0]} to {_LINK_HOURS[1]} hours, not {hours}"
+            )
         with self._errors(key):
-            return str(self._client.presigned_get_object(self._bucket, self._prefix + key, timedelta(hours=hours)))
+            return str(
+                self._client.presigned_get_object(
+                    self._bucket, self._prefix + key, timedelta(hours=hours)
+                )
+            )
 
     def keep_versions(self) -> None:
         """Let the bucket keep what is overwritten or deleted."""
@@ -237,13 +272,21 @@ class Store:
         """The versions of an object that the bucket has kept, newest first."""
         name = self._prefix + key
         with self._errors(key):
-            found = self._client.list_objects(self._bucket, name, recursive=True, include_version=True)
-            return [str(item.version_id) for item in found if item.object_name == name and not item.is_delete_marker]
+            found = self._client.list_objects(
+                self._bucket, name, recursive=True, include_version=True
+            )
+            return [
+                str(item.version_id)
+                for item in found
+                if item.object_name == name and not item.is_delete_marker
+            ]
 
     def pointer(self, name: str) -> Revision | None:
         """The value of a pointer; None before its first."""
         keys = [
-            item.key for item in self.objects(f"{name}/") if re.fullmatch(r"\d+", item.key.removeprefix(f"{name}/"))
+            item.key
+            for item in self.objects(f"{name}/")
+            if re.fullmatch(r"\d+", item.key.removeprefix(f"{name}/"))
         ]
         newest = self._revision(name, int(keys[-1].removeprefix(f"{name}/"))) if keys else None
         # a listing may lag behind in some stores, a read of a new key does not
@@ -268,7 +311,9 @@ class Store:
         self.put_if_absent(key, data)
         time.sleep(_SETTLE)
         if self.get(key) != data:
-            raise FileExistsError(f"{self.address}/{key} was written by another writer at the same time")
+            raise FileExistsError(
+                f"{self.address}/{key} was written by another writer at the same time"
+            )
         return Revision(number, data)
 
     def history(self, name: str) -> list[Revision]:
@@ -296,7 +341,9 @@ class Store:
             raise PermissionError(text) from error
 
 
-_NEVER = urllib3.Retry(connect=3, read=0, status=0, other=0, redirect=0, backoff_factor=0.2, raise_on_status=False)
+_NEVER = urllib3.Retry(
+    connect=3, read=0, status=0, other=0, redirect=0, backoff_factor=0.2, raise_on_status=False
+)
 
 
 def _revision_key(name: str, number: int) -> str:
@@ -315,7 +362,8 @@ def _translated(error: S3Error, where: str, endpoint: str) -> OSError:
 
 
 def _connections() -> urllib3.PoolManager:
-    # A busy store says 503 and is asked again over six seconds; to overwrite twice with the same bytes does no harm.
+    # A busy store says 503 and is asked again over six seconds; to overwrite twice with the same
+    # bytes does no harm.
     retry = urllib3.Retry(
         total=6,
         connect=3,
@@ -325,12 +373,18 @@ def _connections() -> urllib3.PoolManager:
         allowed_methods={"GET", "HEAD", "PUT"},
     )
     bundle = os.environ.get("AWS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE") or certifi.where()
-    return urllib3.PoolManager(timeout=_TIMEOUT, retries=retry, cert_reqs="CERT_REQUIRED", ca_certs=bundle, maxsize=8)
+    return urllib3.PoolManager(
+        timeout=_TIMEOUT, retries=retry, cert_reqs="CERT_REQUIRED", ca_certs=bundle, maxsize=8
+    )
 
 
 def _client(endpoint: str, connections: urllib3.PoolManager) -> Minio:
     parts = urllib3.util.parse_url(endpoint)
-    if parts.scheme not in ("http", "https") or not parts.netloc or parts.path not in (None, "", "/"):
+    if (
+        parts.scheme not in ("http", "https")
+        or not parts.netloc
+        or parts.path not in (None, "", "/")
+    ):
         raise ValueError(f"{ENDPOINT} is {endpoint!r}, which is not http(s)://host[:port]")
     providers: list[Provider] = [EnvAWSProvider(), AWSConfigProvider()]
     return Minio(

@@ -11,7 +11,8 @@ _SPDX = re.compile(r"[A-Za-z0-9.+-]+( (AND|OR|WITH) [A-Za-z0-9.+-]+)*")
 def sbom(root: str) -> dict[str, Any]:
     """Every package of this environment with its version, licence and package address, around the package `root`.
 
-    The same environment gives the same document: there is no time in it, and its serial number is that of its content.
+    The same environment gives the same document: there is no time in it, and its serial number is
+    that of its content.
     """
     found = {_key(package): package for package in distributions()}
     about = _component(found.pop(_key(distribution(root))))
@@ -30,7 +31,11 @@ def sbom(root: str) -> dict[str, Any]:
 def licence_of(package: str) -> str | None:
     """The licence that an installed package declares; None where it declares none."""
     declared = _licence(distribution(package))
-    name = declared["expression"] if "expression" in declared else declared.get("license", {}).get("name")
+    name = (
+        declared["expression"]
+        if "expression" in declared
+        else declared.get("license", {}).get("name")
+    )
     return None if name is None else str(name)
 
 
@@ -41,7 +46,13 @@ def _key(package: Distribution) -> str:
 
 def _component(package: Distribution) -> dict[str, Any]:
     purl = f"pkg:pypi/{_key(package)}@{package.version.replace('+', '%2B')}"
-    component = {"type": "library", "bom-ref": purl, "name": package.name, "version": package.version, "purl": purl}
+    component = {
+        "type": "library",
+        "bom-ref": purl,
+        "name": package.name,
+        "version": package.version,
+        "purl": purl,
+    }
     licence = _licence(package)
     return {**component, "licenses": [licence]} if licence else component
 
@@ -53,7 +64,11 @@ def _licence(package: Distribution) -> dict[str, Any]:
     if _SPDX.fullmatch(expression):
         return {"expression": expression}
     classifiers = [str(line) for line in fields.get("classifier", [])]
-    names = [line.rsplit(" :: ", 1)[1] for line in classifiers if line.startswith("License :: ") and " :: " in line]
+    names = [
+        line.rsplit(" :: ", 1)[1]
+        for line in classifiers
+        if line.startswith("License :: ") and " :: " in line
+    ]
     stated = str(fields.get("license", "")).strip().split("\n")[0]
     name = ", ".join(names) or stated
     return {"license": {"name": name}} if name else {}

@@ -1,8 +1,8 @@
 """Resumable training states, and the models that training leaves behind.
 
-A training state is a folder of `state.safetensors` and `history.json` that appears whole and counts only while its
-hashes fit; it knows nothing of ranks, so another number of them may go on from it. A model is a folder of
-`model.safetensors` and `config.json`. Nothing is a pickle.
+A training state is a folder of `state.safetensors` and `history.json` that appears whole and counts
+only while its hashes fit; it knows nothing of ranks, so another number of them may go on from it. A
+model is a folder of `model.safetensors` and `config.json`. Nothing is a pickle.
 """
 
 import json
@@ -31,7 +31,8 @@ def _is_whole(folder: Path) -> bool:
     if not listing.is_file():
         return False
     return all(
-        (folder / name).is_file() and sha256(folder / name) == digest for name, digest in read_json(listing).items()
+        (folder / name).is_file() and sha256(folder / name) == digest
+        for name, digest in read_json(listing).items()
     )
 
 
@@ -49,7 +50,9 @@ def save(engine: Any, state: Path, history: list[dict[str, float]]) -> None:
             save_file(tensors, partial / _STATE)
             # a number that is not finite may stand in it, so it is not strict JSON
             (partial / _HISTORY).write_text(json.dumps(history), encoding="utf-8")
-            write_json(partial / _FILES, {name: sha256(partial / name) for name in (_STATE, _HISTORY)})
+            write_json(
+                partial / _FILES, {name: sha256(partial / name) for name in (_STATE, _HISTORY)}
+            )
         for old in sorted(state.glob("step-*"))[:-_KEEP]:
             shutil.rmtree(old)
     distributed.barrier()
@@ -67,7 +70,9 @@ def resume(engine: Any, state: Path) -> list[dict[str, float]]:
     try:
         distributed.load_training_state(engine, load_file(folder / _STATE))
     except RuntimeError as error:
-        raise ValueError(f"{folder} is the state of another module: {' '.join(str(error).split())}") from error
+        raise ValueError(
+            f"{folder} is the state of another module: {' '.join(str(error).split())}"
+        ) from error
     history: list[dict[str, float]] = read_json(folder / _HISTORY)
     return history
 
@@ -95,7 +100,9 @@ def save_model(
 
 
 def _weights(module: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    return {
+        name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()
+    }
 
 
 def _read_model(folder: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -105,7 +112,9 @@ def _read_model(folder: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[
     try:
         return load_file(folder / "model.safetensors"), config
     except SafetensorError as error:
-        raise ValueError(f"{folder / 'model.safetensors'} is truncated or not safetensors: {error}") from error
+        raise ValueError(
+            f"{folder / 'model.safetensors'} is truncated or not safetensors: {error}"
+        ) from error
 
 
 def load_strictly(module: nn.Module, weights: dict[str, torch.Tensor], folder: Path) -> None:
@@ -117,7 +126,9 @@ def load_strictly(module: nn.Module, weights: dict[str, torch.Tensor], folder: P
     try:
         module.load_state_dict(weights)
     except RuntimeError as error:
-        raise ValueError(f"{folder} does not fit its own config.json: {' '.join(str(error).split())}") from error
+        raise ValueError(
+            f"{folder} does not fit its own config.json: {' '.join(str(error).split())}"
+        ) from error
 
 
 def load_encoder(folder: Path) -> tuple[Encoder, dict[str, Any]]:
@@ -132,7 +143,9 @@ def load_encoder(folder: Path) -> tuple[Encoder, dict[str, Any]]:
     return encoder, config
 
 
-def build_task_model(encoder: Encoder, task: dict[str, Any], upernet_channels: int) -> Classifier | Segmenter:
+def build_task_model(
+    encoder: Encoder, task: dict[str, Any], upernet_channels: int
+) -> Classifier | Segmenter:
     """A head of the task's kind on an encoder."""
     if task["kind"] == "segmentation":
         return Segmenter(encoder, channels=upernet_channels)
@@ -146,6 +159,8 @@ def load_task_model(folder: Path) -> tuple[Classifier | Segmenter, dict[str, Any
         ValueError: the folder holds another kind of model, or weights of another architecture.
     """
     weights, config = _read_model(folder, "task")
-    model = build_task_model(build_encoder(config["encoder"]), config["task"], config["upernet_channels"])
+    model = build_task_model(
+        build_encoder(config["encoder"]), config["task"], config["upernet_channels"]
+    )
     load_strictly(model, weights, folder)
     return model, config

@@ -38,8 +38,9 @@ def initialize() -> None:
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     if backend == "gloo":
-        # A thread of gloo that puts its last collective away while the interpreter ends aborts the process
-        # (pytorch/pytorch#179291). It needs microseconds, but of a core, and this thread with the GIL out of the way.
+        # A thread of gloo that puts its last collective away while the interpreter ends aborts the
+        # process (pytorch/pytorch#179291). It needs microseconds, but of a core, and this thread
+        # with the GIL out of the way.
         atexit.register(time.sleep, 0.1)
     if "MASTER_ADDR" not in os.environ:  # not started by torchrun
         # a store in memory: a port that is free now may be taken before it is used
@@ -102,7 +103,8 @@ def engine(
         "steps_per_print": 1 << 60,
     }
     wrapped, _, _, _ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
-    # DeepSpeed copies all gradients into one buffer and back, also where there is nobody to add them to
+    # DeepSpeed copies all gradients into one buffer and back, also where there is nobody to add
+    # them to
     wrapped.enable_backward_allreduce = zero_stage > 0 or world_size() > 1
     return wrapped
 
@@ -110,7 +112,8 @@ def engine(
 def step(engine: Any) -> float:
     """Step the engine's optimiser if the accumulation is complete; the gradient's norm before clipping.
 
-    DeepSpeed keeps the norm from ZeRO stage 1 on; below that the gradients are whole and are measured here.
+    DeepSpeed keeps the norm from ZeRO stage 1 on; below that the gradients are whole and are
+    measured here.
     """
     norm = torch.zeros(())
     if engine.is_gradient_accumulation_boundary() and engine.zero_optimization_stage() == 0:
@@ -124,8 +127,8 @@ def step(engine: Any) -> float:
 def training_state(engine: Any) -> dict[str, Tensor]:
     """What the next step depends on, whole on rank 0 and empty elsewhere, by names that no rank count enters.
 
-    `module.<name>` are parameters and buffers, `exp_avg.<name>` and `exp_avg_sq.<name>` AdamW's moments of the trained
-    parameters, `step` its count.
+    `module.<name>` are parameters and buffers, `exp_avg.<name>` and `exp_avg_sq.<name>` AdamW's
+    moments of the trained parameters, `step` its count.
     """
     state = {f"module.{name}": value for name, value in engine.module.state_dict().items()}
     inner = _adamw(engine)
@@ -149,7 +152,11 @@ def load_training_state(engine: Any, state: dict[str, Tensor]) -> None:
     Raises:
         RuntimeError: the state is that of another module.
     """
-    module = {name.removeprefix("module."): value for name, value in state.items() if name.startswith("module.")}
+    module = {
+        name.removeprefix("module."): value
+        for name, value in state.items()
+        if name.startswith("module.")
+    }
     engine.module.load_state_dict(module)
     inner, sharded = _adamw(engine), engine.zero_optimization_stage() > 0
     if sharded:
@@ -174,7 +181,10 @@ def load_training_state(engine: Any, state: dict[str, Tensor]) -> None:
 
 def _fresh(parameter: Tensor, step: Tensor) -> dict[str, Tensor]:
     moments = {moment: torch.zeros_like(parameter.detach()) for moment in _MOMENTS}
-    return {"step": step.to(parameter.device, copy=True), **moments}  # a fused step counts on the device
+    return {
+        "step": step.to(parameter.device, copy=True),
+        **moments,
+    }  # a fused step counts on the device
 
 
 def _adamw(engine: Any) -> torch.optim.Optimizer:
@@ -186,12 +196,19 @@ def _adamw(engine: Any) -> torch.optim.Optimizer:
 def _link_moments(engine: Any) -> None:
     """Tell DeepSpeed which part of the flat moments is which parameter's.
 
-    It does so itself after the first parameter group's first step, when the other groups have no moments yet.
+    It does so itself after the first parameter group's first step, when the other groups have no
+    moments yet.
     """
     zero = engine.optimizer
-    for parameters, flat in zip(zero.bit16_groups, zero.single_partition_of_fp32_groups, strict=True):
+    for parameters, flat in zip(
+        zero.bit16_groups, zero.single_partition_of_fp32_groups, strict=True
+    ):
         lazy_init_hp_params_optimizer_state(parameters, flat, zero.optimizer.state)
 
 
 def _trained(engine: Any) -> list[tuple[str, nn.Parameter]]:
-    return [(name, parameter) for name, parameter in engine.module.named_parameters() if parameter.requires_grad]
+    return [
+        (name, parameter)
+        for name, parameter in engine.module.named_parameters()
+        if parameter.requires_grad
+    ]

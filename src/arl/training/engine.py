@@ -13,8 +13,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from arl.data.loader import Batch
-from arl.data.views import eval_view
+from arl.loading.loader import Batch
+from arl.loading.transforms import eval_view
 from arl.progress import progress
 from arl.training import checkpoint, distributed, optim
 
@@ -83,10 +83,13 @@ def fit(
     """Train `module` (a `Trainable`) for `recipe.steps` optimiser steps and return their history.
 
     Args:
-        inputs: gives the micro-batches from an optimiser step on, so that training may start anywhere.
-        state: folder of resumable checkpoints; a run killed at any moment goes on from the last one.
+        inputs: gives the micro-batches from an optimiser step on, so that training may start
+            anywhere.
+        state: folder of resumable checkpoints; a run killed at any moment goes on from the last
+            one.
         log: folder for TensorBoard, which also gets the images a second; None: no log.
-        examine: measures the module every `recipe.examine_every` steps and after the last one, on rank 0; its numbers
+        examine: measures the module every `recipe.examine_every` steps and after the last one, on
+            rank 0; its numbers
             join the history of that step.
 
     Raises:
@@ -107,14 +110,21 @@ def fit(
     batches = inputs(len(history))
     first = distributed.rank() == 0
     if first and recipe.precision == "bf16" and not computes_in_bf16(engine.device):
-        print(f"{title}: this processor has no bfloat16 instructions, precision=fp32 is much faster", file=sys.stderr)
+        print(
+            f"{title}: this processor has no bfloat16 instructions, precision=fp32 is much faster",
+            file=sys.stderr,
+        )
     bar = progress(recipe.steps, title, "step", initial=len(history), shown=first)
     with _logbook(log if first else None, len(history)) as write:
         for step in range(len(history), recipe.steps):
             start = time.perf_counter()
             record = _train_step(engine, batches, step, recipe, state)
             speed = recipe.batch_size / (time.perf_counter() - start)
-            if first and recipe.examine_every and ((step + 1) % recipe.examine_every == 0 or step + 1 == recipe.steps):
+            if (
+                first
+                and recipe.examine_every
+                and ((step + 1) % recipe.examine_every == 0 or step + 1 == recipe.steps)
+            ):
                 record |= _examined(engine.module, examine)
             history.append(record)
             # the speed differs from run to run, the history must not
@@ -169,7 +179,10 @@ def _train_step(
     optim.set_lr(engine.optimizer, lr)
     # drop path and the like: a function of the step, so that nothing has to be restored
     torch.manual_seed(recipe.seed + step * distributed.world_size() + distributed.rank())
-    terms = [_micro_step(engine, next(batches), step / recipe.steps, recipe) for _ in range(recipe.accumulation)]
+    terms = [
+        _micro_step(engine, next(batches), step / recipe.steps, recipe)
+        for _ in range(recipe.accumulation)
+    ]
     engine.module.after_step((step + 1) / recipe.steps)
     mean = {name: sum(term[name] for term in terms) / len(terms) for name in terms[0]}
     mean["grad_norm"] = terms[-1]["grad_norm"]  # of the accumulated gradient
@@ -204,7 +217,9 @@ def forget(state: Path) -> None:
 
 
 @torch.inference_mode()
-def predict(model: nn.Module, batches: Iterable[Batch], *, size: int) -> Iterator[tuple[Batch, Tensor]]:
+def predict(
+    model: nn.Module, batches: Iterable[Batch], *, size: int
+) -> Iterator[tuple[Batch, Tensor]]:
     """Run `model(x, anatomy)` over batches, stretched to `size`; the model is put into evaluation mode."""
     model.eval()
     device = next(model.parameters()).device

@@ -20,7 +20,10 @@ class TaskInputs:
 
     def to(self, device: torch.device) -> "TaskInputs":
         """The same examples on a device."""
-        return replace(self, **{name: value.to(device, non_blocking=True) for name, value in vars(self).items()})
+        return replace(
+            self,
+            **{name: value.to(device, non_blocking=True) for name, value in vars(self).items()},
+        )
 
 
 def dice_loss(logits: Tensor, target: Tensor, eps: float = 1.0) -> Tensor:
@@ -44,7 +47,9 @@ class FineTuner(nn.Module):
         """`loss` and its terms."""
         logits = self.model(inputs.image, inputs.anatomy).float()
         if inputs.target.ndim == 1:
-            return {"loss": F.cross_entropy(logits, inputs.target, label_smoothing=self.label_smoothing)}
+            return {
+                "loss": F.cross_entropy(logits, inputs.target, label_smoothing=self.label_smoothing)
+            }
         cross_entropy = F.binary_cross_entropy_with_logits(logits, inputs.target)
         dice = dice_loss(logits, inputs.target)
         return {"loss": cross_entropy + dice, "cross_entropy": cross_entropy, "dice_loss": dice}

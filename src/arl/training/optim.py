@@ -37,7 +37,9 @@ def parameter_groups(
             continue
         decay = 0.0 if parameter.ndim <= 1 or name in undecayed else weight_decay
         scale = layer_decay ** (depth + 1 - layer_of(name, depth))
-        group = groups.setdefault((decay, scale), {"params": [], "weight_decay": decay, "lr_scale": scale})
+        group = groups.setdefault(
+            (decay, scale), {"params": [], "weight_decay": decay, "lr_scale": scale}
+        )
         group["params"].append(parameter)
     return list(groups.values())
 
@@ -52,7 +54,9 @@ def _undecayed(module: nn.Module) -> set[str]:
     }
 
 
-def adamw(groups: Iterable[dict[str, Any]], *, betas: tuple[float, float] = (0.9, 0.999)) -> torch.optim.AdamW:
+def adamw(
+    groups: Iterable[dict[str, Any]], *, betas: tuple[float, float] = (0.9, 0.999)
+) -> torch.optim.AdamW:
     """AdamW whose learning rate `set_lr` sets before each step."""
     return torch.optim.AdamW(list(groups), lr=0.0, betas=betas, fused=True)
 

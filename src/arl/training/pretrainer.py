@@ -14,10 +14,10 @@ from arl.models.decoder import patchify, unpatchify
 from arl.models.discriminator import PatchDiscriminator
 from arl.models.heads import DINOHead, MoCoPredictor, MoCoProjector
 from arl.models.reconstructor import DecoderConfig, build_decoder
+from arl.objectives.adaptive_weight import adaptive_weight
 from arl.objectives.adversarial import discriminator_accuracy, discriminator_loss, generator_loss
-from arl.objectives.balance import adaptive_weight
+from arl.objectives.collapse_metrics import feature_std, uniform_distance
 from arl.objectives.contrastive import contrastive_loss
-from arl.objectives.health import feature_std, uniform_distance
 from arl.objectives.ibot import PatchDistillation
 from arl.objectives.masking import random_masking
 from arl.objectives.mim import denormalize_patches, mim_loss, normalize_patches
@@ -76,17 +76,25 @@ class Objective:
 
     def __post_init__(self) -> None:
         if not (self.mim or self.has_teacher):
-            raise ValueError("an objective needs mim, self_distillation, patch_distillation or contrastive")
+            raise ValueError(
+                "an objective needs mim, self_distillation, patch_distillation or contrastive"
+            )
         if self.adversarial and not self.mim:
             raise ValueError("the adversarial loss judges reconstructions: it needs mim")
         if self.reconstructed_crops < 1:
-            raise ValueError(f"reconstructed_crops {self.reconstructed_crops}: L_MIM needs one at least")
+            raise ValueError(
+                f"reconstructed_crops {self.reconstructed_crops}: L_MIM needs one at least"
+            )
         if self.weighting not in ("adaptive", "constant"):
             raise ValueError(f"weighting {self.weighting!r} is neither adaptive nor constant")
         if self.contrastive and (self.self_distillation or self.patch_distillation):
-            raise ValueError("contrastive has another head than self_distillation and patch_distillation: choose one")
+            raise ValueError(
+                "contrastive has another head than self_distillation and patch_distillation: choose one"
+            )
         if self.patch_distillation and self.drop_masked:
-            raise ValueError("patch_distillation compares masked tokens, which drop_masked drops: set it to false")
+            raise ValueError(
+                "patch_distillation compares masked tokens, which drop_masked drops: set it to false"
+            )
 
     @property
     def has_teacher(self) -> bool:
@@ -126,7 +134,10 @@ class Pretrainer(nn.Module):
             self.decoder = build_decoder(encoder, objective.decoder)
         if objective.adversarial:
             self.discriminator = PatchDiscriminator(
-                encoder.patch_size, encoder.patch_size // 2, encoder.in_chans, objective.discriminator_dim
+                encoder.patch_size,
+                encoder.patch_size // 2,
+                encoder.in_chans,
+                objective.discriminator_dim,
             )
         if objective.has_teacher:
             self.head = _head(encoder.embed_dim, objective)
@@ -151,21 +162,44 @@ class Pretrainer(nn.Module):
             shown = self.objective.reconstructed_crops * len(inputs.anatomy)
             kept = None if ids_keep is None else ids_keep[:shown]
             terms |= self._reconstruct(
-                inputs.global_crops[:shown], tokens[:shown], kept, mask[:shown], inputs.noise[:shown], progress
+                inputs.global_crops[:shown],
+                tokens[:shown],
+                kept,
+                mask[:shown],
+                inputs.noise[:shown],
+                progress,
             )
         minimised = ("sd", "patch_sd", "contrast", "reconstruction", "generator", "d")
-        return {"loss": torch.stack([terms[name] for name in minimised if name in terms]).sum(), **terms}
+        return {
+            "loss": torch.stack([terms[name] for name in minimised if name in terms]).sum(),
+            **terms,
+        }
 
-    def _encode(self, inputs: PretrainInputs, anatomy: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    def _encode(
+        self, inputs: PretrainInputs, anatomy: Tensor
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         if not self.objective.masks:
-            return self.encoder.forward_features(inputs.global_crops, anatomy, cls_only=True), None, None
+            return (
+                self.encoder.forward_features(inputs.global_crops, anatomy, cls_only=True),
+                None,
+                None,
+            )
         ids_keep, mask = random_masking(inputs.noise, self.objective.mask_ratio)
         if self.objective.drop_masked:
-            return self.encoder.forward_features(inputs.global_crops, anatomy, ids_keep=ids_keep), ids_keep, mask
+            return (
+                self.encoder.forward_features(inputs.global_crops, anatomy, ids_keep=ids_keep),
+                ids_keep,
+                mask,
+            )
         return self.encoder.forward_features(inputs.global_crops, anatomy, mask=mask), None, mask
 
     def _learn_from_teacher(
-        self, inputs: PretrainInputs, anatomy: Tensor, tokens: Tensor, mask: Tensor | None, progress: float
+        self,
+        inputs: PretrainInputs,
+        anatomy: Tensor,
+        tokens: Tensor,
+        mask: Tensor | None,
+        progress: float,
     ) -> dict[str, Tensor]:
         """The terms whose targets come from the teacher's view of the unmasked global crops."""
         with torch.no_grad():
@@ -182,7 +216,9 @@ class Pretrainer(nn.Module):
             terms |= self._distill(inputs, tokens[:, 0], taught[:, 0], temperature)
         if self.objective.patch_distillation:
             assert mask is not None
-            terms["patch_sd"] = self._distill_patches(tokens[:, 1:], taught[:, 1:], mask, temperature)
+            terms["patch_sd"] = self._distill_patches(
+                tokens[:, 1:], taught[:, 1:], mask, temperature
+            )
         if self.objective.contrastive:
             terms["contrast"] = self._contrast(tokens[:, 0], taught[:, 0])
         return terms
@@ -202,9 +238,15 @@ class Pretrainer(nn.Module):
         targets = self.self_distillation.targets(teacher, temperature)
         loss = self.self_distillation.cross_entropy(student, targets)
         below = uniform_distance(float(loss.detach()), self.objective.prototypes)
-        return {"sd": loss, "teacher_entropy": teacher_entropy(targets), "uniform_distance": loss.new_tensor(below)}
+        return {
+            "sd": loss,
+            "teacher_entropy": teacher_entropy(targets),
+            "uniform_distance": loss.new_tensor(below),
+        }
 
-    def _distill_patches(self, tokens: Tensor, taught: Tensor, mask: Tensor, temperature: float) -> Tensor:
+    def _distill_patches(
+        self, tokens: Tensor, taught: Tensor, mask: Tensor, temperature: float
+    ) -> Tensor:
         """iBOT's L_MIM: the student's masked tokens predict the teacher's at the same places."""
         with torch.no_grad():
             targets = self.teacher_head(taught[mask])
@@ -240,10 +282,21 @@ class Pretrainer(nn.Module):
         terms = {"mim": mim.detach(), "reconstruction": weighted}
         if not self.objective.adversarial:
             return terms
-        shown = denormalize_patches(prediction, mean, std) if self.objective.norm_pix_loss else prediction
-        composite = unpatchify(pixels.scatter(1, index, shown), self.encoder.patch_size, images.shape[-2:])
-        with torch.autocast(images.device.type, enabled=False):  # a saturated discriminator is no place for bfloat16
-            real, fake = self._judged(images.float(), mask, noise), self._judged(composite, mask, noise)
+        shown = (
+            denormalize_patches(prediction, mean, std)
+            if self.objective.norm_pix_loss
+            else prediction
+        )
+        composite = unpatchify(
+            pixels.scatter(1, index, shown), self.encoder.patch_size, images.shape[-2:]
+        )
+        with torch.autocast(
+            images.device.type, enabled=False
+        ):  # a saturated discriminator is no place for bfloat16
+            real, fake = (
+                self._judged(images.float(), mask, noise),
+                self._judged(composite, mask, noise),
+            )
             return terms | self._compete(real, fake, weighted, prediction, progress)
 
     def _judged(self, images: Tensor, mask: Tensor, noise: Tensor) -> Tensor:
@@ -271,11 +324,13 @@ class Pretrainer(nn.Module):
         accuracy = discriminator_accuracy(real_logits.detach(), fake_logits.detach())
         return {"d": discriminator_loss(real_logits, fake_logits), "d_accuracy": accuracy}
 
-    def _fool(self, adversarial: Tensor, pull: Tensor, mim: Tensor, prediction: Tensor) -> dict[str, Tensor]:
+    def _fool(
+        self, adversarial: Tensor, pull: Tensor, mim: Tensor, prediction: Tensor
+    ) -> dict[str, Tensor]:
         """The generator's side of eq. 4, weighted by eq. 6.
 
-        `pull` has the gradient of the loss, not its value: so one way back through the discriminator serves lambda and
-        the decoder, and does not teach the discriminator.
+        `pull` has the gradient of the loss, not its value: so one way back through the
+        discriminator serves lambda and the decoder, and does not teach the discriminator.
         """
         weight = self._adversarial_weight(mim, pull, prediction)
         generator = weight * (adversarial + pull - pull.detach())
@@ -285,7 +340,9 @@ class Pretrainer(nn.Module):
         """lambda of eq. 6, from the gradients at the decoder's output."""
         if self.objective.weighting == "constant":
             return g_loss.new_tensor(self.objective.adversarial_weight)
-        balance = adaptive_weight(mim, g_loss, prediction, max_weight=self.objective.max_adversarial_weight)
+        balance = adaptive_weight(
+            mim, g_loss, prediction, max_weight=self.objective.max_adversarial_weight
+        )
         return self.objective.adversarial_weight * balance
 
     @torch.no_grad()
@@ -331,7 +388,9 @@ def crop_patches(images: Tensor, index: Tensor, patch_size: int) -> Tensor:
     blocks, (down, across) = _blocks(F.pad(images, (patch_size // 2,) * 4), patch_size // 2)
     patches_across = images.shape[3] // patch_size
     row, column = 2 * (index // patches_across), 2 * (index % patches_across)
-    first = torch.arange(0, len(blocks), down * across, device=index.device).unsqueeze(1)  # of each image
+    first = torch.arange(0, len(blocks), down * across, device=index.device).unsqueeze(
+        1
+    )  # of each image
     four = torch.arange(4, device=index.device)
     wanted = (first + row * across + column).view(-1, 1, 1) + across * four.unsqueeze(1) + four
     return _from_blocks(F.embedding(wanted, blocks), images.shape[1])

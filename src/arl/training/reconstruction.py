@@ -45,7 +45,8 @@ def load_reconstructor(folder: Path) -> tuple[Reconstructor, dict[str, Any]]:
     """What completes masked images, of a checkpoint folder, and the encoder's config.
 
     Raises:
-        ValueError: the folder has no decoder (pretraining without L_MIM has none, nor do published encoders), or
+        ValueError: the folder has no decoder (pretraining without L_MIM has none, nor do published
+            encoders), or
             weights of another architecture.
     """
     encoder, config = load_encoder(folder)

@@ -16,7 +16,13 @@ from timm.models.vision_transformer_sam import VisionTransformerSAM
 from torch import Tensor, nn
 
 DIM, DEPTH, HEADS, SIZE = 128, 3, 2, 48
-SMALL: dict[str, Any] = {"img_size": SIZE, "embed_dim": DIM, "depth": DEPTH, "num_heads": HEADS, "num_classes": 0}
+SMALL: dict[str, Any] = {
+    "img_size": SIZE,
+    "embed_dim": DIM,
+    "depth": DEPTH,
+    "num_heads": HEADS,
+    "num_classes": 0,
+}
 
 
 class Fixture(NamedTuple):
@@ -87,11 +93,24 @@ def usf_mae(folder: Path) -> Fixture:
 def moco_v3(folder: Path) -> Fixture:
     """Twelve heads, as in MoCo's ViT-S and ViT-B; the momentum encoder has other weights."""
     small = {"embed_dim": 96, "num_heads": 12}
-    reference, momentum = vit(**small), randomised(timm.models.VisionTransformer(**(SMALL | small)), seed=1)
-    state = {f"module.base_encoder.{name}": tensor for name, tensor in reference.state_dict().items()}
-    state |= {f"module.momentum_encoder.{name}": tensor for name, tensor in momentum.state_dict().items()}
-    state |= {"module.base_encoder.head.0.weight": _drawn(5, 96), "module.predictor.0.weight": _drawn(5, 7)}
-    torch.save({"epoch": 3, "arch": "vit_base", "state_dict": state, "optimizer": {}}, folder / "vit-b.pth.tar")
+    reference, momentum = (
+        vit(**small),
+        randomised(timm.models.VisionTransformer(**(SMALL | small)), seed=1),
+    )
+    state = {
+        f"module.base_encoder.{name}": tensor for name, tensor in reference.state_dict().items()
+    }
+    state |= {
+        f"module.momentum_encoder.{name}": tensor for name, tensor in momentum.state_dict().items()
+    }
+    state |= {
+        "module.base_encoder.head.0.weight": _drawn(5, 96),
+        "module.predictor.0.weight": _drawn(5, 7),
+    }
+    torch.save(
+        {"epoch": 3, "arch": "vit_base", "state_dict": state, "optimizer": {}},
+        folder / "vit-b.pth.tar",
+    )
     return Fixture(folder / "vit-b.pth.tar", reference)
 
 
@@ -120,7 +139,10 @@ def ibot(folder: Path) -> Fixture:
 def ibot_training(folder: Path) -> Fixture:
     reference = vit()
     teacher = {f"module.backbone.{name}": tensor for name, tensor in reference.state_dict().items()}
-    teacher |= {"module.backbone.masked_embed": _drawn(1, DIM), "module.head.last_layer2.weight_v": _drawn(5, 7)}
+    teacher |= {
+        "module.backbone.masked_embed": _drawn(1, DIM),
+        "module.head.last_layer2.weight_v": _drawn(5, 7),
+    }
     torch.save({"teacher": teacher, "epoch": 3}, folder / "checkpoint.pth")
     return Fixture(folder / "checkpoint.pth", reference)
 
@@ -156,10 +178,18 @@ def dino_v3_hugging_face(folder: Path, old_names: bool = False) -> Fixture:
     reference = _dino_v3_reference("vit_base_patch16_dinov3_qkvb")
     weights = reference.state_dict()
     state = {"embeddings.mask_token": _drawn(1, 1, DIM)}
-    names = {"q": "query", "k": "key", "v": "value"} if old_names else {part: f"{part}_proj" for part in "qkv"}
+    names = (
+        {"q": "query", "k": "key", "v": "value"}
+        if old_names
+        else {part: f"{part}_proj" for part in "qkv"}
+    )
     for name, tensor in weights.items():
-        new = name.replace("reg_token", "embeddings.register_tokens").replace("patch_embed.proj", "PATCHES")
-        new = new.replace("PATCHES", "embeddings.patch_embeddings").replace("cls_token", "embeddings.cls_token")
+        new = name.replace("reg_token", "embeddings.register_tokens").replace(
+            "patch_embed.proj", "PATCHES"
+        )
+        new = new.replace("PATCHES", "embeddings.patch_embeddings").replace(
+            "cls_token", "embeddings.cls_token"
+        )
         new = re.sub(r"^blocks\.", "layer.", new).replace("attn.proj", "attention.o_proj")
         new = re.sub(r"gamma_([12])", r"layer_scale\1.lambda1", new)
         new = new.replace("mlp.fc1", "mlp.up_proj").replace("mlp.fc2", "mlp.down_proj")
@@ -178,7 +208,9 @@ def dino_v3_hugging_face(folder: Path, old_names: bool = False) -> Fixture:
 def _siglip_reference() -> nn.Module:
     # the authors' activation
     tanh = partial(nn.GELU, approximate="tanh")
-    return randomised(timm.create_model("vit_base_patch16_siglip_224", pretrained=False, act_layer=tanh, **SMALL))
+    return randomised(
+        timm.create_model("vit_base_patch16_siglip_224", pretrained=False, act_layer=tanh, **SMALL)
+    )
 
 
 def siglip2_timm(folder: Path) -> Fixture:
@@ -190,20 +222,31 @@ def siglip2_timm(folder: Path) -> Fixture:
 def siglip2_open_clip(folder: Path) -> Fixture:
     reference = _siglip_reference()
     state = {f"visual.trunk.{name}": tensor for name, tensor in reference.state_dict().items()}
-    state |= {"text.token_embedding.weight": _drawn(11, 7), "logit_scale": _drawn(1), "logit_bias": _drawn(1)}
+    state |= {
+        "text.token_embedding.weight": _drawn(11, 7),
+        "logit_scale": _drawn(1),
+        "logit_bias": _drawn(1),
+    }
     save_file(state, folder / "open_clip.safetensors")
     return Fixture(folder / "open_clip.safetensors", reference)
 
 
 def siglip2_hugging_face(folder: Path) -> Fixture:
     reference = _siglip_reference()
-    state = {"text_model.embeddings.token_embedding.weight": _drawn(11, 7), "logit_scale": _drawn(1)}
+    state = {
+        "text_model.embeddings.token_embedding.weight": _drawn(11, 7),
+        "logit_scale": _drawn(1),
+    }
     for name, tensor in reference.state_dict().items():
         if name.startswith("attn_pool."):
             continue
         new = name.replace("patch_embed.proj", "embeddings.patch_embedding")
-        new = re.sub(r"^norm\.", "post_layernorm.", re.sub(r"\.norm([12])\.", r".layer_norm\1.", new))
-        new = "vision_model." + re.sub(r"^blocks\.", "encoder.layers.", new).replace("attn.proj", "self_attn.out_proj")
+        new = re.sub(
+            r"^norm\.", "post_layernorm.", re.sub(r"\.norm([12])\.", r".layer_norm\1.", new)
+        )
+        new = "vision_model." + re.sub(r"^blocks\.", "encoder.layers.", new).replace(
+            "attn.proj", "self_attn.out_proj"
+        )
         if name == "pos_embed":
             state["vision_model.embeddings.position_embedding.weight"] = tensor[0].clone()
         elif "attn.qkv" in name:
@@ -228,12 +271,23 @@ def siglip2_big_vision(folder: Path, stacked: bool = False) -> Fixture:
     }
     blocks = [_flax_block(weights, f"blocks.{i}.") for i in range(DEPTH)]
     if stacked:
-        image |= {f"Transformer/encoderblock/{name}": np.stack([b[name] for b in blocks]) for name in blocks[0]}
+        image |= {
+            f"Transformer/encoderblock/{name}": np.stack([b[name] for b in blocks])
+            for name in blocks[0]
+        }
     else:
-        image |= {f"Transformer/encoderblock_{i}/{name}": b[name] for i, b in enumerate(blocks) for name in b}
+        image |= {
+            f"Transformer/encoderblock_{i}/{name}": b[name]
+            for i, b in enumerate(blocks)
+            for name in b
+        }
     image |= _flax_head(weights)
     file = folder / "siglip2.npz"
-    np.savez(file, **{f"params/img/{name}": value for name, value in image.items()}, **{"params/t": np.ones(1)})
+    np.savez(
+        file,
+        **{f"params/img/{name}": value for name, value in image.items()},
+        **{"params/t": np.ones(1)},
+    )
     reference = _siglip_reference()
     for parameter in reference.parameters():
         nn.init.zeros_(parameter)
@@ -274,14 +328,20 @@ def _flax_head(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         f"{head}/probe": weights["attn_pool.latent"],
         f"{head}/LayerNorm_0/scale": weights["attn_pool.norm.weight"],
         f"{head}/LayerNorm_0/bias": weights["attn_pool.norm.bias"],
-        f"{head}/MultiHeadDotProductAttention_0/out/kernel": weights["attn_pool.proj.weight"].T.reshape(HEADS, -1, DIM),
+        f"{head}/MultiHeadDotProductAttention_0/out/kernel": weights[
+            "attn_pool.proj.weight"
+        ].T.reshape(HEADS, -1, DIM),
         f"{head}/MultiHeadDotProductAttention_0/out/bias": weights["attn_pool.proj.bias"],
     }
     for part, weight, bias in zip(("query", "key", "value"), kernels, biases, strict=True):
-        found[f"{head}/MultiHeadDotProductAttention_0/{part}/kernel"] = weight.T.reshape(DIM, HEADS, -1)
+        found[f"{head}/MultiHeadDotProductAttention_0/{part}/kernel"] = weight.T.reshape(
+            DIM, HEADS, -1
+        )
         found[f"{head}/MultiHeadDotProductAttention_0/{part}/bias"] = bias.reshape(HEADS, -1)
     for index, layer in enumerate(("fc1", "fc2")):
-        found[f"{head}/MlpBlock_0/Dense_{index}/kernel"] = weights[f"attn_pool.mlp.{layer}.weight"].T
+        found[f"{head}/MlpBlock_0/Dense_{index}/kernel"] = weights[
+            f"attn_pool.mlp.{layer}.weight"
+        ].T
         found[f"{head}/MlpBlock_0/Dense_{index}/bias"] = weights[f"attn_pool.mlp.{layer}.bias"]
     return found
 
@@ -304,7 +364,11 @@ def usfm(folder: Path, final_norm: bool = False) -> Fixture:
         block.attn.relative_position_bias_table.data.copy_(table)
     if not final_norm:
         reference.norm = nn.Identity()
-    state = {name: t for name, t in reference.state_dict().items() if "relative_position_bias_table" not in name}
+    state = {
+        name: t
+        for name, t in reference.state_dict().items()
+        if "relative_position_bias_table" not in name
+    }
     state |= {
         "rel_pos_bias.relative_position_bias_table": table,
         "rel_pos_bias.relative_position_index": torch.zeros(10, 10, dtype=torch.long),
@@ -331,7 +395,10 @@ def lvm_med(folder: Path, size: int = 224) -> Fixture:
         setattr(reference.blocks[1].attn, name, nn.Parameter(torch.empty(127, DIM // HEADS)))
     reference = randomised(reference)
     reference.neck = nn.Identity()
-    state = {re.sub(r"mlp\.fc([12])", r"mlp.lin\1", name): t for name, t in reference.state_dict().items()}
+    state = {
+        re.sub(r"mlp\.fc([12])", r"mlp.lin\1", name): t
+        for name, t in reference.state_dict().items()
+    }
     state |= {"neck.0.weight": _drawn(7, DIM, 1, 1), "neck.1.bias": _drawn(7)}
     torch.save(state, folder / "lvmmed_vit.pth")
     return Fixture(folder / "lvmmed_vit.pth", reference)
@@ -349,7 +416,10 @@ LAYOUTS: dict[str, tuple[str, Callable[[Path], Fixture]]] = {
     "dino v3": ("dino_v3", dino_v3),
     "dino v3, timm": ("dino_v3", dino_v3_timm),
     "dino v3, hugging face": ("dino_v3", dino_v3_hugging_face),
-    "dino v3, hugging face's older names": ("dino_v3", partial(dino_v3_hugging_face, old_names=True)),
+    "dino v3, hugging face's older names": (
+        "dino_v3",
+        partial(dino_v3_hugging_face, old_names=True),
+    ),
     "siglip2, timm": ("siglip2", siglip2_timm),
     "siglip2, open_clip": ("siglip2", siglip2_open_clip),
     "siglip2, hugging face": ("siglip2", siglip2_hugging_face),

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import Tensor
 
-from arl.data.views import MEAN, STD
+from arl.loading.transforms import MEAN, STD
 from arl.models.baselines.convert import import_baseline
 from arl.models.baselines.encoder import gaussian_blur
 from arl.models.baselines.layouts import METHODS
@@ -46,7 +46,9 @@ def expected(method: str, reference: torch.nn.Module, levels: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("name", WRITE.LAYOUTS)
-def test_an_official_file_gives_the_features_of_the_published_model(name: str, tmp_path: Path) -> None:
+def test_an_official_file_gives_the_features_of_the_published_model(
+    name: str, tmp_path: Path
+) -> None:
     method, write = WRITE.LAYOUTS[name]
     file, reference = write(tmp_path)
     found = features(method, file, grey())
@@ -60,8 +62,12 @@ def test_maps_of_blocks_are_those_of_the_published_model(name: str, tmp_path: Pa
     file, reference = write(tmp_path)
     encoder = import_baseline(method, file, size=48, grey=GREY).encoder.eval()
     with torch.no_grad():
-        maps = encoder.forward_intermediates((grey() - MEAN) / STD, [0, 2], norm=True, intermediates_only=True)
-        theirs = reference.forward_intermediates(seen(method, grey()), [0, 2], norm=True, intermediates_only=True)
+        maps = encoder.forward_intermediates(
+            (grey() - MEAN) / STD, [0, 2], norm=True, intermediates_only=True
+        )
+        theirs = reference.forward_intermediates(
+            seen(method, grey()), [0, 2], norm=True, intermediates_only=True
+        )
     assert maps[0].shape == (2, encoder.embed_dim, 3, 3)
     torch.testing.assert_close(maps, theirs, rtol=1e-4, atol=1e-4)
 
@@ -77,7 +83,9 @@ def test_lvm_med_of_one_window(tmp_path: Path) -> None:
     theirs = expected("lvm_med", reference, levels).flatten(2).transpose(1, 2)
     torch.testing.assert_close(features("lvm_med", file, levels), theirs, rtol=1e-4, atol=1e-4)
     # tables of windows fit as they are, that of the global block was made for 1024 pixels
-    assert found.resampled == {f"blocks.1.attn.rel_pos_{side}": [[127, 64], [27, 64]] for side in "hw"}
+    assert found.resampled == {
+        f"blocks.1.attn.rel_pos_{side}": [[127, 64], [27, 64]] for side in "hw"
+    }
     assert found.dropped == ["neck.0.weight", "neck.1.bias"]
 
 
@@ -105,7 +113,9 @@ def test_the_blur_is_scipys() -> None:
 
     image = grey(53)
     theirs = gaussian_filter(image[0, 0].double().numpy(), 1.1, mode="mirror", truncate=4.0)
-    torch.testing.assert_close(gaussian_blur(image, 1.1)[0, 0], torch.tensor(theirs).float(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        gaussian_blur(image, 1.1)[0, 0], torch.tensor(theirs).float(), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_positions_are_resampled_to_the_size_asked_for(tmp_path: Path) -> None:
@@ -134,8 +144,12 @@ def test_a_mask_token_does_not_turn_mae_into_dino_v2(tmp_path: Path) -> None:
     """timm takes any file with a mask token for DINOv2's."""
     alone, whole = WRITE.mae(tmp_path), WRITE.mae_training(tmp_path)
     assert torch.equal(features("mae", alone.file, grey()), features("mae", whole.file, grey()))
-    misled = checkpoint_filter_fn(torch.load(whole.file, weights_only=False)["model"], whole.reference)
-    assert "decoder_embed.weight" in misled  # if this fails timm has learned, and only this line can go
+    misled = checkpoint_filter_fn(
+        torch.load(whole.file, weights_only=False)["model"], whole.reference
+    )
+    assert (
+        "decoder_embed.weight" in misled
+    )  # if this fails timm has learned, and only this line can go
 
 
 def test_nothing_of_usfm_is_lost(tmp_path: Path) -> None:
@@ -158,9 +172,13 @@ def test_prefixes_are_stripped_from_the_front_only(tmp_path: Path) -> None:
     file, _ = WRITE.ibot_training(tmp_path)
     state = torch.load(file, weights_only=True)
     name = "module.backbone.blocks.1.attn.proj.weight"
-    state["teacher"]["module.backbone.blocks.1.backbone.attn.proj.weight"] = state["teacher"].pop(name)
+    state["teacher"]["module.backbone.blocks.1.backbone.attn.proj.weight"] = state["teacher"].pop(
+        name
+    )
     torch.save(state, file)
-    with pytest.raises(ValueError, match=r"blocks\.1\.attn\.proj\.weight is missing.*backbone\.attn\.proj\.weight"):
+    with pytest.raises(
+        ValueError, match=r"blocks\.1\.attn\.proj\.weight is missing.*backbone\.attn\.proj\.weight"
+    ):
         import_baseline("ibot", file, size=48, grey=GREY)
 
 
@@ -174,12 +192,20 @@ def test_a_tensor_of_another_shape_is_no_reason_to_go_on_without_it(tmp_path: Pa
         import_baseline("dmae", file, size=48, grey=GREY)
 
 
-@pytest.mark.parametrize("written", ["mae_training", "dino_v3_hugging_face", "siglip2_hugging_face", "usfm"])
+@pytest.mark.parametrize(
+    "written", ["mae_training", "dino_v3_hugging_face", "siglip2_hugging_face", "usfm"]
+)
 @pytest.mark.parametrize("surplus", ["blocks.1.attn.scale", "norm3.weight", "adapter.weight"])
-def test_a_tensor_that_nobody_expects_is_refused(written: str, surplus: str, tmp_path: Path) -> None:
-    method = next(method for method, write in WRITE.LAYOUTS.values() if write is getattr(WRITE, written))
+def test_a_tensor_that_nobody_expects_is_refused(
+    written: str, surplus: str, tmp_path: Path
+) -> None:
+    method = next(
+        method for method, write in WRITE.LAYOUTS.values() if write is getattr(WRITE, written)
+    )
     file, _ = getattr(WRITE, written)(tmp_path)
-    found = load_file(file) if file.suffix == ".safetensors" else torch.load(file, weights_only=False)
+    found = (
+        load_file(file) if file.suffix == ".safetensors" else torch.load(file, weights_only=False)
+    )
     found.get("model", found)[surplus] = torch.ones(3)
     torch.save(found, tmp_path / "surplus.pth")
     with pytest.raises(ValueError, match=rf"{re.escape(surplus)} \(3,\) is unknown"):
@@ -192,8 +218,16 @@ def test_a_tensor_that_nobody_expects_is_refused(written: str, surplus: str, tmp
 @pytest.mark.parametrize(
     ("method", "written", "message"),
     [
-        ("usfm", "mae", r"is no usfm checkpoint \(official layout\)\. It holds 1 entries: .*looks like mae or dmae"),
-        ("moco_v3", "dino", r"is no moco_v3 checkpoint .*blocks\.\.\. \(36\).*looks like mae or dino"),
+        (
+            "usfm",
+            "mae",
+            r"is no usfm checkpoint \(official layout\)\. It holds 1 entries: .*looks like mae or dmae",
+        ),
+        (
+            "moco_v3",
+            "dino",
+            r"is no moco_v3 checkpoint .*blocks\.\.\. \(36\).*looks like mae or dino",
+        ),
         ("mae", "moco_v3", r"is no mae checkpoint.*epoch.*looks like moco_v3"),
         ("dino_v3", "siglip2_timm", r"official, timm, Hugging Face layout.*looks like siglip2"),
         ("lvm_med", "usfm", "looks like usfm"),
@@ -212,9 +246,13 @@ class Harmful:
         return (print, ("executed",))
 
 
-def test_a_file_that_would_run_code_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_would_run_code_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     torch.save({"model": {}, "args": Harmful()}, tmp_path / "bad.pth")
-    with pytest.raises(ValueError, match=r"bad\.pth holds more than tensors, so that loading it could run code"):
+    with pytest.raises(
+        ValueError, match=r"bad\.pth holds more than tensors, so that loading it could run code"
+    ):
         import_baseline("mae", tmp_path / "bad.pth", size=48, grey=GREY)
     assert "executed" not in capsys.readouterr().out
 
@@ -244,7 +282,9 @@ def test_a_patch_of_a_linear_layer_is_refused(tmp_path: Path) -> None:
     """SigLIP2's NaFlex variant embeds patches of any aspect by a matrix."""
     file, _ = WRITE.siglip2_timm(tmp_path)
     save_file(load_file(file) | {"patch_embed.proj.weight": torch.ones(128, 768)}, file)
-    with pytest.raises(ValueError, match=r"patch_embed\.proj\.weight is \(128, 768\), expected \(width, 3, patch"):
+    with pytest.raises(
+        ValueError, match=r"patch_embed\.proj\.weight is \(128, 768\), expected \(width, 3, patch"
+    ):
         import_baseline("siglip2", file, size=48, grey=GREY)
 
 
@@ -253,7 +293,9 @@ def test_another_size_than_imported_for_is_refused(tmp_path: Path) -> None:
     encoder = import_baseline("mae", file, size=48, grey=GREY).encoder
     with pytest.raises(ValueError, match=r"mae was imported for \(batch, 1, 48, 48\)"):
         encoder(torch.zeros(2, 1, 64, 64))
-    with pytest.raises(ValueError, match="image of 50 pixels is not a whole number of patches of 16"):
+    with pytest.raises(
+        ValueError, match="image of 50 pixels is not a whole number of patches of 16"
+    ):
         import_baseline("mae", file, size=50, grey=GREY)
 
 

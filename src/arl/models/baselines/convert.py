@@ -30,7 +30,9 @@ class Imported:
     layout: str
     container: str | None
     dropped: list[str] = field(default_factory=list)
-    resampled: dict[str, list[list[int]]] = field(default_factory=dict)  # name -> shape in the file, shape now
+    resampled: dict[str, list[list[int]]] = field(
+        default_factory=dict
+    )  # name -> shape in the file, shape now
 
 
 def import_baseline(method: str, file: Path, *, size: int, grey: tuple[float, float]) -> Imported:
@@ -43,7 +45,8 @@ def import_baseline(method: str, file: Path, *, size: int, grey: tuple[float, fl
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: an unknown method, or a file that is not wholly understood; the message says what was found.
+        ValueError: an unknown method, or a file that is not wholly understood; the message says
+            what was found.
     """
     if method not in METHODS:
         raise ValueError(f"unknown baseline {method!r}: expected one of {', '.join(METHODS)}")
@@ -51,7 +54,9 @@ def import_baseline(method: str, file: Path, *, size: int, grey: tuple[float, fl
     found = read_checkpoint(file)
     layout, tensors, container = _recognise(method, about, found, file)
     try:
-        kept, dropped = _renamed(layout, _unstacked(tensors) if layout.name == "big_vision" else tensors)
+        kept, dropped = _renamed(
+            layout, _unstacked(tensors) if layout.name == "big_vision" else tensors
+        )
         state = _fused(_in_torch_order(kept) if layout.name == "big_vision" else kept)
         if "pos_embed" in state and state["pos_embed"].ndim == 2:  # Hugging Face's table
             state["pos_embed"] = state["pos_embed"].unsqueeze(0)
@@ -60,7 +65,9 @@ def import_baseline(method: str, file: Path, *, size: int, grey: tuple[float, fl
         resampled = _fit_positions(encoder, state)
         _load(encoder, state)
     except ValueError as error:
-        raise ValueError(f"{file} is no whole {method} checkpoint ({layout.name} layout): {error}") from error
+        raise ValueError(
+            f"{file} is no whole {method} checkpoint ({layout.name} layout): {error}"
+        ) from error
     return Imported(encoder, config, layout.name, container, dropped, resampled)
 
 
@@ -71,13 +78,21 @@ def _recognise(
         opened = _opened(layout, found)
         if opened is not None:
             return layout, *opened
-    fits = [name for name, other in METHODS.items() if any(_opened(layout, found) for layout in other.layouts)]
+    fits = [
+        name
+        for name, other in METHODS.items()
+        if any(_opened(layout, found) for layout in other.layouts)
+    ]
     guess = f"; it looks like {' or '.join(fits)}" if fits else ""
     wanted = ", ".join(layout.name for layout in about.layouts)
-    raise ValueError(f"{file} is no {method} checkpoint ({wanted} layout). It holds {describe(found)}{guess}")
+    raise ValueError(
+        f"{file} is no {method} checkpoint ({wanted} layout). It holds {describe(found)}{guess}"
+    )
 
 
-def _opened(layout: Layout, found: Mapping[str, Any]) -> tuple[dict[str, Tensor], str | None] | None:
+def _opened(
+    layout: Layout, found: Mapping[str, Any]
+) -> tuple[dict[str, Tensor], str | None] | None:
     """The tensors and their container, if the file has this layout."""
     try:
         tensors, container = unwrap(found, layout.containers)
@@ -115,7 +130,10 @@ def _unstacked(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     apart: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if "/encoderblock/" in name:
-            apart |= {name.replace("/encoderblock/", f"/encoderblock_{i}/"): part for i, part in enumerate(tensor)}
+            apart |= {
+                name.replace("/encoderblock/", f"/encoderblock_{i}/"): part
+                for i, part in enumerate(tensor)
+            }
         else:
             apart[name] = tensor
     return apart
@@ -156,7 +174,11 @@ def _parts(state: Mapping[str, Tensor], block: str, kind: str) -> list[Tensor]:
     missing = [part for part in "kv" if f"{block}{part}.{kind}" not in state]
     if "v" in missing or (missing and kind == "weight"):
         raise ValueError(f"{block}{missing[0]}.{kind} is missing")
-    return [query, state.get(f"{block}k.{kind}", torch.zeros_like(query)), state[f"{block}v.{kind}"]]
+    return [
+        query,
+        state.get(f"{block}k.{kind}", torch.zeros_like(query)),
+        state[f"{block}v.{kind}"],
+    ]
 
 
 def _config(
@@ -165,7 +187,9 @@ def _config(
     """The arguments of `Baseline`, read from the shapes; what the family's own tensors say is added to it."""
     stem = _tensor(state, "patch_embed.proj.weight")
     if stem.ndim != 4 or stem.shape[1] != 3 or stem.shape[2] != stem.shape[3]:
-        raise ValueError(f"patch_embed.proj.weight is {tuple(stem.shape)}, expected (width, 3, patch, patch)")
+        raise ValueError(
+            f"patch_embed.proj.weight is {tuple(stem.shape)}, expected (width, 3, patch, patch)"
+        )
     width = stem.shape[0]
     blocks = {int(match[1]) for name in state if (match := re.match(r"blocks\.(\d+)\.", name))}
     config = {
@@ -185,7 +209,11 @@ def _config(
         "prefix": about.prefix,
         "tanh_gelu": about.tanh_gelu,
     }
-    special: dict[str, Callable[[dict[str, Tensor]], dict[str, Any]]] = {"eva": _eva, "beit": _beit, "sam": _sam}
+    special: dict[str, Callable[[dict[str, Tensor]], dict[str, Any]]] = {
+        "eva": _eva,
+        "beit": _beit,
+        "sam": _sam,
+    }
     return config | (special[about.family](state) if about.family in special else {})
 
 
@@ -200,7 +228,10 @@ def _eva(state: dict[str, Tensor]) -> dict[str, Any]:
     biased = [name for name in state if name.endswith("attn.qkv.bias")]
     for name in biased:
         query, _, value = state.pop(name).chunk(3)
-        state[name.replace("qkv.bias", "q_bias")], state[name.replace("qkv.bias", "v_bias")] = query, value
+        state[name.replace("qkv.bias", "q_bias")], state[name.replace("qkv.bias", "v_bias")] = (
+            query,
+            value,
+        )
     has_bias = "blocks.0.attn.q_bias" in state
     return {"prefix": 1 + _tensor(state, "reg_token").shape[1], "qkv_bias": has_bias}
 
@@ -214,7 +245,9 @@ def _sam(state: dict[str, Tensor]) -> dict[str, Any]:
     """Heads and which blocks see the whole image: those whose table is longer than a window's."""
     tables = {name: tensor for name, tensor in state.items() if _REL_POS.match(name)}
     width = _tensor(state, "patch_embed.proj.weight").shape[0]
-    longer = {int(name.split(".")[1]) for name, table in tables.items() if len(table) > 2 * WINDOW - 1}
+    longer = {
+        int(name.split(".")[1]) for name, table in tables.items() if len(table) > 2 * WINDOW - 1
+    }
     return {
         "num_heads": width // _tensor(state, "blocks.0.attn.rel_pos_h").shape[1],
         "global_blocks": sorted(longer),
@@ -224,15 +257,21 @@ def _sam(state: dict[str, Tensor]) -> dict[str, Any]:
 def _fit_positions(encoder: Baseline, state: dict[str, Tensor]) -> dict[str, list[list[int]]]:
     """Resample the positions to the encoder's grid; their shapes before and after."""
     own = encoder.net.state_dict()
-    before = {name: state[name] for name in state if name in own and state[name].shape != own[name].shape}
+    before = {
+        name: state[name] for name in state if name in own and state[name].shape != own[name].shape
+    }
     for name, tensor in before.items():
         if name == "pos_embed":
             state[name] = _resample_absolute(tensor, encoder)
         elif name.endswith("relative_position_bias_table"):
-            state[name] = resize_rel_pos_bias_table_simple(tensor, encoder.grid_size, tuple(own[name].shape))
+            state[name] = resize_rel_pos_bias_table_simple(
+                tensor, encoder.grid_size, tuple(own[name].shape)
+            )
         elif _REL_POS.match(name):
             state[name] = _resample_relative(tensor, len(own[name]))
-    changed = {name: [list(tensor.shape), list(state[name].shape)] for name, tensor in before.items()}
+    changed = {
+        name: [list(tensor.shape), list(state[name].shape)] for name, tensor in before.items()
+    }
     return {name: shapes for name, shapes in changed.items() if shapes[0] != shapes[1]}
 
 
@@ -255,7 +294,10 @@ def _resample_relative(table: Tensor, length: int) -> Tensor:
 def _load(encoder: Baseline, state: Mapping[str, Tensor]) -> None:
     own = encoder.net.state_dict()
     problems = [f"{name} is missing" for name in sorted(own.keys() - state.keys())]
-    problems += [f"{name} {tuple(state[name].shape)} is unknown" for name in sorted(state.keys() - own.keys())]
+    problems += [
+        f"{name} {tuple(state[name].shape)} is unknown"
+        for name in sorted(state.keys() - own.keys())
+    ]
     problems += [
         f"{name} is {tuple(state[name].shape)}, expected {tuple(own[name].shape)}"
         for name in sorted(own.keys() & state.keys())

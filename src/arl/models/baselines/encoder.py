@@ -1,7 +1,7 @@
 """Published encoders, built of timm's parts, behind A-ViT's interface.
 
-They read what A-ViT reads, normalised grey images and an anatomy (which they do not know), and bring the images to the
-three channels, the normalisation and the blur that they were trained with.
+They read what A-ViT reads, normalised grey images and an anatomy (which they do not know), and
+bring the images to the three channels, the normalisation and the blur that they were trained with.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,11 +25,13 @@ class Baseline(nn.Module):
 
     Args:
         method: whose weights these are, e.g. "mae".
-        family: vit (MAE, MoCo v3, DINO, iBOT, SigLIP2, ...), eva (DINO v3), beit (USFM) or sam (LVM-Med).
+        family: vit (MAE, MoCo v3, DINO, iBOT, SigLIP2, ...), eva (DINO v3), beit (USFM) or sam
+            (LVM-Med).
         img_size: side of the only image size it reads, pixels.
         grey_mean, grey_std: the normalisation of the images given.
         mean, std: the normalisation it was trained with, of each of three channels in 0..1.
-        blur: standard deviation of the Gaussian that it was trained to see images through, pixels; 0: none.
+        blur: standard deviation of the Gaussian that it was trained to see images through, pixels;
+            0: none.
         prefix: tokens before the patches: CLS and, in family eva, registers.
         tanh_gelu: the approximate GELU (vit).
         qkv_bias: whether queries and values have a bias (eva).
@@ -67,7 +69,9 @@ class Baseline(nn.Module):
     ) -> None:
         super().__init__()
         if img_size % patch_size:
-            raise ValueError(f"image of {img_size} pixels is not a whole number of patches of {patch_size}")
+            raise ValueError(
+                f"image of {img_size} pixels is not a whole number of patches of {patch_size}"
+            )
         if embed_dim % num_heads:
             raise ValueError(f"embed_dim {embed_dim} is not divisible by num_heads {num_heads}")
         self.method, self.family = method, family
@@ -90,11 +94,17 @@ class Baseline(nn.Module):
             "sam": partial(_sam, common, grid=self.grid_size[0], global_blocks=global_blocks),
         }
         if family not in make:
-            raise ValueError(f"unknown family {family!r} of encoders: expected one of {', '.join(FAMILIES)}")
+            raise ValueError(
+                f"unknown family {family!r} of encoders: expected one of {', '.join(FAMILIES)}"
+            )
         self.net: Any = make[family]()
-        per_channel = [torch.tensor(values, dtype=torch.float32).view(1, 3, 1, 1) for values in (mean, std)]
+        per_channel = [
+            torch.tensor(values, dtype=torch.float32).view(1, 3, 1, 1) for values in (mean, std)
+        ]
         self.register_buffer("scale", grey_std / per_channel[1], persistent=False)
-        self.register_buffer("shift", (grey_mean - per_channel[0]) / per_channel[1], persistent=False)
+        self.register_buffer(
+            "shift", (grey_mean - per_channel[0]) / per_channel[1], persistent=False
+        )
         self.blur = blur
 
     @property
@@ -111,7 +121,8 @@ class Baseline(nn.Module):
         """Grey images (B, 1, S, S) -> (B, prefix + L, C), normalised as the method's authors do; no use of `anatomy`.
 
         Raises:
-            ValueError: another number of channels, or another size than the encoder was imported for.
+            ValueError: another number of channels, or another size than the encoder was imported
+                for.
         """
         tokens: Tensor = self.net.forward_features(self._inputs(x))
         return tokens.flatten(2).transpose(1, 2) if self.family == "sam" else tokens
@@ -127,7 +138,9 @@ class Baseline(nn.Module):
     ) -> Any:
         """Maps (B, C, h, w) after chosen blocks; arguments and results as in `AViT.forward_intermediates`."""
         chosen = list(indices) if isinstance(indices, Sequence) else indices
-        return self.net.forward_intermediates(self._inputs(x), chosen, norm=norm, intermediates_only=intermediates_only)
+        return self.net.forward_intermediates(
+            self._inputs(x), chosen, norm=norm, intermediates_only=intermediates_only
+        )
 
     def _inputs(self, x: Tensor) -> Tensor:
         side = self.grid_size[0] * self.patch_size
@@ -147,7 +160,9 @@ def gaussian_blur(x: Tensor, sigma: float) -> Tensor:
     kernel = torch.exp(-((at / sigma) ** 2) / 2)
     kernel = (kernel / kernel.sum()).view(1, 1, 1, -1).expand(x.shape[1], 1, 1, -1)
     across = F.conv2d(F.pad(x, (reach, reach, 0, 0), mode="reflect"), kernel, groups=x.shape[1])
-    return F.conv2d(F.pad(across, (0, 0, reach, reach), mode="reflect"), kernel.mT, groups=x.shape[1])
+    return F.conv2d(
+        F.pad(across, (0, 0, reach, reach), mode="reflect"), kernel.mT, groups=x.shape[1]
+    )
 
 
 def _vit(common: dict[str, Any], *, prefix: int, tanh_gelu: bool) -> nn.Module:

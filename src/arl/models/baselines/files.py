@@ -22,7 +22,8 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, of another format, or holds objects that would run code when loaded.
+        ValueError: the file is damaged, of another format, or holds objects that would run code
+            when loaded.
     """
     if not file.is_file():
         raise FileNotFoundError(f"{file} does not exist")
@@ -32,7 +33,14 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
         raise ValueError(
             f"{file} holds more than tensors, so that loading it could run code: {_first_line(error)}"
         ) from error
-    except (SafetensorError, zipfile.BadZipFile, RuntimeError, EOFError, TypeError, ValueError) as error:
+    except (
+        SafetensorError,
+        zipfile.BadZipFile,
+        RuntimeError,
+        EOFError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise ValueError(f"{file} is damaged or no checkpoint: {_first_line(error)}") from error
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
         raise ValueError(f"{file} holds a {type(found).__name__}, not named tensors")
@@ -55,7 +63,9 @@ def _first_line(error: Exception) -> str:
     return text.splitlines()[0]
 
 
-def unwrap(found: Mapping[str, Any], containers: tuple[str, ...]) -> tuple[dict[str, Tensor], str | None]:
+def unwrap(
+    found: Mapping[str, Any], containers: tuple[str, ...]
+) -> tuple[dict[str, Tensor], str | None]:
     """The tensors, and under which of the `containers` they were found; None: at the top.
 
     Raises:
@@ -69,7 +79,9 @@ def unwrap(found: Mapping[str, Any], containers: tuple[str, ...]) -> tuple[dict[
 
 def tensors_of(found: Mapping[str, Any], what: str) -> dict[str, Tensor]:
     """The entries, all of which must be tensors."""
-    others = {name: type(value).__name__ for name, value in found.items() if not isinstance(value, Tensor)}
+    others = {
+        name: type(value).__name__ for name, value in found.items() if not isinstance(value, Tensor)
+    }
     if others:
         listed = ", ".join(f"{name} ({kind})" for name, kind in list(others.items())[:_SHOWN])
         raise ValueError(f"{what} holds more than tensors: {listed}")
@@ -80,7 +92,9 @@ def describe(tensors: Mapping[str, Any]) -> str:
     """What there is, for a message: how many names begin with what, with the shape of those that stand alone."""
     counts = Counter(name.split(".")[0].split("/")[0] for name in tensors)
     parts = [
-        f"{first} {tuple(tensors[first].shape)}" if isinstance(tensors.get(first), Tensor) else f"{first}... ({count})"
+        f"{first} {tuple(tensors[first].shape)}"
+        if isinstance(tensors.get(first), Tensor)
+        else f"{first}... ({count})"
         for first, count in counts.most_common(_SHOWN)
     ]
     more = f", and {len(counts) - _SHOWN} more" if len(counts) > _SHOWN else ""

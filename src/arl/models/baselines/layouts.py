@@ -1,6 +1,7 @@
 """How the published checkpoints name their tensors, and what is known of each method.
 
-Sources are the authors' own saving and loading code. A rule is a regular expression on the whole name from its first
+Sources are the authors' own saving and loading code. A rule is a regular expression on the whole
+name from its first
 character: upstream's `replace("module.", "")` would also change the middle of a name.
 """
 
@@ -39,7 +40,13 @@ class Method:
     heads: int = 0  # 0: one for each 64 channels
 
 
-_VIT = (r"cls_token$", r"pos_embed$", r"patch_embed\.proj\.weight$", r"blocks\.0\.attn\.qkv\.bias$", r"norm\.weight$")
+_VIT = (
+    r"cls_token$",
+    r"pos_embed$",
+    r"patch_embed\.proj\.weight$",
+    r"blocks\.0\.attn\.qkv\.bias$",
+    r"norm\.weight$",
+)
 _MAE_DECODER = (r"mask_token$", r"decoder_(embed|blocks|norm|pred)\.", r"decoder_pos_embed$")
 _MAE = Layout("official", _VIT, drop=(*_MAE_DECODER, r"head\."), containers=("model",))
 
@@ -55,7 +62,11 @@ _BACKBONE: Rules = ((r"module\.", ""), (r"backbone\.", ""))
 _TEACHER = tuple(rf"(module\.)?(backbone\.)?{mark}" for mark in _VIT)
 _DINO = Layout("official", _TEACHER, rename=_BACKBONE, drop=(r"head\.",), containers=("teacher",))
 _IBOT = Layout(
-    "official", _TEACHER, rename=_BACKBONE, drop=(r"head\.", r"masked_embed$"), containers=("state_dict", "teacher")
+    "official",
+    _TEACHER,
+    rename=_BACKBONE,
+    drop=(r"head\.", r"masked_embed$"),
+    containers=("state_dict", "teacher"),
 )
 
 _DINO_V3 = (
@@ -105,7 +116,12 @@ _SIGLIP2 = (
             (r"(blocks\.\d+)\.self_attn\.([qkv])_proj\.", r"\1.attn.\2."),
             (r"(blocks\.\d+)\.self_attn\.out_proj\.", r"\1.attn.proj."),
         ),
-        drop=(*_HEAD, r"text_model\.", r"logit_(scale|bias)$", r"vision_model\.embeddings\.position_ids$"),
+        drop=(
+            *_HEAD,
+            r"text_model\.",
+            r"logit_(scale|bias)$",
+            r"vision_model\.embeddings\.position_ids$",
+        ),
     ),
     Layout(
         "open_clip",
@@ -129,8 +145,14 @@ _SIGLIP2 = (
             (r"(blocks\.\d+)\.LayerNorm_0/bias$", r"\1.norm1.bias"),
             (r"(blocks\.\d+)\.LayerNorm_1/scale$", r"\1.norm2.weight"),
             (r"(blocks\.\d+)\.LayerNorm_1/bias$", r"\1.norm2.bias"),
-            (r"(blocks\.\d+)\.MultiHeadDotProductAttention_0/([qkv])(?:uery|ey|alue)/kernel$", r"\1.attn.\2.weight"),
-            (r"(blocks\.\d+)\.MultiHeadDotProductAttention_0/([qkv])(?:uery|ey|alue)/bias$", r"\1.attn.\2.bias"),
+            (
+                r"(blocks\.\d+)\.MultiHeadDotProductAttention_0/([qkv])(?:uery|ey|alue)/kernel$",
+                r"\1.attn.\2.weight",
+            ),
+            (
+                r"(blocks\.\d+)\.MultiHeadDotProductAttention_0/([qkv])(?:uery|ey|alue)/bias$",
+                r"\1.attn.\2.bias",
+            ),
             (r"(blocks\.\d+)\.MultiHeadDotProductAttention_0/out/kernel$", r"\1.attn.proj.weight"),
             (r"(blocks\.\d+)\.MultiHeadDotProductAttention_0/out/bias$", r"\1.attn.proj.bias"),
             (r"(blocks\.\d+)\.MlpBlock_0/Dense_0/kernel$", r"\1.mlp.fc1.weight"),
@@ -142,7 +164,11 @@ _SIGLIP2 = (
     ),
 )
 
-_SAM_BLOCK = (r"patch_embed\.proj\.weight$", r"blocks\.0\.attn\.rel_pos_h$", r"blocks\.0\.attn\.rel_pos_w$")
+_SAM_BLOCK = (
+    r"patch_embed\.proj\.weight$",
+    r"blocks\.0\.attn\.rel_pos_h$",
+    r"blocks\.0\.attn\.rel_pos_w$",
+)
 _LVM_MED = (
     Layout(
         "official",
@@ -175,13 +201,17 @@ _USFM = Layout(
 
 METHODS: dict[str, Method] = {
     "mae": Method("vit", (_MAE,), META_NC),
-    "moco_v3": Method("vit", (_MOCO,), META_NC, pooling="cls", heads=12),  # twelve heads in its ViT-S too
+    "moco_v3": Method(
+        "vit", (_MOCO,), META_NC, pooling="cls", heads=12
+    ),  # twelve heads in its ViT-S too
     "dino": Method("vit", (_DINO,), "Apache-2.0", pooling="cls"),
     "ibot": Method("vit", (_IBOT,), "Apache-2.0", pooling="cls"),
     # trained with the tanh form of GELU, whatever timm's copy says
     "siglip2": Method("vit", _SIGLIP2, "Apache-2.0", HALF, prefix=0, tanh_gelu=True),
     "dino_v3": Method("eva", _DINO_V3, "DINOv3 License", pooling="cls", prefix=5),
-    "lvm_med": Method("sam", _LVM_MED, "CC-BY-NC-SA-4.0 (its README says CC-BY-NC-ND-2.0)", prefix=0),
+    "lvm_med": Method(
+        "sam", _LVM_MED, "CC-BY-NC-SA-4.0 (its README says CC-BY-NC-ND-2.0)", prefix=0
+    ),
     "dmae": Method("vit", (_MAE,), META_NC, blur=1.1),
     "usfm": Method("beit", (_USFM,), META_NC),
     "usf_mae": Method("vit", (_MAE,), "MIT"),

@@ -1,0 +1,1 @@
+"""What people call by hand: one function a file."""

@@ -1,0 +1,1 @@
+"""Rules that a corpus must satisfy, row by row and across rows."""

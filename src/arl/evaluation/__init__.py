@@ -1,0 +1,1 @@
+"""Metrics, statistics, comparisons and the gate; no page and no plot."""

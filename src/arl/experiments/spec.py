@@ -1,0 +1,136 @@
+"""An experiment file of conf/paper/: which rows differ in what, and what the paper says of them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+SCALES_FILE = "_scales.yaml"
+PROTOCOLS = ("probe", "finetune")
+SHOWS = ("corpus", "components", "planes", "offsets", "reconstructions", "cost")
+_ENCODERS = ("components", "planes", "offsets", "reconstructions")  # what is shown of each row
+
+Claims = dict[str, dict[str, dict[str, float]]]  # protocol -> task -> metric -> value
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method: what it is pretrained with, or whose weights it starts from."""
+
+    name: str
+    label: str
+    choices: list[str]  # of `arl configure`, for this row
+    baseline: str | None  # a published encoder, or "supervised"; None: pretrained here
+    protocols: list[str]  # it is measured by; none: by all of the experiment
+    claimed: Claims
+    series: str  # of a curve: the method
+    share: float | None  # of a curve: of labels, or of the corpus; None: there is no curve
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large: what every row is configured with, and the replicates."""
+
+    choices: list[str]
+    replicates: list[list[str]]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A table of the paper, or one of ours in its manner."""
+
+    name: str
+    title: str
+    note: str
+    protocols: list[str]
+    metrics: dict[
+        str, list[str]
+    ]  # task -> metrics; the first is the one that differences are tested by
+    rows: list[Row]
+    reference: str  # the row that others are compared with; empty: no task is measured
+    audit: list[str]  # rows measured with no anatomy and with a wrong one, too
+    shows: list[str]  # pictures and tables beside those of tasks, of the first replicate
+    scales: dict[str, Scale]
+
+
+def experiment_names(folder: Path) -> list[str]:
+    """The experiments there are."""
+    return sorted(file.stem for file in folder.glob("[!_]*.yaml"))
+
+
+def read_experiment(folder: Path, name: str) -> Experiment:
+    """The experiment of a file, checked.
+
+    Raises:
+        ValueError: no such experiment, or a key that is missing, unknown or does not fit.
+    """
+    file = folder / f"{name}.yaml"
+    if not file.is_file():
+        raise ValueError(
+            f"unknown experiment {name!r}: {folder} has {', '.join(experiment_names(folder))}"
+        )
+    content = _read(file)
+    scales = _read(folder / SCALES_FILE) | content.pop("scales", {})
+    try:
+        found = Experiment(
+            name=name,
+            scales={size: Scale(**what) for size, what in scales.items()},
+            rows=[_row(row) for row in content.pop("rows", [])],
+            note=content.pop("note", ""),
+            protocols=content.pop("protocols", []),
+            metrics=content.pop("metrics", {}),
+            reference=content.pop("reference", ""),
+            audit=content.pop("audit", []),
+            shows=content.pop("shows", []),
+            **content,
+        )
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"{file}: {error}") from error
+    _check(found, file)
+    return found
+
+
+def _read(file: Path) -> dict[str, Any]:
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} is not keys with values")
+    return content
+
+
+def _row(given: dict[str, Any]) -> Row:
+    defaults: dict[str, Any] = {
+        "choices": [],
+        "baseline": None,
+        "protocols": [],
+        "claimed": {},
+        "series": "",
+        "share": None,
+    }
+    return Row(**(defaults | given))
+
+
+def _check(found: Experiment, file: Path) -> None:
+    names = [row.name for row in found.rows]
+    if len(set(names)) < len(names):
+        raise ValueError(f"{file}: a row's name is there twice: {names}")
+    for name in [*([found.reference] if found.metrics else []), *found.audit]:
+        if name not in names:
+            raise ValueError(f"{file}: {name!r} is none of the rows {', '.join(names)}")
+    for row in found.rows:
+        if not set(row.protocols) <= set(found.protocols):
+            raise ValueError(
+                f"{file}: row {row.name!r} has protocols {row.protocols} beyond {found.protocols}"
+            )
+    strange = sorted(set(found.protocols) - set(PROTOCOLS))
+    if strange or bool(found.protocols) != bool(found.metrics):
+        raise ValueError(
+            f"{file}: protocols {found.protocols} are not among {', '.join(PROTOCOLS)}, or have no metrics"
+        )
+    strange = sorted(set(found.shows) - set(SHOWS))
+    if strange or not (found.metrics or found.shows):
+        raise ValueError(
+            f"{file}: shows {found.shows}: expected some of {', '.join(SHOWS)}, or metrics of tasks"
+        )
+    if set(found.shows) & set(_ENCODERS) and not names:
+        raise ValueError(f"{file}: there are no rows whose encoders could be shown")

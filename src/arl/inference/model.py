@@ -1,0 +1,59 @@
+"""Which model a command uses: a folder that training wrote, or the registry's champion."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from arl.files import read_json, tree_hash
+from arl.storage.registry import Registry, tasks_of
+from arl.storage.signing import keys_from_environment
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A model's folder, its name for people, and what is known of it."""
+
+    folder: Path
+    name: str
+    evaluation: dict[str, Any] | None  # its metrics.json; None: it was not evaluated
+    card: str | None  # its model card; None: it was not released
+
+
+def chosen_model(
+    model: Path | None, evaluation: Path | None, registry: str, task: str, signed: bool
+) -> Chosen:
+    """The model in `model` with its evaluation, or without one the champion's model for `task`.
+
+    Raises:
+        ValueError: no champion, no such task, files that were changed, or an evaluation of another
+            model.
+    """
+    if model is None:
+        return _champion(registry, task, signed)
+    found = None if evaluation is None else read_json(evaluation / "metrics.json")
+    if found is not None and found["model"] != tree_hash(model):
+        raise ValueError(
+            f"{evaluation} is the evaluation of another model than {model}: evaluate again"
+        )
+    return Chosen(model, str(model), found, None)
+
+
+def _champion(registry: str, task: str, signed: bool) -> Chosen:
+    store = Registry(registry, keys_from_environment(signed))
+    version = store.champion()
+    if version is None:
+        raise ValueError(
+            f"registry {registry} has no champion yet: release a model, or name one with --model"
+        )
+    folder = store.fetch(version)
+    tasks = tasks_of(folder)
+    if not task and len(tasks) == 1:
+        task = next(iter(tasks))
+    if task not in tasks:
+        raise ValueError(
+            f"release {version} has models for {', '.join(tasks)}: choose one with --task, not {task!r}"
+        )
+    card = (folder / "model_card.md").read_text(encoding="utf-8")
+    return Chosen(
+        tasks[task], f"release {version}, {task}", read_json(folder / "metrics.json")[task], card
+    )

@@ -1,0 +1,1 @@
+"""From public datasets and hospital DICOM to records of the corpus; nothing here trains."""

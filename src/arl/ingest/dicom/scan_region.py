@@ -1,0 +1,189 @@
+"""Where the scan is in an ultrasound screen: by the file's region tags, else by what moves or what has texture.
+
+Boxes are (top, left, bottom, right) in pixels, the last two exclusive.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from arl.corpus.record import Mask, Pixels
+
+Box = tuple[int, int, int, int]
+
+CLIP = 3  # frames that show what moves; fewer are stills
+MIN_SIDE = 64  # pixels; below it a scan is a thumbnail
+COLOUR_LEVELS = (
+    24  # a pixel whose channels differ by more is coloured; JPEG noise on grey stays below
+)
+TISSUE, COLOUR_FLOW = 1, 2  # Region Data Type (0018,6014)
+_TWO_D = 1  # Region Spatial Format (0018,6012)
+_CENTIMETRES = 3  # Physical Units (0018,6024)
+_OFF_BY = 2  # pixels that a region may reach over the edge: writers disagree on whether the maximum is included
+_LIT = 6  # grey level above JPEG noise on black
+_FILLED = 0.7  # share of lit pixels around a pixel of speckle; text reaches half of it
+_MOVING = 0.5  # standard deviation in time, grey levels, above what JPEG does to a picture that stands still
+_INSIDE = 0.9  # share of a region inside another that makes it a part of it, as a colour box is of its image
+
+
+@dataclass(frozen=True)
+class Tag:
+    """One item of SequenceOfUltrasoundRegions (0018,6011); corners as written, in pixels, inclusive."""
+
+    spatial_format: int
+    data_type: int
+    corners: tuple[int, int, int, int]  # x0, y0, x1, y1
+    units_y: int = 0
+    delta_y: float = 0.0  # units a pixel
+
+
+@dataclass(frozen=True)
+class Region:
+    """A scan region and what its tag says of it."""
+
+    box: Box
+    rule: str  # tag | tag-clamped | variance | content
+    pixel_spacing_mm: float | None = None  # along the rows
+    depth_cm: float | None = None
+    colour_flow: bool = False
+
+
+def tagged_regions(tags: list[Tag], height: int, width: int) -> list[Region]:
+    """The two-dimensional tissue and colour flow regions; none when a tag does not fit the picture.
+
+    A tag beyond the edge by more than a pixel or two was written before the picture was resized or
+    cut: then no tag of the file is believed.
+    """
+    scans = [
+        tag
+        for tag in tags
+        if tag.spatial_format == _TWO_D and tag.data_type in (TISSUE, COLOUR_FLOW)
+    ]
+    regions = [_region(tag, height, width) for tag in scans]
+    known = [region for region in regions if region is not None]
+    return _merged(known) if len(known) == len(regions) else []
+
+
+def _region(tag: Tag, height: int, width: int) -> Region | None:
+    x0, y0, x1, y1 = tag.corners
+    if min(x0, y0) < 0 or x1 > width - 1 + _OFF_BY or y1 > height - 1 + _OFF_BY:
+        return None
+    box = (y0, x0, min(y1, height - 1) + 1, min(x1, width - 1) + 1)
+    if box[2] - box[0] < MIN_SIDE or box[3] - box[1] < MIN_SIDE:
+        return None
+    clamped = x1 > width - 1 or y1 > height - 1
+    known = tag.units_y == _CENTIMETRES and tag.delta_y != 0 and np.isfinite(tag.delta_y)
+    spacing = abs(tag.delta_y) * 10 if known else None
+    depth = None if spacing is None else spacing / 10 * (box[2] - box[0])
+    return Region(
+        box, "tag-clamped" if clamped else "tag", spacing, depth, tag.data_type == COLOUR_FLOW
+    )
+
+
+def _area(box: Box) -> int:
+    return max(0, box[2] - box[0]) * max(0, box[3] - box[1])
+
+
+def _is_part(inner: Box, outer: Box) -> bool:
+    common = (
+        max(inner[0], outer[0]),
+        max(inner[1], outer[1]),
+        min(inner[2], outer[2]),
+        min(inner[3], outer[3]),
+    )
+    return _area(common) >= _INSIDE * _area(inner)
+
+
+def _merged(regions: list[Region]) -> list[Region]:
+    """Without the regions that are parts of another; an image with a colour box is a colour flow image."""
+    kept: list[Region] = []
+    for region in sorted(regions, key=lambda region: -_area(region.box)):
+        parents = [index for index, other in enumerate(kept) if _is_part(region.box, other.box)]
+        if not parents:
+            kept.append(region)
+        elif region.colour_flow:
+            parent = kept[parents[0]]
+            kept[parents[0]] = Region(
+                parent.box, parent.rule, parent.pixel_spacing_mm, parent.depth_cm, True
+            )
+    return sorted(kept, key=lambda region: (region.box[0], region.box[1]))
+
+
+def _disk(size: int) -> npt.NDArray[np.uint8]:
+    return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size)), np.uint8)
+
+
+def _textured(grey: Pixels) -> Mask:
+    """Pixels of speckle: not black, not a flat banner even without its letters, and among pixels that are lit too."""
+    window = max(5, min(grey.shape) // 24)
+    opened = cv2.morphologyEx(grey, cv2.MORPH_OPEN, _disk(5)).astype(np.float32)
+    spread = cv2.blur(opened**2, (9, 9)) - cv2.blur(opened, (9, 9)) ** 2
+    filled = cv2.blur((grey > _LIT).astype(np.float32), (window, window)) > _FILLED
+    return np.asarray((opened > _LIT) & (spread > 1.0) & filled, np.bool_)
+
+
+def _largest(mask: Mask, closing: int) -> Box | None:
+    """Bounding box of the largest connected part after closing gaps of about `closing` pixels."""
+    padded = np.pad(mask.astype(np.uint8), closing)
+    closed = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, _disk(closing))
+    count, _, stats, _ = cv2.connectedComponentsWithStats(closed)
+    if count < 2:
+        return None
+    left, top, width, height, _ = (
+        int(value) for value in stats[1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))]
+    )
+    top, left = max(0, top - closing), max(0, left - closing)
+    return top, left, min(top + height, mask.shape[0]), min(left + width, mask.shape[1])
+
+
+def content_region(pictures: list[Pixels]) -> Region | None:
+    """The scan of a still by its texture, of a clip by what changes in time; `pictures` are grey frames of it.
+
+    Text, calipers and icons stand still in a clip, tissue never does: its noise alone is above
+    `_MOVING`. The box of a still may hold text that touches the scan.
+    """
+    stack = np.stack(pictures)
+    closing = max(9, min(stack.shape[1:]) // 24)
+    if len(pictures) < CLIP:
+        return _checked(_largest(_textured(stack[0]), closing), "content")
+    moving = cv2.morphologyEx(
+        (stack.std(axis=0) > _MOVING).astype(np.uint8), cv2.MORPH_OPEN, _disk(3)
+    )
+    return _checked(_largest(moving > 0, closing), "variance")
+
+
+def _checked(box: Box | None, rule: str) -> Region | None:
+    if box is None or min(box[2] - box[0], box[3] - box[1]) < MIN_SIDE:
+        return None
+    return Region(box, rule)
+
+
+def crop(picture: Pixels, box: Box) -> Pixels:
+    """The pixels of a box."""
+    return np.ascontiguousarray(picture[box[0] : box[2], box[1] : box[3]])
+
+
+def coloured_share(picture: Pixels) -> float:
+    """Share of the pixels of an RGB picture (H, W, 3) that are coloured; 0 for a grey one."""
+    if picture.ndim == 2:
+        return 0.0
+    red, green, blue = cv2.split(picture)
+    brightest, darkest = cv2.max(cv2.max(red, green), blue), cv2.min(cv2.min(red, green), blue)
+    return float((cv2.subtract(brightest, darkest) > COLOUR_LEVELS).mean())
+
+
+def probe_by_outline(grey: Pixels) -> str:
+    """linear, convex, sector or unknown, by how wide the scan begins: a rectangle, an arc or a point."""
+    content = _textured(grey)
+    box = _largest(content, max(9, min(grey.shape) // 24))
+    if box is None:
+        return "unknown"
+    rows = content[box[0] : box[2], box[1] : box[3]]
+    top = rows[: max(1, round(0.06 * len(rows)))].any(axis=0)
+    spans = np.flatnonzero(top)
+    if not len(spans):
+        return "unknown"
+    share = (spans[-1] - spans[0] + 1) / rows.shape[1]
+    return "linear" if share > 0.9 else "sector" if share < 0.36 else "convex"

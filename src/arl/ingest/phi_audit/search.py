@@ -1,0 +1,126 @@
+"""Every byte that an ingest left behind, searched for identifiers."""
+
+import difflib
+import hashlib
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from arl.corpus.pixels import unpack
+from arl.corpus.shards import read_shard
+from arl.ingest.dicom.burnt_in_text import words
+
+_KEY = 8  # bytes that are compared at once
+_ALIKE = 0.7  # of a planted text and one that is read: readers take 8 for B
+_SHORTEST = 5  # characters of a text that is compared; shorter ones are like anything
+
+
+def leaks(root: Path, identifiers: Mapping[str, str], drawn: tuple[str, ...]) -> Iterator[str]:
+    """Where below `root` an identifier (-> its place) is found, as a sentence each.
+
+    Looks into names and bytes of all files and, of parquet files, into every cell, metadata and
+    every picture, which is read by OCR for the texts `drawn`. Identifiers are also looked for in
+    UTF-16, and as bare MD5, SHA-1 and SHA-256.
+
+    Raises:
+        ValueError: an identifier of fewer than eight characters.
+    """
+    search = Search(identifiers)
+    for file in sorted(path for path in root.rglob("*") if not path.is_dir()):
+        for where, content in _contents(root, file):
+            for identifier in search.found(content):
+                yield f"{where} holds {identifier!r}, planted in {identifiers[identifier]}"
+        yield from _read(root, file, drawn)
+
+
+class Search:
+    """Finds any of thousands of identifiers in bytes: first their eight first bytes, at once, then the rest."""
+
+    def __init__(self, identifiers: Iterable[str]) -> None:
+        self._forms: dict[int, list[tuple[bytes, str]]] = {}
+        for identifier in identifiers:
+            for form in _forms(identifier):
+                if len(form) < _KEY:
+                    raise ValueError(f"{identifier!r} is too short to be told from other bytes")
+                self._forms.setdefault(int.from_bytes(form[:_KEY], sys.byteorder), []).append(
+                    (form, identifier)
+                )
+        self._keys = np.array(sorted(self._forms), np.uint64)
+
+    def found(self, content: bytes) -> set[str]:
+        """The identifiers that some bytes hold, in either case."""
+        lower = content.lower() + b"\0" * _KEY
+        found = set()
+        for start in range(_KEY):
+            keys = np.frombuffer(lower, np.uint64, (len(lower) - start) // _KEY, start)
+            for index in np.flatnonzero(np.isin(keys, self._keys)):
+                place = start + _KEY * int(index)
+                found |= {
+                    name
+                    for form, name in self._forms[int(keys[index])]
+                    if lower.startswith(form, place)
+                }
+        return found
+
+
+def _forms(identifier: str) -> Iterator[bytes]:
+    lower = identifier.lower()
+    yield lower.encode()
+    yield lower.encode("utf-16-le")
+    for algorithm in ("md5", "sha1", "sha256"):
+        yield hashlib.new(algorithm, identifier.encode()).hexdigest()[:32].encode()
+
+
+def _contents(root: Path, file: Path) -> Iterator[tuple[str, bytes]]:
+    name = file.relative_to(root).as_posix()
+    yield f"the name {name}", name.encode("utf-8", "surrogateescape")
+    if file.is_file():
+        yield name, file.read_bytes()
+    if file.suffix == ".parquet":
+        yield f"the metadata of {name}", str(pq.read_metadata(file).metadata).encode()
+        columns: dict[str, list[bytes]] = {}
+        for column, cell in _cells(file):
+            columns.setdefault(column, []).append(
+                cell if isinstance(cell, bytes) else str(cell).encode()
+            )
+        yield from (
+            (f"column {column} of {name}", b"\0".join(cells)) for column, cells in columns.items()
+        )
+
+
+def _cells(file: Path) -> Iterator[tuple[str, Any]]:
+    with pq.ParquetFile(file) as table:
+        for batch in table.iter_batches(batch_size=32):
+            for row in batch.to_pylist():
+                yield from row.items()
+
+
+def _read(root: Path, file: Path, drawn: tuple[str, ...]) -> Iterator[str]:
+    """Texts that can still be read on a stored picture."""
+    if not re.fullmatch(r"shard-\d+\.parquet", file.name):
+        return
+    shard = read_shard(file)
+    columns = (shard[name].tolist() for name in ("image", "height", "width"))
+    for number, (image, height, width) in enumerate(zip(*columns, strict=True)):
+        for text in words(unpack(image, height, width)):
+            for secret in (secret for secret in drawn if alike(text, secret)):
+                yield f"{file.relative_to(root).as_posix()}, image {number} shows {secret!r}"
+
+
+def alike(text: str, secret: str) -> bool:
+    """Whether a text that was read may be a planted one, or a good part of it."""
+    text, secret = (re.sub(r"\W", "", value).upper() for value in (text, secret))
+    if len(text) < _SHORTEST:
+        return False
+    parts = [
+        secret[start : start + len(text)] for start in range(max(1, len(secret) - len(text) + 1))
+    ]
+    return (
+        max(difflib.SequenceMatcher(None, text, part, autojunk=False).ratio() for part in parts)
+        >= _ALIKE
+    )

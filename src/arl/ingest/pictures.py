@@ -1,0 +1,85 @@
+"""Pictures of public datasets (PNG, JPEG, TIFF, BMP), read strictly: a torn file is refused, never half decoded."""
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from arl.corpus.record import Mask, Pixels, Refused
+
+# what Pillow raises on damaged files, depending on where the damage is
+DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+_GREY, _COLOUR = ("1", "L", "LA"), ("P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
+
+
+def read_picture(file: Path) -> Pixels:
+    """uint8 (H, W), or RGB (H, W, 3) where the file holds colours or a palette.
+
+    Raises:
+        Refused: the file is missing, damaged, or not of 8 bits a channel.
+    """
+    if not file.is_file():
+        raise Refused(f"{file.name} is missing")
+    try:
+        with Image.open(file) as picture:
+            mode = picture.mode
+            opaque = (
+                picture.convert("RGBA") if "transparency" in picture.info else picture
+            )  # Pillow asks for it
+            pixels = np.asarray(opaque.convert("L" if mode in _GREY else "RGB"), np.uint8)
+    except DAMAGE as error:
+        raise Refused(f"{file.name} is not a readable picture ({type(error).__name__})") from error
+    if mode not in _GREY + _COLOUR:
+        raise Refused(f"{file.name} holds {mode} pixels, not 8 bits a channel")
+    return pixels
+
+
+def read_mask(file: Path, image: Pixels, threshold: int) -> Mask:
+    """Mask bool (H, W) of an image; see `read_binary`.
+
+    Raises:
+        Refused: the file cannot be read, has another size than the image, or shows nothing.
+    """
+    mask = read_binary(file, image, threshold)
+    if not mask.any():
+        raise Refused(f"{file.name} is empty")
+    return mask
+
+
+def read_binary(file: Path, image: Pixels, threshold: int) -> Mask:
+    """Mask bool (H, W) of an image, which may be empty: the levels >= `threshold`, or the ones of zeros and ones.
+
+    Raises:
+        Refused: the file cannot be read, or has another size than the image.
+    """
+    pixels = same_size(file, read_picture(file), image)
+    return binary(pixels if pixels.ndim == 2 else pixels.max(axis=2), threshold)
+
+
+def binary(levels: Pixels, threshold: int) -> Mask:
+    """The levels >= `threshold`; where there are only zeros and ones, the ones."""
+    return levels >= (1 if levels.max(initial=0) == 1 else threshold)
+
+
+def same_size(file: Path, pixels: Pixels, image: Pixels) -> Pixels:
+    """The pixels of a file that belongs to an image.
+
+    Raises:
+        Refused: they have another size than the image.
+    """
+    height, width = pixels.shape[:2]
+    if (height, width) != image.shape[:2]:
+        raise Refused(
+            f"{file.name} is {width}x{height}, its image {image.shape[1]}x{image.shape[0]}"
+        )
+    return pixels

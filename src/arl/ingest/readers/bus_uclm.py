@@ -1,0 +1,151 @@
+"""BUS-UCLM: breast ultrasound with lesion masks in colour (Vallez et al., Scientific Data 2025).
+
+Layout      <root>/{images,masks}/ALWI_000.png, INFO.csv (";" between Image, Resolution, Label, Doppler, Marks,
+            Combined), or up to four folders below the root. Without INFO.csv the masks alone tell
+            the labels
+Keys        the picture's stem
+Coding      label = `Label` of INFO.csv (normal, benign, malignant); mask "lesion" = what the colour mask shows, red is
+            malignant, green benign, black normal. `Doppler` marks colour Doppler. Sides by side
+            (`Combined`) are not cut
+Patient     the four letters before "_": 38 patients, 683 images. Clips: none
+Split       "authors": the five patients that the authors test on, the rest is train. "default": the same test, and a
+            part of the other patients as val
+Licence     CC BY 4.0 by the authors' repository; version 1 of the download was CC BY-NC 3.0: see the page you take it
+            from
+Refuses     a missing or damaged image or mask, a mask of another size (so all of patient HESN, as others report), a
+            name without a patient, a label that is none of the three, a label that its mask
+            contradicts, a mask in other colours without INFO.csv, masks without an image, rows of
+            INFO.csv without an image, other files
+"""
+
+import re
+from functools import partial
+from pathlib import Path
+
+from arl.corpus.record import Entry, Input, Mask, Pixels, Record, Refused, refusal
+from arl.corpus.splits import DEFAULT, keep_test
+from arl.ingest.folders import child, member, pictures, refuse_all, search
+from arl.ingest.pictures import binary, read_picture, same_size
+from arl.ingest.tables import read_csv
+
+LICENCE = "CC BY 4.0 (authors' repository); version 1 of the download: CC BY-NC 3.0"
+CITATION = (
+    "N. Vallez, G. Bueno, O. Deniz, M. A. Rienda, C. Pastor, BUS-UCLM: Breast ultrasound lesion segmentation dataset, "
+    "Scientific Data 12, 242, 2025, doi:10.1038/s41597-025-04562-3"
+)
+OBTAIN = "Mendeley Data, doi:10.17632/7fvgj4jsp7; open"
+
+_LABELS = ("normal", "benign", "malignant")
+_TEST_PATIENTS = ("ANFO", "COPE", "CRCI", "ELCO", "FLKA")
+_NAME = re.compile(r"(?P<patient>[A-Z]{4})_\d+")
+_BRIGHT = 128
+
+
+def read(root: Path) -> list[Input]:
+    """One input for each image, for each mask or row of INFO.csv without one, and for each other file beside them.
+
+    Raises:
+        FileNotFoundError: there are no folders of images and masks.
+        ValueError: INFO.csv lacks a column, or several folders hold the layout.
+    """
+    base = search(root, _is_layout)
+    if base is None:
+        raise FileNotFoundError(
+            f"neither {root} nor a folder in it holds images and masks of names like ALWI_000.png"
+        )
+    images, strays = pictures(member(base, "images"))
+    masks, more = pictures(member(base, "masks"))
+    info = _info(base)
+    listed = [
+        Input(
+            file.relative_to(root).as_posix(),
+            partial(_records, file, masks.get(stem), info.get(stem)),
+        )
+        for stem, file in images.items()
+    ]
+    lone = refuse_all(
+        root, (mask for stem, mask in masks.items() if stem not in images), "it has no image"
+    )
+    gone = [
+        refusal(f"INFO.csv {stem}", "images holds nothing of this name")
+        for stem in info
+        if stem not in images
+    ]
+    return listed + lone + gone + refuse_all(root, strays + more)
+
+
+def _is_layout(folder: Path) -> bool:
+    images, masks = child(folder, "images"), child(folder, "masks")
+    if images is None or masks is None or not images.is_dir() or not masks.is_dir():
+        return False
+    return child(folder, "INFO.csv") is not None or any(
+        _NAME.fullmatch(stem) for stem in pictures(images)[0]
+    )
+
+
+def _info(base: Path) -> dict[str, tuple[str, bool]]:
+    """Stem -> label, colour Doppler."""
+    file = child(base, "INFO.csv")
+    if file is None:
+        return {}
+    table = read_csv(file, ["Image", "Label", "Doppler"], ";")
+    return {
+        Path(image.strip()).stem: (label.strip().lower(), doppler.strip().lower() == "yes")
+        for image, label, doppler in table.to_numpy().tolist()
+    }
+
+
+def _records(file: Path, mask_file: Path | None, row: tuple[str, bool] | None) -> list[Record]:
+    named = _NAME.fullmatch(file.stem)
+    if named is None:
+        raise Refused(f"the name {file.name} is not a patient's four letters and a number")
+    patient = named["patient"]
+    if mask_file is None:
+        raise Refused(f"masks holds nothing named {file.stem}")
+    image = read_picture(file)
+    mask, seen = _lesion(mask_file, image)
+    label = _label(mask_file, row[0] if row else None, seen)
+    official = "test" if patient in _TEST_PATIENTS else "train"
+    entry = Entry(
+        key=file.stem,
+        patient=patient,
+        anatomy="breast",
+        probe="linear",
+        device="Siemens ACUSON S2000",
+        label=label,
+        mask_name="lesion" if mask.any() else None,
+        color_doppler=row is not None and row[1],
+        splits={"authors": official, DEFAULT: keep_test(official, patient)},
+    )
+    return [Record(image, entry, mask if mask.any() else None)]
+
+
+def _lesion(file: Path, image: Pixels) -> tuple[Mask, set[str]]:
+    """The lesions of a mask, and what their colours say: benign, malignant, or "" for other colours."""
+    pixels = same_size(file, read_picture(file), image)
+    if pixels.ndim == 2:
+        mask = binary(pixels, _BRIGHT)
+        return mask, {""} if mask.any() else set()
+    bright = pixels >= _BRIGHT
+    red, green, blue = bright[..., 0], bright[..., 1], bright[..., 2]
+    shown = {
+        "malignant": red & ~green & ~blue,
+        "benign": green & ~red & ~blue,
+        "": blue | (red & green),
+    }
+    return red | green | blue, {name for name, part in shown.items() if part.any()}
+
+
+def _label(file: Path, told: str | None, seen: set[str]) -> str:
+    if told is None:
+        if "" in seen:
+            raise Refused(
+                f"{file.name} has other colours than red and green, and INFO.csv does not tell its label"
+            )
+        return "malignant" if "malignant" in seen else next(iter(seen), "normal")
+    if told not in _LABELS:
+        raise Refused(f"label {told!r} is not one of {', '.join(_LABELS)}")
+    if not (seen & {told, ""} if told != "normal" else not seen):
+        shown = ", ".join(sorted(name or "another colour" for name in seen)) or "nothing"
+        raise Refused(f"INFO.csv calls it {told}, but {file.name} shows {shown}")
+    return told

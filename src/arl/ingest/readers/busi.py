@@ -1,0 +1,130 @@
+"""BUSI: breast ultrasound, benign, malignant and normal, with lesion masks (Al-Dhabyani et al., Data in Brief 2020).
+
+Layout      <root>/{benign,malignant,normal}/"benign (1).png", "benign (1)_mask.png" and, on 17 images, "_mask_1.png",
+            "_mask_2.png"; or up to four folders below the root (Dataset_BUSI_with_GT)
+Keys        the picture's stem, "benign (1)"
+Coding      label = the folder; mask "lesion" = all masks of an image together, levels >= 128. Masks of normal images
+            are empty and are left out
+Patient     none is published (600 women, 780 images), nor are clips: a split by patient cannot be claimed. The set is
+            known to hold the same image several times, even as benign and as malignant: such labels
+            are kept as they are
+Split       none official; "default" is drawn by image, each class in its share; images whose perceptual hashes nearly
+            agree stay together, so `read` opens all of them
+Licence     not stated by the download; published with an open-access article
+Refuses     a missing or damaged image or mask, a mask of another size, a benign or malignant image without a mask or
+            with an empty one, a normal image whose mask is not empty, masks without an image, other
+            files
+"""
+
+import re
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from arl.corpus.pixels import perceptual_hash
+from arl.corpus.record import Entry, Input, Mask, Pixels, Record, Refused
+from arl.corpus.splits import DEFAULT, stratified
+from arl.ingest.folders import locate, member, pictures, refuse_all
+from arl.ingest.pictures import read_binary, read_picture
+
+LICENCE = "Not stated by the download (open-access article)"
+CITATION = (
+    "W. Al-Dhabyani, M. Gomaa, H. Khaled, A. Fahmy, Dataset of breast ultrasound images, Data in Brief 28, 104863, "
+    "2020, doi:10.1016/j.dib.2019.104863"
+)
+OBTAIN = "Page of A. Fahmy's scholar site at Cairo University, 'Dataset_BUSI_with_GT'; open"
+
+_LABELS = ("benign", "malignant", "normal")
+_MASK = re.compile(r"(?P<stem>.+?)_mask(_\d+)?", re.IGNORECASE)
+_WHITE = 128
+_NEAR = 6  # bits of 64: 210 pairs of BUSI, and none of two patients in BUS-BRA
+
+
+def read(root: Path) -> list[Input]:
+    """One input for each image, for each mask without one, and for each other file beside them.
+
+    Raises:
+        FileNotFoundError: one of the three folders is missing.
+        ValueError: several folders hold the layout.
+    """
+    base = locate(root, *_LABELS)
+    folders = {label: pictures(member(base, label)) for label in _LABELS}
+    files = [
+        (label, stem, file) for label, (named, _) in folders.items() for stem, file in named.items()
+    ]
+    masks: dict[tuple[str, str], list[Path]] = {}
+    for label, stem, file in files:
+        if matched := _MASK.fullmatch(stem):
+            masks.setdefault((label, matched["stem"]), []).append(file)
+    images = {(label, stem): file for label, stem, file in files if not _MASK.fullmatch(stem)}
+    splits = _splits(images)
+    listed = [
+        Input(
+            file.relative_to(root).as_posix(),
+            partial(_records, label, file, masks.get((label, stem), []), splits[stem]),
+        )
+        for (label, stem), file in images.items()
+    ]
+    lone = [file for image, parts in masks.items() if image not in images for file in parts]
+    strays = [file for _, others in folders.values() for file in others]
+    return listed + refuse_all(root, lone, "it has no image") + refuse_all(root, strays)
+
+
+def _splits(images: dict[tuple[str, str], Path]) -> dict[str, str]:
+    clusters = {
+        stem: str(number)
+        for (_, stem), number in zip(images, _clusters(list(images.values())), strict=True)
+    }
+    return stratified({stem: label for label, stem in images}, clusters)
+
+
+def _clusters(files: list[Path]) -> list[int]:
+    """The number of each picture's cluster: what is near to a picture is in its cluster. A damaged one is alone."""
+    read = [(at, code) for at, code in enumerate(map(_hash, files)) if code is not None]
+    codes = np.array([code for _, code in read], np.uint64)
+    near = [np.flatnonzero(np.bitwise_count(codes ^ code) <= _NEAR) for code in codes]
+    places = np.array([at for at, _ in read], np.int64)
+    rows = np.repeat(places, [len(others) for others in near])
+    columns = places[np.concatenate(near)] if near else rows
+    graph = coo_array((np.ones(len(rows), np.int8), (rows, columns)), (len(files), len(files)))
+    return [int(number) for number in connected_components(graph, directed=False)[1]]
+
+
+def _hash(file: Path) -> int | None:
+    try:
+        return perceptual_hash(read_picture(file))
+    except Refused:
+        return None
+
+
+def _records(label: str, file: Path, masks: list[Path], split: str) -> list[Record]:
+    image = read_picture(file)
+    mask = _lesion(file, image, label, masks)
+    entry = Entry(
+        key=file.stem,
+        anatomy="breast",
+        probe="linear",
+        device="GE LOGIQ E9",
+        label=label,
+        mask_name=None if mask is None else "lesion",
+        splits={DEFAULT: split},
+    )
+    return [Record(image, entry, mask)]
+
+
+def _lesion(file: Path, image: Pixels, label: str, masks: list[Path]) -> Mask | None:
+    mask = np.zeros(image.shape[:2], np.bool_)
+    for part in masks:
+        mask |= read_binary(part, image, _WHITE)
+    if label == "normal":
+        if mask.any():
+            raise Refused(f"it is normal, but {masks[0].name} is not empty")
+        return None
+    if not mask.any():
+        raise Refused(
+            f"{masks[0].name} is empty" if masks else f"{label} holds no mask of {file.stem}"
+        )
+    return mask

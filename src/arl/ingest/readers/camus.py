@@ -1,0 +1,250 @@
+"""CAMUS: apical two- and four-chamber echocardiography with expert contours (Leclerc et al., 2019), NIfTI release.
+
+Layout      <root>/database_nifti/patient0001/patient0001_{2CH,4CH}_{ED,ES}[_gt].nii.gz, ..._half_sequence.nii.gz,
+            Info_2CH.cfg, Info_4CH.cfg;
+            <root>/database_split/subgroup_{training,validation,testing}.txt. The root may be
+            database_nifti itself, and the split files may be missing
+Keys        <patient>/<view>/<frame>, e.g. patient0001/4CH/00000: 0-based within the half sequence
+Coding      grey; label = the view, A2C or A4C. End-diastole and end-systole are official frames, taken from their own
+            files at the place that the cfg gives (1-based); the others come from the half sequence,
+            where there is one. Mask "lv" of these two = label 1, the endocardium; 2 myocardium and
+            3 left atrium are not stored, and neither are the half sequence's semi-automatic
+            contours. Arrays are (x, y[, t]), y away from the probe: transposed, nothing is mirrored
+Patient     the folder; 500 patients. Clip: patient and view
+Split       official: the split files; it is the default
+Licence     CC BY-NC-SA 4.0
+Refuses     per patient and view: a missing or damaged file, grey levels that are no whole numbers of 0..255, labels
+            other than 0..3 or without a ventricle, a size that differs from the image's, a cfg
+            without ED or ES or with one outside of the sequence, an atrium nearer to the probe than
+            the ventricle (the array is turned); a patient that no split file lists. A patient
+            listed twice is an error of the whole
+"""
+
+import re
+import zlib
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import numpy.typing as npt
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError, SpatialImage
+
+from arl.corpus.record import Entry, Input, Mask, Pixels, Record, Refused, refusal
+from arl.corpus.splits import DEFAULT
+from arl.ingest.clips import clip_records
+from arl.ingest.folders import child, entries, files_below, member, search
+
+LICENCE = "CC BY-NC-SA 4.0"
+CITATION = (
+    "S. Leclerc, E. Smistad, J. Pedrosa et al., Deep learning for segmentation using an open large-scale dataset in 2D "
+    "echocardiography, IEEE Transactions on Medical Imaging 38(9), 2019, doi:10.1109/TMI.2019.2900516"
+)
+OBTAIN = "https://www.creatis.insa-lyon.fr/Challenge/camus/: the NIfTI release, CAMUS_public"
+
+_VIEWS = {"2CH": "A2C", "4CH": "A4C"}
+_SUBGROUPS = {"training": "train", "validation": "val", "testing": "test"}
+_VENTRICLE, _ATRIUM = 1, 3  # labels; 2 is the myocardium
+# what nibabel raises on damaged files
+_DAMAGE = (
+    ImageFileError,
+    HeaderDataError,
+    OSError,
+    EOFError,
+    ValueError,
+    OverflowError,
+    zlib.error,
+)
+
+
+def read(root: Path) -> list[Input]:
+    """Two inputs for each patient, one a view, and one for each file that belongs to none.
+
+    Raises:
+        FileNotFoundError: there is no folder of patients.
+        ValueError: the split files list a patient twice.
+    """
+    home = search(root, lambda folder: bool(_patients(folder)))
+    if home is None:
+        raise FileNotFoundError(
+            f"neither {root} nor a folder in it holds patient0001, patient0002, ..."
+        )
+    splits = _splits(home)
+    inputs = [_input(folder, view, splits) for folder in _patients(home) for view in _VIEWS]
+    strays = [
+        file
+        for folder in _patients(home)
+        for file in files_below(folder)
+        if not _is_known(folder, file)
+    ]
+    return inputs + [
+        refusal(file.relative_to(home).as_posix(), "it belongs to no view") for file in strays
+    ]
+
+
+def _input(folder: Path, view: str, splits: dict[str, str] | None) -> Input:
+    name = f"{folder.name}/{view}"
+    if splits is None:
+        return Input(name, partial(_records, folder, view, {}))
+    if folder.name.lower() not in splits:
+        return refusal(name, "no split file lists its patient")
+    return Input(
+        name,
+        partial(
+            _records,
+            folder,
+            view,
+            dict.fromkeys(("official", DEFAULT), splits[folder.name.lower()]),
+        ),
+    )
+
+
+def _patients(folder: Path) -> list[Path]:
+    return [
+        path
+        for path in entries(folder)
+        if path.is_dir() and re.fullmatch(r"(?i)patient\d+", path.name)
+    ]
+
+
+def _is_known(folder: Path, file: Path) -> bool:
+    views = "|".join(_VIEWS)
+    scan = rf"{folder.name}_({views})_(ED|ES|half_sequence|sequence)(_gt)?\.nii(\.gz)?"
+    return re.fullmatch(rf"(?i)({scan}|Info_({views})\.cfg)", file.name) is not None
+
+
+def _splits(home: Path) -> dict[str, str] | None:
+    """Patient -> split; None where there are no split files beside the patients or above them."""
+    folder = next(
+        (found for place in (home, home.parent) if (found := child(place, "database_split"))), None
+    )
+    if folder is None:
+        return None
+    splits: dict[str, str] = {}
+    for subgroup, split in _SUBGROUPS.items():
+        file = member(folder, f"subgroup_{subgroup}.txt")
+        for patient in file.read_text(encoding="utf-8").split():
+            if patient.lower() in splits:
+                raise ValueError(f"{file}: {patient} is in two subgroups, or twice in one")
+            splits[patient.lower()] = split
+    return splits
+
+
+def _records(folder: Path, view: str, splits: dict[str, str]) -> Iterator[Record]:
+    stem = f"{folder.name}_{view}"
+    stills = {phase: _image(folder, f"{stem}_{phase}.nii.gz") for phase in ("ED", "ES")}
+    sequence = _sequence(folder, f"{stem}_half_sequence.nii.gz")
+    places = _places(folder, f"Info_{view}.cfg", len(sequence))
+    clip = Entry(
+        key=f"{folder.name.lower()}/{view}",
+        patient=folder.name.lower(),
+        anatomy="cardiac",
+        probe="sector",
+        label=_VIEWS[view],
+        pixel_spacing_mm=_spacing(folder, f"{stem}_ED.nii.gz"),
+        splits=splits,
+    )
+    images = dict(enumerate(sequence)) | {places[phase]: image for phase, image in stills.items()}
+    masks = {
+        places[phase]: _mask(folder, f"{stem}_{phase}_gt.nii.gz", image)
+        for phase, image in stills.items()
+    }
+    yield from clip_records(
+        sorted(images.items()), clip, masks=masks, mask_name="lv", official=masks
+    )
+
+
+def _places(folder: Path, name: str, length: int) -> dict[str, int]:
+    """0-based frames of end-diastole and end-systole; `length` of the half sequence, 0 where there is none."""
+    file = child(folder, name)
+    if file is None:
+        raise Refused(f"{name} is missing")
+    said = dict(
+        line.split(":", 1)
+        for line in file.read_text("utf-8", "replace").splitlines()
+        if ":" in line
+    )
+    said = {key.strip(): value.strip() for key, value in said.items()}
+    places = {
+        phase: int(said[phase]) - 1 for phase in ("ED", "ES") if said.get(phase, "").isdecimal()
+    }
+    if len(set(places.values())) < 2:
+        raise Refused(f"{name} does not give two frames, ED and ES")
+    outside = [place + 1 for place in places.values() if place < 0 or place >= length > 0]
+    if outside:
+        raise Refused(f"{name} gives frame {outside[0]} of a sequence of {length}")
+    return places
+
+
+def _load(folder: Path, name: str) -> SpatialImage:
+    file = child(folder, name, name.removesuffix(".gz"))
+    if file is None:
+        raise Refused(f"{name} is missing")
+    try:
+        loaded = nibabel.load(file)
+    except _DAMAGE as error:
+        raise Refused(f"{name} is not a readable NIfTI file ({type(error).__name__})") from error
+    if not isinstance(loaded, SpatialImage):
+        raise Refused(f"{name} holds no image")
+    return loaded
+
+
+def _levels(folder: Path, name: str) -> Pixels:
+    """A file's whole numbers of 0..255, upright: (frames, H, W)."""
+    loaded = _load(folder, name)
+    try:
+        levels: npt.NDArray[Any] = np.asanyarray(loaded.dataobj)
+    except _DAMAGE as error:
+        raise Refused(f"{name} is not a readable NIfTI file ({type(error).__name__})") from error
+    while levels.ndim > 3 and levels.shape[-1] == 1:
+        levels = levels[..., 0]
+    if levels.ndim not in (2, 3) or 0 in levels.shape:
+        raise Refused(
+            f"{name} has the shape {levels.shape}, neither a picture nor a sequence of them"
+        )
+    whole = np.rint(levels)
+    if not (np.abs(levels - whole) < 1e-3).all() or whole.min() < 0 or whole.max() > 255:
+        raise Refused(f"{name} holds levels that are not whole numbers of 0 to 255")
+    return np.ascontiguousarray(np.atleast_3d(whole).transpose(2, 1, 0), np.uint8)
+
+
+def _image(folder: Path, name: str) -> Pixels:
+    levels = _levels(folder, name)
+    if len(levels) != 1:
+        raise Refused(f"{name} holds {len(levels)} pictures, not one")
+    return np.asarray(levels[0])
+
+
+def _sequence(folder: Path, name: str) -> list[Pixels]:
+    return list(_levels(folder, name)) if child(folder, name, name.removesuffix(".gz")) else []
+
+
+def _spacing(folder: Path, name: str) -> float | None:
+    """Millimetres along the rows; nibabel gives 1 where the file says nothing."""
+    zooms = _load(folder, name).header.get_zooms()
+    return None if zooms[1] in (0.0, 1.0) else float(zooms[1])
+
+
+def _mask(folder: Path, name: str, image: Pixels) -> Mask:
+    labels = _image(folder, name)
+    if labels.shape != image.shape:
+        raise Refused(
+            f"{name} is {labels.shape[1]}x{labels.shape[0]}, its image {image.shape[1]}x{image.shape[0]}"
+        )
+    if labels.max() > _ATRIUM:
+        raise Refused(f"{name} holds label {labels.max()}, expected 0 to 3")
+    ventricle: Mask = labels == _VENTRICLE
+    if not ventricle.any():
+        raise Refused(f"{name} shows no left ventricle")
+    atrium = labels == _ATRIUM
+    if atrium.any() and _depth(atrium) <= _depth(ventricle):
+        raise Refused(f"{name} has the atrium nearer to the probe than the ventricle: it is turned")
+    return ventricle
+
+
+def _depth(mask: Mask) -> float:
+    """Mean row."""
+    return float(mask.nonzero()[0].mean())

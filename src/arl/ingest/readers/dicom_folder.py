@@ -1,0 +1,125 @@
+"""A hospital's drop of DICOM files: any tree of folders, whatever the files are called.
+
+Layout      every file below the root is an input; DICOM is recognised by its mark, not by its name
+Keys        <keyed hash of the SOP instance UID>/<frame>-<region>; a file whose UID was accepted before is refused, so
+            that overlapping drops are safe
+Coding      one image for each scan region of each frame; grey, or RGB where it shows colour Doppler. No labels
+Patient     keyed hash of site, issuer and patient id; without an id, of the study ("study-...").
+            Clip: a multi-frame file
+Split       none official
+Licence     the hospital's; needs ARL_HASH_KEY or ARL_HASH_KEY_FILE
+Refuses     what is not ultrasound DICOM or cannot be decoded; a file without SOP instance UID, or without both patient
+            and study; a still without a valid region tag (a crop by guess could keep a burnt-in
+            name); scans under 64 pixels; a file with text burnt into a scan, unless text is masked.
+            Quarantine names files by keyed hashes of their paths
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from arl.corpus.record import Entry, Input, Record, Refused
+from arl.ingest.dicom.burnt_in_text import MASK, QUARANTINE
+from arl.ingest.dicom.deidentify import keyed_hash, pseudonyms, secret_key
+from arl.ingest.dicom.frames import frames, read_header
+from arl.ingest.dicom.rules import AnatomyRules
+
+LICENCE = "Property of the hospital; not for redistribution"
+CITATION = ""
+OBTAIN = "Your own: an export of the hospital's archive or scanner, in any folders"
+
+
+def read(
+    root: Path, rules: AnatomyRules, burnt_in_text: str, site: str = "hospital"
+) -> list[Input]:
+    """One input for each file; `site` names the institution in the manifest.
+
+    Raises:
+        FileNotFoundError: the root is not a folder.
+        ValueError: no hash key, a folder that cannot be read, a site that is no plain name, or
+            burnt-in text that is
+            neither masked nor quarantined.
+    """
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,31}", site):
+        raise ValueError(
+            f"site {site!r} must be a short name of lower-case letters, digits and dashes"
+        )
+    if burnt_in_text not in (QUARANTINE, MASK):
+        rule = f"{QUARANTINE} or {MASK}: hospital images may show names"
+        raise ValueError(f"dicom.burnt_in_text is {burnt_in_text!r}, it must be {rule}")
+    return inputs(root, Reading(site, secret_key(), rules, burnt_in_text, stills_by_content=False))
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the files of a drop are read; see `dicom.frames`."""
+
+    site: str
+    key: bytes = field(repr=False)
+    rules: AnatomyRules
+    burnt_in_text: str
+    stills_by_content: bool
+
+
+def inputs(root: Path, reading: Reading) -> list[Input]:
+    """One input for each file below the root, sorted; names are keyed hashes of the relative paths."""
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root} is not a folder")
+    return [file_input(file, file.relative_to(root), reading) for file in _files(root)]
+
+
+def file_input(file: Path, relative: Path, reading: Reading) -> Input:
+    """The input of one DICOM file."""
+    name = keyed_hash(
+        reading.key, "file", os.fsencode(relative).decode("latin-1")
+    )  # names need not be UTF-8
+    return Input(name, partial(_records, file, reading))
+
+
+def _files(root: Path) -> list[Path]:
+    found = [
+        Path(folder, name)
+        for folder, _, names in os.walk(root, onerror=_refuse_folder)
+        for name in names
+    ]
+    return sorted(found)
+
+
+def _refuse_folder(_: OSError) -> None:
+    raise ValueError(
+        "a folder of the drop cannot be read (its name is withheld): check the permissions"
+    ) from None
+
+
+def _records(file: Path, reading: Reading) -> Iterator[Record]:
+    names = pseudonyms(read_header(file), reading.key, reading.site)
+    if names.image is None or names.patient is None:
+        raise Refused(
+            "it has no SOP instance UID, or names neither a patient nor a study: it cannot be grouped"
+        )
+    pictures = frames(
+        file,
+        reading.rules,
+        burnt_in_text=reading.burnt_in_text,
+        stills_by_content=reading.stills_by_content,
+    )
+    for pixels, info in pictures:
+        entry = Entry(
+            key=f"{names.image}/{info.frame:05d}-{info.region}",
+            site=reading.site,
+            patient=names.patient,
+            clip=names.image if info.frames > 1 else None,
+            frame=info.frame,
+            anatomy=info.anatomy,
+            anatomy_rule=info.anatomy_rule,
+            region_rule=info.region_rule,
+            probe=info.probe,
+            device=info.device,
+            pixel_spacing_mm=info.pixel_spacing_mm,
+            depth_cm=info.depth_cm,
+            color_doppler=info.color_doppler,
+        )
+        yield Record(pixels, entry)

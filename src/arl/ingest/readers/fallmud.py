@@ -1,0 +1,73 @@
+"""FALLMUD: lower leg muscle with fascicle masks.
+
+Layout      <root>/{NeilCronin,RyanCunningham}/{images,fascicle_masks}/<stem>.{tif,jpg}; one of the two parts is
+            enough. Masks are matched by stem, whatever their suffix
+Keys        <part>/<stem>
+Coding      images are B-mode and become grey: their only colours are the screen's frame and JPEG noise;
+            mask "fascicle" = levels >= 100 (JPEG masks ring around their edges). Aponeurosis masks
+            are not read: those of RyanCunningham are rotated by 90 degrees, which cannot be seen
+            where they are square
+Patient     none is published, nor are clips: a split by patient cannot be claimed
+Split       none official
+Licence     not stated by the download; the NeilCronin images also come under Apache-2.0 in the DL_Track repository
+Refuses     damaged images or masks, images without a mask, masks without an image, masks of another size or empty
+"""
+
+from functools import partial
+from pathlib import Path
+
+from arl.corpus.pixels import as_grey
+from arl.corpus.record import Entry, Input, Record, Refused
+from arl.ingest.pictures import read_mask, read_picture
+
+LICENCE = "Not stated by the download; NeilCronin also under Apache-2.0 (DL_Track repository)"
+CITATION = (
+    "H. Michard, B. Luvison, Q.-C. Pham, A. J. Morales-Artacho, G. Guilhem, AW-Net: Automatic muscle structure "
+    "analysis on B-mode ultrasound images for injury prevention, ACM BCB 2021; images by N. Cronin and R. Cunningham"
+)
+OBTAIN = "https://kalisteo.cea.fr: FALLMUD, on request"
+
+_PARTS = ("NeilCronin", "RyanCunningham")
+_WHITE = 100
+
+
+def read(root: Path) -> list[Input]:
+    """One input for each image, and for each fascicle mask without one.
+
+    Raises:
+        FileNotFoundError: neither part has a folder of images.
+    """
+    parts = [root / part for part in _PARTS if (root / part / "images").is_dir()]
+    if not parts:
+        raise FileNotFoundError(
+            f"{root} holds neither {' nor '.join(f'{part}/images' for part in _PARTS)}"
+        )
+    return [input for part in parts for input in _inputs(root, part)]
+
+
+def _inputs(root: Path, part: Path) -> list[Input]:
+    images = sorted((part / "images").iterdir())
+    masks = {file.stem: file for file in sorted((part / "fascicle_masks").glob("*"))}
+    paired = [
+        Input(_name(root, file), partial(_records, part.name, file, masks.get(file.stem)))
+        for file in images
+    ]
+    stems = {file.stem for file in images}
+    lone = [file for stem, file in masks.items() if stem not in stems]
+    return paired + [Input(_name(root, file), _refuse_lone) for file in lone]
+
+
+def _name(root: Path, file: Path) -> str:
+    return file.relative_to(root).as_posix()
+
+
+def _records(part: str, file: Path, mask: Path | None) -> list[Record]:
+    image = as_grey(read_picture(file))
+    if mask is None:
+        raise Refused(f"fascicle_masks holds nothing named {file.stem}")
+    entry = Entry(key=f"{part}/{file.stem}", anatomy="muscle", probe="linear", mask_name="fascicle")
+    return [Record(image, entry, read_mask(mask, image, _WHITE))]
+
+
+def _refuse_lone() -> list[Record]:
+    raise Refused("images holds nothing of this name")

@@ -1,0 +1,138 @@
+"""Fatty liver: B-mode of the liver with the fat found by biopsy (Byra et al., IJCARS 2018).
+
+Layout      <root>/dataset_liver_bmodes_steatosis_assessment_IJCARS.mat, or the only .mat file of its folder, at or up
+            to four folders below the root: a variable `data`, 1 x 55, of the fields id, class, fat,
+                images
+Keys        <id>/<frame>
+Coding      label = class 0 normal, 1 fatty (more than 5 % of the hepatocytes; fat is compared). images are frames x
+            rows x columns, uint8; where the last axis is the shortest, it is the frames'
+Patient     id: 55 patients. Clip: the 10 frames of a patient, which are nearly the same
+Split       none official; "default" is drawn by patient, each class in its share
+Licence     not stated here: see the page of the download
+Refuses     a class that is neither 0 nor 1 or that fat contradicts, frames that are not uint8 pictures, an id given
+            twice
+"""
+
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from arl.corpus.record import Entry, Input, Record, Refused
+from arl.corpus.splits import DEFAULT, stratified
+from arl.ingest.folders import entries, search
+from arl.ingest.matlab import check_mat, read_mat
+
+LICENCE = "Not stated by the file: see its page on Zenodo"
+CITATION = (
+    "M. Byra, G. Styczynski, C. Szmigielski, P. Kalinowski, L. Michalowski, R. Paluszkiewicz, "
+    "B. Ziarkiewicz-Wroblewska, K. Zieniewicz, P. Sobieraj, A. Nowicki, Transfer learning with deep convolutional "
+    "neural network for liver steatosis assessment in ultrasound images, International Journal of Computer Assisted "
+    "Radiology and Surgery 13, 2018, "
+    "doi:10.1007/s11548-018-1843-2"
+)
+OBTAIN = "Zenodo, doi:10.5281/zenodo.1009146; open"
+
+_FIELDS = ("id", "class", "fat", "images")
+_LABELS = {0: "normal", 1: "fatty"}
+_FATTY = 5.0  # per cent
+
+
+def read(root: Path) -> list[Input]:
+    """One input for each patient of the file.
+
+    Raises:
+        FileNotFoundError: there is no .mat file.
+        ValueError: there are several, it cannot be read, or `data` has other fields.
+    """
+    folder = search(root, lambda folder: bool(_files(folder)))
+    if folder is None:
+        raise FileNotFoundError(f"neither {root} nor a folder in it holds the .mat file of the set")
+    file, *others = _files(folder)
+    if others:
+        raise ValueError(
+            f"{folder} holds several such .mat files, leave one: {file.name}, {others[0].name}"
+        )
+    check_mat(file)
+    patients = _patients(file)
+    labels = {str(at): str(_scalar(patient[1])) for at, patient in enumerate(patients)}
+    groups = {str(at): _identifier(patient[0]) for at, patient in enumerate(patients)}
+    splits = stratified(labels, groups)
+    return [
+        Input(f"{file.name}:{at} {groups[str(at)]}", partial(_records, file, at, splits[str(at)]))
+        for at in range(len(patients))
+    ]
+
+
+def _files(folder: Path) -> list[Path]:
+    files = [path for path in entries(folder) if path.suffix.lower() == ".mat" and path.is_file()]
+    return [file for file in files if "liver" in file.name.lower()] or (
+        files if len(files) == 1 else []
+    )
+
+
+def _patients(file: Path) -> list[tuple[npt.NDArray[Any], ...]]:
+    """id, class, fat, images of each patient."""
+    return _load(file, file.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1)  # 150 MB, of which every input needs a part
+def _load(file: Path, _: int) -> list[tuple[npt.NDArray[Any], ...]]:
+    data = read_mat(file, "data")
+    names = data.dtype.names or ()
+    lacking = [name for name in _FIELDS if name not in names]
+    if lacking:
+        raise ValueError(f"{file}: data lacks the fields {lacking}; it has {list(names)}")
+    return [tuple(np.asarray(patient[name]) for name in _FIELDS) for patient in data.ravel()]
+
+
+def _scalar(cell: npt.NDArray[Any]) -> float | None:
+    """The number of a 1 x 1 cell."""
+    return float(cell.item()) if cell.size == 1 and np.issubdtype(cell.dtype, np.number) else None
+
+
+def _identifier(cell: npt.NDArray[Any]) -> str:
+    number = _scalar(cell)
+    return f"{number:g}" if number is not None else " ".join(str(value) for value in cell.ravel())
+
+
+def _records(file: Path, at: int, split: str) -> list[Record]:
+    identifier, kind, fat, images = _patients(file)[at]
+    patient = _identifier(identifier)
+    label = _label(_scalar(kind), _scalar(fat))
+    if images.ndim != 3 or images.dtype != np.uint8 or 0 in images.shape:
+        raise Refused(
+            f"images holds {images.dtype} {images.shape}, expected uint8 frames x rows x columns"
+        )
+    frames = np.moveaxis(images, 2, 0) if images.shape[2] < min(images.shape[:2]) else images
+    return [
+        Record(
+            np.ascontiguousarray(frame),
+            Entry(
+                key=f"{patient}/{number}",
+                patient=patient,
+                clip=patient,
+                frame=number,
+                anatomy="liver",
+                probe="sector",
+                device="GE Vivid E9",
+                label=label,
+                splits={DEFAULT: split},
+            ),
+        )
+        for number, frame in enumerate(frames)
+    ]
+
+
+def _label(kind: float | None, fat: float | None) -> str:
+    if kind not in _LABELS:
+        raise Refused(f"class {kind} is not one of {', '.join(map(str, _LABELS))}")
+    if fat is None or not 0 <= fat <= 100:
+        raise Refused(f"fat {fat} is no percentage")
+    if fat != _FATTY and (fat > _FATTY) != (kind == 1):
+        raise Refused(
+            f"class {kind:g} contradicts fat {fat:g} %, of which more than {_FATTY:g} is fatty"
+        )
+    return _LABELS[int(kind)]

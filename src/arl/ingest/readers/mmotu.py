@@ -1,0 +1,200 @@
+"""MMOTU, the paper's "Ovarian dataset" as far as can be told: ovarian tumours with masks (Zhao et al., 2022).
+
+Layout      <root>/OTU_2d/{images/1.JPG, annotations/1.PNG and 1_binary.PNG (some are called 1_binary_binary.PNG),
+            train.txt, val.txt, train_cls.txt, val_cls.txt}, and the same below OTU_3d or OTU_CEUS
+            (contrast); either part is enough, up to four folders below the root
+Keys        <part>/<stem>
+Coding      label by the code of *_cls.txt ("1.JPG  0"): chocolate-cyst, serous-cystadenoma, teratoma, theca-cell-tumor,
+            simple-cyst, normal-ovary, mucinous-cystadenoma, high-grade-serous. The colours of 1.PNG
+            say the same and are compared. Mask "ovary" on a normal ovary, else "lesion" = what
+            1_binary.PNG shows, without it what 1.PNG shows
+Patient     none is published, nor are clips: a split by patient cannot be claimed. 1,469 images and 170 with contrast.
+            The anatomy is other: the vocabulary has no ovary
+Split       "official": train.txt and val.txt as they are. "default": val.txt is the test, and a part of train.txt,
+            drawn by image, is val
+Licence     not stated by the download: for research, ask the authors
+Refuses     a missing or damaged image or mask, a mask of another size or empty, a code that is none of the eight, a
+            code that the colours contradict, an image in both lists or with two codes or without
+            one, an image that no list names, other files
+"""
+
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from arl.corpus.anatomy import OTHER
+from arl.corpus.record import Entry, Input, Pixels, Record, Refused
+from arl.corpus.splits import DEFAULT, keep_test
+from arl.ingest.folders import child, member, pictures, refuse_all, search
+from arl.ingest.pictures import read_mask, read_picture
+from arl.ingest.tables import read_lines
+
+LICENCE = "Not stated by the download"
+CITATION = (
+    "Q. Zhao, S. Lyu, W. Bai, L. Cai, B. Liu, M. Wu, X. Sang, M. Yang, L. Chen, A multi-modality ovarian tumor "
+    "ultrasound image dataset for unsupervised cross-domain semantic segmentation, arXiv:2207.06799, 2022"
+)
+OBTAIN = "GitHub cv516Buaa/MMOTU_DS2Net, which links the download; open"
+
+_PARTS = {"OTU_2d": "OTU_2d", "OTU_3d": "OTU_3d", "OTU_CEUS": "OTU_3d"}  # folder -> key
+_SPLITS = ("train", "val")
+_LABELS = {
+    "0": "chocolate-cyst",
+    "1": "serous-cystadenoma",
+    "2": "teratoma",
+    "3": "theca-cell-tumor",
+    "4": "simple-cyst",
+    "5": "normal-ovary",
+    "6": "mucinous-cystadenoma",
+    "7": "high-grade-serous",
+}
+_COLOURS = {
+    (64, 0, 0): "chocolate-cyst",
+    (0, 64, 0): "serous-cystadenoma",
+    (0, 0, 64): "teratoma",
+    (64, 0, 64): "theca-cell-tumor",
+    (64, 64, 0): "simple-cyst",
+    (64, 64, 64): "normal-ovary",
+    (0, 128, 0): "mucinous-cystadenoma",
+    (0, 0, 128): "high-grade-serous",
+}
+_BINARY = ("_binary", "_binary_binary")
+_SHOWN = 1  # any level: they are 64 and 128, and PNG keeps them
+
+
+@dataclass
+class _Told:
+    """What the lists say of an image."""
+
+    splits: set[str] = field(default_factory=set)
+    codes: set[str] = field(default_factory=set)
+
+
+def read(root: Path) -> list[Input]:
+    """One input for each image that a list or a folder names, and for each other file beside them.
+
+    Raises:
+        FileNotFoundError: there is no part, or it lacks a folder or a list.
+        ValueError: a list is not text, or several folders hold the layout.
+    """
+    base = search(root, lambda folder: child(folder, *_PARTS) is not None or _is_part(folder))
+    if base is None:
+        raise FileNotFoundError(f"neither {root} nor a folder in it holds {' or '.join(_PARTS)}")
+    parts = (
+        [base]
+        if _is_part(base)
+        else [part for name in _PARTS if (part := child(base, name)) is not None]
+    )
+    return [input for part in parts for input in _inputs(root, part)]
+
+
+def _is_part(folder: Path) -> bool:
+    return all(child(folder, name) for name in ("images", "annotations", "train_cls.txt"))
+
+
+def _inputs(root: Path, part: Path) -> list[Input]:
+    name = next(
+        (key for folder, key in _PARTS.items() if folder.lower() == part.name.lower()), "OTU_2d"
+    )
+    images, strays = pictures(member(part, "images"))
+    masks, more = pictures(member(part, "annotations"))
+    told = _told(part)
+    listed = [
+        Input(
+            images[stem].relative_to(root).as_posix() if stem in images else f"{name} {stem}",
+            partial(
+                _records,
+                f"{name}/{stem}",
+                images.get(stem),
+                _masks(masks, stem),
+                told.get(stem, _Told()),
+            ),
+        )
+        for stem in [*images, *(stem for stem in told if stem not in images)]
+    ]
+    known = {stem + ending for stem in images for ending in ("", *_BINARY)}
+    lone = (file for stem, file in masks.items() if stem not in known)
+    return listed + refuse_all(root, lone, "it has no image") + refuse_all(root, strays + more)
+
+
+def _masks(masks: dict[str, Path], stem: str) -> tuple[Path | None, Path | None]:
+    """Of an image, the mask of classes and the binary one."""
+    return masks.get(stem), next(
+        (masks[stem + ending] for ending in _BINARY if stem + ending in masks), None
+    )
+
+
+def _told(part: Path) -> dict[str, _Told]:
+    """Stem -> splits and codes, in the order of the lists."""
+    told: dict[str, _Told] = {}
+    for split in _SPLITS:
+        for name in (f"{split}.txt", f"{split}_cls.txt"):
+            for _, line in read_lines(member(part, name)):
+                image, *code = line.split()
+                entry = told.setdefault(Path(image).stem, _Told())
+                entry.splits.add(split)
+                entry.codes.update(code)
+    return told
+
+
+def _records(
+    key: str, file: Path | None, masks: tuple[Path | None, Path | None], told: _Told
+) -> list[Record]:
+    if file is None:
+        raise Refused("it is listed, but images holds nothing of this name")
+    if len(told.splits) != 1:
+        raise Refused(
+            "both lists name it" if told.splits else "neither train.txt nor val.txt lists it"
+        )
+    label = _label(told.codes)
+    classes, shape = masks
+    drawn = shape or classes
+    if drawn is None:
+        raise Refused(f"annotations holds nothing named {file.stem}")
+    image = read_picture(file)
+    if classes is not None:
+        _check_colours(classes, label)
+    mask = read_mask(drawn, image, _SHOWN)
+    (official,) = told.splits
+    entry = Entry(
+        key=key,
+        anatomy=OTHER,
+        label=label,
+        mask_name="ovary" if label == "normal-ovary" else "lesion",
+        splits={
+            "official": official,
+            DEFAULT: keep_test("test" if official == "val" else official, key),
+        },
+    )
+    return [Record(image, entry, mask)]
+
+
+def _label(codes: set[str]) -> str:
+    if len(codes) != 1:
+        given = f"give it the codes {' and '.join(sorted(codes))}" if codes else "give it no code"
+        raise Refused(f"train_cls.txt and val_cls.txt {given}")
+    (code,) = codes
+    if code not in _LABELS:
+        raise Refused(f"code {code!r} is not one of {', '.join(_LABELS)}")
+    return _LABELS[code]
+
+
+def _check_colours(file: Path, label: str) -> None:
+    """Refuse a label whose colour is absent while another class's is there."""
+    pixels = read_picture(file)
+    if pixels.ndim == 2:  # the colours of one class only, normal ovary, are grey
+        pixels = np.repeat(pixels[..., None], 3, axis=2)
+    shown = {_COLOURS[colour] for colour in map(tuple, _colours(pixels)) if colour in _COLOURS}
+    if shown and label not in shown:
+        raise Refused(
+            f"its code says {label}, but the colours of {file.name} say {', '.join(sorted(shown))}"
+        )
+
+
+def _colours(pixels: Pixels) -> list[list[int]]:
+    packed = pixels.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
+    return [
+        [int(value) >> 16, int(value) >> 8 & 255, int(value) & 255] for value in np.unique(packed)
+    ]

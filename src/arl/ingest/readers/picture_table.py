@@ -1,0 +1,159 @@
+"""A site's own export: pictures and one table that says what they show, labels and masks included.
+
+Layout      <root>/pictures.csv and the pictures and masks it names, in any folders below the root. Columns: file,
+            patient, anatomy, label, mask, mask_file, probe, device, depth_cm, pixel_spacing_mm,
+            split; beyond the first three an empty cell is unknown
+Keys        <site>/<SHA-256 of the picture's bytes>: a picture that was sent before is refused, whatever it is called
+Coding      label and mask (what the mask shows) as the table has them; mask_file is white (>= 128) inside
+Patient     keyed hash of site and `patient`; required. Clips: none
+Split       `split` (train, val, test) where the whole column is filled, else by patient
+Licence     the site's; needs ARL_HASH_KEY or ARL_HASH_KEY_FILE
+Refuses     a missing or damaged picture or mask, a mask without the name of what it shows, an unknown anatomy, probe or
+            split, a number that is none, a picture listed twice or not at all. The pictures must be
+            scans alone: text that is burnt into them is not searched for
+"""
+
+import re
+from functools import partial
+from pathlib import Path
+
+from arl.corpus.anatomy import anatomy_index
+from arl.corpus.manifest import PROBES, SPLITS
+from arl.corpus.record import Entry, Input, Mask, Pixels, Record, Refused
+from arl.corpus.splits import DEFAULT
+from arl.files import sha256
+from arl.ingest.dicom.deidentify import keyed_hash, secret_key
+from arl.ingest.pictures import read_mask, read_picture
+from arl.ingest.tables import read_csv
+
+LICENCE = "Property of the site; not for redistribution"
+CITATION = ""
+OBTAIN = "Your own: pictures with a table of what they show, exported under a secret key (see the layout)"
+TABLE = "pictures.csv"
+_WHAT = ["file", "patient", "anatomy", "label", "mask", "mask_file"]
+_HOW = ["probe", "device", "depth_cm", "pixel_spacing_mm", "split"]
+_WHITE = 128
+
+
+def read(root: Path, site: str = "site") -> list[Input]:
+    """One input for each row of pictures.csv, and for each file it does not name.
+
+    Raises:
+        FileNotFoundError: there is no pictures.csv.
+        ValueError: it is no CSV or lacks a column, there is no hash key, or the site is no plain
+            name.
+    """
+    return inputs(root, site, synthetic=False)
+
+
+def inputs(root: Path, site: str, *, synthetic: bool) -> list[Input]:
+    """The same, with every image marked synthetic or not."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,31}", site):
+        raise ValueError(
+            f"site {site!r} must be a short name of lower-case letters, digits and dashes"
+        )
+    key = secret_key()
+    table = read_csv(root / TABLE, [*_WHAT, *_HOW])
+    if not (table["split"] != "").all():
+        table = table.assign(split="")
+    rows = [
+        dict(zip(table.columns, (cell.strip() for cell in row), strict=True))
+        for row in table.to_numpy()
+    ]
+    seen: set[str] = set()
+    found = []
+    for line, row in enumerate(rows, start=2):
+        listed_before = row["file"] in seen
+        seen |= {row["file"], row["mask_file"]}
+        records = (
+            _refuse_again if listed_before else partial(_records, root, row, site, key, synthetic)
+        )
+        found.append(Input(f"{TABLE}:{line}", records))
+    return found + _unlisted(root, seen, key)
+
+
+def _records(
+    root: Path, row: dict[str, str], site: str, key: bytes, synthetic: bool
+) -> list[Record]:
+    _check(row)
+    image, mask = _pixels(root, row)
+    entry = Entry(
+        key=f"{site}/{sha256(root / row['file'])}",
+        site=site,
+        patient=keyed_hash(key, "patient", site, "", row["patient"]),
+        anatomy=row["anatomy"],
+        probe=row["probe"] or "unknown",
+        device=row["device"] or None,
+        label=row["label"] or None,
+        mask_name=row["mask"] if mask is not None else None,
+        depth_cm=_number(row, "depth_cm"),
+        pixel_spacing_mm=_number(row, "pixel_spacing_mm"),
+        synthetic=synthetic,
+        splits={DEFAULT: row["split"]} if row["split"] else {},
+    )
+    return [Record(image, entry, mask)]
+
+
+def _pixels(root: Path, row: dict[str, str]) -> tuple[Pixels, Mask | None]:
+    """A picture and its mask; a refusal does not tell their names, which are the site's."""
+    try:
+        image = read_picture(_inside(root, row["file"]))
+        return image, read_mask(_inside(root, row["mask_file"]), image, _WHITE) if row[
+            "mask_file"
+        ] else None
+    except Refused as refusal:
+        reason = str(refusal)
+        for column, what in (("mask_file", "its mask"), ("file", "its picture")):
+            reason = reason.replace(Path(row[column]).name or "\0", what)
+        raise Refused(reason) from refusal
+
+
+def _check(row: dict[str, str]) -> None:
+    if not row["patient"]:
+        raise Refused("it names no patient, so that it cannot be grouped")
+    try:
+        anatomy_index(row["anatomy"])
+    except ValueError as error:
+        raise Refused(str(error)) from error
+    for name, allowed in (("probe", PROBES), ("split", SPLITS)):
+        if row[name] and row[name] not in allowed:
+            raise Refused(f"{name} {row[name]!r} is not one of {', '.join(allowed)}")
+    if row["mask_file"] and not row["mask"]:
+        raise Refused("it has a mask_file, but mask does not say what that shows")
+
+
+def _inside(root: Path, name: str) -> Path:
+    file = root / name
+    if not name or not file.resolve().is_relative_to(root.resolve()):
+        raise Refused("it names a file outside of its folder")
+    return file
+
+
+def _number(row: dict[str, str], name: str) -> float | None:
+    if not row[name]:
+        return None
+    try:
+        value = float(row[name])
+    except ValueError:
+        value = float("nan")
+    if not 0 < value < float("inf"):
+        raise Refused(f"{name} {row[name]!r} is not a positive number")
+    return value
+
+
+def _unlisted(root: Path, listed: set[str], key: bytes) -> list[Input]:
+    """Files that the table does not name, under a keyed hash: their names are the site's."""
+    files = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+    return [
+        Input(keyed_hash(key, "file", name), _refuse_unlisted)
+        for name in files
+        if name not in listed and name != TABLE
+    ]
+
+
+def _refuse_unlisted() -> list[Record]:
+    raise Refused(f"{TABLE} does not list it")
+
+
+def _refuse_again() -> list[Record]:
+    raise Refused(f"{TABLE} lists it twice")

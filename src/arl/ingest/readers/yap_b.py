@@ -1,0 +1,132 @@
+"""Yap's Dataset B: breast ultrasound with lesion masks (Yap et al., JBHI 2018).
+
+Layout      <root>/{original,GT}/000001.png, DatasetB.xlsx; or up to four folders below the root (BUS, Dataset_B)
+Keys        the picture's stem
+Coding      label = benign or malignant. The columns of DatasetB.xlsx are found by what they hold: the pictures'
+            numbers, and the two words. Mask "lesion" = levels >= 128 of the GT picture (they are
+            not strictly binary)
+Patient     none is published, nor are clips: a split by patient cannot be claimed. 163 images
+Split       none official; "default" is drawn by image, each class in its share
+Licence     for research, by agreement with the authors; not for redistribution
+Refuses     a missing or damaged image or mask, a mask of another size or empty, an image that the table does not list
+            or lists with two labels, another word than benign and malignant, masks or rows without
+            an image, other files
+"""
+
+import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from arl.corpus.record import Entry, Input, Record, Refused, refusal
+from arl.corpus.splits import DEFAULT, stratified
+from arl.ingest.folders import locate, member, pictures, refuse_all
+from arl.ingest.pictures import read_mask, read_picture
+from arl.ingest.tables import read_xlsx
+
+LICENCE = "Research only, by agreement with the authors; not for redistribution"
+CITATION = (
+    "M. H. Yap, G. Pons, J. Marti, S. Ganau, M. Sentis, R. Zwiggelaar, A. K. Davison, R. Marti, Automated breast "
+    "ultrasound lesions detection using convolutional neural networks, IEEE Journal of Biomedical and Health "
+    "Informatics 22(4), 2018, doi:10.1109/JBHI.2017.2731873"
+)
+OBTAIN = "Manchester Metropolitan University, page of M. H. Yap's datasets; by e-mail agreement"
+
+_LABELS = ("benign", "malignant")
+_WHITE = 128
+
+
+def read(root: Path) -> list[Input]:
+    """One input for each image, for each mask or row without one, and for each other file beside them.
+
+    Raises:
+        FileNotFoundError: a folder or the table is missing.
+        ValueError: the table has no column of numbers or none of labels, or several folders hold
+            the layout.
+    """
+    base = locate(root, "original", "GT", "DatasetB.xlsx")
+    images, strays = pictures(member(base, "original"))
+    masks, more = pictures(member(base, "GT"))
+    labels = _labels(member(base, "DatasetB.xlsx"), {_number(stem) for stem in images})
+    known = {
+        stem: found[0]
+        for stem in images
+        if len(found := sorted(labels.get(_number(stem), ()))) == 1
+    }
+    splits = stratified(known, {stem: stem for stem in known})
+    listed = [
+        Input(
+            file.relative_to(root).as_posix(),
+            partial(
+                _records,
+                file,
+                masks.get(stem),
+                tuple(sorted(labels.get(_number(stem), ()))),
+                splits.get(stem),
+            ),
+        )
+        for stem, file in images.items()
+    ]
+    lone = refuse_all(
+        root, (mask for stem, mask in masks.items() if stem not in images), "it has no image"
+    )
+    numbers = {_number(stem) for stem in images}
+    gone = [
+        refusal(f"DatasetB.xlsx {n}", "original holds nothing of this name")
+        for n in labels
+        if n not in numbers
+    ]
+    return listed + lone + gone + refuse_all(root, strays + more)
+
+
+def _number(cell: str) -> str:
+    """A picture's number as the table or the file writes it: 1, 000001, 000001.png."""
+    return re.sub(r"\.(png|bmp|jpe?g)$", "", cell.strip().lower()).lstrip("0")
+
+
+def _labels(file: Path, numbers: set[str]) -> dict[str, set[str]]:
+    """Number -> the labels that its rows give."""
+    rows = read_xlsx(file)
+    width = max((len(row) for row in rows), default=0)
+    columns = [[row[at] if at < len(row) else "" for row in rows] for at in range(width)]
+    named = _best(file, columns, lambda cell: _number(cell) in numbers, "the pictures' numbers")
+    called = _best(file, columns, lambda cell: cell.lower() in _LABELS, " or ".join(_LABELS))
+    found: dict[str, set[str]] = {}
+    for name, label in zip(named, called, strict=True):
+        if label.lower() in _LABELS or _number(name) in numbers:
+            found.setdefault(_number(name), set()).add(label.lower())
+    return found
+
+
+def _best(
+    file: Path, columns: list[list[str]], fits: Callable[[str], bool], what: str
+) -> list[str]:
+    """The column with the most cells that fit."""
+    counts = [sum(map(fits, column)) for column in columns]
+    if not any(counts):
+        raise ValueError(f"{file} has no column that holds {what}")
+    return columns[counts.index(max(counts))]
+
+
+def _records(
+    file: Path, mask_file: Path | None, labels: tuple[str, ...], split: str | None
+) -> list[Record]:
+    if not labels or split is None:
+        given = f"calls it {' and '.join(labels)}" if labels else "does not list it"
+        raise Refused(f"DatasetB.xlsx {given}")
+    if labels[0] not in _LABELS:
+        raise Refused(f"label {labels[0]!r} is not one of {', '.join(_LABELS)}")
+    if mask_file is None:
+        raise Refused(f"GT holds nothing named {file.stem}")
+    image = read_picture(file)
+    mask = read_mask(mask_file, image, _WHITE)
+    entry = Entry(
+        key=file.stem,
+        anatomy="breast",
+        probe="linear",
+        device="Siemens ACUSON Sequoia C512",
+        label=labels[0],
+        mask_name="lesion",
+        splits={DEFAULT: split},
+    )
+    return [Record(image, entry, mask)]

@@ -1,0 +1,1 @@
+"""Start one stage in several processes or on several nodes."""

@@ -1,0 +1,1 @@
+"""Published encoders, and the conversion of their checkpoints."""

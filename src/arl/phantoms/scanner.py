@@ -1,0 +1,116 @@
+"""A synthetic scanner: from a painted tissue to the grey levels on its screen."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from arl.phantoms.geometry import Array, ScanConverter
+from arl.phantoms.speckle import envelope, speckle_field, transmission, with_clutter
+from arl.phantoms.tissue import Tissue, between
+
+_FLOOR = 1e-4  # smallest envelope, -80 dB: keeps the logarithm finite
+_REFERENCE = 0.40  # share of the grey scale that 0 dB takes at gain 0
+
+
+@dataclass(frozen=True)
+class Scanner:
+    """What makes two machines' pictures of the same tissue differ."""
+
+    device: str
+    axial: float  # standard deviation of the pulse, share of the depth
+    lateral: float  # standard deviation of the beam at the focus, share of the aperture
+    looks: int
+    gain: float  # dB
+    dynamic_range: float  # dB
+    gamma: float
+    noise: float  # electronic noise at the face, dB
+    clutter: float  # side lobes, dB
+
+
+ALPHA = Scanner(
+    device="Phantom Alpha",
+    axial=0.0042,
+    lateral=0.0085,
+    looks=3,
+    gain=3,
+    dynamic_range=60,
+    gamma=1.1,
+    noise=-44,
+    clutter=-27,
+)
+BETA = Scanner(
+    device="Phantom Beta",
+    axial=0.0055,
+    lateral=0.0115,
+    looks=2,
+    gain=6,
+    dynamic_range=54,
+    gamma=1.35,
+    noise=-39,
+    clutter=-24,
+)
+
+
+def acquire(
+    tissue: Tissue, scanner: Scanner, converter: ScanConverter, rng: Generator
+) -> NDArray[np.uint8]:
+    """One frame as displayed: (height, width) grey levels, 0 outside the field of view."""
+    level = _compress(_receive(tissue, scanner, rng), scanner, rng)
+    return _display(converter(level), converter.inside, scanner)
+
+
+def _receive(tissue: Tissue, scanner: Scanner, rng: Generator) -> Array:
+    """The envelope in beam space, (samples, beams), relative to average soft tissue."""
+    samples, beams = tissue.x.shape
+    path = transmission(tissue.attenuation, tissue.step) + _coupling(tissue, rng)
+    level = with_clutter(tissue.echo, scanner.clutter) + path
+    depth = ((np.arange(samples) + 0.5) / samples).astype(np.float32)
+    width = scanner.lateral * beams * _beam_width(depth, between(rng, 0.35, 0.65))
+    field = speckle_field(level, scanner.axial * samples, width, scanner.looks, rng)
+    field[..., : scanner.looks] += (tissue.specular * np.power(np.float32(10), path / 20))[
+        ..., None
+    ]
+    noise = np.power(np.float32(10), (scanner.noise + 14 * depth) / 20)[
+        :, None, None
+    ]  # TGC raises it with depth
+    field += noise * np.repeat(
+        rng.standard_normal((samples, beams, 2), dtype=np.float32), scanner.looks, axis=2
+    )
+    return envelope(field)
+
+
+def _beam_width(depth: Array, focus: float) -> Array:
+    """Width over its value at the focus, by the hyperbola of a Gaussian beam."""
+    return np.asarray(
+        np.sqrt(1 + np.square((depth - np.float32(focus)) / np.float32(0.45))), np.float32
+    )
+
+
+def _coupling(tissue: Tissue, rng: Generator) -> Array:
+    """dB lost where the probe touches badly at its ends, and the TGC's error over the depth."""
+    samples, beams = tissue.x.shape
+    across = np.linspace(-1, 1, beams, dtype=np.float32)
+    ends = -between(rng, 0, 5) * np.abs(across) ** 4
+    bad = -between(rng, 0, 9) * np.exp(
+        -0.5 * ((across - rng.uniform(-1.2, 1.2)) / rng.uniform(0.05, 0.2)) ** 2
+    )
+    knots = np.interp(np.linspace(0, 5, samples), np.arange(6), np.cumsum(rng.normal(-0.5, 1.4, 6)))
+    return np.asarray((ends + bad)[None, :] + knots[:, None], np.float32)
+
+
+def _compress(received: Array, scanner: Scanner, rng: Generator) -> Array:
+    """Share of the grey scale, unclipped: logarithmic compression after the gain."""
+    level = 20 * np.log10(np.maximum(received, np.float32(_FLOOR)))
+    gain = scanner.gain + rng.normal(0, 1.5)
+    return (_REFERENCE + (level + np.float32(gain)) / np.float32(scanner.dynamic_range)).astype(
+        np.float32
+    )
+
+
+def _display(level: Array, inside: NDArray[np.bool_], scanner: Scanner) -> NDArray[np.uint8]:
+    smooth = cv2.GaussianBlur(np.clip(level, 0, 1), (0, 0), 0.5)
+    grey = np.rint(255 * np.power(smooth, np.float32(scanner.gamma)))
+    return np.where(inside, grey, 0).astype(np.uint8)

@@ -1,0 +1,352 @@
+"""Scenes of the chest: lung between the ribs, the heart from outside and from the oesophagus."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.random import Generator
+
+from arl.phantoms import superficial
+from arl.phantoms.geometry import Array, Curved, Linear, Probe
+from arl.phantoms.tissue import (
+    Structure,
+    Tissue,
+    between,
+    blob,
+    common,
+    ellipse,
+    facing,
+    segment,
+    union,
+)
+
+VIEWS = ("A2C", "A4C", "PLAX", "PSAX_PM")
+_BLOOD = -24.0  # dB
+
+
+def lung_probe(patient: Generator) -> Probe:
+    """Linear in four of ten patients, convex in the others."""
+    if patient.random() < 0.4:
+        return superficial.probe(patient, (4.0, 6.5))
+    return Curved(
+        between(patient, 7, 12),
+        math.radians(between(patient, 55, 70)),
+        between(patient, 3.5, 5.5),
+        "convex",
+    )
+
+
+def lung(
+    tissue: Tissue, patient: Generator, view: Generator, label: str | None
+) -> Structure | None:
+    """Ribs with shadows, the pleural line, and A-lines (normal) or B-lines and consolidation (covid)."""
+    m = {"covid": 1.0, "normal": 0.0, None: float(patient.random() < 0.4)}[label]
+    depth = tissue.probe.depth * between(patient, 0.2, 0.3)
+    pleura = tissue.wavy(view, depth, 0.02 * depth, 6) + _along_face(tissue)
+    ragged = float(np.clip(patient.normal(0.01 + 0.025 * m, 0.015), 0, 0.06)) * depth
+    lines = np.clip(patient.normal(1.0 - 0.6 * m, 0.3), 0, 1.3)
+    streaks = patient.poisson(0.7 + 2.2 * m)
+    spots = patient.poisson(0.1 + 0.8 * m)
+    _chest_wall(tissue, view, pleura, depth)
+    _air(tissue, view, pleura, depth, float(lines), ragged)
+    for _ in range(max(0, streaks + int(view.integers(-1, 2)))):
+        _b_line(tissue, view, pleura)
+    for _ in range(spots):
+        _consolidation(tissue, view, pleura, depth)
+    _ribs(tissue, patient, view, depth)
+    if isinstance(tissue.probe, Linear):
+        superficial.skin(tissue, view, 0.04 * tissue.probe.depth)
+    return None
+
+
+def _along_face(tissue: Tissue) -> Array:
+    """What to add to a depth so that a surface runs half parallel to a curved face, cm."""
+    if isinstance(tissue.probe, Linear):
+        return np.zeros_like(tissue.x)
+    radius = tissue.probe.radius + 0.3 * tissue.probe.depth
+    return (
+        np.sqrt(np.maximum(radius**2 - np.square(tissue.x), 0)) - np.float32(radius)
+    ) * np.float32(0.5)
+
+
+def _chest_wall(tissue: Tissue, rng: Generator, pleura: Array, depth: float) -> None:
+    superficial.fat(tissue, rng, np.full_like(tissue.z, -1.0), -5)
+    muscle = pleura - np.float32(0.55 * depth)
+    superficial.fibres(tissue, rng, muscle - tissue.z, -9, rng.normal(0, 0.1), muscle)
+    superficial.fascia(tissue, rng, muscle, 3, 0.02 * depth)
+
+
+def _air(
+    tissue: Tissue, rng: Generator, pleura: Array, depth: float, lines: float, ragged: float
+) -> None:
+    """Below the pleura nothing is seen but reverberation: haze, and copies of the pleura at its multiples."""
+    below = tissue.z - pleura
+    haze = (
+        -8
+        - 4.5 * below / np.float32(depth)
+        + 2 * tissue.texture(rng, 1.2, 0.15)
+        + 2 * tissue.texture(rng, 0.3, 2)
+    )
+    tissue.fill(-below, haze, edge=0.02 * depth)
+    uneven = np.float32(ragged) * tissue.texture(rng, 0.2 * depth, 99)
+    whole = np.clip(0.9 - 8 * ragged / depth + 0.3 * tissue.texture(rng, 0.3 * depth, 99), 0.1, 1)
+    tissue.shine(below - uneven, 12, 0.035 * depth + 0.5 * ragged, whole)
+    for order in range(1, 5):
+        strength = np.clip(lines * (0.8 + 0.3 * tissue.texture(rng, 1.0, 9)), 0, 1.2) * lines
+        tissue.shine(below - np.float32(order * depth), 7 - 4.5 * order, 0.045 * depth, strength)
+
+
+def _b_line(tissue: Tissue, rng: Generator, pleura: Array) -> None:
+    """A ray along the beam from the pleura to the bottom, which erases A-lines."""
+    beam, width = rng.uniform(0.12, 0.88), rng.uniform(0.008, 0.03)
+    ray = np.exp(-0.5 * np.square((tissue.beam - np.float32(beam)) / np.float32(width))) * (
+        tissue.z > pleura
+    )
+    below = np.maximum(tissue.z - pleura, 0) / np.float32(tissue.probe.depth)
+    level = between(rng, -4, 2) - 3 * below + 1.5 * tissue.texture(rng, 1, 0.1)
+    tissue.echo += np.maximum(level - tissue.echo, 0) * ray
+    tissue.specular *= 1 - np.float32(0.7) * ray * (tissue.z > pleura + np.float32(0.1))
+
+
+def _consolidation(tissue: Tissue, rng: Generator, pleura: Array, depth: float) -> None:
+    """Airless lung under the pleura: dark, with a shredded bright lower border."""
+    size = depth * rng.uniform(0.3, 0.75)
+    half = 0.3 * tissue.probe.extent()[1]
+    x = rng.uniform(-half, half)
+    patch = blob(tissue, rng, x, depth, 1.2 * size, size, roughness=0.14)
+    patch = common(patch, pleura + np.float32(0.03 * depth) - tissue.z)
+    tissue.fill(patch, -11 + 3 * tissue.texture(rng, 0.12 * depth, 0.1 * depth), edge=0.05 * depth)
+    tissue.shine(
+        patch,
+        3,
+        0.04 * depth,
+        facing(tissue, patch) * (tissue.z > pleura + np.float32(0.1 * depth)),
+    )
+    tissue.specular *= np.where(patch < 0, np.float32(0.4), np.float32(1))
+
+
+def _ribs(tissue: Tissue, patient: Generator, view: Generator, depth: float) -> None:
+    """One or two ribs at the sides, bright in front, black behind."""
+    half = tissue.probe.extent()[1] * (1 if isinstance(tissue.probe, Linear) else 0.62)
+    size = depth * between(patient, 0.5, 0.7)
+    for side in (-1, 1)[: int(patient.integers(1, 3))]:
+        x = side * half * between(patient, 0.72, 1.1) + view.normal(0, 0.1)
+        rib = ellipse(tissue, x, 0.78 * depth, size, 0.28 * depth)
+        tissue.fill(rib, -14, attenuation=40 / (0.56 * depth), edge=0.05)
+        tissue.shine(rib, 8, 0.04 * depth, facing(tissue, rib) * (tissue.z < 0.78 * depth))
+
+
+def cardiac_probe(patient: Generator) -> Curved:
+    """A phased array."""
+    return Curved(between(patient, 14, 17.5), math.radians(between(patient, 74, 92)), 0.4, "sector")
+
+
+@dataclass(frozen=True)
+class _Heart:
+    """Places shapes given in a heart's own centimetres."""
+
+    tissue: Tissue
+    rng: Generator
+    x: float
+    z: float
+    scale: float
+    tilt: float  # radians
+
+    def at(self, x: float, z: float) -> tuple[float, float]:
+        cosine, sine = math.cos(self.tilt), math.sin(self.tilt)
+        return self.x + self.scale * (x * cosine - z * sine), self.z + self.scale * (
+            x * sine + z * cosine
+        )
+
+    def oval(self, x: float, z: float, a: float, b: float, angle: float = 0.0) -> Array:
+        size = a * self.scale, b * self.scale
+        return blob(
+            self.tissue, self.rng, *self.at(x, z), *size, angle + self.tilt, roughness=0.022
+        )
+
+    def below(self, z: float) -> Array:
+        """Region deeper than the plane z of the heart."""
+        x0, z0 = self.at(0, z)
+        normal = -math.sin(self.tilt), math.cos(self.tilt)
+        dx, dz = self.tissue.x - np.float32(x0), self.tissue.z - np.float32(z0)
+        return -(dx * np.float32(normal[0]) + dz * np.float32(normal[1]))
+
+    def leaflet(
+        self, start: tuple[float, float], end: tuple[float, float], bend: float = 0.25
+    ) -> None:
+        """A valve's leaflet: two thin pieces that meet at an angle, thinner towards the free end."""
+        dx, dz = end[0] - start[0], end[1] - start[1]
+        knee = start[0] + 0.5 * dx - bend * dz, start[1] + 0.5 * dz + bend * dx
+        for piece, width in (((start, knee), 0.1), ((knee, end), 0.06)):
+            distance = segment(self.tissue, *(self.at(*point) for point in piece))
+            self.tissue.fill(distance - np.float32(width), self.rng.uniform(-5, 1), edge=0.15)
+
+
+def cardiac(
+    tissue: Tissue, patient: Generator, view: Generator, label: str | None
+) -> Structure | None:
+    """An echocardiographic view, named by the label; the mask is the left ventricle's cavity."""
+    scale, wall = between(patient, 0.84, 1.12), between(patient, 0.75, 1.25)
+    full, haze = between(patient, 0.85, 1.05), between(patient, -6, 4)
+    name = label or str(view.choice(VIEWS))
+    phase = between(view, 0.78, 1.0)  # 1: end of diastole
+    heart = _Heart(
+        tissue, view, view.normal(0, 0.35), view.normal(0, 0.2), scale, view.normal(0, 0.1)
+    )
+    _mediastinum(tissue, view)
+    draw = {"A2C": _apical_two, "A4C": _apical_four, "PLAX": _long_axis, "PSAX_PM": _short_axis}[
+        name
+    ]
+    ventricle = draw(heart, view, wall / phase, full * phase, _BLOOD + haze)
+    _dropout(tissue, view)
+    _chest(tissue, view)
+    return Structure("lv", ventricle)
+
+
+def _mediastinum(tissue: Tissue, rng: Generator) -> None:
+    """Lung and fat around the heart: streaks of haze, darker with depth."""
+    streaks = 4 * tissue.texture(rng, 3, 0.5) + 3 * tissue.texture(rng, 1.0, 0.4)
+    tissue.fill(np.full_like(tissue.z, -1.0), between(rng, -10, -4) + streaks - 0.25 * tissue.z)
+
+
+def _chest(tissue: Tissue, rng: Generator) -> None:
+    near = np.exp(-tissue.z / np.float32(between(rng, 0.7, 1.3)))
+    tissue.echo += np.maximum(2 - tissue.echo, 0) * near + 3 * tissue.texture(rng, 2, 0.2) * near
+    tissue.shine(tissue.z - 0.1, 8, 0.2)
+
+
+def _dropout(tissue: Tissue, rng: Generator) -> None:
+    """A rib or lung edge that takes a part of the sector."""
+    for _ in range(rng.integers(0, 3)):
+        centre, width = rng.uniform(0, 1), rng.uniform(0.03, 0.09)
+        ray = np.exp(-0.5 * np.square((tissue.beam - np.float32(centre)) / np.float32(width)))
+        tissue.add(-rng.uniform(3, 10) * ray)
+
+
+def _muscle(heart: _Heart, rng: Generator, region: Array) -> None:
+    tissue = heart.tissue
+    level = -3 + np.clip(3 * tissue.texture(rng, 2, 2), -7, 4)
+    tissue.fill(region, level + 2.5 * tissue.texture(rng, 0.7, 0.25), edge=0.25)
+    tissue.shine(
+        region,
+        6,
+        0.12,
+        facing(tissue, region) * (tissue.z > 6) * np.clip(tissue.texture(rng, 3, 3), 0, 1),
+    )
+
+
+def _cavity(heart: _Heart, rng: Generator, region: Array, blood: float) -> None:
+    tissue = heart.tissue
+    swirl = 4 * tissue.texture(rng, 2.2, 1.2) + 9 * np.exp(
+        -tissue.z / np.float32(2.5)
+    )  # near-field haze
+    tissue.fill(region, blood + swirl, attenuation=-0.3, edge=0.3)
+    tissue.shine(region, 0, 0.06, facing(tissue, region) * np.clip(tissue.texture(rng, 2, 2), 0, 1))
+
+
+def _left_apical(
+    heart: _Heart, rng: Generator, x: float, wall: float, full: float, blood: float
+) -> Array:
+    """Left ventricle with the apex up, left atrium and mitral valve; returns the ventricle's cavity."""
+    a, annulus = 2.15 * full, 9.6
+    ventricle = common(heart.oval(x, 6.6, a, 4.3 * (0.6 + 0.4 * full)), -heart.below(annulus))
+    atrium = common(heart.oval(x + 0.1, 11.7, 2.0, 2.2), heart.below(annulus))
+    _muscle(heart, rng, union(ventricle - np.float32(wall * heart.scale), atrium - np.float32(0.3)))
+    _cavity(heart, rng, union(ventricle, atrium), blood)
+    spread = rng.uniform(0.1, 0.95)  # 0 open, 1 closed
+    for side in (-1.0, 1.0):
+        heart.leaflet(
+            (x + side * 1.55, annulus),
+            (x + side * 1.55 * (1 - spread), annulus - 1.6 * (1 - 0.7 * spread)),
+        )
+    return ventricle
+
+
+def _apical_two(heart: _Heart, rng: Generator, wall: float, full: float, blood: float) -> Array:
+    """Left ventricle and atrium in the middle, no right heart."""
+    return _left_apical(heart, rng, 0.3, wall, full, blood)
+
+
+def _apical_four(heart: _Heart, rng: Generator, wall: float, full: float, blood: float) -> Array:
+    """All four chambers: the right ones at the left, the tricuspid valve nearer to the apex."""
+    right = common(heart.oval(-1.9, 7.3, 1.5, 3.2, 0.12), -heart.below(9.2))
+    atrium = common(heart.oval(-2.2, 11.3, 1.8, 2.1), heart.below(9.2))
+    _muscle(heart, rng, union(right - np.float32(0.45), atrium - np.float32(0.3)))
+    _cavity(heart, rng, union(right, atrium), blood)
+    spread = rng.uniform(0.1, 0.95)
+    for side in (-1.0, 1.0):
+        start = -2.1 + side * 1.2
+        heart.leaflet((start, 9.2), (start - side * 1.2 * spread, 9.2 - 1.2 * (1 - 0.7 * spread)))
+    return _left_apical(heart, rng, 1.9, wall, full, blood)
+
+
+def _long_axis(heart: _Heart, rng: Generator, wall: float, full: float, blood: float) -> Array:
+    """Parasternal: right ventricle in front, left ventricle at the left, aortic root and left atrium at the right."""
+    outflow = heart.oval(0.2, 3.6, 3.4, 0.95, -0.1)
+    root, atrium = heart.oval(3.4, 5.7, 2.3, 1.25, -0.25), heart.oval(3.6, 8.9, 2.2, 1.55, 0.1)
+    ventricle = heart.oval(-1.9, 7.3, 3.7 * (0.7 + 0.3 * full), 2.15 * full, -0.12)
+    solid = union(
+        ventricle - np.float32(wall * heart.scale),
+        root - np.float32(0.3),
+        atrium - np.float32(0.25),
+    )
+    _muscle(heart, rng, union(solid, outflow - np.float32(0.4)))
+    _cavity(heart, rng, union(ventricle, root, atrium), blood)
+    _cavity(heart, rng, outflow, blood)
+    _cavity(heart, rng, heart.oval(4.4, 12.0, 1.1, 1.1), blood)  # descending aorta
+    swing = rng.uniform(-0.6, 0.9)
+    heart.leaflet((1.7, 6.7), (-0.3, 7.2 + swing))
+    heart.leaflet((1.9, 8.9), (0.3, 8.4 + 0.5 * swing))
+    heart.leaflet((2.3, 5.6), (3.3, 5.6 + 0.3 * swing))
+    return ventricle
+
+
+def _short_axis(heart: _Heart, rng: Generator, wall: float, full: float, blood: float) -> Array:
+    """Parasternal at the papillary muscles: a ring with two of them, the right ventricle a crescent at its left."""
+    radius = 2.3 * full
+    ring = heart.oval(0.6, 7.4, radius + wall, radius + wall)
+    crescent = common(heart.oval(-1.2, 6.3, 3.5, 3.0, -0.5), -(ring - np.float32(0.05)))
+    _muscle(heart, rng, union(ring, crescent - np.float32(0.4)))
+    _cavity(heart, rng, crescent, blood)
+    cavity = heart.oval(0.6, 7.4, radius, radius * rng.uniform(0.92, 1.0))
+    _cavity(heart, rng, cavity, blood)
+    for turn in (0.65, 2.45):
+        at = 0.6 + 0.75 * radius * math.cos(turn), 7.4 + 0.75 * radius * math.sin(turn)
+        papillary = blob(heart.tissue, rng, *heart.at(*at), 0.55, 0.45, turn, roughness=0.1)
+        heart.tissue.fill(papillary, -3.0, edge=0.15)
+    return cavity
+
+
+def esophageal_probe(patient: Generator) -> Curved:
+    """A transoesophageal phased array."""
+    return Curved(between(patient, 10, 13), math.radians(between(patient, 82, 96)), 0.25, "sector")
+
+
+def esophageal(
+    tissue: Tissue, patient: Generator, view: Generator, label: str | None
+) -> Structure | None:
+    """From the oesophagus: left atrium under the probe, mitral valve, left ventricle pointing down, right heart."""
+    scale, wall = between(patient, 0.78, 0.95), between(patient, 0.7, 1.1)
+    haze = between(patient, -6, 3)
+    heart = _Heart(
+        tissue, view, view.normal(0, 0.3), view.normal(0, 0.15), scale, view.normal(0, 0.12)
+    )
+    _mediastinum(tissue, view)
+    chambers = [
+        (heart.oval(0.7, 3.0, 3.2, 2.1), 0.2),
+        (heart.oval(1.4, 8.6, 1.9, 3.6, 0.1), wall),
+        (heart.oval(-2.9, 5.4, 1.7, 1.6), 0.2),
+        (heart.oval(-2.4, 9.2, 1.4, 2.4, -0.2), 0.45),
+    ]
+    _muscle(heart, view, union(*(region - np.float32(thick) for region, thick in chambers)))
+    for region, _ in chambers:
+        _cavity(heart, view, region, _BLOOD + haze)
+    spread = view.uniform(0.1, 0.9)
+    for side in (-1.0, 1.0):
+        heart.leaflet(
+            (1.2 + side * 1.5, 5.1),
+            (1.2 + side * 1.5 * (1 - spread), 5.1 + 1.5 * (1 - 0.7 * spread)),
+        )
+    _dropout(tissue, view)
+    tissue.shine(tissue.z - 0.1, 8, 0.15)
+    return Structure("lv", chambers[1][0])

@@ -1,0 +1,192 @@
+"""A tissue to paint on: echogenicity, attenuation and specular echoes at the samples of a probe.
+
+A region is an array of signed distances in cm, negative inside; a surface is an array of distances
+in cm.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from arl.phantoms.geometry import Probe
+
+Array = NDArray[np.float32]
+AnyArray = NDArray[np.floating[Any]]
+
+_TILE = 64  # side of the random tile that textures are read from
+_TURNS = 2048  # angles at which an outline is tabulated
+_FINER = 4  # times it is refined once, smoothly, so that reading it can be linear
+
+
+def between(rng: Generator, low: float, high: float) -> float:
+    """A uniform draw."""
+    return float(rng.uniform(low, high))
+
+
+@dataclass(frozen=True)
+class Structure:
+    """A region whose outline is known: the ground truth of a mask."""
+
+    name: str
+    region: Array
+
+
+class Oval(NamedTuple):
+    """Centre, half axes and turn of an ellipse, cm and radians; its parts are the arguments of `ellipse` and `blob`."""
+
+    x: float
+    z: float
+    a: float
+    b: float
+    angle: float = 0.0
+
+    def point(self, u: float, v: float) -> tuple[float, float]:
+        """x and z of the point u cm along the first axis and v cm along the second."""
+        cosine, sine = float(np.cos(self.angle)), float(np.sin(self.angle))
+        return self.x + u * cosine - v * sine, self.z + u * sine + v * cosine
+
+
+class Tissue:
+    """Maps over (samples, beams) that a scene paints; 0 dB is soft tissue of average brightness."""
+
+    def __init__(self, probe: Probe, samples: int, beams: int) -> None:
+        self.probe = probe
+        self.width = 2 * probe.extent()[1]  # cm, at the widest
+        self.x, self.z = probe.points(samples, beams)
+        self.beam = np.broadcast_to(
+            (np.arange(beams, dtype=np.float32) + 0.5) / beams, self.x.shape
+        )  # share, 0..1
+        self.step = probe.depth / samples  # cm between samples
+        along_beam = (np.arange(samples, dtype=np.float32) + 0.5) * np.float32(self.step)
+        self.deep = np.broadcast_to(along_beam[:, None], self.x.shape)  # cm from the face
+        self.pitch = np.hypot(
+            np.gradient(self.x, axis=1), np.gradient(self.z, axis=1)
+        )  # cm between beams
+        self.echo = np.zeros_like(self.x)  # dB
+        self.attenuation = np.zeros_like(self.x)  # dB/cm, two-way excess over what the TGC assumes
+        self.specular = np.zeros_like(self.x)  # amplitude of the coherent echo, 1 = 0 dB
+
+    def fill(
+        self, region: AnyArray, echo: AnyArray | float, attenuation: float = 0.0, edge: float = 0.05
+    ) -> None:
+        """Replace what is inside a region, its border `edge` cm wide; reflections painted there before vanish."""
+        inside = np.clip(0.5 - region / np.float32(edge), 0, 1).astype(np.float32)
+        self.echo += (inside * (echo - self.echo)).astype(np.float32)
+        self.attenuation += inside * (np.float32(attenuation) - self.attenuation)
+        self.specular -= inside * self.specular
+
+    def add(self, change: AnyArray) -> None:
+        """Raise the echogenicity by `change` dB."""
+        self.echo += change.astype(np.float32)
+
+    def shine(
+        self, distance: AnyArray, level: float, thickness: float, strength: AnyArray | float = 1.0
+    ) -> None:
+        """A reflecting surface `thickness` cm thick: coherent echo of `level` dB and some diffuse echo with it.
+
+        `strength` (0..1) says where along the surface it is met at a right angle.
+        """
+        profile = (np.exp(-0.5 * np.square(distance / np.float32(thickness))) * strength).astype(
+            np.float32
+        )
+        self.specular += np.float32(10 ** (level / 20)) * profile
+        self.echo += np.maximum(np.float32(level - 4) - self.echo, 0) * profile
+
+    def texture(self, rng: Generator, along: float, across: float, angle: float = 0.0) -> Array:
+        """Smooth noise near unit variance with the given lengths in cm; `angle` (radians) turns it downward."""
+        return self.warped(rng, along, across, self.x, self.z, angle)
+
+    def warped(
+        self, rng: Generator, along: float, across: float, x: Array, z: Array, angle: float = 0.0
+    ) -> Array:
+        """`texture` read at other coordinates, e.g. depth below a curved surface."""
+        tile = rng.standard_normal((_TILE, _TILE), dtype=np.float32)
+        fine = cv2.resize(tile, None, fx=_FINER, fy=_FINER, interpolation=cv2.INTER_CUBIC)
+        cosine, sine = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+        u = (x * cosine + z * sine) * np.float32(_FINER / along) + _TILE * _FINER / 2
+        v = (z * cosine - x * sine) * np.float32(_FINER / across) + _TILE * _FINER / 2
+        read = cv2.remap(
+            fine * np.float32(1.25), u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP
+        )
+        return np.asarray(read, np.float32)
+
+    def wavy(self, rng: Generator, depth: float, amplitude: float, length: float) -> Array:
+        """Depth z(x) in cm of an undulating interface, (samples, beams): swings by `amplitude` over `length` cm."""
+        depths = np.full_like(self.x, depth)
+        for octave in (1.0, 2.3, 4.1):
+            phase, scale = rng.uniform(0, 2 * np.pi), amplitude / octave
+            depths += np.float32(scale) * np.sin(
+                self.x * np.float32(2 * np.pi * octave / length) + np.float32(phase)
+            )
+        return depths
+
+
+def ellipse(tissue: Tissue, x: float, z: float, a: float, b: float, angle: float = 0.0) -> Array:
+    """Region of an ellipse with half axes a (along x before turning by `angle` radians) and b, cm."""
+    u, v = turned(tissue, x, z, angle)
+    return np.asarray(
+        (np.hypot(u / np.float32(a), v / np.float32(b)) - 1) * np.float32(min(a, b)), np.float32
+    )
+
+
+def turned(tissue: Tissue, x: float, z: float, angle: float = 0.0) -> tuple[Array, Array]:
+    """Coordinates around (x, z), turned by `angle` radians: the first axis points right and down."""
+    dx, dz = tissue.x - np.float32(x), tissue.z - np.float32(z)
+    cosine, sine = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+    return dx * cosine + dz * sine, dz * cosine - dx * sine
+
+
+def blob(
+    tissue: Tissue,
+    rng: Generator,
+    x: float,
+    z: float,
+    a: float,
+    b: float,
+    angle: float = 0.0,
+    roughness: float = 0.0,
+) -> Array:
+    """Region of an ellipse whose radius swings by about `roughness` (share of it) over the angle."""
+    u, v = turned(tissue, x, z, angle)
+    u, v = u / np.float32(a), v / np.float32(b)
+    turn = np.arctan2(v, u) * np.float32(_TURNS / (2 * np.pi))
+    radius = _outline(rng, roughness)[turn.astype(np.int32) % _TURNS]
+    return (np.hypot(u, v) - radius) * np.float32(min(a, b))
+
+
+def _outline(rng: Generator, roughness: float) -> Array:
+    """Radius around 1 at `_TURNS` angles: harmonics 2 to 8, the higher the smaller."""
+    order = np.arange(2, 9)
+    size = 1.4 * roughness / order**0.8 * rng.standard_normal(len(order))
+    angle = np.arange(_TURNS)[:, None] * (2 * np.pi / _TURNS)
+    radius = 1 + np.cos(order * angle + rng.uniform(0, 2 * np.pi, len(order))) @ size
+    return np.maximum(radius, 0.35).astype(np.float32)
+
+
+def segment(tissue: Tissue, start: tuple[float, float], end: tuple[float, float]) -> Array:
+    """Distance to the line between two points (x, z), cm."""
+    dx, dz = end[0] - start[0], end[1] - start[1]
+    u, v = tissue.x - np.float32(start[0]), tissue.z - np.float32(start[1])
+    along = np.clip((u * np.float32(dx) + v * np.float32(dz)) / np.float32(dx * dx + dz * dz), 0, 1)
+    return np.asarray(np.hypot(u - along * np.float32(dx), v - along * np.float32(dz)), np.float32)
+
+
+def union(*regions: AnyArray) -> Array:
+    """Points inside any of the regions."""
+    return np.asarray(np.minimum.reduce(regions), np.float32)
+
+
+def common(*regions: AnyArray) -> Array:
+    """Points inside all of the regions."""
+    return np.asarray(np.maximum.reduce(regions), np.float32)
+
+
+def facing(tissue: Tissue, region: Array) -> Array:
+    """How squarely the beam meets a region's border, 0..1: bright caps above and below, faint sides."""
+    along = np.square(np.gradient(region, axis=0) / np.float32(tissue.step))
+    across = np.square(np.gradient(region, axis=1) / tissue.pitch)
+    return np.asarray(along / (along + across + np.float32(1e-6)), np.float32)

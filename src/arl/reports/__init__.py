@@ -1,0 +1,1 @@
+"""Pages and figures: everything that writes HTML or draws a plot."""

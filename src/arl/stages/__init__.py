@@ -1,0 +1,1 @@
+"""The steps of the graph: one function a file, called by DVC and by Kubeflow Pipelines."""

@@ -1,0 +1,1 @@
+"""Object stores, the registry of released models, and signatures."""

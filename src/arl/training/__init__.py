@@ -1,0 +1,1 @@
+"""The training loop, its objectives as modules, checkpoints and distribution over ranks."""

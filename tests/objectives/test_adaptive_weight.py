@@ -1,0 +1,77 @@
+import math
+
+import pytest
+import torch
+
+from arl.objectives.adaptive_weight import adaptive_weight, gradient_norm
+from arl.objectives.adversarial import generator_loss
+from arl.objectives.mim import mim_loss
+
+B, N, D = 2, 5, 7
+
+
+def _losses():
+    """A decoder's output with both losses on it, the adversarial one through a small discriminator."""
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.randn(D, D, generator=generator, dtype=torch.float64, requires_grad=True)
+    tokens = torch.randn(B, N, D, generator=generator, dtype=torch.float64)
+    reconstruction = tokens @ weights
+    target = torch.randn(B, N, D, generator=generator, dtype=torch.float64)
+    mask = torch.tensor([[True, False, True, True, False], [False, True, True, False, True]])
+    discriminator = torch.randn(D, 3, generator=generator, dtype=torch.float64)
+    mim = mim_loss(reconstruction, target, mask)
+    adversarial = generator_loss((reconstruction[mask] @ discriminator).tanh().sum(dim=-1))
+    return mim, adversarial, reconstruction, target, mask, weights
+
+
+def test_gradient_of_mim_by_hand():
+    mim, _, reconstruction, target, mask, _ = _losses()
+    errors = (reconstruction - target).detach()
+    squared = 0.0
+    for b in range(B):
+        for n in range(N):
+            for d in range(D):
+                if mask[b, n]:
+                    squared += (2 * float(errors[b, n, d]) / (int(mask.sum()) * D)) ** 2
+    assert math.isclose(
+        float(gradient_norm(mim, reconstruction)), math.sqrt(squared), rel_tol=1e-12
+    )
+
+
+def test_equation_6_equalises_the_gradients():
+    mim, adversarial, reconstruction, *_ = _losses()
+    weight = adaptive_weight(mim, adversarial, reconstruction, eps=1e-12, max_weight=1e9)
+    weighted = gradient_norm(weight * adversarial, reconstruction)
+    assert math.isclose(float(weighted), float(gradient_norm(mim, reconstruction)), rel_tol=1e-9)
+
+
+def test_epsilon_is_added_to_the_adversarial_norm():
+    mim, adversarial, reconstruction, *_ = _losses()
+    mim_norm, norm = (float(gradient_norm(loss, reconstruction)) for loss in (mim, adversarial))
+    weight = adaptive_weight(mim, adversarial, reconstruction, eps=0.5, max_weight=1e9)
+    assert math.isclose(float(weight), mim_norm / (norm + 0.5), rel_tol=1e-12)
+
+
+def test_carries_no_gradient_and_keeps_the_graph():
+    mim, adversarial, reconstruction, *_, weights = _losses()
+    weight = adaptive_weight(mim, adversarial, reconstruction)
+    assert not weight.requires_grad
+    (mim + weight * adversarial).backward()
+    constant = weights.grad
+    mim, adversarial, *_, weights = _losses()
+    (mim + float(weight) * adversarial).backward()
+    assert constant is not None
+    assert weights.grad is not None
+    assert torch.allclose(constant, weights.grad, rtol=1e-12)
+
+
+@pytest.mark.parametrize("max_weight", [1.0, 37.0])
+def test_a_vanished_adversarial_gradient_is_clamped(max_weight):
+    mim, adversarial, reconstruction, *_ = _losses()
+    weight = adaptive_weight(mim, 0 * adversarial, reconstruction, max_weight=max_weight)
+    assert float(weight) == max_weight
+
+
+def test_no_reconstruction_error_no_weight():
+    mim, adversarial, reconstruction, *_ = _losses()
+    assert float(adaptive_weight(0 * mim, adversarial, reconstruction)) == 0
