@@ -11,10 +11,10 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from arl import params as parameters
+from arl.commands.sample import sample
 from arl.corpus.anatomy import ANATOMIES
 from arl.files import read_json
 from arl.stages.pretrain import pretrain
-from arl.commands.sample import sample
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).with_name("golden.json")
