@@ -20,14 +20,14 @@ def drift(
 
 
 @step("data")
-def arrive(inbox: str, corpus: str, monitor: str, owner: str, overrides: list) -> str:
+def take_batch(inbox: str, corpus: str, monitor: str, owner: str, overrides: list) -> str:
     """Take the next complete batch in, or go on with one that was left; returns arrived or nothing."""
     from pathlib import Path
 
     from arl.cli import call
     from arl.files import read_json
 
-    call("arrive", overrides, inbox=inbox, corpus=corpus, monitor=monitor, owner=owner)
+    call("take_batch", overrides, inbox=inbox, corpus=corpus, monitor=monitor, owner=owner)
     under_way = Path(monitor) / "open.json"
     return (
         "arrived" if under_way.is_file() and read_json(under_way)["owner"] == owner else "nothing"
@@ -56,7 +56,7 @@ def decide(corpus: str, monitor: str, overrides: list) -> str:
 
 
 @step("train")
-def conclude(
+def close_run(
     status: dsl.PipelineTaskFinalStatus,
     corpus: str,
     registry: str,
@@ -73,7 +73,7 @@ def conclude(
         else status.error_message or f"the pipeline ended as {status.state}"
     )
     call(
-        "conclude",
+        "close_run",
         overrides,
         corpus=corpus,
         registry=registry,

@@ -13,7 +13,7 @@ from kfp import dsl
 # `kfp dsl compile --py` puts only this folder on the module path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from components.monitoring import arrive, compare, conclude, decide
+from components.monitoring import close_run, compare, decide, take_batch
 from pipelines import (
     arl_full,  # the module, since a file that is compiled may hold one pipeline only
 )
@@ -40,12 +40,12 @@ def arl_monitor(
     mine = {"monitor": monitor, "owner": dsl.PIPELINE_JOB_NAME_PLACEHOLDER, "overrides": overrides}
     folders = {"corpus": corpus, "monitor": monitor, "overrides": overrides}
     concluded = place(
-        conclude(corpus=corpus, registry=registry, **mine), "conclude"
+        close_run(corpus=corpus, registry=registry, **mine), "close_run"
     ).set_caching_options(False)
     with dsl.ExitHandler(concluded):
-        arrived = place(arrive(inbox=inbox, corpus=corpus, **mine), "arrive").set_caching_options(
-            False
-        )
+        arrived = place(
+            take_batch(inbox=inbox, corpus=corpus, **mine), "take_batch"
+        ).set_caching_options(False)
         with dsl.If(arrived.output == "arrived"):
             compared = place(compare(registry=registry, **folders), "compare").set_caching_options(
                 False

@@ -165,7 +165,7 @@ def kill_when(
     process.stdout.close()
 
 
-STEPS = ["arrive", "compare", "decide", "dvc add", "git commit", "dvc repro", "conclude"]
+STEPS = ["take-batch", "compare", "decide", "dvc add", "git commit", "dvc repro", "close-run"]
 
 
 def test_killed_at_every_step_it_ends_as_if_nothing_had_been(
@@ -195,7 +195,9 @@ def test_killed_at_every_step_it_ends_as_if_nothing_had_been(
     assert words[0] == words[1]
     left = project.journal.file.read_bytes(), tree_hash(project.folder / "data")
     told = project.watch()
-    assert "nothing new has arrived" in (project.folder / "monitor/steps/arrive.txt").read_text()
+    assert (
+        "nothing new has arrived" in (project.folder / "monitor/steps/take-batch.txt").read_text()
+    )
     assert "dvc" not in told
     assert (project.journal.file.read_bytes(), tree_hash(project.folder / "data")) == left
 
@@ -358,5 +360,5 @@ def test_outside_a_project(tmp_path: Path) -> None:
 def test_an_inbox_that_cannot_be_reached_is_named_and_nothing_begins(project: Project) -> None:
     shutil.rmtree(project.inbox)
     told = project.watch(1)
-    assert "arrive failed: arl arrive: inbox inbox is not a folder" in told
+    assert "take-batch failed: arl take-batch: inbox inbox is not a folder" in told
     assert project.events() == []

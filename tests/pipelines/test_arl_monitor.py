@@ -22,7 +22,7 @@ from arl.monitoring.journal import Journal
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-STEPS = {"arrive", "compare", "decide", "conclude"}
+STEPS = {"take-batch", "compare", "decide", "close-run"}
 SETTINGS = [
     "tasks=[breast,lv]",
     "watch.source=picture-table",
@@ -83,7 +83,7 @@ def test_conditions_are_on_short_words_and_its_steps_are_never_cached(
     assert words == {"'arrived'", "'retrain'"}
     assert not [name for name in STEPS if tasks[name].get("cachingOptions", {}).get("enableCache")]
     assert (
-        tasks["conclude"]["triggerPolicy"]["strategy"] == "ALL_UPSTREAM_TASKS_COMPLETED"
+        tasks["close-run"]["triggerPolicy"]["strategy"] == "ALL_UPSTREAM_TASKS_COMPLETED"
     )  # also after a failure
 
 

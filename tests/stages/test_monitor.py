@@ -16,10 +16,10 @@ from arl.files import read_json, tree_hash, write_json
 from arl.monitoring.journal import Entry, Journal
 from arl.monitoring.runs import begin, current
 from arl.params import Params
-from arl.stages.arrive import arrive
+from arl.stages.close_run import close_run
 from arl.stages.compare import compare
-from arl.stages.conclude import conclude
 from arl.stages.decide import decide
+from arl.stages.take_batch import take_batch
 
 
 @pytest.fixture(autouse=True)
@@ -46,8 +46,10 @@ class Loop:
     def deliver(self, name: str, **changes: Any) -> Path:
         return self._deliver(self.inbox, name, **changes)
 
-    def arrive(self, owner: str = "") -> None:
-        arrive(self.params, str(self.inbox), corpus=self.corpus, monitor=self.monitor, owner=owner)
+    def take_batch(self, owner: str = "") -> None:
+        take_batch(
+            self.params, str(self.inbox), corpus=self.corpus, monitor=self.monitor, owner=owner
+        )
 
     def compare(self) -> None:
         compare(self.params, corpus=self.corpus, registry=self.registry, monitor=self.monitor)
@@ -55,8 +57,8 @@ class Loop:
     def decide(self) -> None:
         decide(self.params, corpus=self.corpus, monitor=self.monitor)
 
-    def conclude(self, error: str = "") -> None:
-        conclude(
+    def close_run(self, error: str = "") -> None:
+        close_run(
             self.params,
             corpus=self.corpus,
             registry=self.registry,
@@ -66,7 +68,7 @@ class Loop:
 
     def run(self) -> Entry:
         """All steps but a training; the decision."""
-        for step in (self.arrive, self.compare, self.decide, self.conclude):
+        for step in (self.take_batch, self.compare, self.decide, self.close_run):
             step()
         return [entry for entry in self.journal.entries() if entry["event"] == "decision"][-1]
 
@@ -254,7 +256,7 @@ def test_a_half_uploaded_batch_is_left_alone(
 ) -> None:
     loop.deliver("week-1")
     (loop.inbox / "clinic/week-1.complete").write_text("99")
-    loop.arrive()
+    loop.take_batch()
     assert (
         "clinic/week-1 is left alone: it waits for the 99 files that its marker tells of"
         in capsys.readouterr().out
@@ -268,14 +270,14 @@ def test_a_half_uploaded_batch_is_left_alone(
 @pytest.mark.slow
 def test_a_batch_that_changes_while_it_is_read_is_looked_at_anew(loop: Loop) -> None:
     batch = loop.deliver("week-1")
-    loop.arrive()
+    loop.take_batch()
     run = current(loop.monitor)
     assert run is not None
     (run.folder / "intake.json").unlink()  # killed before it was done
     cv2.imwrite(
         str(batch / "0.png"), np.random.default_rng(99).integers(40, 200, (40, 48), np.uint8)
     )
-    loop.arrive()
+    loop.take_batch()
     assert current(loop.monitor) is None
     assert not run.folder.exists()
     assert loop.run()["decision"] == "no-drift"
@@ -289,11 +291,11 @@ def test_mistakes_in_the_settings_are_no_fault_of_the_batch(
     for source, message in (("bus-bra", "public set"), ("nothing", "has no reader")):
         loop.params = replace(good, watch=replace(good.watch, source=source))
         with pytest.raises(ValueError, match=message):
-            loop.arrive()
+            loop.take_batch()
     loop.params = good
     monkeypatch.delenv("ARL_HASH_KEY")
     with pytest.raises(ValueError, match="ARL_HASH_KEY"):
-        loop.arrive()
+        loop.take_batch()
     assert current(loop.monitor) is None
     assert loop.journal.entries() == []
 
@@ -301,7 +303,7 @@ def test_mistakes_in_the_settings_are_no_fault_of_the_batch(
 def test_without_a_champion_there_is_nothing_to_compare_with(loop: Loop) -> None:
     loop.deliver("week-1")
     loop.registry = str(loop.folder / "empty")
-    loop.arrive()
+    loop.take_batch()
     with pytest.raises(ValueError, match="has no champion to compare new data with"):
         loop.compare()
 
@@ -309,7 +311,7 @@ def test_without_a_champion_there_is_nothing_to_compare_with(loop: Loop) -> None
 @pytest.mark.slow
 def test_every_step_twice_is_every_step_once(loop: Loop) -> None:
     loop.deliver("week-1", gain=1.5)
-    for step in (loop.arrive, loop.compare, loop.decide):
+    for step in (loop.take_batch, loop.compare, loop.decide):
         step()
         before = tree_hash(loop.corpus), tree_hash(loop.monitor / "runs"), loop.journal.entries()
         step()
@@ -320,26 +322,26 @@ def test_every_step_twice_is_every_step_once(loop: Loop) -> None:
         ) == before
     run = current(loop.monitor)
     assert run is not None
-    loop.conclude()
+    loop.close_run()
     begin(run)  # killed between its pages and its end
     before_log = loop.journal.file.read_bytes()
-    loop.conclude()
+    loop.close_run()
     assert loop.journal.file.read_bytes() == before_log
     assert current(loop.monitor) is None
 
 
 def test_a_failure_is_tried_again_and_given_up_at_last(loop: Loop) -> None:
     loop.deliver("week-1")
-    loop.arrive()
+    loop.take_batch()
     for attempt in range(1, 4):
-        loop.conclude(error="dvc repro failed: no GPU")
+        loop.close_run(error="dvc repro failed: no GPU")
         assert (current(loop.monitor) is None) == (attempt == 3)
     words = [entry["words"][0] for entry in loop.journal.entries()]
     assert words[0].endswith("failed: dvc repro failed: no GPU; the next look goes on from there.")
     assert words[2].endswith("that was attempt 3 of 3.")
     assert words[3].startswith("clinic/week-1 was given up after 3 attempts")
     assert loop.batches == ["clinic/0000"]
-    loop.arrive()
+    loop.take_batch()
     assert current(loop.monitor) is None  # not begun again by itself
     os.utime(loop.inbox / "clinic/week-1/0.png")  # sent again
     assert loop.run()["decision"] == "no-drift"
@@ -347,8 +349,8 @@ def test_a_failure_is_tried_again_and_given_up_at_last(loop: Loop) -> None:
 
 def test_two_owners_of_one_run(loop: Loop, capsys: pytest.CaptureFixture[str]) -> None:
     loop.deliver("week-1")
-    loop.arrive(owner="job-1")
-    loop.arrive(owner="job-2")
+    loop.take_batch(owner="job-1")
+    loop.take_batch(owner="job-2")
     [told] = loop.journal.entries()
     assert told["decision"] == "already-running"
     assert told["words"][0].startswith("job-2 found run ")
@@ -356,7 +358,7 @@ def test_two_owners_of_one_run(loop: Loop, capsys: pytest.CaptureFixture[str]) -
     assert run is not None
     assert run.owner == "job-1"
     os.utime(loop.monitor / "open.json", (0, 0))  # job-1 gave no sign for a long time
-    loop.arrive(owner="job-2")
+    loop.take_batch(owner="job-2")
     taken = current(loop.monitor)
     assert taken is not None
     assert (taken.name, taken.owner) == (run.name, "job-2")
@@ -365,7 +367,7 @@ def test_two_owners_of_one_run(loop: Loop, capsys: pytest.CaptureFixture[str]) -
 @pytest.mark.slow
 def test_what_came_of_a_training_is_told_once(loop: Loop) -> None:
     loop.deliver("week-1", gain=1.5)
-    for step in (loop.arrive, loop.compare, loop.decide):
+    for step in (loop.take_batch, loop.compare, loop.decide):
         step()
     before = champion_of(loop)
     verdict = loop.folder / "verdict"
@@ -373,7 +375,7 @@ def test_what_came_of_a_training_is_told_once(loop: Loop) -> None:
         verdict / "decision.json",
         {"verdict": "reject", "reasons": ["lv: worse."], "notes": ["Synthetic images in lv."]},
     )
-    conclude(
+    close_run(
         loop.params,
         corpus=loop.corpus,
         registry=loop.registry,
@@ -399,13 +401,13 @@ def test_a_promotion_makes_the_corpus_the_new_reference(
     loop: Loop, make_run: Callable[..., Any]
 ) -> None:
     loop.deliver("week-1", gain=1.5, device="bright")
-    for step in (loop.arrive, loop.compare, loop.decide):
+    for step in (loop.take_batch, loop.compare, loop.decide):
         step()
     before = champion_of(loop)
     challenger = make_run(loop.params, seed=1)
     challenger.judge()
     challenger.publish()
-    loop.conclude()
+    loop.close_run()
     outcome = loop.journal.entries()[-1]
     assert (outcome["verdict"], outcome["before"], outcome["champion"]) == (
         "promote",
@@ -433,12 +435,12 @@ def test_pages_open_without_a_network(
     loop.deliver("week-2", torn=60, seed=2)
     loop.run()
     loop.deliver("week-3", gain=1.5, seed=3)
-    for step in (loop.arrive, loop.compare, loop.decide):
+    for step in (loop.take_batch, loop.compare, loop.decide):
         step()
     challenger = make_run(loop.params, seed=1)
     challenger.judge()
     challenger.publish()
-    loop.conclude()
+    loop.close_run()
     runs = sorted((loop.monitor / "runs").iterdir())
     texts = []
     for page in [loop.monitor / "index.html", *(run / "index.html" for run in runs)]:

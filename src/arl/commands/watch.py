@@ -80,7 +80,7 @@ class _Steps:
     def next_run(self, inbox: str) -> bool:
         """Carry one run to its end; whether there was one."""
         try:
-            self._stage("arrive", inbox, "--corpus", CORPUS)
+            self._stage("take-batch", inbox, "--corpus", CORPUS)
             run = current(self._monitor)
             if run is None:
                 return False
@@ -125,7 +125,7 @@ class _Steps:
         return VERDICT
 
     def _conclude(self, *words: str | Path) -> None:
-        self._stage("conclude", "--corpus", CORPUS, "--registry", REGISTRY, *words)
+        self._stage("close-run", "--corpus", CORPUS, "--registry", REGISTRY, *words)
 
     def _stage(self, name: str, *words: str | Path) -> None:
         command = [

@@ -21,7 +21,7 @@ _SO = {
 def decide(params: Params, *, corpus: Path, monitor: Path) -> None:
     """Decide what the batches of the monitoring run ask for, write it into the log, and add the new one to the corpus.
 
-    Reads what `arl arrive` and `arl compare` found; writes <monitor>/runs/<run>/decision.json
+    Reads what `arl take_batch` and `arl compare` found; writes <monitor>/runs/<run>/decision.json
     (retrain, no-drift, too-few, cooling-down or refused, with its reasons), a line of
     <monitor>/log.jsonl, and the batch below `corpus` unless it was refused. What was decided before
     stays decided.

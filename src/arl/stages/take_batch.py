@@ -18,7 +18,7 @@ from arl.stages.ingest import ingest
 from arl.stages.validate import validate
 
 
-def arrive(params: Params, inbox: str, *, corpus: Path, monitor: Path, owner: str = "") -> None:
+def take_batch(params: Params, inbox: str, *, corpus: Path, monitor: Path, owner: str = "") -> None:
     """Take the next batch that has arrived into a corpus of its own, and hold it against the rules.
 
     Goes on with the run that is under way, or begins one for the oldest complete batch of the inbox

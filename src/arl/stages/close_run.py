@@ -15,7 +15,7 @@ from arl.storage.registry import Registry
 from arl.storage.signing import keys_from_environment
 
 
-def conclude(
+def close_run(
     params: Params,
     *,
     corpus: Path,
@@ -35,7 +35,7 @@ def conclude(
         verdict: the decision folder of `arl gate`, where the run has trained; without it the
             champion tells.
         error: what failed; empty: nothing.
-        owner: see `arl arrive`; the run of another owner is left alone.
+        owner: see `arl take_batch`; the run of another owner is left alone.
     """
     store, journal = (
         Registry(registry, keys_from_environment(params.release.signed)),
