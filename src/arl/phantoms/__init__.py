@@ -1,1 +1,1 @@
-"""B-mode phantoms with known ground truth, for building and testing: synthetic, never for clinical figures."""
+"""Synthetic B-mode phantoms with ground truth, for tests and demos; never for clinical figures."""

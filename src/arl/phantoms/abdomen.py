@@ -1,4 +1,6 @@
-"""Scenes of the abdomen and pelvis, seen with a convex probe; the rules of `superficial` apply."""
+"""Scenes of the abdomen and pelvis, seen with a convex probe.
+
+The order of random draws follows the rule in `superficial`."""
 
 import math
 
@@ -11,12 +13,12 @@ from arl.phantoms.tissue import (
     Oval,
     Structure,
     Tissue,
-    between,
     blob,
-    common,
     ellipse,
     facing,
-    turned,
+    intersection,
+    local_axes,
+    uniform,
     union,
 )
 
@@ -26,8 +28,8 @@ _ENHANCE = -1.5  # dB/cm: fluid attenuates less than the TGC assumes
 
 def probe(patient: Generator, depth: tuple[float, float]) -> Curved:
     """A convex probe whose depth setting lies in the given range, cm."""
-    angle, radius = math.radians(between(patient, 56, 72)), between(patient, 4.5, 6.0)
-    return Curved(between(patient, *depth), angle, radius, "convex")
+    angle, radius = math.radians(uniform(patient, 56, 72)), uniform(patient, 4.5, 6.0)
+    return Curved(uniform(patient, *depth), angle, radius, "convex")
 
 
 def body_wall(tissue: Tissue, rng: Generator, thickness: float) -> None:
@@ -35,7 +37,7 @@ def body_wall(tissue: Tissue, rng: Generator, thickness: float) -> None:
     z = 0.7 * tissue.deep + 0.3 * tissue.z  # pressed against the face
     top, bottom = tissue.wavy(rng, 0.5 * thickness, 0.08, 9), tissue.wavy(rng, thickness, 0.1, 9)
     fat(tissue, rng, z - top, -4)
-    fibres(tissue, rng, common(top - z, z - bottom), -8, 0.0, top)
+    fibres(tissue, rng, intersection(top - z, z - bottom), -8, 0.0, top)
     for sheet, level in ((top, 4), (bottom, 5)):
         tissue.shine(z - sheet, level, 0.06, np.clip(0.7 + 0.4 * tissue.texture(rng, 1.5, 9), 0, 1))
     tissue.shine(tissue.deep, 9, 0.12)
@@ -55,7 +57,7 @@ def vessels(tissue: Tissue, rng: Generator, region: Array, count: int) -> None:
     for _ in range(count):
         x, z = rng.uniform(-0.35, 0.35) * d, rng.uniform(0.25, 0.85) * d
         long, wide = rng.uniform(0.3, 2.2), rng.uniform(0.12, 0.3)
-        branch = common(
+        branch = intersection(
             blob(tissue, rng, x, z, long, wide, rng.uniform(-1.1, 1.1), roughness=0.06), region
         )
         tissue.fill(branch - np.float32(0.12), 5.0, edge=0.15)
@@ -67,7 +69,7 @@ def gas(tissue: Tissue, rng: Generator, x: float, z: float, width: float) -> Non
     front = blob(tissue, rng, x, z, width, 0.35 * width, rng.normal(0, 0.2), roughness=0.12)
     ringing = 4 * np.cos(2 * np.pi * front / np.float32(0.7))
     tissue.fill(
-        front, -2 + ringing + 3 * tissue.texture(rng, 0.4, 0.2), attenuation=between(rng, 5, 10)
+        front, -2 + ringing + 3 * tissue.texture(rng, 0.4, 0.2), attenuation=uniform(rng, 5, 10)
     )
     tissue.shine(front, 9, 0.1, facing(tissue, front) * (tissue.z < z))
 
@@ -75,19 +77,22 @@ def gas(tissue: Tissue, rng: Generator, x: float, z: float, width: float) -> Non
 def gallbladder(
     tissue: Tissue, patient: Generator, view: Generator, label: str | None
 ) -> Structure | None:
-    """Liver around a pear of bile: normal, with stones or polyps (benign), or with a mass in its wall (malignant)."""
+    """Liver around a pear-shaped gallbladder.
+
+    `benign` has stones or polyps, `malignant` has a mass in the wall, `normal` has neither.
+    """
     d, everywhere = tissue.probe.depth, np.full_like(tissue.z, -1.0)
-    wall = between(patient, 1.2, 2.2)
-    long, wide = between(patient, 2.4, 3.5), between(patient, 1.25, 1.8)
-    angle, depth = between(patient, -0.5, 0.5), d * between(patient, 0.42, 0.52)
+    wall = uniform(patient, 1.2, 2.2)
+    long, wide = uniform(patient, 2.4, 3.5), uniform(patient, 1.25, 1.8)
+    angle, depth = uniform(patient, -0.5, 0.5), d * uniform(patient, 0.42, 0.52)
     drawn = str(patient.choice(["normal", "benign", "malignant"], p=[0.5, 0.35, 0.15]))
-    parenchyma(tissue, view, everywhere, between(patient, -3, 1), between(patient, -0.2, 0.5))
+    parenchyma(tissue, view, everywhere, uniform(patient, -3, 1), uniform(patient, -0.2, 0.5))
     vessels(tissue, view, everywhere, 4)
     _below_the_liver(tissue, view, depth + 1.3 * wide)
     x, z, long = view.normal(0, 0.4), depth + view.normal(0, 0.2), long * view.uniform(0.9, 1.1)
-    place = Oval(x, z, long, wide, angle + view.normal(0, 0.1))
-    lumen = _bile(tissue, view, place, between(patient, 0.1, 0.22))
-    _gallbladder_findings(tissue, patient, view, label or drawn, lumen, place)
+    oval = Oval(x, z, long, wide, angle + view.normal(0, 0.1))
+    lumen = _bile(tissue, view, oval, uniform(patient, 0.1, 0.22))
+    _paint_gallbladder_lesions(tissue, patient, view, label or drawn, lumen, oval)
     body_wall(tissue, view, wall)
     return Structure("gallbladder", lumen)
 
@@ -106,57 +111,59 @@ def _below_the_liver(tissue: Tissue, rng: Generator, depth: float) -> None:
         )
 
 
-def _bile(tissue: Tissue, rng: Generator, place: Oval, wall: float) -> Array:
+def _bile(tissue: Tissue, rng: Generator, oval: Oval, wall: float) -> Array:
     """Body and neck, `wall` cm thick; returns the lumen."""
-    _, z, a, b, angle = place
-    body = blob(tissue, rng, *place, roughness=0.02)
-    lumen = union(body, ellipse(tissue, *place.point(a, 0), 0.5 * a, 0.35 * b, angle))
+    _, z, a, b, angle = oval
+    body = blob(tissue, rng, *oval, roughness=0.02)
+    lumen = union(body, ellipse(tissue, *oval.point(a, 0), 0.5 * a, 0.35 * b, angle))
     tissue.fill(lumen - np.float32(wall), 4.0, edge=0.1)
-    haze = 9 * np.exp(
-        -np.maximum(tissue.z - (z - b), 0) / np.float32(0.35 * b)
-    )  # reverberation under the near wall
+    # reverberation under the near wall
+    haze = 9 * np.exp(-np.maximum(tissue.z - (z - b), 0) / np.float32(0.35 * b))
     tissue.fill(lumen, _FLUID + haze + 2 * tissue.texture(rng, 0.8, 0.3), _ENHANCE, edge=0.08)
     tissue.shine(lumen, 4, 0.06, facing(tissue, lumen))
     return lumen
 
 
-def _gallbladder_findings(
-    tissue: Tissue, patient: Generator, view: Generator, kind: str, lumen: Array, place: Oval
+def _paint_gallbladder_lesions(
+    tissue: Tissue, patient: Generator, view: Generator, kind: str, lumen: Array, oval: Oval
 ) -> None:
+    # every patient draws all parameters, so that the label does not shift later draws
     sludge, stones = patient.random(), int(patient.integers(1, 4)) + 1
     stone_too, polyp = patient.random() < 0.1, patient.random() < 0.12
     sizes, hard = patient.uniform(0.25, 0.6, 4), float(np.clip(patient.normal(26, 7), 8, 45))
-    mass, spread = between(patient, 1.1, 1.8), between(patient, -0.5, 0.5)
+    mass, spread = uniform(patient, 1.1, 1.8), uniform(patient, -0.5, 0.5)
     if sludge < 0.15:
-        level = np.float32(place.z + place.b * between(patient, 0.2, 0.7))
+        level = np.float32(oval.z + oval.b * uniform(patient, 0.2, 0.7))
         tissue.fill(
-            common(lumen, level - tissue.z), -14 + 2 * tissue.texture(view, 0.6, 0.2), edge=0.2
+            intersection(lumen, level - tissue.z),
+            -14 + 2 * tissue.texture(view, 0.6, 0.2),
+            edge=0.2,
         )
     if kind == "malignant":
-        _wall_mass(tissue, view, place, mass, spread)
+        _wall_mass(tissue, view, oval, mass, spread)
     if kind == "benign" and polyp:
         for size in sizes[:stones]:
-            _on_the_floor(tissue, view, place, 0.6 * float(size), 0.0)
+            _on_the_floor(tissue, view, oval, 0.6 * float(size), 0.0)
     elif kind == "benign" or (kind == "malignant" and stone_too):
         for size in sizes[:stones]:
-            _on_the_floor(tissue, view, place, float(size), hard)
+            _on_the_floor(tissue, view, oval, float(size), hard)
 
 
-def _on_the_floor(tissue: Tissue, rng: Generator, place: Oval, radius: float, hard: float) -> None:
-    """A stone (bright front, `hard` dB lost in it) or, at 0 dB, a polyp on the dependent wall."""
-    share = rng.uniform(-0.65, 0.75)
-    at = place.point(share * place.a, max(place.b * math.sqrt(1 - share**2) - 0.8 * radius, 0.0))
+def _on_the_floor(tissue: Tissue, rng: Generator, oval: Oval, radius: float, hard: float) -> None:
+    """Paint a stone that attenuates `hard` dB, or at 0 dB a polyp, on the dependent wall."""
+    fraction = rng.uniform(-0.65, 0.75)
+    at = oval.point(fraction * oval.a, max(oval.b * math.sqrt(1 - fraction**2) - 0.8 * radius, 0.0))
     body = blob(tissue, rng, *at, radius, 0.85 * radius, roughness=0.06)
     tissue.fill(body, 4.0 if hard else -3.0, attenuation=hard / (2 * radius) if hard else 0.0)
     tissue.shine(body, 9 if hard else 0, 0.08, facing(tissue, body) * (tissue.z < at[1]))
 
 
-def _wall_mass(tissue: Tissue, rng: Generator, place: Oval, mass: float, spread: float) -> None:
-    """Irregular solid tissue that grows from the wall into the lumen and the liver, thickening the wall."""
-    at = place.point(spread * place.a, math.copysign(0.75 * place.b, spread))
-    growth = blob(tissue, rng, *at, 1.4 * mass, mass, place.angle, roughness=0.13)
-    shell = np.abs(blob(tissue, rng, *place, roughness=0.04)) - np.float32(0.22)
-    thick = common(shell, ellipse(tissue, *at, 2.6 * mass, 2.6 * mass))
+def _wall_mass(tissue: Tissue, rng: Generator, oval: Oval, mass: float, spread: float) -> None:
+    """Paint irregular solid tissue that grows from the wall into the lumen and the liver."""
+    at = oval.point(spread * oval.a, math.copysign(0.75 * oval.b, spread))
+    growth = blob(tissue, rng, *at, 1.4 * mass, mass, oval.angle, roughness=0.13)
+    shell = np.abs(blob(tissue, rng, *oval, roughness=0.04)) - np.float32(0.22)
+    thick = intersection(shell, ellipse(tissue, *at, 2.6 * mass, 2.6 * mass))
     solid = -4 + 3 * tissue.texture(rng, 0.35, 0.25) + 1.5 * tissue.texture(rng, 0.9, 0.7)
     tissue.fill(union(growth, thick), solid, attenuation=0.7, edge=0.15)
 
@@ -167,9 +174,9 @@ def liver(
     """Right lobe with portal branches, hepatic veins and the diaphragm; more or less fatty."""
     d, z = tissue.probe.depth, tissue.z
     fatty, wall, dome = (
-        between(patient, 0, 1),
-        between(patient, 1.2, 2.4),
-        d * between(patient, 0.78, 0.9),
+        uniform(patient, 0, 1),
+        uniform(patient, 1.2, 2.4),
+        d * uniform(patient, 0.78, 0.9),
     )
     everywhere = np.full_like(z, -1.0)
     parenchyma(tissue, view, everywhere, 3 * fatty - 1, 0.9 * fatty)
@@ -189,46 +196,48 @@ def _hepatic_veins(tissue: Tissue, rng: Generator, dome: float) -> None:
     """Two or three dark bands that converge under the diaphragm."""
     x = rng.normal(0, 1)
     for turn in rng.uniform(-0.9, 0.9, int(rng.integers(1, 4))):
-        u, v = turned(tissue, x, dome, math.pi / 2 + float(turn))
+        u, v = local_axes(tissue, x, dome, math.pi / 2 + float(turn))
         vein = (
             np.abs(v + np.float32(0.15) * np.sin(u))
             - np.float32(0.1)
             - np.float32(0.05) * np.maximum(u + 6, 0)
         )
         tissue.fill(
-            common(vein, np.abs(u + np.float32(3.2)) - np.float32(2.6)), _FLUID + 8, _ENHANCE / 2
+            intersection(vein, np.abs(u + np.float32(3.2)) - np.float32(2.6)),
+            _FLUID + 8,
+            _ENHANCE / 2,
         )
 
 
 def kidney(
     tissue: Tissue, patient: Generator, view: Generator, label: str | None
 ) -> Structure | None:
-    """Liver or spleen over a kidney: cortex, dark pyramids around a bright sinus, capsule."""
+    """A kidney below liver or spleen: cortex, dark pyramids around a bright sinus, capsule."""
     d, z = tissue.probe.depth, tissue.z
-    long, wide = between(patient, 4.2, 5.6), between(patient, 1.9, 2.6)
+    long, wide = uniform(patient, 4.2, 5.6), uniform(patient, 1.9, 2.6)
     angle, depth, wall = (
-        between(patient, -0.45, 0.45),
-        d * between(patient, 0.46, 0.58),
-        between(patient, 1.2, 2.2),
+        uniform(patient, -0.45, 0.45),
+        d * uniform(patient, 0.46, 0.58),
+        uniform(patient, 1.2, 2.2),
     )
-    parenchyma(tissue, view, np.full_like(z, -1.0), between(patient, -2, 1))
+    parenchyma(tissue, view, np.full_like(z, -1.0), uniform(patient, -2, 1))
     vessels(tissue, view, np.full_like(z, -1.0), 2)
     _below_the_liver(tissue, view, depth + 0.6 * wide)
-    place = Oval(view.normal(0, 0.5), depth, long, wide, angle + view.normal(0, 0.08))
-    body = blob(tissue, view, *place, roughness=0.02)
+    oval = Oval(view.normal(0, 0.5), depth, long, wide, angle + view.normal(0, 0.08))
+    body = blob(tissue, view, *oval, roughness=0.02)
     tissue.fill(body - np.float32(0.25), 3 + 3 * tissue.texture(view, 0.8, 0.3), edge=0.2)
-    tissue.fill(body, between(patient, -6, -2) + tissue.texture(view, 0.3, 0.2))
-    _collecting_system(tissue, view, place)
+    tissue.fill(body, uniform(patient, -6, -2) + tissue.texture(view, 0.3, 0.2))
+    _collecting_system(tissue, view, oval)
     tissue.shine(body, 4, 0.07, facing(tissue, body))
     body_wall(tissue, view, wall)
     return Structure("kidney", body)
 
 
-def _collecting_system(tissue: Tissue, rng: Generator, place: Oval) -> None:
-    x, z, long, wide, angle = place
-    dark = between(rng, -13, -7)
+def _collecting_system(tissue: Tissue, rng: Generator, oval: Oval) -> None:
+    x, z, long, wide, angle = oval
+    dark = uniform(rng, -13, -7)
     for turn in np.arange(7) * (2 * math.pi / 7) + rng.uniform(0, 0.5):
-        at = place.point(0.66 * long * math.cos(turn), 0.6 * wide * math.sin(turn))
+        at = oval.point(0.66 * long * math.cos(turn), 0.6 * wide * math.sin(turn))
         pyramid = blob(tissue, rng, *at, 0.13 * long, 0.2 * wide, angle, roughness=0.08)
         tissue.fill(pyramid, dark + tissue.texture(rng, 0.3, 0.2), edge=0.2)
     sinus = blob(tissue, rng, x, z, 0.55 * long, 0.36 * wide, angle, roughness=0.09)
@@ -240,9 +249,9 @@ def bladder(
 ) -> Structure | None:
     """A full bladder, its wall, the enhancement behind it and a prostate or uterus below."""
     d, z = tissue.probe.depth, tissue.z
-    long, wide = between(patient, 3.0, 4.8), between(patient, 1.7, 2.8)
-    wall, thick = between(patient, 1.2, 2.2), between(patient, 0.2, 0.45)
-    organ = (between(patient, 1.6, 2.8), between(patient, 1.1, 1.7))
+    long, wide = uniform(patient, 3.0, 4.8), uniform(patient, 1.7, 2.8)
+    wall, thick = uniform(patient, 1.2, 2.2), uniform(patient, 0.2, 0.45)
+    organ = (uniform(patient, 1.6, 2.8), uniform(patient, 1.1, 1.7))
     tissue.fill(
         np.full_like(z, -1.0),
         -5 + 4 * tissue.texture(view, 1.2, 0.5) + 2 * tissue.texture(view, 0.4, 0.2),
@@ -275,8 +284,8 @@ def aorta(
 ) -> Structure | None:
     """Aorta before the spine, across or along; wide ones carry thrombus."""
     d, z = tissue.probe.depth, tissue.z
-    radius, wall = between(patient, 0.7, 2.1), between(patient, 1.0, 2.0)
-    depth, across = d * between(patient, 0.48, 0.58), view.random() < 0.6
+    radius, wall = uniform(patient, 0.7, 2.1), uniform(patient, 1.0, 2.0)
+    depth, across = d * uniform(patient, 0.48, 0.58), view.random() < 0.6
     tissue.fill(
         np.full_like(z, -1.0),
         -6 + 5 * tissue.texture(view, 1.0, 0.5) + 2 * tissue.texture(view, 0.3, 0.2),
@@ -295,7 +304,7 @@ def aorta(
     tissue.fill(lumen, _FLUID, _ENHANCE, edge=0.1)
     if radius > 1.5:
         clot = lumen + np.float32(0.25 * radius) * (1 + 0.5 * np.sin(tissue.x))
-        tissue.fill(common(lumen, -clot), -12 + 2 * tissue.texture(view, 0.5, 0.2))
+        tissue.fill(intersection(lumen, -clot), -12 + 2 * tissue.texture(view, 0.5, 0.2))
     tissue.shine(lumen, 7, 0.08, facing(tissue, lumen))
     body_wall(tissue, view, wall)
     return Structure("aorta", lumen)
@@ -317,17 +326,17 @@ def _spine(tissue: Tissue, rng: Generator, depth: float, across: bool) -> None:
 def abdominal(
     tissue: Tissue, patient: Generator, view: Generator, label: str | None
 ) -> Structure | None:
-    """Bowel: loops with dark walls, contents, gas, and free fluid between them in some patients."""
+    """Bowel loops with dark walls, contents and gas; some patients have free fluid."""
     d, z = tissue.probe.depth, tissue.z
-    wall, ascites = between(patient, 1.2, 2.4), patient.random() < 0.4
-    thick, loops = between(patient, 0.15, 0.4), int(patient.integers(4, 8))
+    wall, ascites = uniform(patient, 1.2, 2.4), patient.random() < 0.4
+    thick, loops = uniform(patient, 0.15, 0.4), int(patient.integers(4, 8))
     tissue.fill(
         np.full_like(z, -1.0),
         -4 + 4 * tissue.texture(view, 1.3, 0.6) + 2 * tissue.texture(view, 0.4, 0.2),
     )
     if ascites:
-        level = tissue.wavy(view, d * between(view, 0.35, 0.5), 0.7, 7)
-        tissue.fill(common(wall - z, z - level), _FLUID, _ENHANCE, edge=0.2)
+        level = tissue.wavy(view, d * uniform(view, 0.35, 0.5), 0.7, 7)
+        tissue.fill(intersection(wall - z, z - level), _FLUID, _ENHANCE, edge=0.2)
     for _ in range(loops):
         _loop(tissue, view, view.uniform(-0.4, 0.4) * d, view.uniform(0.28, 0.75) * d, thick)
     body_wall(tissue, view, wall)

@@ -1,4 +1,4 @@
-"""Examinations of synthetic patients: a few images that share the patient's anatomy, finding and probe."""
+"""Examinations of synthetic patients: images of one patient share anatomy, lesion and probe."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -40,15 +40,16 @@ LABELS: dict[str, tuple[str, ...]] = {
     "lung": ("normal", "covid"),
     "thyroid": ("benign", "malignant"),
 }
-_SAMPLES, _BEAMS = 1.25, 0.75  # a pixel row of the image
+# beam-space samples and beams per pixel row of the image
+_SAMPLES, _BEAMS = 1.25, 0.75
 
 
 @dataclass(frozen=True)
 class Phantom:
-    """One synthetic image and what is known of it."""
+    """One synthetic image with its ground truth."""
 
     image: NDArray[np.uint8]  # (height, width)
-    structure: str | None  # what the mask shows
+    structure: str | None  # name of the segmented structure
     mask: NDArray[np.bool_] | None  # (height, width); None: nothing to outline
     label: str | None
     probe: str
@@ -59,7 +60,9 @@ class Phantom:
 def examine(
     anatomy: str, scanner: Scanner, seed: Sequence[int], labels: Sequence[str | None], height: int
 ) -> list[Phantom]:
-    """The images of one patient, one for each of `labels` (None: whatever the patient has, not told).
+    """Simulate the images of one patient, one per entry of `labels`.
+
+    A label of None lets the patient's own random state decide, and the image stays unlabelled.
 
     The patient's own parameters follow from `seed` alone, so labels of one patient must agree,
     except for the cardiac views. `height` is in pixels; the width follows from the probe.
@@ -83,6 +86,7 @@ def _image(
     anatomy: str, scanner: Scanner, seed: Sequence[int], number: int, label: str | None, height: int
 ) -> Phantom:
     build_probe, scene = _SCENES[anatomy]
+    # the patient stream is the same for all images, the view stream differs
     patient, view = (np.random.default_rng([*seed, stream]) for stream in (0, number))
     probe = build_probe(patient)
     tissue = Tissue(probe, round(_SAMPLES * height), round(_BEAMS * height))

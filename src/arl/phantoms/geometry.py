@@ -34,13 +34,16 @@ class Linear:
         return _grid(x, z)
 
     def beam_coordinates(self, x: Array, z: Array) -> tuple[Array, Array]:
-        """Share of the depth and of the aperture at which a point lies; inside both are in 0..1."""
+        """Position as fractions of depth and aperture; both are in 0..1 inside the image."""
         return z / self.depth, x / self.width + 0.5
 
 
 @dataclass(frozen=True)
 class Curved:
-    """Beams fanning out over `angle` radians from a face of curvature `radius` cm (near 0: phased array)."""
+    """Beams that fan out over `angle` radians from a face of curvature `radius` cm.
+
+    A radius near 0 is a phased array.
+    """
 
     depth: float
     angle: float
@@ -59,7 +62,7 @@ class Curved:
         return distances * np.sin(angles), distances * np.cos(angles) - np.float32(self.radius)
 
     def beam_coordinates(self, x: Array, z: Array) -> tuple[Array, Array]:
-        """Share of the depth and of the opening angle at which a point lies; inside both are in 0..1."""
+        """Position as fractions of depth and opening angle; both are in 0..1 inside the image."""
         below = z + np.float32(self.radius)
         return (np.hypot(x, below) - self.radius) / self.depth, np.arctan2(
             x, below
@@ -87,7 +90,7 @@ class ScanConverter:
 
     @classmethod
     def of(cls, probe: Probe, height: int, samples: int, beams: int) -> "ScanConverter":
-        """The converter of a probe for images `height` pixels high; the width follows from the geometry."""
+        """Build the converter for images of `height` pixels; the width follows from the probe."""
         left, right, top, bottom = probe.extent()
         spacing = (bottom - top) / height
         width = round((right - left) / spacing)
@@ -99,7 +102,7 @@ class ScanConverter:
         return cls(sample, (lateral * beams - 0.5).astype(np.float32), inside, spacing)
 
     def __call__(self, beam_map: Array) -> Array:
-        """(samples, beams) -> (height, width); values outside the field of view are those of its edge."""
+        """(samples, beams) -> (height, width); the edge value fills pixels outside the view."""
         maps = self.beam_of_pixel, self.sample_of_pixel
         return np.asarray(
             cv2.remap(beam_map, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE),

@@ -1,4 +1,4 @@
-"""A synthetic scanner: from a painted tissue to the grey levels on its screen."""
+"""A synthetic scanner: turns a painted tissue into the grey levels of a displayed frame."""
 
 from dataclasses import dataclass
 
@@ -9,19 +9,19 @@ from numpy.typing import NDArray
 
 from arl.phantoms.geometry import Array, ScanConverter
 from arl.phantoms.speckle import envelope, speckle_field, transmission, with_clutter
-from arl.phantoms.tissue import Tissue, between
+from arl.phantoms.tissue import Tissue, uniform
 
 _FLOOR = 1e-4  # smallest envelope, -80 dB: keeps the logarithm finite
-_REFERENCE = 0.40  # share of the grey scale that 0 dB takes at gain 0
+_REFERENCE = 0.40  # fraction of the grey scale at 0 dB and gain 0
 
 
 @dataclass(frozen=True)
 class Scanner:
-    """What makes two machines' pictures of the same tissue differ."""
+    """Acquisition and display settings that distinguish two machines."""
 
     device: str
-    axial: float  # standard deviation of the pulse, share of the depth
-    lateral: float  # standard deviation of the beam at the focus, share of the aperture
+    axial: float  # standard deviation of the pulse, as a fraction of the depth
+    lateral: float  # standard deviation of the beam at the focus, as a fraction of the aperture
     looks: int
     gain: float  # dB
     dynamic_range: float  # dB
@@ -57,7 +57,7 @@ BETA = Scanner(
 def acquire(
     tissue: Tissue, scanner: Scanner, converter: ScanConverter, rng: Generator
 ) -> NDArray[np.uint8]:
-    """One frame as displayed: (height, width) grey levels, 0 outside the field of view."""
+    """Simulate one displayed frame: (height, width) grey levels, 0 outside the field of view."""
     level = _compress(_receive(tissue, scanner, rng), scanner, rng)
     return _display(converter(level), converter.inside, scanner)
 
@@ -68,14 +68,13 @@ def _receive(tissue: Tissue, scanner: Scanner, rng: Generator) -> Array:
     path = transmission(tissue.attenuation, tissue.step) + _coupling(tissue, rng)
     level = with_clutter(tissue.echo, scanner.clutter) + path
     depth = ((np.arange(samples) + 0.5) / samples).astype(np.float32)
-    width = scanner.lateral * beams * _beam_width(depth, between(rng, 0.35, 0.65))
+    width = scanner.lateral * beams * _beam_width(depth, uniform(rng, 0.35, 0.65))
     field = speckle_field(level, scanner.axial * samples, width, scanner.looks, rng)
     field[..., : scanner.looks] += (tissue.specular * np.power(np.float32(10), path / 20))[
         ..., None
     ]
-    noise = np.power(np.float32(10), (scanner.noise + 14 * depth) / 20)[
-        :, None, None
-    ]  # TGC raises it with depth
+    # the TGC amplifies electronic noise with depth
+    noise = np.power(np.float32(10), (scanner.noise + 14 * depth) / 20)[:, None, None]
     field += noise * np.repeat(
         rng.standard_normal((samples, beams, 2), dtype=np.float32), scanner.looks, axis=2
     )
@@ -83,18 +82,18 @@ def _receive(tissue: Tissue, scanner: Scanner, rng: Generator) -> Array:
 
 
 def _beam_width(depth: Array, focus: float) -> Array:
-    """Width over its value at the focus, by the hyperbola of a Gaussian beam."""
+    """Beam width relative to the focus: the hyperbola of a Gaussian beam."""
     return np.asarray(
         np.sqrt(1 + np.square((depth - np.float32(focus)) / np.float32(0.45))), np.float32
     )
 
 
 def _coupling(tissue: Tissue, rng: Generator) -> Array:
-    """dB lost where the probe touches badly at its ends, and the TGC's error over the depth."""
+    """Loss in dB from poor contact at the probe's ends and from the TGC's error over depth."""
     samples, beams = tissue.x.shape
     across = np.linspace(-1, 1, beams, dtype=np.float32)
-    ends = -between(rng, 0, 5) * np.abs(across) ** 4
-    bad = -between(rng, 0, 9) * np.exp(
+    ends = -uniform(rng, 0, 5) * np.abs(across) ** 4
+    bad = -uniform(rng, 0, 9) * np.exp(
         -0.5 * ((across - rng.uniform(-1.2, 1.2)) / rng.uniform(0.05, 0.2)) ** 2
     )
     knots = np.interp(np.linspace(0, 5, samples), np.arange(6), np.cumsum(rng.normal(-0.5, 1.4, 6)))
@@ -102,7 +101,7 @@ def _coupling(tissue: Tissue, rng: Generator) -> Array:
 
 
 def _compress(received: Array, scanner: Scanner, rng: Generator) -> Array:
-    """Share of the grey scale, unclipped: logarithmic compression after the gain."""
+    """Apply gain and logarithmic compression; returns unclipped fractions of the grey scale."""
     level = 20 * np.log10(np.maximum(received, np.float32(_FLOOR)))
     gain = scanner.gain + rng.normal(0, 1.5)
     return (_REFERENCE + (level + np.float32(gain)) / np.float32(scanner.dynamic_range)).astype(

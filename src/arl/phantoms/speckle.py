@@ -1,9 +1,9 @@
 """Speckle by the beam-space method: reflectivity convolved with the pulse's point spread function.
 
 Complex Gaussian reflectivity, shaped by the echogenicity, is blurred axially by the pulse and
-laterally by a beam whose width changes with depth. Each look's envelope is then Rayleigh (mean /
-std = 1.91, std of its dB
-5.57), which is fully developed speckle (Burckhardt 1978); compounding averages independent looks.
+laterally by a beam whose width changes with depth. The envelope of each look is then Rayleigh
+distributed (mean / std = 1.91, std in dB = 5.57): fully developed speckle (Burckhardt 1978).
+Compounding averages independent looks.
 """
 
 import cv2
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
 
-_BANK = 5  # lateral widths that are computed; those between are interpolated
+_BANK = 5  # number of lateral widths; widths in between are interpolated
 _REACH = 3.0  # kernels end at this many standard deviations
 _ONE = np.ones(1, dtype=np.float32)
 
@@ -21,9 +21,8 @@ _ONE = np.ones(1, dtype=np.float32)
 def _gaussian(sigma: float, reach: int) -> Array:
     offsets = np.arange(-reach, reach + 1, dtype=np.float32)
     kernel = np.exp(-0.5 * (offsets / np.float32(sigma)) ** 2)
-    return np.asarray(
-        kernel / np.linalg.norm(kernel), np.float32
-    )  # unit energy keeps the field's variance
+    # unit energy keeps the variance of the field
+    return np.asarray(kernel / np.linalg.norm(kernel), np.float32)
 
 
 def blur_axial(field: Array, sigma: float) -> Array:
@@ -55,7 +54,7 @@ def blur_lateral(field: Array, sigma: Array) -> Array:
 
 
 def speckle_field(level: Array, axial: float, lateral: Array, looks: int, rng: Generator) -> Array:
-    """Complex echoes of diffuse tissue, as (samples, beams, 2 * looks): real parts, then imaginary parts.
+    """Complex echoes of diffuse tissue, (samples, beams, 2 * looks): real, then imaginary parts.
 
     Args:
         level: root mean square echo amplitude in dB, (samples, beams).
@@ -80,7 +79,7 @@ def envelope(field: Array) -> Array:
 
 
 def with_clutter(level: Array, clutter: float) -> Array:
-    """Add side-lobe energy: each point also receives its wide neighbourhood's power, `clutter` dB down."""
+    """Add side-lobe energy: the mean power of a wide neighbourhood, `clutter` dB down."""
     samples, beams = level.shape
     power = np.power(np.float32(10), level / np.float32(10))
     wide = cv2.blur(
@@ -90,7 +89,9 @@ def with_clutter(level: Array, clutter: float) -> Array:
 
 
 def transmission(attenuation: Array, step: float) -> Array:
-    """Level change in dB at each sample by the tissue above it; soft at the sides, where a part of the beam passes.
+    """Level change in dB that the tissue above each sample causes.
+
+    The lateral edges of a shadow are soft because a part of the beam passes beside the tissue.
 
     Args:
         attenuation: two-way excess over what the TGC assumes, dB/cm, (samples, beams); negative

@@ -1,8 +1,10 @@
-"""Scenes near the skin, seen with a linear probe: breast, thyroid, muscle, soft tissue, testicle, nodes, vessels.
+"""Scenes near the skin, seen with a linear probe.
 
-A scene paints a `Tissue`. It draws from two generators: `patient` gives the same numbers for every
-image of a patient (so a scene must always draw from it in the same order), `view` differs from
-image to image.
+They are breast, thyroid, muscle, soft tissue, testicle, lymph nodes and vessels.
+
+A scene paints a `Tissue` and draws from two generators. `patient` yields the same numbers for every
+image of a patient, so a scene must always draw from `patient` in the same order. `view` differs
+from image to image.
 """
 
 import numpy as np
@@ -13,20 +15,20 @@ from arl.phantoms.tissue import (
     Oval,
     Structure,
     Tissue,
-    between,
     blob,
-    common,
     ellipse,
     facing,
-    turned,
+    intersection,
+    local_axes,
+    uniform,
     union,
 )
 
 
 def probe(patient: Generator, depth: tuple[float, float]) -> Linear:
     """A linear probe whose depth setting lies in the given range, cm."""
-    chosen = between(patient, *depth)
-    return Linear(chosen, chosen * between(patient, 0.78, 1.15))
+    chosen = uniform(patient, *depth)
+    return Linear(chosen, chosen * uniform(patient, 0.78, 1.15))
 
 
 def skin(tissue: Tissue, rng: Generator, thickness: float = 0.15) -> None:
@@ -74,8 +76,8 @@ def breast(
     Unlabelled: no mass in three of ten patients.
     """
     d = tissue.probe.depth
-    gland, muscle = d * between(patient, 0.14, 0.34), d * between(patient, 0.62, 0.88)
-    density = between(patient, -3, 2)
+    gland, muscle = d * uniform(patient, 0.14, 0.34), d * uniform(patient, 0.62, 0.88)
+    density = uniform(patient, -3, 2)
     _breast_layers(tissue, view, gland, muscle, density)
     drawn = patient.choice(["benign", "malignant", "none"], p=[0.4, 0.3, 0.3])
     chosen = label or str(drawn)
@@ -92,14 +94,14 @@ def _breast_layers(
         tissue.wavy(rng, gland, 0.05 * d, 4),
         tissue.wavy(rng, muscle - 0.1 * d, 0.03 * d, 5),
     )
-    streaks = tissue.texture(rng, 0.5, 0.055, between(rng, -0.2, 0.2))
+    streaks = tissue.texture(rng, 0.5, 0.055, uniform(rng, -0.2, 0.2))
     streaks += tissue.texture(rng, 0.22, 0.045, rng.normal(0, 0.2))
     ducts = 5 * np.clip(streaks, -0.7, 2.5) + 4 * tissue.texture(rng, 0.7, 0.28)
-    tissue.fill(common(top - z, z - bottom), density - 2 + ducts, edge=0.12)
+    tissue.fill(intersection(top - z, z - bottom), density - 2 + ducts, edge=0.12)
     pectoral = tissue.wavy(rng, muscle, 0.02 * d, 6)
-    fibres(tissue, rng, pectoral - z, -10, between(rng, -0.1, 0.1), pectoral)
+    fibres(tissue, rng, pectoral - z, -10, uniform(rng, -0.1, 0.1), pectoral)
     fascia(tissue, rng, pectoral, 4)
-    chest = tissue.wavy(rng, muscle + d * between(rng, 0.14, 0.3), 0.03 * d, 6)
+    chest = tissue.wavy(rng, muscle + d * uniform(rng, 0.14, 0.3), 0.03 * d, 6)
     tissue.fill(chest - z, -22 + 5 * tissue.texture(rng, 0.8, 0.15), attenuation=4)
     fascia(tissue, rng, chest, 8, 0.04)
     skin(tissue, rng)
@@ -108,9 +110,9 @@ def _breast_layers(
 def _breast_mass(
     tissue: Tissue, patient: Generator, view: Generator, kind: str, depth: float
 ) -> Array:
-    """BI-RADS descriptors, each drawn around a mean that depends on the kind, so that they overlap."""
+    """Paint a mass by BI-RADS descriptors; the distributions of the two kinds overlap."""
     m = 1.0 if kind == "malignant" else 0.0
-    d, size = tissue.probe.depth, between(patient, 0.14, 0.24)
+    d, size = tissue.probe.depth, uniform(patient, 0.14, 0.24)
     aspect = float(np.clip(patient.normal(0.62 + 0.33 * m, 0.15), 0.35, 1.5))  # depth over width
     rough = float(np.clip(patient.normal(0.05 + 0.1 * m, 0.05), 0.0, 0.3))
     shadow = float(patient.normal(-7 + 19.0 * m, 5.5))  # dB/cm; negative: posterior enhancement
@@ -118,24 +120,24 @@ def _breast_mass(
     spikes = float(np.clip(patient.normal(-0.05 + 0.33 * m, 0.16), 0, 0.7))
     specks = patient.poisson(0.5 + 2 * m)
     x, z = (
-        between(patient, -0.2, 0.2) * tissue.width + view.normal(0, 0.1),
+        uniform(patient, -0.2, 0.2) * tissue.width + view.normal(0, 0.1),
         depth + view.normal(0, 0.03) * d,
     )
     half = size * d * view.uniform(0.9, 1.12)
-    place = Oval(x, z, half / aspect**0.5, half * aspect**0.5, view.normal(0, 0.12))
-    region = blob(tissue, view, *place, roughness=rough)
+    oval = Oval(x, z, half / aspect**0.5, half * aspect**0.5, view.normal(0, 0.12))
+    region = blob(tissue, view, *oval, roughness=rough)
     if kind == "none":
         return region
-    _spiculation(tissue, view, place, spikes)
+    _spiculation(tissue, view, oval, spikes)
     _mass(tissue, view, region, echo, shadow, spikes)
-    _calcifications(tissue, view, place, specks)
+    _calcifications(tissue, view, oval, specks)
     return region
 
 
 def _mass(
     tissue: Tissue, rng: Generator, region: Array, echo: float, shadow: float, spikes: float
 ) -> None:
-    """Echogenic halo, hypoechoic inside, a margin that is blurred where there are spicules."""
+    """Paint an echogenic halo and a hypoechoic interior; spicules blur the margin."""
     halo = np.exp(-0.5 * np.square(region / np.float32(0.06)))
     tissue.add(halo * (2 + 6 * spikes))
     inner = 2.0 * tissue.texture(rng, 0.3, 0.1) + 1.5 * tissue.texture(rng, 0.1, 0.06)
@@ -144,28 +146,31 @@ def _mass(
     tissue.shine(region, -1, 0.03, rim)
 
 
-def _spiculation(tissue: Tissue, rng: Generator, place: Oval, strength: float) -> None:
+def _spiculation(tissue: Tissue, rng: Generator, oval: Oval, strength: float) -> None:
     """Straight bright and dark strands that radiate from the mass."""
-    u, v = turned(tissue, place.x, place.z, place.angle)
+    u, v = local_axes(tissue, oval.x, oval.z, oval.angle)
     ring = tissue.warped(rng, 0.16, 1.0, np.arctan2(v, u), np.zeros_like(u))
-    radius = np.hypot(u / np.float32(place.a), v / np.float32(place.b))
+    radius = np.hypot(u / np.float32(oval.a), v / np.float32(oval.b))
     tissue.add(14 * strength * ring * np.exp(-2.2 * np.maximum(radius - 0.9, 0)))
 
 
-def _calcifications(tissue: Tissue, rng: Generator, place: Oval, count: int) -> None:
+def _calcifications(tissue: Tissue, rng: Generator, oval: Oval, count: int) -> None:
     for _ in range(count):
-        at = place.point(rng.normal(0, 0.35) * place.a, rng.normal(0, 0.35) * place.b)
+        at = oval.point(rng.normal(0, 0.35) * oval.a, rng.normal(0, 0.35) * oval.b)
         tissue.shine(np.hypot(tissue.x - np.float32(at[0]), tissue.z - np.float32(at[1])), 5, 0.03)
 
 
 def thyroid(
     tissue: Tissue, patient: Generator, view: Generator, label: str | None
 ) -> Structure | None:
-    """Transverse neck: strap muscles, a lobe beside the trachea, the carotid, and a nodule (three of four)."""
+    """Transverse neck: strap muscles, thyroid lobe, trachea and carotid.
+
+    Three of four unlabelled patients have a nodule.
+    """
     side = 1.0 if patient.random() < 0.5 else -1.0  # on which side of the image the trachea lies
     width = tissue.width
-    d, size, echo = tissue.probe.depth, between(patient, 0.9, 1.12), between(patient, -1, 3.5)
-    lobe_x, lobe_z = -side * 0.06 * width, d * between(patient, 0.40, 0.47)
+    d, size, echo = tissue.probe.depth, uniform(patient, 0.9, 1.12), uniform(patient, -1, 3.5)
+    lobe_x, lobe_z = -side * 0.06 * width, d * uniform(patient, 0.40, 0.47)
     shift = view.normal(0, 0.1)
     _neck(tissue, view, lobe_z - 0.26 * d * size)
     lobe = _lobe(
@@ -185,7 +190,11 @@ def thyroid(
     chosen = label or str(drawn)
     nodule = _nodule(tissue, patient, view, chosen, (lobe_x + shift, lobe_z))
     skin(tissue, view, 0.12)
-    return None if chosen == "none" else Structure("nodule", common(nodule, lobe - np.float32(0.1)))
+    return (
+        None
+        if chosen == "none"
+        else Structure("nodule", intersection(nodule, lobe - np.float32(0.1)))
+    )
 
 
 def _neck(tissue: Tissue, rng: Generator, lobe_top: float) -> None:
@@ -195,10 +204,10 @@ def _neck(tissue: Tissue, rng: Generator, lobe_top: float) -> None:
         tissue.wavy(rng, 0.55 * lobe_top, 0.03 * d, 6),
         tissue.wavy(rng, lobe_top + 0.05 * d, 0.03 * d, 5),
     )
-    fibres(tissue, rng, common(top - z, z - bottom), -12, 0.0, top)
+    fibres(tissue, rng, intersection(top - z, z - bottom), -12, 0.0, top)
     fascia(tissue, rng, top, 2)
     deep = tissue.wavy(rng, 0.72 * d, 0.04 * d, 5)
-    fibres(tissue, rng, deep - z, -13, between(rng, -0.2, 0.2), deep)
+    fibres(tissue, rng, deep - z, -13, uniform(rng, -0.2, 0.2), deep)
     fascia(tissue, rng, deep, 0)
 
 
@@ -218,14 +227,14 @@ def _lobe(
 
 
 def _trachea(tissue: Tissue, rng: Generator, x: float, z: float, radius: float) -> None:
-    """Cartilage arch, bright air line, and what reverberates behind it."""
+    """Paint the cartilage arch, the bright air line and its reverberations."""
     ring, front = (
         ellipse(tissue, x, z + 0.9 * radius, radius, radius),
         tissue.z < np.float32(z + 0.9 * radius),
     )
     inward = np.maximum(-ring, 0) / np.float32(radius)
     ringing = 6 * np.cos(inward * np.float32(10 * np.pi)) * np.exp(-2.5 * inward)
-    shadow = common(
+    shadow = intersection(
         np.abs(tissue.x - np.float32(x)) - np.float32(0.97 * radius),
         np.float32(z + radius) - tissue.z,
     )
@@ -236,7 +245,7 @@ def _trachea(tissue: Tissue, rng: Generator, x: float, z: float, radius: float) 
         edge=0.15,
     )
     tissue.fill(
-        common(
+        intersection(
             np.abs(ring + np.float32(0.07)) - np.float32(0.07), tissue.z - np.float32(z + radius)
         ),
         -11,
@@ -254,9 +263,9 @@ def vessel(tissue: Tissue, lumen: Array, wall: float = 4.0) -> None:
 def _nodule(
     tissue: Tissue, patient: Generator, view: Generator, kind: str, centre: tuple[float, float]
 ) -> Array:
-    """ACR TI-RADS descriptors, overlapping between the kinds: echogenicity, shape, margin, foci, halo, cysts."""
+    """Paint a nodule by ACR TI-RADS descriptors; the distributions of the two kinds overlap."""
     m = 1.0 if kind == "malignant" else 0.0
-    size = between(patient, 0.12, 0.19) * tissue.probe.depth
+    size = uniform(patient, 0.12, 0.19) * tissue.probe.depth
     aspect = float(np.clip(patient.normal(0.7 + 0.35 * m, 0.14), 0.45, 1.5))
     echo = float(patient.normal(-2.5 - 9 * m, 3.0))
     rough = float(np.clip(patient.normal(0.04 + 0.11 * m, 0.045), 0.0, 0.3))
@@ -264,17 +273,17 @@ def _nodule(
     halo = float(np.clip(patient.normal(5 - 5 * m, 3), 0, 9))
     specks = patient.poisson(0.5 + 4 * m)
     x, z = (
-        centre[0] + between(patient, -0.3, 0.3) + view.normal(0, 0.05),
-        centre[1] + between(patient, -0.12, 0.12),
+        centre[0] + uniform(patient, -0.3, 0.3) + view.normal(0, 0.05),
+        centre[1] + uniform(patient, -0.12, 0.12),
     )
-    place = Oval(x, z, size / aspect**0.5, size * aspect**0.5, view.normal(0, 0.1))
-    region = blob(tissue, view, *place, roughness=rough)
+    oval = Oval(x, z, size / aspect**0.5, size * aspect**0.5, view.normal(0, 0.1))
+    region = blob(tissue, view, *oval, roughness=rough)
     if kind == "none":
         return region
     tissue.add(-halo * np.exp(-0.5 * np.square((region - np.float32(0.03)) / np.float32(0.04))))
     holes = 14 * cystic * np.clip(tissue.texture(view, 0.16, 0.11) - 0.2, 0, 1.5)
     tissue.fill(region, echo - holes + 1.5 * tissue.texture(view, 0.2, 0.1), attenuation=-2 + 3 * m)
-    _calcifications(tissue, view, place, specks)
+    _calcifications(tissue, view, oval, specks)
     return region
 
 
@@ -283,8 +292,8 @@ def muscle(
 ) -> Structure | None:
     """Two pennate bellies between aponeuroses, as in a gastrocnemius or vastus."""
     d, z = tissue.probe.depth, tissue.z
-    slope = between(patient, 0.15, 0.42) * (1 if patient.random() < 0.5 else -1)
-    depths = [d * between(patient, *limits) for limits in ((0.12, 0.25), (0.48, 0.62), (0.8, 0.95))]
+    slope = uniform(patient, 0.15, 0.42) * (1 if patient.random() < 0.5 else -1)
+    depths = [d * uniform(patient, *limits) for limits in ((0.12, 0.25), (0.48, 0.62), (0.8, 0.95))]
     tilt = np.float32(view.normal(0, 0.03)) * tissue.x
     fat(tissue, view, np.full_like(z, -1.0), -6)
     sheets = [tissue.wavy(view, depth, 0.02 * d, 8) + tilt for depth in depths]
@@ -294,17 +303,17 @@ def muscle(
     for sheet, level in zip(sheets, (9, 9, 5), strict=True):
         fascia(tissue, view, sheet, level, 0.035)
     skin(tissue, view)
-    return Structure("muscle", common(sheets[0] - z, z - sheets[1]))
+    return Structure("muscle", intersection(sheets[0] - z, z - sheets[1]))
 
 
 def soft_tissue(
     tissue: Tissue, patient: Generator, view: Generator, label: str | None
 ) -> Structure | None:
-    """Subcutis over muscle over a bone's bright surface and shadow; a lipoma or a fluid collection in the fat."""
+    """Fat, muscle and bone with its shadow; the fat holds a lipoma or a fluid collection."""
     d, z = tissue.probe.depth, tissue.z
-    depth, bone = d * between(patient, 0.35, 0.55), d * between(patient, 0.72, 0.88)
-    fluid, size = patient.random() < 0.5, between(patient, 0.5, 0.9)
-    fat(tissue, view, np.full_like(z, -1.0), between(patient, -10, -4))
+    depth, bone = d * uniform(patient, 0.35, 0.55), d * uniform(patient, 0.72, 0.88)
+    fluid, size = patient.random() < 0.5, uniform(patient, 0.5, 0.9)
+    fat(tissue, view, np.full_like(z, -1.0), uniform(patient, -10, -4))
     bed = tissue.wavy(view, depth, 0.03 * d, 5)
     fibres(tissue, view, bed - z, -9, view.normal(0, 0.08), bed)
     fascia(tissue, view, bed, 6, 0.03)
@@ -332,10 +341,10 @@ def _bone(tissue: Tissue, rng: Generator, depth: Array) -> None:
 def testicle(
     tissue: Tissue, patient: Generator, view: Generator, label: str | None
 ) -> Structure | None:
-    """A homogeneous oval in its tunica under the scrotal wall, mediastinum line, epididymis, some hydrocele."""
+    """A testis in its tunica with mediastinum line and epididymis; some have a hydrocele."""
     d, width, z = tissue.probe.depth, tissue.width, tissue.z
-    long, short = width * between(patient, 0.33, 0.46), d * between(patient, 0.26, 0.33)
-    fluid = max(0.0, between(patient, -0.15, 0.4))
+    long, short = width * uniform(patient, 0.33, 0.46), d * uniform(patient, 0.26, 0.33)
+    fluid = max(0.0, uniform(patient, -0.15, 0.4))
     x, angle = view.normal(0, 0.15), view.normal(0, 0.08)
     wall = tissue.wavy(view, 0.16 * d, 0.02 * d, 5)
     fibres(tissue, view, np.full_like(z, -1.0), -8, 0.0, wall)
@@ -356,7 +365,7 @@ def testicle(
     )
     tissue.fill(cap, -2 + 2 * tissue.texture(view, 0.2, 0.2))
     tissue.fill(testis, 3 + 1.2 * tissue.texture(view, 0.18, 0.1) + tissue.texture(view, 0.9, 0.6))
-    u, v = turned(tissue, x + 0.1 * long, 0.6 * d, angle)
+    u, v = local_axes(tissue, x + 0.1 * long, 0.6 * d, angle)
     tissue.shine(np.hypot(v, np.maximum(np.abs(u) - np.float32(0.45 * long), 0)), 9, 0.05)
     tissue.shine(testis, 10, 0.03, facing(tissue, testis))
     skin(tissue, view)
@@ -366,13 +375,13 @@ def testicle(
 def oncology(
     tissue: Tissue, patient: Generator, view: Generator, label: str | None
 ) -> Structure | None:
-    """A chain of enlarged, rounded lymph nodes without hilum, some necrotic, beside a vessel."""
+    """Enlarged, rounded lymph nodes without hilum beside a vessel; some are necrotic."""
     d, width, z = tissue.probe.depth, tissue.width, tissue.z
     count, necrotic = int(patient.integers(2, 5)), patient.random() < 0.4
     sizes = patient.uniform(0.08, 0.17, 4) * d
     fat(tissue, view, np.full_like(z, -1.0), -5)
     bed = tissue.wavy(view, 0.18 * d, 0.03 * d, 5)
-    fibres(tissue, view, common(bed - z, z - bed - np.float32(0.12 * d)), -11, 0.0, bed)
+    fibres(tissue, view, intersection(bed - z, z - bed - np.float32(0.12 * d)), -11, 0.0, bed)
     deep = tissue.wavy(view, 0.8 * d, 0.05 * d, 5)
     fibres(tissue, view, deep - z, -13, view.normal(0, 0.1), deep)
     nodes = []
@@ -395,13 +404,15 @@ def oncology(
 def doppler(
     tissue: Tissue, patient: Generator, view: Generator, label: str | None
 ) -> Structure | None:
-    """A vessel along its length, intima and media as two lines, with or without plaque; grey scale only."""
+    """A vessel in long axis with intima-media lines, with or without plaque, in grey scale."""
     d, z = tissue.probe.depth, tissue.z
-    depth, radius = d * between(patient, 0.42, 0.58), between(patient, 0.25, 0.4)
+    depth, radius = d * uniform(patient, 0.42, 0.58), uniform(patient, 0.25, 0.4)
     slope, plaque = view.normal(0, 0.06), patient.random() < 0.5
     fat(tissue, view, np.full_like(z, -1.0), -6)
     bed = tissue.wavy(view, 0.22 * d, 0.03 * d, 6)
-    fibres(tissue, view, common(bed - z, z - np.float32(depth - radius - 0.1)), -10, slope, bed)
+    fibres(
+        tissue, view, intersection(bed - z, z - np.float32(depth - radius - 0.1)), -10, slope, bed
+    )
     axis = tissue.wavy(view, depth, 0.03, 7) + np.float32(slope) * tissue.x
     lumen = np.abs(z - axis) - np.float32(radius)
     tissue.fill(lumen - np.float32(0.09), -14)
@@ -410,8 +421,10 @@ def doppler(
     tissue.shine(lumen, 4, 0.018, np.clip(0.8 + 0.3 * tissue.texture(view, 0.8, 5), 0, 1))
     if plaque:
         heap = ellipse(
-            tissue, view.normal(0, 0.5), depth + radius, between(patient, 0.4, 0.9), 0.45 * radius
+            tissue, view.normal(0, 0.5), depth + radius, uniform(patient, 0.4, 0.9), 0.45 * radius
         )
-        tissue.fill(common(heap, lumen), -5 + 3 * tissue.texture(view, 0.2, 0.1), attenuation=4)
+        tissue.fill(
+            intersection(heap, lumen), -5 + 3 * tissue.texture(view, 0.2, 0.1), attenuation=4
+        )
     skin(tissue, view)
     return Structure("vessel", lumen)

@@ -11,12 +11,12 @@ from arl.phantoms.geometry import Array, Curved, Linear, Probe
 from arl.phantoms.tissue import (
     Structure,
     Tissue,
-    between,
     blob,
-    common,
     ellipse,
     facing,
+    intersection,
     segment,
+    uniform,
     union,
 )
 
@@ -29,9 +29,9 @@ def lung_probe(patient: Generator) -> Probe:
     if patient.random() < 0.4:
         return superficial.probe(patient, (4.0, 6.5))
     return Curved(
-        between(patient, 7, 12),
-        math.radians(between(patient, 55, 70)),
-        between(patient, 3.5, 5.5),
+        uniform(patient, 7, 12),
+        math.radians(uniform(patient, 55, 70)),
+        uniform(patient, 3.5, 5.5),
         "convex",
     )
 
@@ -39,9 +39,9 @@ def lung_probe(patient: Generator) -> Probe:
 def lung(
     tissue: Tissue, patient: Generator, view: Generator, label: str | None
 ) -> Structure | None:
-    """Ribs with shadows, the pleural line, and A-lines (normal) or B-lines and consolidation (covid)."""
+    """Ribs, the pleural line, and A-lines (normal) or B-lines and consolidation (covid)."""
     m = {"covid": 1.0, "normal": 0.0, None: float(patient.random() < 0.4)}[label]
-    depth = tissue.probe.depth * between(patient, 0.2, 0.3)
+    depth = tissue.probe.depth * uniform(patient, 0.2, 0.3)
     pleura = tissue.wavy(view, depth, 0.02 * depth, 6) + _along_face(tissue)
     ragged = float(np.clip(patient.normal(0.01 + 0.025 * m, 0.015), 0, 0.06)) * depth
     lines = np.clip(patient.normal(1.0 - 0.6 * m, 0.3), 0, 1.3)
@@ -60,7 +60,7 @@ def lung(
 
 
 def _along_face(tissue: Tissue) -> Array:
-    """What to add to a depth so that a surface runs half parallel to a curved face, cm."""
+    """Depth offset in cm that bends a surface halfway towards a curved probe face."""
     if isinstance(tissue.probe, Linear):
         return np.zeros_like(tissue.x)
     radius = tissue.probe.radius + 0.3 * tissue.probe.depth
@@ -79,7 +79,7 @@ def _chest_wall(tissue: Tissue, rng: Generator, pleura: Array, depth: float) -> 
 def _air(
     tissue: Tissue, rng: Generator, pleura: Array, depth: float, lines: float, ragged: float
 ) -> None:
-    """Below the pleura nothing is seen but reverberation: haze, and copies of the pleura at its multiples."""
+    """Paint haze and A-lines: reverberations of the pleura at multiples of its depth."""
     below = tissue.z - pleura
     haze = (
         -8
@@ -103,7 +103,7 @@ def _b_line(tissue: Tissue, rng: Generator, pleura: Array) -> None:
         tissue.z > pleura
     )
     below = np.maximum(tissue.z - pleura, 0) / np.float32(tissue.probe.depth)
-    level = between(rng, -4, 2) - 3 * below + 1.5 * tissue.texture(rng, 1, 0.1)
+    level = uniform(rng, -4, 2) - 3 * below + 1.5 * tissue.texture(rng, 1, 0.1)
     tissue.echo += np.maximum(level - tissue.echo, 0) * ray
     tissue.specular *= 1 - np.float32(0.7) * ray * (tissue.z > pleura + np.float32(0.1))
 
@@ -114,7 +114,7 @@ def _consolidation(tissue: Tissue, rng: Generator, pleura: Array, depth: float) 
     half = 0.3 * tissue.probe.extent()[1]
     x = rng.uniform(-half, half)
     patch = blob(tissue, rng, x, depth, 1.2 * size, size, roughness=0.14)
-    patch = common(patch, pleura + np.float32(0.03 * depth) - tissue.z)
+    patch = intersection(patch, pleura + np.float32(0.03 * depth) - tissue.z)
     tissue.fill(patch, -11 + 3 * tissue.texture(rng, 0.12 * depth, 0.1 * depth), edge=0.05 * depth)
     tissue.shine(
         patch,
@@ -128,9 +128,9 @@ def _consolidation(tissue: Tissue, rng: Generator, pleura: Array, depth: float) 
 def _ribs(tissue: Tissue, patient: Generator, view: Generator, depth: float) -> None:
     """One or two ribs at the sides, bright in front, black behind."""
     half = tissue.probe.extent()[1] * (1 if isinstance(tissue.probe, Linear) else 0.62)
-    size = depth * between(patient, 0.5, 0.7)
+    size = depth * uniform(patient, 0.5, 0.7)
     for side in (-1, 1)[: int(patient.integers(1, 3))]:
-        x = side * half * between(patient, 0.72, 1.1) + view.normal(0, 0.1)
+        x = side * half * uniform(patient, 0.72, 1.1) + view.normal(0, 0.1)
         rib = ellipse(tissue, x, 0.78 * depth, size, 0.28 * depth)
         tissue.fill(rib, -14, attenuation=40 / (0.56 * depth), edge=0.05)
         tissue.shine(rib, 8, 0.04 * depth, facing(tissue, rib) * (tissue.z < 0.78 * depth))
@@ -138,12 +138,12 @@ def _ribs(tissue: Tissue, patient: Generator, view: Generator, depth: float) -> 
 
 def cardiac_probe(patient: Generator) -> Curved:
     """A phased array."""
-    return Curved(between(patient, 14, 17.5), math.radians(between(patient, 74, 92)), 0.4, "sector")
+    return Curved(uniform(patient, 14, 17.5), math.radians(uniform(patient, 74, 92)), 0.4, "sector")
 
 
 @dataclass(frozen=True)
 class _Heart:
-    """Places shapes given in a heart's own centimetres."""
+    """Maps shapes from heart coordinates (cm) to the tissue."""
 
     tissue: Tissue
     rng: Generator
@@ -174,7 +174,7 @@ class _Heart:
     def leaflet(
         self, start: tuple[float, float], end: tuple[float, float], bend: float = 0.25
     ) -> None:
-        """A valve's leaflet: two thin pieces that meet at an angle, thinner towards the free end."""
+        """Paint a valve leaflet: two thin pieces that meet at an angle."""
         dx, dz = end[0] - start[0], end[1] - start[1]
         knee = start[0] + 0.5 * dx - bend * dz, start[1] + 0.5 * dz + bend * dx
         for piece, width in (((start, knee), 0.1), ((knee, end), 0.06)):
@@ -186,10 +186,10 @@ def cardiac(
     tissue: Tissue, patient: Generator, view: Generator, label: str | None
 ) -> Structure | None:
     """An echocardiographic view, named by the label; the mask is the left ventricle's cavity."""
-    scale, wall = between(patient, 0.84, 1.12), between(patient, 0.75, 1.25)
-    full, haze = between(patient, 0.85, 1.05), between(patient, -6, 4)
+    scale, wall = uniform(patient, 0.84, 1.12), uniform(patient, 0.75, 1.25)
+    full, haze = uniform(patient, 0.85, 1.05), uniform(patient, -6, 4)
     name = label or str(view.choice(VIEWS))
-    phase = between(view, 0.78, 1.0)  # 1: end of diastole
+    phase = uniform(view, 0.78, 1.0)  # 1: end of diastole
     heart = _Heart(
         tissue, view, view.normal(0, 0.35), view.normal(0, 0.2), scale, view.normal(0, 0.1)
     )
@@ -206,11 +206,11 @@ def cardiac(
 def _mediastinum(tissue: Tissue, rng: Generator) -> None:
     """Lung and fat around the heart: streaks of haze, darker with depth."""
     streaks = 4 * tissue.texture(rng, 3, 0.5) + 3 * tissue.texture(rng, 1.0, 0.4)
-    tissue.fill(np.full_like(tissue.z, -1.0), between(rng, -10, -4) + streaks - 0.25 * tissue.z)
+    tissue.fill(np.full_like(tissue.z, -1.0), uniform(rng, -10, -4) + streaks - 0.25 * tissue.z)
 
 
 def _chest(tissue: Tissue, rng: Generator) -> None:
-    near = np.exp(-tissue.z / np.float32(between(rng, 0.7, 1.3)))
+    near = np.exp(-tissue.z / np.float32(uniform(rng, 0.7, 1.3)))
     tissue.echo += np.maximum(2 - tissue.echo, 0) * near + 3 * tissue.texture(rng, 2, 0.2) * near
     tissue.shine(tissue.z - 0.1, 8, 0.2)
 
@@ -237,9 +237,8 @@ def _muscle(heart: _Heart, rng: Generator, region: Array) -> None:
 
 def _cavity(heart: _Heart, rng: Generator, region: Array, blood: float) -> None:
     tissue = heart.tissue
-    swirl = 4 * tissue.texture(rng, 2.2, 1.2) + 9 * np.exp(
-        -tissue.z / np.float32(2.5)
-    )  # near-field haze
+    # the exponential is near-field haze
+    swirl = 4 * tissue.texture(rng, 2.2, 1.2) + 9 * np.exp(-tissue.z / np.float32(2.5))
     tissue.fill(region, blood + swirl, attenuation=-0.3, edge=0.3)
     tissue.shine(region, 0, 0.06, facing(tissue, region) * np.clip(tissue.texture(rng, 2, 2), 0, 1))
 
@@ -247,10 +246,10 @@ def _cavity(heart: _Heart, rng: Generator, region: Array, blood: float) -> None:
 def _left_apical(
     heart: _Heart, rng: Generator, x: float, wall: float, full: float, blood: float
 ) -> Array:
-    """Left ventricle with the apex up, left atrium and mitral valve; returns the ventricle's cavity."""
+    """Paint left ventricle, left atrium and mitral valve; returns the ventricle's cavity."""
     a, annulus = 2.15 * full, 9.6
-    ventricle = common(heart.oval(x, 6.6, a, 4.3 * (0.6 + 0.4 * full)), -heart.below(annulus))
-    atrium = common(heart.oval(x + 0.1, 11.7, 2.0, 2.2), heart.below(annulus))
+    ventricle = intersection(heart.oval(x, 6.6, a, 4.3 * (0.6 + 0.4 * full)), -heart.below(annulus))
+    atrium = intersection(heart.oval(x + 0.1, 11.7, 2.0, 2.2), heart.below(annulus))
     _muscle(heart, rng, union(ventricle - np.float32(wall * heart.scale), atrium - np.float32(0.3)))
     _cavity(heart, rng, union(ventricle, atrium), blood)
     spread = rng.uniform(0.1, 0.95)  # 0 open, 1 closed
@@ -269,8 +268,8 @@ def _apical_two(heart: _Heart, rng: Generator, wall: float, full: float, blood: 
 
 def _apical_four(heart: _Heart, rng: Generator, wall: float, full: float, blood: float) -> Array:
     """All four chambers: the right ones at the left, the tricuspid valve nearer to the apex."""
-    right = common(heart.oval(-1.9, 7.3, 1.5, 3.2, 0.12), -heart.below(9.2))
-    atrium = common(heart.oval(-2.2, 11.3, 1.8, 2.1), heart.below(9.2))
+    right = intersection(heart.oval(-1.9, 7.3, 1.5, 3.2, 0.12), -heart.below(9.2))
+    atrium = intersection(heart.oval(-2.2, 11.3, 1.8, 2.1), heart.below(9.2))
     _muscle(heart, rng, union(right - np.float32(0.45), atrium - np.float32(0.3)))
     _cavity(heart, rng, union(right, atrium), blood)
     spread = rng.uniform(0.1, 0.95)
@@ -281,7 +280,7 @@ def _apical_four(heart: _Heart, rng: Generator, wall: float, full: float, blood:
 
 
 def _long_axis(heart: _Heart, rng: Generator, wall: float, full: float, blood: float) -> Array:
-    """Parasternal: right ventricle in front, left ventricle at the left, aortic root and left atrium at the right."""
+    """Parasternal long axis: right ventricle, left ventricle, aortic root and left atrium."""
     outflow = heart.oval(0.2, 3.6, 3.4, 0.95, -0.1)
     root, atrium = heart.oval(3.4, 5.7, 2.3, 1.25, -0.25), heart.oval(3.6, 8.9, 2.2, 1.55, 0.1)
     ventricle = heart.oval(-1.9, 7.3, 3.7 * (0.7 + 0.3 * full), 2.15 * full, -0.12)
@@ -302,10 +301,10 @@ def _long_axis(heart: _Heart, rng: Generator, wall: float, full: float, blood: f
 
 
 def _short_axis(heart: _Heart, rng: Generator, wall: float, full: float, blood: float) -> Array:
-    """Parasternal at the papillary muscles: a ring with two of them, the right ventricle a crescent at its left."""
+    """Parasternal short axis: the ring with two papillary muscles beside a crescent."""
     radius = 2.3 * full
     ring = heart.oval(0.6, 7.4, radius + wall, radius + wall)
-    crescent = common(heart.oval(-1.2, 6.3, 3.5, 3.0, -0.5), -(ring - np.float32(0.05)))
+    crescent = intersection(heart.oval(-1.2, 6.3, 3.5, 3.0, -0.5), -(ring - np.float32(0.05)))
     _muscle(heart, rng, union(ring, crescent - np.float32(0.4)))
     _cavity(heart, rng, crescent, blood)
     cavity = heart.oval(0.6, 7.4, radius, radius * rng.uniform(0.92, 1.0))
@@ -319,15 +318,15 @@ def _short_axis(heart: _Heart, rng: Generator, wall: float, full: float, blood: 
 
 def esophageal_probe(patient: Generator) -> Curved:
     """A transoesophageal phased array."""
-    return Curved(between(patient, 10, 13), math.radians(between(patient, 82, 96)), 0.25, "sector")
+    return Curved(uniform(patient, 10, 13), math.radians(uniform(patient, 82, 96)), 0.25, "sector")
 
 
 def esophageal(
     tissue: Tissue, patient: Generator, view: Generator, label: str | None
 ) -> Structure | None:
-    """From the oesophagus: left atrium under the probe, mitral valve, left ventricle pointing down, right heart."""
-    scale, wall = between(patient, 0.78, 0.95), between(patient, 0.7, 1.1)
-    haze = between(patient, -6, 3)
+    """Transoesophageal view: left atrium under the probe, left ventricle below, right heart."""
+    scale, wall = uniform(patient, 0.78, 0.95), uniform(patient, 0.7, 1.1)
+    haze = uniform(patient, -6, 3)
     heart = _Heart(
         tissue, view, view.normal(0, 0.3), view.normal(0, 0.15), scale, view.normal(0, 0.12)
     )

@@ -19,24 +19,24 @@ AnyArray = NDArray[np.floating[Any]]
 
 _TILE = 64  # side of the random tile that textures are read from
 _TURNS = 2048  # angles at which an outline is tabulated
-_FINER = 4  # times it is refined once, smoothly, so that reading it can be linear
+_FINER = 4  # cubic refinement of the tile, so that the lookup can be linear
 
 
-def between(rng: Generator, low: float, high: float) -> float:
-    """A uniform draw."""
+def uniform(rng: Generator, low: float, high: float) -> float:
+    """Draw from the uniform distribution on [low, high)."""
     return float(rng.uniform(low, high))
 
 
 @dataclass(frozen=True)
 class Structure:
-    """A region whose outline is known: the ground truth of a mask."""
+    """A named region: the ground truth of a segmentation mask."""
 
     name: str
     region: Array
 
 
 class Oval(NamedTuple):
-    """Centre, half axes and turn of an ellipse, cm and radians; its parts are the arguments of `ellipse` and `blob`."""
+    """Centre, half axes (cm) and rotation (radians): the arguments of `ellipse` and `blob`."""
 
     x: float
     z: float
@@ -57,15 +57,15 @@ class Tissue:
         self.probe = probe
         self.width = 2 * probe.extent()[1]  # cm, at the widest
         self.x, self.z = probe.points(samples, beams)
+        # lateral position as a fraction of the aperture, 0..1
         self.beam = np.broadcast_to(
             (np.arange(beams, dtype=np.float32) + 0.5) / beams, self.x.shape
-        )  # share, 0..1
+        )
         self.step = probe.depth / samples  # cm between samples
         along_beam = (np.arange(samples, dtype=np.float32) + 0.5) * np.float32(self.step)
         self.deep = np.broadcast_to(along_beam[:, None], self.x.shape)  # cm from the face
-        self.pitch = np.hypot(
-            np.gradient(self.x, axis=1), np.gradient(self.z, axis=1)
-        )  # cm between beams
+        # distance between beams, cm: it grows with depth for a curved probe
+        self.pitch = np.hypot(np.gradient(self.x, axis=1), np.gradient(self.z, axis=1))
         self.echo = np.zeros_like(self.x)  # dB
         self.attenuation = np.zeros_like(self.x)  # dB/cm, two-way excess over what the TGC assumes
         self.specular = np.zeros_like(self.x)  # amplitude of the coherent echo, 1 = 0 dB
@@ -73,7 +73,10 @@ class Tissue:
     def fill(
         self, region: AnyArray, echo: AnyArray | float, attenuation: float = 0.0, edge: float = 0.05
     ) -> None:
-        """Replace what is inside a region, its border `edge` cm wide; reflections painted there before vanish."""
+        """Replace the contents of a region, with a soft border of `edge` cm.
+
+        The fill also removes earlier specular echoes inside the region.
+        """
         inside = np.clip(0.5 - region / np.float32(edge), 0, 1).astype(np.float32)
         self.echo += (inside * (echo - self.echo)).astype(np.float32)
         self.attenuation += inside * (np.float32(attenuation) - self.attenuation)
@@ -86,10 +89,11 @@ class Tissue:
     def shine(
         self, distance: AnyArray, level: float, thickness: float, strength: AnyArray | float = 1.0
     ) -> None:
-        """A reflecting surface `thickness` cm thick: coherent echo of `level` dB and some diffuse echo with it.
+        """Paint a reflector of `thickness` cm with a coherent echo of `level` dB.
 
-        `strength` (0..1) says where along the surface it is met at a right angle.
+        `strength` (0..1) scales the echo along the surface; 1 is perpendicular incidence.
         """
+        # a specular reflection is coherent: it adds to the amplitude, not to the speckle
         profile = (np.exp(-0.5 * np.square(distance / np.float32(thickness))) * strength).astype(
             np.float32
         )
@@ -97,13 +101,13 @@ class Tissue:
         self.echo += np.maximum(np.float32(level - 4) - self.echo, 0) * profile
 
     def texture(self, rng: Generator, along: float, across: float, angle: float = 0.0) -> Array:
-        """Smooth noise near unit variance with the given lengths in cm; `angle` (radians) turns it downward."""
+        """Smooth noise of unit variance; `along` and `across` are its correlation lengths, cm."""
         return self.warped(rng, along, across, self.x, self.z, angle)
 
     def warped(
         self, rng: Generator, along: float, across: float, x: Array, z: Array, angle: float = 0.0
     ) -> Array:
-        """`texture` read at other coordinates, e.g. depth below a curved surface."""
+        """`texture` at other coordinates, e.g. depth below a curved surface."""
         tile = rng.standard_normal((_TILE, _TILE), dtype=np.float32)
         fine = cv2.resize(tile, None, fx=_FINER, fy=_FINER, interpolation=cv2.INTER_CUBIC)
         cosine, sine = np.float32(np.cos(angle)), np.float32(np.sin(angle))
@@ -115,7 +119,7 @@ class Tissue:
         return np.asarray(read, np.float32)
 
     def wavy(self, rng: Generator, depth: float, amplitude: float, length: float) -> Array:
-        """Depth z(x) in cm of an undulating interface, (samples, beams): swings by `amplitude` over `length` cm."""
+        """Depth in cm of an undulating interface, (samples, beams), with period `length` cm."""
         depths = np.full_like(self.x, depth)
         for octave in (1.0, 2.3, 4.1):
             phase, scale = rng.uniform(0, 2 * np.pi), amplitude / octave
@@ -126,15 +130,15 @@ class Tissue:
 
 
 def ellipse(tissue: Tissue, x: float, z: float, a: float, b: float, angle: float = 0.0) -> Array:
-    """Region of an ellipse with half axes a (along x before turning by `angle` radians) and b, cm."""
-    u, v = turned(tissue, x, z, angle)
+    """Region of an ellipse with half axes `a` and `b` in cm, rotated by `angle` radians."""
+    u, v = local_axes(tissue, x, z, angle)
     return np.asarray(
         (np.hypot(u / np.float32(a), v / np.float32(b)) - 1) * np.float32(min(a, b)), np.float32
     )
 
 
-def turned(tissue: Tissue, x: float, z: float, angle: float = 0.0) -> tuple[Array, Array]:
-    """Coordinates around (x, z), turned by `angle` radians: the first axis points right and down."""
+def local_axes(tissue: Tissue, x: float, z: float, angle: float = 0.0) -> tuple[Array, Array]:
+    """Coordinates relative to (x, z) on axes that are rotated by `angle` radians."""
     dx, dz = tissue.x - np.float32(x), tissue.z - np.float32(z)
     cosine, sine = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     return dx * cosine + dz * sine, dz * cosine - dx * sine
@@ -150,8 +154,8 @@ def blob(
     angle: float = 0.0,
     roughness: float = 0.0,
 ) -> Array:
-    """Region of an ellipse whose radius swings by about `roughness` (share of it) over the angle."""
-    u, v = turned(tissue, x, z, angle)
+    """Region of an ellipse whose radius varies by a fraction `roughness` over the angle."""
+    u, v = local_axes(tissue, x, z, angle)
     u, v = u / np.float32(a), v / np.float32(b)
     turn = np.arctan2(v, u) * np.float32(_TURNS / (2 * np.pi))
     radius = _outline(rng, roughness)[turn.astype(np.int32) % _TURNS]
@@ -180,13 +184,13 @@ def union(*regions: AnyArray) -> Array:
     return np.asarray(np.minimum.reduce(regions), np.float32)
 
 
-def common(*regions: AnyArray) -> Array:
+def intersection(*regions: AnyArray) -> Array:
     """Points inside all of the regions."""
     return np.asarray(np.maximum.reduce(regions), np.float32)
 
 
 def facing(tissue: Tissue, region: Array) -> Array:
-    """How squarely the beam meets a region's border, 0..1: bright caps above and below, faint sides."""
+    """Perpendicularity of beam and border, 0..1: bright caps above and below, faint sides."""
     along = np.square(np.gradient(region, axis=0) / np.float32(tissue.step))
     across = np.square(np.gradient(region, axis=1) / tissue.pitch)
     return np.asarray(along / (along + across + np.float32(1e-6)), np.float32)
