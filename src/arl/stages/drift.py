@@ -1,7 +1,7 @@
 """Watch new batches for a shift away from the training data."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-from markupsafe import Markup
 
 from arl.corpus.selection import select
 from arl.corpus.shards import read_images
@@ -20,7 +19,6 @@ from arl.loading.loader import Examples, evaluation_batches
 from arl.loading.transforms import eval_view
 from arl.monitoring.drift import (
     Kernel,
-    TabularDrift,
     cell_kernel,
     comparable,
     distance,
@@ -38,8 +36,9 @@ from arl.monitoring.features import (
     patient_features,
     thin,
 )
+from arl.monitoring.sites import Findings, Rules, Samples, Site
 from arl.params import Params
-from arl.reports import html, monitoring_plots
+from arl.reports import drift as drift_page
 from arl.training.checkpoint import load_encoder
 
 MIN_PATIENTS = 8  # on a side: fewer cannot tell a shift from a patient
@@ -60,45 +59,6 @@ _CELL = [
 _BATCH = 64  # images at a time
 
 Array = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Site:
-    """New images of one site, the training images they are compared with, and what the comparison says."""
-
-    site: str
-    part: str  # "probe linear": only these of its images; empty: all
-    compared_with: str
-    patients: int
-    reference_patients: int
-    mmd2: float
-    p_value: float
-    p_adjusted: float  # Holm, over the sites and their parts
-    usual: float | None  # squared MMD that a shift has to exceed; None: too few sites are known
-    drifted: bool
-
-    @property
-    def label(self) -> str:
-        return ", ".join(filter(None, (self.site, self.part)))
-
-
-@dataclass
-class Findings:
-    """The content of drift.json."""
-
-    decision: str  # drift | no-drift | too-few | no-new-data
-    reasons: list[str]
-    batches: list[str] = field(default_factory=list)
-    images: int = 0
-    patients: int = 0
-    reference_images: int = 0
-    reference_patients: int = 0
-    untested: dict[str, str] = field(default_factory=dict)  # site, or site and part -> why
-    known: dict[str, float] = field(
-        default_factory=dict
-    )  # training site -> its squared MMD from the others
-    sites: list[Site] = field(default_factory=list)
-    tabular: TabularDrift | None = None
 
 
 @dataclass(frozen=True)
@@ -132,9 +92,10 @@ def drift(params: Params, *, corpus: Path, checkpoint: Path, drift: Path) -> Non
     held_out = rows["source"].isin(params.data.held_out)
     reference = rows[~is_new & known & ~held_out & (rows["split"] == "train")]
     with atomic_directory(drift) as folder:
-        findings, drawings = _compare(params, corpus, checkpoint, rows[is_new], reference, folder)
+        findings, samples = _compare(params, corpus, checkpoint, rows[is_new], reference, folder)
         write_json(folder / "drift.json", _json(findings))
-        (folder / "index.html").write_text(_page(params, findings, drawings), encoding="utf-8")
+        rules = Rules(params.drift.alpha, params.drift.drift_share, PERMUTATIONS)
+        drift_page.write_page(findings, samples, rules, folder)
 
 
 def _new(rows: pd.DataFrame, batches: Sequence[str], corpus: Path) -> "pd.Series[bool]":
@@ -158,20 +119,20 @@ def _compare(
     new: pd.DataFrame,
     reference: pd.DataFrame,
     folder: Path,
-) -> tuple[Findings, list[Markup]]:
+) -> tuple[Findings, Samples | None]:
     if new.empty:
-        return Findings("no-new-data", ["No source has a second batch, and none is named."]), []
+        return Findings("no-new-data", ["No source has a second batch, and none is named."]), None
     batches = sorted((new["source"] + "/" + new["batch"]).unique())
     findings = Findings("too-few", [], batches, len(new), new["group"].nunique())
     current, known = _thinned(params, new, reference)
     pairs, findings.untested = _pairs(current, known)
     if not pairs or len(new) < params.drift.min_images:
         findings.reasons = _too_few(params, findings)
-        return findings, []
-    drawings = _test(params, corpus, checkpoint, pairs, known, findings, folder)
+        return findings, None
+    samples = _test(params, corpus, checkpoint, pairs, known, findings, folder)
     findings.reasons = _reasons(params, findings)
     findings.decision = "drift" if any(site.drifted for site in findings.sites) else "no-drift"
-    return findings, drawings
+    return findings, samples
 
 
 def _pairs(new: pd.DataFrame, reference: pd.DataFrame) -> tuple[list[Pair], dict[str, str]]:
@@ -241,8 +202,8 @@ def _test(
     known: pd.DataFrame,
     findings: Findings,
     folder: Path,
-) -> list[Markup]:
-    """Fill in the findings on the table and on the embeddings; pictures of both."""
+) -> Samples:
+    """Fill in the findings on the table and on the embeddings; what the charts show."""
     current, reference = (
         _union([getattr(pair, side) for pair in pairs]) for side in ("current", "reference")
     )
@@ -267,7 +228,7 @@ def _test(
     findings.known = _between_sites(space, known)
     findings.sites = _sites(params, space, pairs, usual_distance(list(findings.known.values())))
     embeddings = seen.loc[rows.index].to_numpy(np.float32)
-    return _drawings(findings.tabular, tables, embeddings, is_current, folder)
+    return Samples(*tables, embeddings, is_current)
 
 
 def _union(tables: list[pd.DataFrame]) -> pd.DataFrame:
@@ -390,10 +351,6 @@ def _reason(site: Site, alpha: float) -> str:
     return f"{what} differ {from_}, but no more than known sites differ from each other ({distances}; {chance})."
 
 
-def _signed(number: float) -> str:
-    return f"{number:.4f}".replace("-", "−")
-
-
 def _json(findings: Findings) -> dict[str, Any]:
     content: dict[str, Any] = _rounded(asdict(findings))
     if findings.tabular is not None:
@@ -404,6 +361,10 @@ def _json(findings: Findings) -> dict[str, Any]:
     return content
 
 
+def _signed(number: float) -> str:
+    return f"{number:.4f}".replace("-", "−")
+
+
 def _rounded(value: Any) -> Any:
     """Six significant digits: the rest is rounding error of sums in another order."""
     if isinstance(value, float):
@@ -411,135 +372,3 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _rounded(item) for key, item in value.items()}
     return [_rounded(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _drawings(
-    tabular: TabularDrift,
-    tables: list[pd.DataFrame],
-    embeddings: npt.NDArray[np.float32],
-    is_current: npt.NDArray[np.bool_],
-    folder: Path,
-) -> list[Markup]:
-    numbers = [column.column for column in tabular.columns if column.column in NUMERIC]
-    histograms = html.png(monitoring_plots.distributions(tables[0], tables[1], numbers))
-    scatter = html.png(monitoring_plots.embedding_map(embeddings, is_current))
-    (folder / "statistics.png").write_bytes(histograms)  # for the page of a monitoring run
-    (folder / "embeddings.png").write_bytes(scatter)
-    return [
-        html.figure(
-            histograms,
-            "Image statistics, one value a patient.",
-            "Histograms of new and reference patients",
-        ),
-        html.figure(
-            scatter,
-            "Embeddings, one point an image.",
-            "Scatter plot of new and reference images",
-            width=560,
-        ),
-    ]
-
-
-_SUMMARY = {
-    "drift": "New images differ from the training images; see the reasons.",
-    "no-drift": "New images look like the training images they are compared with.",
-    "too-few": "There are too few new images or patients to tell.",
-    "no-new-data": "There is no new batch to compare.",
-}
-
-
-def _page(params: Params, findings: Findings, drawings: list[Markup]) -> str:
-    body = html.verdict(findings.decision, _SUMMARY[findings.decision]) + html.bullets(
-        findings.reasons
-    )
-    if findings.batches:
-        body += html.facts(
-            {
-                "new images": findings.images,
-                "new patients": findings.patients,
-                "reference images": findings.reference_images,
-                "reference patients": findings.reference_patients,
-            }
-        ) + html.paragraph(f"New batches: {', '.join(findings.batches)}.")
-    if findings.tabular is not None:
-        body += html.section("Embeddings by site", _site_table(findings.sites) + drawings[1])
-        body += html.section(
-            "Image statistics and metadata", _column_table(findings.tabular) + drawings[0]
-        )
-    body += html.section("How it was tested", _method(params))
-    return html.page(
-        "Drift", body, subtitle="New batches against the training images, patient by patient."
-    )
-
-
-def _site_table(sites: list[Site]) -> Markup:
-    columns = [
-        "site",
-        "verdict",
-        "compared with",
-        "patients",
-        "reference",
-        "MMD²",
-        "usual",
-        "p",
-        "p, adjusted",
-    ]
-    rows = [
-        [
-            site.label,
-            html.badge("drift" if site.drifted else "no-drift"),
-            site.compared_with,
-            site.patients,
-            site.reference_patients,
-            _signed(site.mmd2),
-            None if site.usual is None else _signed(site.usual),
-            f"{site.p_value:.4f}",
-            f"{site.p_adjusted:.4f}",
-        ]
-        for site in sites
-    ]
-    return html.table(columns, rows)
-
-
-def _column_table(tabular: TabularDrift) -> Markup:
-    rows = [
-        [
-            column.column,
-            html.badge("drift" if column.drifted else "no-drift"),
-            column.reference,
-            column.current,
-            column.method,
-            html.number(column.p_value) if column.p_value >= 1e-4 else "<0.0001",
-        ]
-        for column in tabular.columns
-    ]
-    caption = (
-        f"A column drifts where p < {tabular.threshold:.4f}: alpha over the number of columns."
-    )
-    table = html.table(["column", "verdict", "reference", "new", "test", "p"], rows, caption)
-    left_out = [f"{name}: {why}" for name, why in tabular.left_out.items()]
-    more = html.paragraph("Not compared:") + html.bullets(left_out) if left_out else Markup("")
-    return (
-        table
-        + more
-        + Markup("<p>{}</p>\n").format(html.link("evidently.html", "The same table by Evidently"))
-    )
-
-
-def _method(params: Params) -> Markup:
-    return html.bullets(
-        [
-            "The patient is the unit of every test; where a source names none, the clip or the image is.",
-            "Numbers and embeddings are adjusted for the anatomy: the median of each is moved to that of all images.",
-            "Table: median or commonest name of each patient, Kolmogorov-Smirnov or chi-square test of homogeneity, "
-            f"said to drift where at least {params.drift.drift_share:.0%} of the columns do.",
-            f"Embeddings: maximum mean discrepancy with {PERMUTATIONS:,} permutations of whole patients, by site and, "
-            "where a site sends several, by probe and device; adjusted for their number (Holm).",
-            f"Drift where p < {params.drift.alpha:g} (drift.alpha) and the distance exceeds what is usual between "
-            "training sites: the 95 % quantile of each one's distance from the others. A new site nearly always "
-            "differs measurably, which alone is no reason to train again.",
-            "A site is compared with its own training images; where there are too few, with other sites' of the same "
-            "probe or device and anatomies.",
-            "The table is there to be read; the decision is made on the embeddings.",
-        ]
-    )
