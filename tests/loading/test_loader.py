@@ -154,7 +154,9 @@ def test_a_rank_reads_its_own_row_groups() -> None:
 def test_the_incomplete_batch_is_dropped_in_training_only(examples: Examples) -> None:
     order = TrainingOrder(examples.layout, 5, seed=0)
     assert order.steps_per_epoch == 4
-    seen = torch.cat([placed.batch.index for placed in training_batches(examples, order, 0, 4)])
+    seen = torch.cat(
+        [micro_batch.batch.index for micro_batch in training_batches(examples, order, 0, 4)]
+    )
     assert len(seen.unique()) == 20
     read = torch.cat([batch.index for batch in evaluation_batches(examples, 5)])
     assert read.tolist() == list(range(COUNT))
@@ -162,11 +164,14 @@ def test_the_incomplete_batch_is_dropped_in_training_only(examples: Examples) ->
 
 def test_a_restart_at_any_step_sees_the_same_batches(examples: Examples, corpus: Path) -> None:
     order = TrainingOrder(examples.layout, 4, seed=7)
-    whole = [placed.batch.index.tolist() for placed in training_batches(examples, order, 0, 17)]
+    whole = [
+        micro_batch.batch.index.tolist() for micro_batch in training_batches(examples, order, 0, 17)
+    ]
     for start in range(17):
         again = TrainingOrder(Layout.of(manifest.read_manifest(corpus)), 4, seed=7)
         assert [
-            one.batch.index.tolist() for one in training_batches(examples, again, start, 17)
+            micro_batch.batch.index.tolist()
+            for micro_batch in training_batches(examples, again, start, 17)
         ] == whole[start:]
 
 
@@ -175,17 +180,23 @@ def test_accumulated_micro_batches_of_two_ranks_make_up_the_global_batch(
 ) -> None:
     whole = next(iter(training_batches(examples, TrainingOrder(examples.layout, 12, seed=7), 3, 4)))
     parts = [
-        placed
+        micro_batch
         for rank in range(2)
-        for placed in training_batches(
-            examples, TrainingOrder(examples.layout, 12, 7, rank, 2), 3, 4, accumulation=3
+        for micro_batch in training_batches(
+            examples,
+            TrainingOrder(examples.layout, 12, 7, rank, 2),
+            3,
+            4,
+            gradient_accumulation_steps=3,
         )
     ]
-    assert [placed.step for placed in parts] == [3] * 6
-    assert [(placed.place.rank, placed.place.world) for placed in parts] == [
-        (number, 6) for number in range(6)
-    ]
-    assert torch.equal(torch.cat([placed.batch.index for placed in parts]), whole.batch.index)
+    assert [micro_batch.step for micro_batch in parts] == [3] * 6
+    assert [
+        (micro_batch.rank_slice.rank, micro_batch.rank_slice.world) for micro_batch in parts
+    ] == [(number, 6) for number in range(6)]
+    assert torch.equal(
+        torch.cat([micro_batch.batch.index for micro_batch in parts]), whole.batch.index
+    )
 
 
 def test_batches_read_ahead_are_the_batches_asked_for(examples: Examples) -> None:

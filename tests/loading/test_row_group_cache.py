@@ -11,7 +11,7 @@ import pytest
 from arl.corpus.manifest import read_manifest
 from arl.corpus.shards import ROWS_PER_GROUP, SHARD_SCHEMA, BatchWriter, Layout, read_images
 from arl.loading import row_group_cache as module
-from arl.loading.row_group_cache import Canvases
+from arl.loading.row_group_cache import RowGroupCache
 
 COUNT = 3 * ROWS_PER_GROUP + 7
 
@@ -53,34 +53,34 @@ def test_a_layout_says_which_rows_lie_together(corpus: Path) -> None:
 @pytest.mark.parametrize("memory", [0, 40 * 12 * 12, 1 << 20])
 def test_any_rows_in_any_order_within_any_memory(corpus: Path, memory: int) -> None:
     rows = read_manifest(corpus)
-    canvases = Canvases(corpus, rows, 12, memory=memory)
+    cache = RowGroupCache(corpus, rows, 12, memory=memory)
     rng = np.random.default_rng(1)
     for _ in range(9):
         index = rng.integers(0, len(rows), 50)
-        taken = canvases.take(index)
+        canvases = cache.take(index)
         level = index % COUNT + 100 * (index // COUNT)
-        assert (taken.images[:, :6] == level[:, None, None]).all()
-        assert not taken.images[:, 6:].any()
-        assert taken.extents.tolist() == [[6, 12]] * 50
-    held = sum(group.result().images.nbytes for group in canvases._kept.values())
+        assert (canvases.images[:, :6] == level[:, None, None]).all()
+        assert not canvases.images[:, 6:].any()
+        assert canvases.extents.tolist() == [[6, 12]] * 50
+    held = sum(group.result().images.nbytes for group in cache._row_groups.values())
     assert held <= memory
-    assert held == canvases._count * 12 * 12
+    assert held == cache._num_canvases * 12 * 12
 
 
 def test_what_was_decoded_is_decoded_once(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = read_manifest(corpus)
-    canvases = Canvases(corpus, rows, 12)
-    first = canvases.take(np.arange(len(rows)))
+    cache = RowGroupCache(corpus, rows, 12)
+    first = cache.take(np.arange(len(rows)))
     monkeypatch.setattr(module, "RowGroup", None)  # any reading would fail
-    assert np.array_equal(canvases.take(np.arange(len(rows))).images, first.images)
+    assert np.array_equal(cache.take(np.arange(len(rows))).images, first.images)
 
 
 def test_the_row_groups_used_longest_ago_go_first(corpus: Path) -> None:
     rows = read_manifest(corpus)
-    canvases = Canvases(corpus, rows, 12, memory=2 * ROWS_PER_GROUP * 12 * 12)
+    cache = RowGroupCache(corpus, rows, 12, memory=2 * ROWS_PER_GROUP * 12 * 12)
     for row in (0, ROWS_PER_GROUP, 0, 2 * ROWS_PER_GROUP):
-        canvases.take(np.array([row]))
-    assert list(canvases._kept) == canvases.layout.group[[0, 2 * ROWS_PER_GROUP]].tolist()
+        cache.take(np.array([row]))
+    assert list(cache._row_groups) == cache.layout.group[[0, 2 * ROWS_PER_GROUP]].tolist()
 
 
 def test_a_damaged_image_is_named(tmp_path: Path) -> None:
@@ -124,17 +124,16 @@ def test_stretched_canvases_are_filled(tmp_path: Path) -> None:
     mask[:10] = True
     with writer(tmp_path) as batch:
         batch.accept(wide, key="wide", anatomy="lung", mask=mask, mask_name="pleura")
-    taken = Canvases(tmp_path, read_manifest(tmp_path), 32, masks=True, stretched=True).take(
-        np.array([0])
-    )
-    assert taken.masks is not None
-    assert taken.extents.tolist() == [[32, 32]]
-    assert taken.masks[0].sum() == 16 * 32
-    assert taken.masks[0, :16].all()
+    cache = RowGroupCache(tmp_path, read_manifest(tmp_path), 32, masks=True, stretched=True)
+    canvases = cache.take(np.array([0]))
+    assert canvases.masks is not None
+    assert canvases.extents.tolist() == [[32, 32]]
+    assert canvases.masks[0].sum() == 16 * 32
+    assert canvases.masks[0, :16].all()
     assert np.array_equal(
-        taken.images[0], cv2.resize(wide, (32, 32), interpolation=cv2.INTER_LINEAR)
+        canvases.images[0], cv2.resize(wide, (32, 32), interpolation=cv2.INTER_LINEAR)
     )
-    assert taken.images[0, 0, -1] > 220
+    assert canvases.images[0, 0, -1] > 220
 
 
 def test_canvases_are_letterboxed_in_the_corner(tmp_path: Path) -> None:
@@ -145,16 +144,16 @@ def test_canvases_are_letterboxed_in_the_corner(tmp_path: Path) -> None:
         batch.accept(wide, key="wide", anatomy="lung", mask=mask, mask_name="pleura")
         batch.accept(tall, key="tall", anatomy="lung")
     rows = read_manifest(tmp_path)
-    canvases = Canvases(tmp_path, rows, 32, masks=True)
-    taken = canvases.take(np.array([0, 1]))
-    assert taken.masks is not None
-    assert taken.extents.tolist() == [[16, 32], [32, 16]]
-    assert (taken.images[0, :16] == 200).all()
-    assert not taken.images[0, 16:].any()
-    assert taken.masks[0].sum() == 8 * 32
-    assert (taken.images[1, :, :16] == 100).all()
-    assert not taken.images[1, :, 16:].any()
-    assert not taken.masks[1].any()
-    assert taken.images.transpose(
+    cache = RowGroupCache(tmp_path, rows, 32, masks=True)
+    canvases = cache.take(np.array([0, 1]))
+    assert canvases.masks is not None
+    assert canvases.extents.tolist() == [[16, 32], [32, 16]]
+    assert (canvases.images[0, :16] == 200).all()
+    assert not canvases.images[0, 16:].any()
+    assert canvases.masks[0].sum() == 8 * 32
+    assert (canvases.images[1, :, :16] == 100).all()
+    assert not canvases.images[1, :, 16:].any()
+    assert not canvases.masks[1].any()
+    assert canvases.images.transpose(
         0, 2, 1
     ).flags.c_contiguous  # column by column, as `resample` reads them

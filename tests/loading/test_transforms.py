@@ -112,7 +112,7 @@ def test_images_are_made_a_few_at_a_time_and_nobody_can_tell(monkeypatch):
     batch = _batch(33, mask=True)
     makers = (_multi_crop(), TrainView(19, seed=5), lambda batch, step: eval_view(batch, 19))
     few = [make(batch, step=3) for make in makers]
-    monkeypatch.setattr("arl.loading.transforms._TOGETHER", 64)
+    monkeypatch.setattr("arl.loading.transforms._CHUNK", 64)
     for parts, make in zip(few, makers, strict=True):
         for one, other in zip(parts, make(batch, step=3), strict=True):
             assert torch.equal(one, other)

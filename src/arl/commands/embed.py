@@ -13,7 +13,7 @@ from arl.corpus.anatomy import OTHER, anatomy_index
 from arl.corpus.manifest import read_manifest
 from arl.corpus.record import Refused
 from arl.files import atomic_file
-from arl.inference.inputs import as_batch, read_given
+from arl.inference.inputs import as_batch, read_inputs
 from arl.loading.loader import Batch, Examples, evaluation_batches
 from arl.models.encoder import Encoder
 from arl.models.heads import Pooled
@@ -74,7 +74,7 @@ def _of_files(
     tables = []
     for file in files:
         try:
-            pictures = read_given(file, size, anatomy)
+            pictures = read_inputs(file, size, anatomy)
         except Refused as reason:
             raise ValueError(f"{file} cannot be used: {reason}") from reason
         features = _features(encoder, iter([as_batch(pictures, anatomy)]), size, pooling)

@@ -18,7 +18,7 @@ from arl.evaluation.maps import evidence, patch_maps, principal_colours
 from arl.evaluation.metrics import Floats
 from arl.evaluation.model_card import LIMITS
 from arl.files import atomic_directory, write_json
-from arl.inference.inputs import Given, as_batch, read_given
+from arl.inference.inputs import InputImage, as_batch, read_inputs
 from arl.inference.model import Chosen, chosen_model
 from arl.ingest.dicom.rules import AnatomyRules
 from arl.loading.transforms import eval_view
@@ -59,7 +59,7 @@ def predict(
     answers, refused = [], {}
     for file in files:
         try:
-            pictures = read_given(file, config["size"], config["task"]["anatomy"], rules)
+            pictures = read_inputs(file, config["size"], config["task"]["anatomy"], rules)
         except Refused as reason:
             refused[str(file)] = str(reason)
             continue
@@ -104,7 +104,9 @@ class Answer:
     drawing: bytes
 
 
-def _answer(network: Any, config: dict[str, Any], chosen: Chosen, pictures: list[Given]) -> Answer:
+def _answer(
+    network: Any, config: dict[str, Any], chosen: Chosen, pictures: list[InputImage]
+) -> Answer:
 
     batch = as_batch(pictures, config["task"]["anatomy"])
     image = eval_view(batch, config["size"]).image
@@ -125,7 +127,7 @@ def _classified(
     logits: Tensor,
     config: dict[str, Any],
     chosen: Chosen,
-    pictures: list[Given],
+    pictures: list[InputImage],
 ) -> Answer:
 
     classes = config["task"]["classes"]
@@ -165,7 +167,7 @@ def _called(mean: Floats, about: dict[str, Any] | None) -> int | None:
     return int(mean.argmax()) if about["threshold"] is None else int(mean[1] >= about["threshold"])
 
 
-def _notes(pictures: list[Given], about: dict[str, Any] | None) -> list[str]:
+def _notes(pictures: list[InputImage], about: dict[str, Any] | None) -> list[str]:
     notes = []
     if about is None:
         return [
@@ -188,7 +190,7 @@ def _looked_at(
     image: Tensor,
     anatomy: Tensor,
     called: Tensor,
-    pictures: list[Given],
+    pictures: list[InputImage],
     classes: list[str],
 ) -> bytes:
     """Each picture, its features' principal components, and which patches speak for the call."""
@@ -209,7 +211,7 @@ def _looked_at(
 
 
 def _segmented(
-    logits: Tensor, config: dict[str, Any], chosen: Chosen, pictures: list[Given]
+    logits: Tensor, config: dict[str, Any], chosen: Chosen, pictures: list[InputImage]
 ) -> Answer:
 
     name = config["task"]["mask"]
@@ -240,9 +242,9 @@ def _segmented(
     )
 
 
-def _in_form(canvas: npt.NDArray[Any], given: Given) -> Pixels:
+def _in_form(canvas: npt.NDArray[Any], image: InputImage) -> Pixels:
     """What the network sees, or a mask of it, in the form that the picture came in."""
-    height, width = fit(*given.form, len(canvas))
+    height, width = fit(*image.original_shape, len(canvas))
     return np.asarray(
         cv2.resize(canvas.astype(np.uint8), (width, height), interpolation=cv2.INTER_AREA)
     )

@@ -1,1 +1,1 @@
-"""A trained model and the files that it predicts on."""
+"""Released models, and the files that they predict on; no training."""

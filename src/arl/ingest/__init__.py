@@ -1,1 +1,1 @@
-"""From public datasets and hospital DICOM to records of the corpus; nothing here trains."""
+"""Datasets and hospital files into batches of the corpus: readers, decoders, de-identification."""

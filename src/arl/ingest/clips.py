@@ -1,4 +1,4 @@
-"""The frames of a clip as records, and files that are either a picture or a clip."""
+"""Records of the frames of a clip, and of files that are a picture or a clip."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -20,25 +20,33 @@ def clip_records(
     mask_name: str = "",
     official: Collection[int] = (),
 ) -> Iterator[Record]:
-    """Frame k of `clip`, whose key is the clip's, gets the key <clip>/<k, five digits>.
+    """Records of the frames of a clip; frame k has the key <clip>/<k, five digits>.
 
     Args:
-        frames: their 0-based numbers, and the pictures; `enumerate` where there are all of them.
-        masks: of some frames, by their 0-based numbers; `mask_name` says what they show.
-        official: numbers of frames that the dataset singles out.
+        frames: 0-based numbers and pictures.
+        clip: the entry of the whole clip.
+        masks: masks of some frames, by their 0-based numbers.
+        mask_name: the structure that the masks show.
+        official: numbers of frames that the dataset marks, e.g. end-diastole.
     """
     for number, image in frames:
         mask = (masks or {}).get(number)
         name = mask_name if mask is not None else None
-        key, singled = f"{clip.key}/{number:05d}", number in official
         entry = replace(
-            clip, key=key, clip=clip.key, frame=number, mask_name=name, official=singled
+            clip,
+            key=f"{clip.key}/{number:05d}",
+            clip=clip.key,
+            frame=number,
+            mask_name=name,
+            official=number in official,
         )
         yield Record(image, entry, mask)
 
 
 def media_records(file: Path, entry: Entry) -> Iterator[Record]:
-    """A picture under `entry`, or every frame of a video; grey unless more than 2 % of the pixels are coloured.
+    """A record of a picture, or of every frame of a video.
+
+    Images are grey unless more than 2 % of their pixels are coloured.
 
     Raises:
         Refused: the file cannot be read.
@@ -50,9 +58,10 @@ def media_records(file: Path, entry: Entry) -> Iterator[Record]:
 
 
 def is_video(file: Path) -> bool:
+    """Whether the suffix of a file is that of a video."""
     return file.suffix.lower() in VIDEOS
 
 
 def is_media(file: Path) -> bool:
-    """Whether a file's name says that it is a picture or a video."""
+    """Whether the suffix of a file is that of a picture or a video."""
     return file.suffix.lower() in (*PICTURES, *VIDEOS)

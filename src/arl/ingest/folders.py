@@ -1,4 +1,8 @@
-"""Official layouts as people unpack them: a folder too high or too low, in another case, among a computer's litter."""
+"""Search for a dataset's official layout in the folder that the user unpacked.
+
+Users name a folder above or below the layout, file systems change the case of names, and operating
+systems add files of their own.
+"""
 
 import re
 from collections.abc import Callable, Iterable
@@ -7,13 +11,9 @@ from pathlib import Path
 from arl.corpus.record import Input, refusal
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
-_LITTER = (
-    "thumbs.db",
-    "desktop.ini",
-    "__macosx",
-    "@eadir",
-)  # what Windows, macOS and NAS boxes leave behind
-_DEPTH = 4  # folders between the root that was given and the layout
+# files that Windows, macOS and NAS devices create
+_SYSTEM_FILES = ("thumbs.db", "desktop.ini", "__macosx", "@eadir")
+_MAX_DEPTH = 4  # folders between the root and the layout
 
 
 def natural(name: str) -> list[tuple[int, str]]:
@@ -24,100 +24,102 @@ def natural(name: str) -> list[tuple[int, str]]:
 
 
 def entries(folder: Path) -> list[Path]:
-    """What a folder holds, in natural order, without hidden files and litter.
+    """The entries of a folder in natural order, without hidden files and system files.
 
     Raises:
-        FileNotFoundError: it is no folder.
+        FileNotFoundError: `folder` is not a folder.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder")
     kept = [
         path
         for path in folder.iterdir()
-        if not path.name.startswith(".") and path.name.lower() not in _LITTER
+        if not path.name.startswith(".") and path.name.lower() not in _SYSTEM_FILES
     ]
     return sorted(kept, key=lambda path: (natural(path.name), path.name))
 
 
 def files_below(folder: Path) -> list[Path]:
-    """Every file of a tree, without litter; a file is its own tree."""
+    """Every file of a tree, without hidden files and system files; a file is its own tree."""
     if not folder.is_dir():
         return [folder]
     return [file for path in entries(folder) for file in files_below(path)]
 
 
 def child(folder: Path, *names: str) -> Path | None:
-    """The entry that has one of these names, whatever its case; the first name wins."""
+    """The entry with one of these names, in any case; earlier names take precedence."""
     present = {path.name.lower(): path for path in entries(folder)}
     return next((present[name.lower()] for name in names if name.lower() in present), None)
 
 
 def search(root: Path, holds: Callable[[Path], bool]) -> Path | None:
-    """The folder for which `holds` is true: the root, or the highest one that is at most four folders below it.
+    """The highest folder for which `holds` is true, from the root to four levels below it.
 
     Raises:
-        FileNotFoundError: the root is no folder.
-        ValueError: several folders of one level do.
+        FileNotFoundError: the root is not a folder.
+        ValueError: `holds` is true for several folders of one level.
     """
     level = [root]
-    for _ in range(_DEPTH + 1):
-        found = [folder for folder in level if holds(folder)]
-        if len(found) > 1:
+    for _ in range(_MAX_DEPTH + 1):
+        matches = [folder for folder in level if holds(folder)]
+        if len(matches) > 1:
             raise ValueError(
-                f"{root} holds the layout more than once, give one as the root: {found[0]}, {found[1]}"
+                f"{root} holds the layout more than once: choose one as the root, "
+                f"{matches[0]} or {matches[1]}"
             )
-        if found:
-            return found[0]
+        if matches:
+            return matches[0]
         level = [path for folder in level for path in entries(folder) if path.is_dir()]
     return None
 
 
 def locate(root: Path, *names: str) -> Path:
-    """The folder at or below the root that holds all of these names.
+    """The folder at or below the root that has entries of all these names.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: there are several.
+        FileNotFoundError: no such folder exists.
+        ValueError: several such folders exist.
     """
-    found = search(root, lambda folder: all(child(folder, name) for name in names))
-    if found is None:
-        wanted = f"{', '.join(names[:-1])} and {names[-1]}" if names[1:] else names[0]
+    folder = search(root, lambda folder: all(child(folder, name) for name in names))
+    if folder is None:
+        expected = f"{', '.join(names[:-1])} and {names[-1]}" if names[1:] else names[0]
         raise FileNotFoundError(
-            f"neither {root} nor a folder in it holds {wanted}: is it the unpacked official download?"
+            f"neither {root} nor a folder in it holds {expected}: "
+            "is it the unpacked official download?"
         )
-    return found
+    return folder
 
 
 def member(folder: Path, *names: str) -> Path:
-    """`child` where the layout needs it.
+    """Like `child`, for an entry that the layout requires.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: the entry does not exist.
     """
-    found = child(folder, *names)
-    if found is None:
+    entry = child(folder, *names)
+    if entry is None:
         raise FileNotFoundError(
             f"{folder / names[0]} does not exist: is the root the unpacked official download?"
         )
-    return found
+    return entry
 
 
 def pictures(folder: Path) -> tuple[dict[str, Path], list[Path]]:
-    """The pictures of a folder by their stems, and every other file in it.
+    """The pictures of a folder by their stems, and all other files in it.
 
-    The others are no pictures, are in folders of their own, or have the stem of a picture before
-    them.
+    A file is among the others if it is not a picture, lies in a subfolder, or repeats the stem of
+    an earlier picture.
     """
     named: dict[str, Path] = {}
     for path in entries(folder):
         if path.is_file() and path.suffix.lower() in PICTURES:
             named.setdefault(path.stem, path)
-    taken = set(named.values())
-    return named, [file for file in files_below(folder) if file not in taken]
+    used = set(named.values())
+    return named, [file for file in files_below(folder) if file not in used]
 
 
 def refuse_all(
-    root: Path, files: Iterable[Path], reason: str = "it is no picture of the set"
+    root: Path, files: Iterable[Path], reason: str = "it is not a picture of the dataset"
 ) -> list[Input]:
     """An input for each file, refused for one reason."""
     return [refusal(file.relative_to(root).as_posix(), reason) for file in files]

@@ -13,7 +13,7 @@ from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
 _SECONDS = 600
-# what scipy raises on damaged files, depending on where the damage is
+# errors of scipy on damaged files
 _DAMAGE = (
     MatReadError,
     ValueError,
@@ -30,10 +30,10 @@ _DAMAGE = (
 
 
 def check_mat(file: Path) -> None:
-    """Read a file in a process of its own first: on some damaged ones scipy ends the process.
+    """Read a file in another process first, because some damaged files make scipy crash.
 
     Raises:
-        ValueError: it does, or takes for ever.
+        ValueError: the process crashes, or exceeds the time limit.
     """
     process = get_context("spawn").Process(target=_try, args=(file,))
     process.start()
@@ -48,13 +48,15 @@ def check_mat(file: Path) -> None:
 
 
 def _try(file: Path) -> None:
-    with suppress(NotImplementedError, *_DAMAGE):  # `read_mat` tells of these
+    # `read_mat` reports these errors
+    with suppress(NotImplementedError, *_DAMAGE):
         _variables(file)
 
 
 def _variables(file: Path) -> dict[str, Any]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # scipy's, of odd headers: what is read is checked
+        # scipy warns of unusual headers; the readers check the values
+        warnings.simplefilter("ignore")
         content: dict[str, Any] = loadmat(str(file), appendmat=False)
     return content
 
@@ -63,7 +65,7 @@ def read_mat(file: Path, variable: str) -> npt.NDArray[Any]:
     """One variable of a .mat file.
 
     Raises:
-        ValueError: it is not a MATLAB file up to version 7, or lacks the variable.
+        ValueError: the file is not a MATLAB file up to version 7, or lacks the variable.
     """
     try:
         content = _variables(file)
@@ -76,7 +78,7 @@ def read_mat(file: Path, variable: str) -> npt.NDArray[Any]:
             f"{file.name} is not a readable MATLAB file ({type(error).__name__})"
         ) from error
     if variable not in content:
-        held = sorted(name for name in content if not name.startswith("__"))
-        raise ValueError(f"{file.name} lacks the variable {variable!r}; it has {held}")
+        names = sorted(name for name in content if not name.startswith("__"))
+        raise ValueError(f"{file.name} lacks the variable {variable!r}; it has {names}")
     value: npt.NDArray[Any] = content[variable]
     return value

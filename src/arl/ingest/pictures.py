@@ -1,4 +1,4 @@
-"""Pictures of public datasets (PNG, JPEG, TIFF, BMP), read strictly: a torn file is refused, never half decoded."""
+"""Pictures (PNG, JPEG, TIFF, BMP), read strictly: a truncated file is refused."""
 
 import struct
 import zlib
@@ -9,7 +9,7 @@ from PIL import Image
 
 from arl.corpus.record import Mask, Pixels, Refused
 
-# what Pillow raises on damaged files, depending on where the damage is
+# errors of Pillow on damaged files
 DAMAGE = (
     OSError,
     SyntaxError,
@@ -33,9 +33,8 @@ def read_picture(file: Path) -> Pixels:
     try:
         with Image.open(file) as picture:
             mode = picture.mode
-            opaque = (
-                picture.convert("RGBA") if "transparency" in picture.info else picture
-            )  # Pillow asks for it
+            # Pillow warns of palettes with transparency unless they are converted to RGBA first
+            opaque = picture.convert("RGBA") if "transparency" in picture.info else picture
             pixels = np.asarray(opaque.convert("L" if mode in _GREY else "RGB"), np.uint8)
     except DAMAGE as error:
         raise Refused(f"{file.name} is not a readable picture ({type(error).__name__})") from error
@@ -57,7 +56,7 @@ def read_mask(file: Path, image: Pixels, threshold: int) -> Mask:
 
 
 def read_binary(file: Path, image: Pixels, threshold: int) -> Mask:
-    """Mask bool (H, W) of an image, which may be empty: the levels >= `threshold`, or the ones of zeros and ones.
+    """Mask bool (H, W) of an image, possibly empty; see `binary` for the threshold.
 
     Raises:
         Refused: the file cannot be read, or has another size than the image.
@@ -67,12 +66,12 @@ def read_binary(file: Path, image: Pixels, threshold: int) -> Mask:
 
 
 def binary(levels: Pixels, threshold: int) -> Mask:
-    """The levels >= `threshold`; where there are only zeros and ones, the ones."""
+    """Pixels at or above `threshold`; pixels of 1 in a picture of zeros and ones."""
     return levels >= (1 if levels.max(initial=0) == 1 else threshold)
 
 
 def same_size(file: Path, pixels: Pixels, image: Pixels) -> Pixels:
-    """The pixels of a file that belongs to an image.
+    """Check that `pixels` of a file have the size of the image, and return them.
 
     Raises:
         Refused: they have another size than the image.

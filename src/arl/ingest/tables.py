@@ -1,4 +1,4 @@
-"""Tables of public datasets, read as text: no value is guessed, "NaN" stays what it says."""
+"""Tables of public datasets, read as text: no value is converted, and "NaN" stays "NaN"."""
 
 import warnings
 import zlib
@@ -7,7 +7,7 @@ from zipfile import BadZipFile
 
 import pandas as pd
 
-# what openpyxl raises on damaged files, depending on where the damage is
+# errors of openpyxl on damaged files
 _XLSX_DAMAGE = (
     BadZipFile,
     SyntaxError,
@@ -25,10 +25,10 @@ _XLSX_DAMAGE = (
 def read_csv(
     file: Path, columns: list[str], separator: str = ",", optional: list[str] | None = None
 ) -> pd.DataFrame:
-    """The file's columns as strings; an `optional` one that it lacks is empty.
+    """The file's columns as strings; a missing `optional` column is empty.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         ValueError: it is not CSV in UTF-8, or lacks a column.
     """
     if not file.is_file():
@@ -54,10 +54,10 @@ def read_xlsx(file: Path) -> list[list[str]]:
     """The rows of the first sheet as strings: 7.0 is "7", an empty cell "".
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         ValueError: it is not an xlsx file.
     """
-    import openpyxl  # only two sets have such tables
+    import openpyxl  # only two datasets need it
     from openpyxl.utils.exceptions import InvalidFileException
 
     if not file.is_file():
@@ -66,7 +66,8 @@ def read_xlsx(file: Path) -> list[list[str]]:
         )
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of styles that openpyxl does not know
+            # openpyxl warns of styles that it does not support
+            warnings.simplefilter("ignore", UserWarning)
             book = openpyxl.load_workbook(file, data_only=True)
             rows = [
                 [_text(cell) for cell in row]
@@ -87,7 +88,7 @@ def read_lines(file: Path) -> list[tuple[int, str]]:
     """The lines of a text file that are not blank, stripped, with their numbers from 1.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         ValueError: it is not text in UTF-8.
     """
     if not file.is_file():

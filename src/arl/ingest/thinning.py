@@ -1,9 +1,8 @@
-"""Near-identical frames of one clip, of which a few are enough to learn from.
+"""Selection of a few frames among the near-identical frames of a clip.
 
-The frames of a cine differ by a few bits of their perceptual hash, so that a threshold that finds
-duplicates among
-stills would collapse clips: thinning is per source, by parameters, within one clip only, and
-counted.
+The frames of a cine differ by a few bits of their perceptual hash. The threshold that finds
+duplicate stills would therefore remove whole clips. Thinning is set per source by parameters, works
+within one clip, and is counted.
 """
 
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from arl.corpus.record import Entry, Record
 
 @dataclass(frozen=True)
 class Thinning:
-    """Which frames of a clip are kept; the default keeps all of them."""
+    """Rules for the frames of a clip to keep; the default keeps all frames."""
 
     every: int = 1  # frames from one that is kept to the next, counted from the clip's first
     distance: int = (
@@ -37,22 +36,21 @@ WHOLE = Thinning()
 
 
 def is_fixed(entry: Entry) -> bool:
-    """Stills, masked and official frames are never thinned."""
+    """Whether a frame is always kept: a still, or a masked or official frame."""
     return entry.clip is None or entry.official or entry.mask_name is not None
 
 
 class Thinner:
-    """Decides frame by frame, in the order of their input; of every clip at least one stays."""
+    """Applies the rules frame by frame, in input order; at least one frame of each clip stays."""
 
     def __init__(self, thinning: Thinning) -> None:
         self._thinning = thinning
         self._first: dict[str | None, int] = {}  # clip -> number of its first frame
-        self._last: dict[
-            tuple[str | None, tuple[int, ...]], int
-        ] = {}  # clip and shape (a region) -> hash
+        # (clip, shape) -> hash of the last frame kept; regions of a frame differ in shape
+        self._last: dict[tuple[str | None, tuple[int, ...]], int] = {}
 
     def keeps(self, record: Record) -> bool:
-        """Whether a frame stays by `every` and `distance`."""
+        """Whether to keep a frame by the rules `every` and `distance`."""
         rule, entry = self._thinning, record.entry
         if (
             not is_fixed(entry)
@@ -61,11 +59,11 @@ class Thinner:
             return False
         if rule.distance == 0 or entry.clip is None:
             return True
-        place, code = (entry.clip, record.image.shape[:2]), perceptual_hash(record.image)
-        last = self._last.get(place)
+        view, code = (entry.clip, record.image.shape[:2]), perceptual_hash(record.image)
+        last = self._last.get(view)
         if not is_fixed(entry) and last is not None and (code ^ last).bit_count() < rule.distance:
             return False
-        self._last[place] = code
+        self._last[view] = code
         return True
 
     def chosen(self, entries: list[Entry]) -> list[int]:

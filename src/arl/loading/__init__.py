@@ -1,1 +1,1 @@
-"""From the corpus to batches and views for a network."""
+"""Batches and augmented views for networks, read from the corpus; no ingest."""

@@ -1,14 +1,13 @@
-"""Ultrasound-safe augmentation of batches: what a probe, a beam or an operator's hand could have done.
+"""Ultrasound-safe augmentation of batches: changes that a probe, a beam or an operator can cause.
 
 Geometry is a crop of the valid part of the image, a horizontal flip where the view has no fixed
-side, and a mild blur.
-Everything else happens in decibels: a B-mode image is the log-compressed envelope, x = 1 + 20
-log10(A) / DR, so overall gain, the sliders of time-gain compensation (TGC), attenuation with depth,
-acoustic shadow and multiplicative speckle are all *added*, and one sum of them is applied once. No
-hue, no solarise, no vertical flip, no rotation: none of them is an ultrasound image.
+side, and a mild blur. Everything else happens in decibels. A B-mode image is the log-compressed
+envelope, x = 1 + 20 log10(A) / DR. Overall gain, the sliders of time-gain compensation (TGC),
+attenuation with depth, acoustic shadow and multiplicative speckle are therefore *added*, and their
+sum is applied once. There is no hue, solarise, vertical flip or rotation, because none of them
+gives an ultrasound image.
 
-Randomness is drawn for the global batch by `draw`, before it has a meaning; a rank takes its part
-of it.
+`draw` makes the uniform random numbers of the global batch; each rank takes its slice of them.
 """
 
 import math
@@ -25,56 +24,54 @@ from arl.corpus.anatomy import anatomy_index
 
 DYNAMIC_RANGE = 60.0  # dB between black and white of a usual B-mode display
 SLIDERS = 6  # of the TGC, evenly over the depth
-_BLACK = 0.1  # below this grey level a change fades out: what has no signal (outside of the sector) stays black
-_ONSET = 0.05  # share of the depth over which a shadow sets in
+# Below this grey level a change fades out: pixels without signal, outside the sector, stay black.
+_BLACK = 0.1
+_ONSET = 0.05  # fraction of the depth over which a shadow sets in
 _SPECKLE_CELL = (2, 4)  # pixels, axial and lateral: speckle is wider than deep
-_SPECKLE_MEAN = (
-    -2.5068
-)  # dB, 10 log10(e) times minus Euler's constant: mean of 10 log10 of an exponential variable
-# the display's left and right have a meaning in standard heart views, so a mirrored one is another
-# view
+# dB; the mean of 10 log10 of an exponential variable: 10 log10(e) times minus Euler's constant.
+_SPECKLE_MEAN = -2.5068
+# In standard heart views left and right of the display have a meaning: a mirrored view is another
+# view.
 _SIDED = (anatomy_index("cardiac"),)
 
 
 @dataclass(frozen=True)
 class Strength:
-    """How far augmentation goes. Zero switches a part off."""
+    """Strength of each augmentation; zero disables it."""
 
     flip: float = 0.5  # probability
-    gain: float = 6.0  # dB, at most, up or down
-    slope: float = (
-        10.0  # dB lost or won from the top of the view to its bottom, at most: attenuation
-    )
-    slider: float = 5.0  # dB, at most, of each TGC slider, up or down
+    gain: float = 6.0  # dB, maximum, up or down
+    # attenuation: dB lost or gained from the top of the view to its bottom, maximum
+    slope: float = 10.0
+    slider: float = 5.0  # dB, maximum, of each TGC slider, up or down
     shadow: float = 0.2  # probability
     shadow_loss: tuple[float, float] = (4.0, 15.0)  # dB in the core of a shadow
-    shadow_width: tuple[float, float] = (0.08, 0.3)  # share of the view's width
+    shadow_width: tuple[float, float] = (0.08, 0.3)  # fraction of the view's width
     speckle: float = 0.5  # probability
-    speckle_power: float = (
-        0.5  # at most; 1 multiplies the envelope with fully developed speckle (5.6 dB)
-    )
+    # maximum; 1 multiplies the envelope with fully developed speckle (5.6 dB)
+    speckle_power: float = 0.5
     blur: float = 0.3  # probability
-    blur_std: float = 1.0  # pixels of the view, at most
+    blur_std: float = 1.0  # pixels of the view, maximum
 
     @property
     def brightens(self) -> bool:
-        """Whether any part that changes brightness is on."""
+        """Whether any augmentation of brightness is enabled."""
         return any((self.gain, self.slope, self.slider, self.shadow, self.speckle))
 
 
 class Draws(NamedTuple):
-    """Uniform random numbers in [0, 1): rows (V, B_global, ...), or (R, ...) once a rank has taken its part."""
+    """Uniform random numbers in [0, 1): (V, B_global, ...), or (R, ...) for the rows of one rank."""
 
     crop: Tensor  # (..., 4): area, aspect, top, left
     flip: Tensor  # (...)
     gain: Tensor  # (..., 2 + SLIDERS): gain, slope, sliders
-    shadow: Tensor  # (..., 6): whether, loss, width, position, tilt, depth of the top
-    speckle: Tensor  # (...): whether and how much
-    blur: Tensor  # (...): whether and how much
+    shadow: Tensor  # (..., 6): occurrence, loss, width, position, tilt, depth of the top
+    speckle: Tensor  # (...): occurrence and power
+    blur: Tensor  # (...): occurrence and width
     seed: Tensor  # long (...): of the pixel noise
 
     def part(self, start: int, stop: int) -> "Draws":
-        """Rows of the images start, ..., stop - 1 of the global batch, view-major: (V * (stop - start), ...)."""
+        """Rows (V * (stop - start), ...), view-major, of images start, ..., stop - 1."""
         return Draws(*(field[:, start:stop].flatten(0, 1) for field in self))
 
     def rows(self, part: slice) -> "Draws":
@@ -83,13 +80,13 @@ class Draws(NamedTuple):
 
 
 def step_generator(seed: int, step: int, purpose: str) -> torch.Generator:
-    """A generator that depends on the seed, the step and what it is for, and on nothing else."""
+    """A generator that depends on the seed, the step and the purpose only."""
     state = np.random.SeedSequence([seed, step, *purpose.encode()]).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state))
 
 
 def draw(views: int, batch: int, generator: torch.Generator) -> Draws:
-    """All random numbers of `views` views of a global batch: the same count whatever is switched on."""
+    """Random numbers of `views` views of a global batch; their count is the same for any strength."""
 
     def uniform(*width: int) -> Tensor:
         return torch.rand((views, batch, *width), generator=generator)
@@ -117,10 +114,10 @@ def _occasional(uniform: Tensor, probability: float) -> Tensor:
 def _sides(
     crop: Tensor, area: Tensor, scale: Sequence[float], aspect: Sequence[float]
 ) -> tuple[Tensor, Tensor]:
-    """Height and width (R,) of a random share of the area and a random aspect."""
-    share = _between(crop[:, 0], scale) * area
+    """Height and width (R,) of a random fraction of the area and a random aspect."""
+    crop_area = _between(crop[:, 0], scale) * area
     ratio = _between(crop[:, 1], [math.log(bound) for bound in aspect]).exp()
-    return (share / ratio).sqrt(), (share * ratio).sqrt()
+    return (crop_area / ratio).sqrt(), (crop_area * ratio).sqrt()
 
 
 def _placed(crop: Tensor, extent: Tensor, height: Tensor, width: Tensor) -> Tensor:
@@ -134,13 +131,13 @@ def inner_boxes(
 ) -> Tensor:
     """Boxes (R, 4) inside of the image, as in RandomResizedCrop.
 
-    A box too long for the image is cut to it, and its other side to the widest aspect allowed, so
-    that nothing is stretched more than that; torchvision would draw again.
+    A box longer than the image is cut to the image, and its other side to the widest aspect
+    allowed. torchvision samples again instead.
 
     Args:
         crop: uniform (R, 4).
         extent: valid height and width, (R, 2).
-        scale: least and greatest share of the image's valid area.
+        scale: least and greatest fraction of the image's valid area.
         aspect: least and greatest width / height.
     """
     height, width = _sides(crop, extent[:, 0] * extent[:, 1], scale, aspect)
@@ -155,10 +152,10 @@ def inner_boxes(
 def frame_boxes(
     crop: Tensor, extent: Tensor, scale: Sequence[float], aspect: Sequence[float] = (9 / 10, 10 / 9)
 ) -> Tensor:
-    """Boxes (R, 4) like `inner_boxes`, but of the image's own form, which varies by `aspect`.
+    """Boxes (R, 4) like `inner_boxes`, with the image's aspect ratio times a random `aspect`.
 
-    Scaled to a square they are stretched as the whole image is in evaluation. The aspect varies
-    less: taller than wide is a sign of malignancy.
+    Scaling them to a square stretches them like the whole image in evaluation. The aspect varies
+    less than in pretraining, because "taller than wide" is a sign of malignancy.
     """
     height, width = _sides(crop, torch.ones_like(crop[:, 0]), scale, aspect)
     return _placed(
@@ -167,7 +164,7 @@ def frame_boxes(
 
 
 def flips(uniform: Tensor, anatomy: Tensor, strength: Strength) -> Tensor:
-    """Which views are mirrored, bool (R,): never those of an anatomy whose display has a fixed side."""
+    """The mirrored views, bool (R,): none of an anatomy whose display has a fixed side."""
     sided = torch.zeros_like(anatomy, dtype=torch.bool)
     for index in _SIDED:
         sided |= anatomy == index
@@ -180,7 +177,7 @@ def blur_std(uniform: Tensor, strength: Strength) -> Tensor:
 
 
 def gain_curve(gain: Tensor, strength: Strength, size: int) -> Tensor:
-    """Gain, attenuation and TGC over depth, dB, (R, size): constant, straight line and slider curve."""
+    """Gain, attenuation and TGC over depth, dB, (R, size): constant, line and slider curve."""
     signed = 2 * gain - 1
     depth = torch.linspace(0, 1, size, dtype=gain.dtype, device=gain.device)
     sliders = F.interpolate(
@@ -191,10 +188,11 @@ def gain_curve(gain: Tensor, strength: Strength, size: int) -> Tensor:
 
 
 def shadow_loss(shadow: Tensor, strength: Strength, size: int) -> Tensor:
-    """Loss behind a reflector, dB, (R, size, size): a band with soft edges from its top to the bottom of the view.
+    """Loss behind a reflector, dB, (R, size, size): a band with soft edges.
 
-    The band starts at a random lateral position in the upper 60 %, follows a slightly tilted beam,
-    and widens by up to half, as behind a rib or a stone under a convex probe.
+    The band starts at a random lateral position in the upper 60 % and reaches the bottom of the
+    view. It follows a slightly tilted beam and widens by up to half, as behind a rib or a stone
+    under a convex probe.
     """
     _, loss, width, position, tilt, top = shadow[:, :, None, None].unbind(dim=1)
     line = (torch.arange(size, dtype=shadow.dtype, device=shadow.device) + 0.5) / size
@@ -202,18 +200,17 @@ def shadow_loss(shadow: Tensor, strength: Strength, size: int) -> Tensor:
     fallen = depth - 0.6 * top
     center = position + (0.4 * tilt - 0.2) * fallen
     half = 0.5 * _between(width, strength.shadow_width) * (1 + 0.5 * fallen)
-    core = (1.5 - (lateral - center).abs() / half).clamp_(
-        0, 1
-    )  # half a width of penumbra on each side
+    # the penumbra on each side is half as wide as the core
+    core = (1.5 - (lateral - center).abs() / half).clamp_(0, 1)
     return core * (fallen / _ONSET).clamp(0, 1) * _between(loss, strength.shadow_loss)
 
 
 def speckle_noise(seed: Tensor, size: int) -> Tensor:
-    """Log-compressed speckle, dB, zero mean, (R, size, size), each row from its own seed.
+    """Log-compressed speckle, dB, zero mean, (R, size, size); each row has a seed of its own.
 
-    Fully developed speckle multiplies the intensity with an exponential variable; its logarithm is
-    the Fisher-Tippett noise of B-mode. It is drawn on a grid of 2 x 4 pixels, the shape of a
-    resolution cell, and interpolated.
+    Fully developed speckle multiplies the intensity with an exponential variable. Its logarithm is
+    the Fisher-Tippett noise of B-mode. The noise has one sample per 2 x 4 pixels, the shape of a
+    resolution cell, and is interpolated between them.
     """
     cells = [-(-size // cell) for cell in _SPECKLE_CELL]
     uniform = torch.empty(len(seed), *cells)
@@ -243,6 +240,6 @@ def decibels(draws: Draws, strength: Strength, size: int) -> Tensor:
 
 
 def apply_decibels(image: Tensor, change: Tensor) -> Tensor:
-    """Brighten or darken images in [0, 1] by `change` dB; black stays black, nothing leaves [0, 1]."""
+    """Brighten or darken images in [0, 1] by `change` dB; black stays black."""
     signal = (image * (1 / _BLACK)).clamp_(max=1)
     return torch.add(image, signal.mul_(change), alpha=1 / DYNAMIC_RANGE).clamp_(0, 1)

@@ -1,9 +1,8 @@
 """Batches of canvases for training and evaluation.
 
 The batch of a step is a function of (seed, step) alone: a run restarted at any step, with any
-number of ranks, sees the same global batches. Training reads row groups in a random order, whole
-and one after the other, and mixes the rows of many of them, so that the corpus may be larger than
-memory by any factor.
+number of ranks, sees the same global batches. Training reads whole row groups in a random order
+and shuffles the rows of many row groups, so the corpus may be larger than memory by any factor.
 """
 
 import math
@@ -22,11 +21,12 @@ from torch import Tensor
 
 from arl.corpus.anatomy import anatomy_index
 from arl.corpus.shards import Indices, Layout
-from arl.loading.row_group_cache import MEMORY, Canvases
+from arl.loading.row_group_cache import MEMORY, RowGroupCache
 
 LANES = 32  # sequences that are read side by side, see `TrainingOrder`
-WINDOW = 512  # rows of a lane that are shuffled together; 32 x 512 canvases of 280 x 280 pixels are 1.3 GB
-_AHEAD = 3  # batches read before they are asked for
+# Rows of a lane that are shuffled together: 32 x 512 canvases of 280 x 280 pixels are 1.3 GB.
+WINDOW = 512
+_PREFETCHED = 3  # batches
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,11 @@ class Batch:
     anatomy: Tensor  # long (B,)
     label: Tensor  # long (B,), -1: none
     mask: Tensor | None  # uint8 (B, 1, S, S) of 0 and 1
-    index: Tensor  # long (B,), position in the rows given
+    index: Tensor  # long (B,), position in the rows of `Examples`
 
 
 class Examples:
-    """Manifest rows, ready to be taken in batches."""
+    """Manifest rows with their images, labels and anatomies."""
 
     def __init__(
         self,
@@ -55,8 +55,14 @@ class Examples:
         stretched: bool = False,
         memory: int = MEMORY,
     ) -> None:
-        """`classes` gives labels their indices; a label outside of it, or none, is -1. The rest: see `Canvases`."""
-        self.canvases = Canvases(
+        """Prepare the rows; nothing is read yet.
+
+        Args:
+            corpus, rows, size, masks, stretched, memory: as `RowGroupCache` takes them.
+            classes: labels in the order of their indices; a row with another label, or with none,
+                has index -1.
+        """
+        self.canvases = RowGroupCache(
             corpus, rows, size, masks=masks, stretched=stretched, memory=memory
         )
         self.layout = self.canvases.layout
@@ -65,49 +71,50 @@ class Examples:
             .map({name: anatomy_index(name) for name in set(rows["anatomy"])})
             .to_numpy(int)
         )
-        order = {name: position for position, name in enumerate(classes)}
-        self.label = np.array([order.get(label, -1) for label in rows["label"]], np.int64)
+        class_index = {name: i for i, name in enumerate(classes)}
+        self.label = np.array([class_index.get(label, -1) for label in rows["label"]], np.int64)
 
     def __len__(self) -> int:
         return len(self.canvases)
 
     def take(self, index: Indices) -> Batch:
-        """The batch of these positions, in their order."""
-        taken = self.canvases.take(index)
+        """The batch of the rows at these positions, in their order."""
+        canvases = self.canvases.take(index)
         return Batch(
-            image=torch.from_numpy(taken.images).unsqueeze(1),
-            extent=torch.from_numpy(taken.extents).long(),
+            image=torch.from_numpy(canvases.images).unsqueeze(1),
+            extent=torch.from_numpy(canvases.extents).long(),
             anatomy=torch.from_numpy(self.anatomy[index]),
             label=torch.from_numpy(self.label[index]),
-            mask=None if taken.masks is None else torch.from_numpy(taken.masks).unsqueeze(1),
+            mask=None if canvases.masks is None else torch.from_numpy(canvases.masks).unsqueeze(1),
             index=torch.from_numpy(index),
         )
 
     def batches(self, indices: Iterable[Indices]) -> Iterator[Batch]:
-        """`take` of each, a few of them ahead of time on a thread."""
-        waiting: deque[Future[Batch]] = deque()
+        """The batch of each index; a thread takes the next few batches in advance."""
+        pending: deque[Future[Batch]] = deque()
         pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
         try:
             for index in indices:
-                self.canvases.ask(index)
-                waiting.append(pool.submit(self.take, index))
-                if len(waiting) > _AHEAD:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+                self.canvases.prefetch(index)
+                pending.append(pool.submit(self.take, index))
+                if len(pending) > _PREFETCHED:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
 @dataclass(frozen=True)
 class TrainingOrder:
-    """Which examples make the batch of a step.
+    """The examples of each batch.
 
-    In each epoch the row groups stand in a random order, and the row of them all is cut into lanes
-    of one length. A global batch takes as many examples of each lane, lane after lane, so that a
-    rank reads the lanes of its own slice only. Within a lane, `WINDOW` neighbouring rows at a time
-    are shuffled; windows end at other places in each lane, so that reading goes on evenly. What is
-    left over, less than a batch, is dropped; it is another part in each epoch.
+    Each epoch puts the row groups in a random order and cuts the sequence of their rows into lanes
+    of equal length. A global batch takes the same number of examples from each lane, lane after
+    lane, so a rank reads only the lanes of its own slice. Within a lane, each window of `WINDOW`
+    neighbouring rows is shuffled. The lanes start their windows at different offsets, which spreads
+    the reads evenly over time. The remainder of an epoch, less than a batch, is dropped; each epoch
+    drops other rows.
     """
 
     layout: Layout  # of the examples
@@ -134,38 +141,38 @@ class TrainingOrder:
         """This rank's slice of the global batch of a step counted from the start of training."""
         epoch, position = divmod(step, self.steps_per_epoch)
         lanes = math.gcd(self.batch_size, LANES)
-        each = self.batch_size // lanes  # examples of a lane in a batch
-        share = self.batch_size // self.world
-        lane, nth = np.divmod(np.arange(self.rank * share, (self.rank + 1) * share), each)
-        chosen = [
-            self._of_lane(epoch, int(number), lanes, position * each + nth[lane == number])
-            for number in np.unique(lane)
+        per_lane = self.batch_size // lanes
+        per_rank = self.batch_size // self.world
+        lane, nth = np.divmod(np.arange(self.rank * per_rank, (self.rank + 1) * per_rank), per_lane)
+        parts = [
+            self._lane_examples(epoch, number, lanes, position * per_lane + nth[lane == number])
+            for number in np.unique(lane).tolist()
         ]
-        return np.concatenate(chosen)
+        return np.concatenate(parts)
 
-    def _of_lane(self, epoch: int, lane: int, lanes: int, places: Indices) -> Indices:
-        """Examples at these places of a lane in an epoch."""
+    def _lane_examples(self, epoch: int, lane: int, lanes: int, positions: Indices) -> Indices:
+        """Examples at these positions of a lane in an epoch."""
         length = len(self.layout) // lanes
         offset = lane * WINDOW // lanes
-        windows = (places + offset) // WINDOW
-        chosen = np.empty_like(places)
+        windows = (positions + offset) // WINDOW
+        examples = np.empty_like(positions)
         for window in np.unique(windows).tolist():
             first, last = (
                 max(0, window * WINDOW - offset),
                 min(length, (window + 1) * WINDOW - offset),
             )
-            here = windows == window
+            in_window = windows == window
             order = _shuffled(last - first, self.seed, epoch, lane, window)
             sequence = _sequence(self.layout, self.seed, epoch)[
                 lane * length + first : lane * length + last
             ]
-            chosen[here] = sequence[order[places[here] - first]]
-        return chosen
+            examples[in_window] = sequence[order[positions[in_window] - first]]
+        return examples
 
 
 @lru_cache(maxsize=2)
 def _sequence(layout: Layout, seed: int, epoch: int) -> Indices:
-    """All rows, row group by row group, these in the order of an epoch."""
+    """All rows, row group by row group, in the random order of an epoch."""
     groups = np.random.default_rng([seed, epoch]).permutation(len(layout.places))
     first, count = layout.bounds[groups], np.diff(layout.bounds)[groups]
     ends = np.cumsum(count)
@@ -179,38 +186,42 @@ def _shuffled(count: int, seed: int, epoch: int, lane: int, window: int) -> Indi
     return np.random.default_rng([seed, epoch, lane, window]).permutation(count)
 
 
-class Placed(NamedTuple):
-    """A micro-batch, its optimiser step, and its place in the step's global batch."""
+class MicroBatch(NamedTuple):
+    """One forward pass of one rank: a slice of the global batch of an optimiser step."""
 
     step: int
-    place: TrainingOrder
+    rank_slice: TrainingOrder  # its rank and world are those of the slice
     batch: Batch
 
 
 def training_batches(
-    examples: Examples, order: TrainingOrder, start: int, stop: int, accumulation: int = 1
-) -> Iterator[Placed]:
-    """This rank's micro-batches of the steps start, ..., stop - 1, `accumulation` of them a step."""
-    places = list(_parts(order, accumulation))
+    examples: Examples,
+    order: TrainingOrder,
+    start: int,
+    stop: int,
+    gradient_accumulation_steps: int = 1,
+) -> Iterator[MicroBatch]:
+    """This rank's micro-batches of the optimiser steps start, ..., stop - 1."""
+    slices = list(_rank_slices(order, gradient_accumulation_steps))
     batches = examples.batches(
-        place.indices(step) for step in range(start, stop) for place in places
+        rank_slice.indices(step) for step in range(start, stop) for rank_slice in slices
     )
     for number, batch in enumerate(batches):
-        step, part = divmod(number, accumulation)
-        yield Placed(start + step, places[part], batch)
+        step, i = divmod(number, gradient_accumulation_steps)
+        yield MicroBatch(start + step, slices[i], batch)
 
 
-def _parts(order: TrainingOrder, accumulation: int) -> Iterator[TrainingOrder]:
-    """An accumulation step is a rank that comes later: the global batch is the same."""
-    world = order.world * accumulation
+def _rank_slices(order: TrainingOrder, accumulation_steps: int) -> Iterator[TrainingOrder]:
+    """The slices of a rank; accumulation steps act as further ranks of the same global batch."""
+    world = order.world * accumulation_steps
     return (
-        replace(order, rank=order.rank * accumulation + part, world=world)
-        for part in range(accumulation)
+        replace(order, rank=order.rank * accumulation_steps + i, world=world)
+        for i in range(accumulation_steps)
     )
 
 
 def evaluation_batches(examples: Examples, batch_size: int) -> Iterator[Batch]:
-    """Every example once, in order; the last batch may be smaller."""
+    """Batches of all examples in order, each example once; the last batch may be smaller."""
     starts = range(0, len(examples), batch_size)
     return examples.batches(
         np.arange(start, min(start + batch_size, len(examples))) for start in starts

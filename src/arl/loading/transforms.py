@@ -1,8 +1,8 @@
-"""What a network sees: normalised float tensors made of a batch of canvases.
+"""Views for a network: normalised float tensors of a batch of canvases.
 
-The randomness of a training view is a function of (seed, step, position in the global batch) alone:
-not of the number of ranks, nor of earlier steps. A rank's batch is the contiguous slice rank * B,
-..., (rank + 1) * B - 1.
+The randomness of a training view is a function of (seed, step, position in the global batch) only.
+The number of ranks and earlier steps do not change it. A rank's batch is the contiguous slice
+rank * B, ..., (rank + 1) * B - 1.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,12 +26,13 @@ from arl.loading.augment import (
 from arl.loading.loader import Batch
 from arl.loading.resample import resample, resample_mask
 
-# grey levels of breast (BUS-BRA: mean 0.32, std 0.19) and muscle (FALLMUD: mean 0.15, std 0.17),
-# taken together
+# Grey levels of breast (BUS-BRA: mean 0.32, std 0.19) and muscle (FALLMUD: mean 0.15, std 0.17)
+# together.
 MEAN = 0.25
 STD = 0.2
 
-_TOGETHER = 16  # images whose views are made at a time, so that what lies between stays in the processor's cache
+# Images per chunk: intermediate tensors of so many stay in the processor's cache.
+_CHUNK = 16
 
 FULL = Strength()
 MILD = Strength(gain=3.0, slope=0.0, slider=0.0, shadow=0.0, speckle=0.0, blur=0.0)
@@ -79,7 +80,7 @@ def _augment(
     size: int,
     strength: Strength,
 ) -> Tensor:
-    """Normalised views (R, 1, size, size) of grey levels (B, 1, S, S), from boxes (R, 4) and flips (R,)."""
+    """Normalised views (R, 1, size, size) of grey levels (B, 1, S, S)."""
     crops = resample(image, extent, box, size, flip=flip, blur=blur_std(draws.blur, strength))
     return normalize(
         apply_decibels(crops, decibels(draws, strength, size)) if strength.brightens else crops
@@ -87,8 +88,8 @@ def _augment(
 
 
 def _parts(count: int) -> Iterator[slice]:
-    """`count` images, `_TOGETHER` at a time."""
-    return (slice(start, min(start + _TOGETHER, count)) for start in range(0, count, _TOGETHER))
+    """`count` images, `_CHUNK` at a time."""
+    return (slice(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK))
 
 
 class MultiCrop:
@@ -106,9 +107,16 @@ class MultiCrop:
         global_crops_number: int = 2,
         strength: Strength = FULL,
     ) -> None:
-        """Sizes in pixels, scales as least and greatest share of the image's valid area.
+        """Configure the views.
 
-        One global crop is enough for MAE; no local crops give `local_crops` of no rows.
+        Args:
+            global_size, local_size: side of the crops, pixels.
+            global_crops_scale, local_crops_scale: least and greatest fraction of the image's valid
+                area.
+            local_crops_number: with 0, `local_crops` has no rows.
+            seed: of all random numbers.
+            global_crops_number: MAE uses 1.
+            strength: of the augmentation.
         """
         self.sizes = (global_size, local_size)
         self.scales = (global_crops_scale, local_crops_scale)
@@ -120,7 +128,7 @@ class MultiCrop:
         """Views of this rank's batch at this step."""
         count, first = len(batch.image), rank * len(batch.image)
         generator = step_generator(self.seed, step, "multi-crop")
-        drawn = [draw(number, count * world_size, generator) for number in self.numbers]
+        draws = [draw(number, count * world_size, generator) for number in self.numbers]
         crops = [
             torch.empty(number, count, 1, size, size)
             for number, size in zip(self.numbers, self.sizes, strict=True)
@@ -131,11 +139,11 @@ class MultiCrop:
                 batch.extent[part],
                 batch.anatomy[part],
             )
-            for made, draws, scale in zip(crops, drawn, self.scales, strict=True):
-                mine = draws.part(first + part.start, first + part.stop)
-                made[:, part] = self._crops(
-                    image, extent, anatomy, mine, made.shape[-1], scale
-                ).view_as(made[:, part])
+            for crop, random, scale in zip(crops, draws, self.scales, strict=True):
+                rows = random.part(first + part.start, first + part.stop)
+                crop[:, part] = self._crops(
+                    image, extent, anatomy, rows, crop.shape[-1], scale
+                ).view_as(crop[:, part])
         return Views(crops[0].flatten(0, 1), crops[1].flatten(0, 1), batch.anatomy)
 
     def _crops(
@@ -155,16 +163,16 @@ class MultiCrop:
 
 
 class TrainView:
-    """One random crop of each image for fine-tuning: flip and mild gain, a mask moved by the same geometry.
+    """One random crop of each image for fine-tuning, with flip and mild gain.
 
-    Crops are stretched like `eval_view`, so that an organ has the form in training that it has
-    there.
+    The mask has the same geometry. Crops are stretched like `eval_view`, so an organ has the same
+    shape in training and in evaluation.
     """
 
     def __init__(
         self, size: int, seed: int, scale: Sequence[float] = (0.5, 1.0), strength: Strength = MILD
     ) -> None:
-        """Size in pixels; scale as least and greatest share of the image's valid area."""
+        """`size` in pixels; `scale` as least and greatest fraction of the image's valid area."""
         self.size = size
         self.seed = seed
         self.scale = scale
@@ -196,7 +204,7 @@ class TrainView:
 
 
 def eval_view(batch: Batch, size: int) -> View:
-    """The whole valid part of each image, both sides scaled to `size`; mask likewise."""
+    """The whole valid part of each image and mask, both sides scaled to `size`."""
     box = torch.cat([torch.zeros_like(batch.extent), batch.extent], dim=1).float()
     images = [
         resample(_grey(batch.image[part]), batch.extent[part], box[part], size)

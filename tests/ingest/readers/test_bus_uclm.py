@@ -172,7 +172,7 @@ def edit(base: Path, old: str, new: str) -> None:
         (
             lambda base, _: (base / "images/README.md").write_text("read me"),
             "images/README.md",
-            "it is no picture of the set",
+            "it is not a picture of the dataset",
         ),
     ],
 )

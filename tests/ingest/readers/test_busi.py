@@ -127,7 +127,7 @@ def test_near_identical_images_stay_together(
         (
             lambda root, _: (root / "benign/notes.txt").write_text(""),
             "benign/notes.txt",
-            "it is no picture of the set",
+            "it is not a picture of the dataset",
         ),
     ],
 )

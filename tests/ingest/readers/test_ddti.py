@@ -179,7 +179,7 @@ def test_the_bundle_has_neither_labels_nor_patients(
         (
             lambda root: (root / "README.txt").write_text(""),
             "README.txt",
-            "it is no picture of the set",
+            "it is not a picture of the dataset",
         ),
         (
             lambda root: (root / "99.xml").write_text("<case/>"),
@@ -224,7 +224,7 @@ def test_refusals_of_the_original(
         (
             lambda root, _: (root / "image/list.txt").write_text(""),
             "image/list.txt",
-            "it is no picture of the set",
+            "it is not a picture of the dataset",
         ),
     ],
 )

@@ -107,7 +107,7 @@ def add(root: Path, name: str, line: str) -> None:
         ),
         (
             lambda root: (root / "imgs/list.csv").write_text(""),
-            {"imgs/list.csv": "it is no picture of the set"},
+            {"imgs/list.csv": "it is not a picture of the dataset"},
         ),
     ],
 )

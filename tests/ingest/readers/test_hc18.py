@@ -198,7 +198,7 @@ def squiggle() -> np.ndarray:
         (
             lambda root, _: (root / "training_set/notes.txt").write_text(""),
             "training_set/notes.txt",
-            "it is no picture of the set",
+            "it is not a picture of the dataset",
         ),
     ],
 )

@@ -192,7 +192,7 @@ def no_masks(root: Path) -> None:
         (
             lambda root, _: (root / "OTU_2d/annotations/notes.txt").write_text(""),
             "OTU_2d/annotations/notes.txt",
-            "it is no picture of the set",
+            "it is not a picture of the dataset",
         ),
     ],
 )

@@ -134,7 +134,7 @@ def rewrite(root: Path, number: int, *labels: str) -> None:
         (
             lambda root, _: (root / "GT/notes.txt").write_text(""),
             "GT/notes.txt",
-            "it is no picture of the set",
+            "it is not a picture of the dataset",
         ),
     ],
 )
