@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from arl.commands.corpus_report import _histogram, corpus_report
+from arl.commands.corpus_report import corpus_report
 from arl.corpus.shards import BatchWriter
 from arl.params import Params
+from arl.reports.corpus import _histogram
 from arl.stages.validate import validate
 
 

@@ -1,6 +1,6 @@
 """Ask a model about files: DICOM, pictures and videos."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-from markupsafe import Markup
 from torch import Tensor
 
 from arl.corpus.pixels import fit
@@ -16,14 +15,15 @@ from arl.corpus.record import Pixels, Refused
 from arl.evaluation.calibration import with_temperature
 from arl.evaluation.maps import evidence, patch_maps, principal_colours
 from arl.evaluation.metrics import Floats
-from arl.evaluation.model_card import LIMITS
+from arl.evaluation.panels import Panel
 from arl.files import atomic_directory, write_json
+from arl.inference.answers import Answer, Facts
 from arl.inference.inputs import InputImage, as_batch, read_inputs
 from arl.inference.model import Chosen, chosen_model
 from arl.ingest.dicom.rules import AnatomyRules
 from arl.loading.transforms import eval_view
 from arl.params import Params
-from arl.reports import html, plots
+from arl.reports import prediction
 from arl.training.checkpoint import load_task_model
 
 _SHOWN = 6  # pictures of a file that are drawn
@@ -75,33 +75,8 @@ def predict(
             folder / "predictions.json",
             {**content, "files": [asdict(answer.facts) for answer in answers]},
         )
-        (folder / "index.html").write_text(
-            _page(chosen, config, answers, refused), encoding="utf-8"
-        )
+        prediction.write_page(chosen, config, answers, refused, folder)
     print(f"pictures and limits: {out / 'index.html'}")
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What is said of one file, and goes into predictions.json."""
-
-    file: str
-    pictures: int
-    called: str | None  # the class; None for masks, and where no threshold is known
-    probabilities: dict[
-        str, float
-    ]  # calibrated if the model was evaluated; of masks: share of the image inside
-    calibrated: bool
-    frames: list[dict[str, float]]  # raw scores of each picture, with its frame and region
-    notes: list[str]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The facts, and a drawing of some of the pictures."""
-
-    facts: Facts
-    drawing: bytes
 
 
 def _answer(
@@ -192,22 +167,21 @@ def _looked_at(
     called: Tensor,
     pictures: list[InputImage],
     classes: list[str],
-) -> bytes:
+) -> list[list[Panel]]:
     """Each picture, its features' principal components, and which patches speak for the call."""
     maps = patch_maps(network.encoder, image, anatomy)
     colours = principal_colours(maps)
     heat = evidence(network, image, anatomy, called)
-    rows = [
+    return [
         [
-            plots.Panel(_in_form(one.canvas, one), f"frame {one.frame}, region {one.region}"),
-            plots.Panel(colour, "principal components"),
-            plots.Panel(
+            Panel(_in_form(one.canvas, one), f"frame {one.frame}, region {one.region}"),
+            Panel(colour, "principal components"),
+            Panel(
                 _in_form(one.canvas, one), f"for (red) or against {classes[int(index)]}", heat=warm
             ),
         ]
         for one, colour, warm, index in zip(pictures, colours, heat, called, strict=True)
     ]
-    return plots.panels(rows)
 
 
 def _segmented(
@@ -230,16 +204,14 @@ def _segmented(
         notes=[note for note in _notes(pictures, chosen.evaluation) if "temperature" not in note],
     )
     drawn = [
-        plots.Panel(
+        Panel(
             _in_form(one.canvas, one),
             f"frame {one.frame}, region {one.region}",
             outline=_in_form(mask, one) > 0,
         )
         for one, mask in zip(pictures[:_SHOWN], masks, strict=False)
     ]
-    return Answer(
-        facts, plots.panels([drawn[start : start + 3] for start in range(0, len(drawn), 3)])
-    )
+    return Answer(facts, [drawn[start : start + 3] for start in range(0, len(drawn), 3)])
 
 
 def _in_form(canvas: npt.NDArray[Any], image: InputImage) -> Pixels:
@@ -257,53 +229,3 @@ def _print(answers: list[Answer], refused: dict[str, str]) -> None:
         print(f"{facts.file}: {facts.called or 'no call'} ({values})")
     for file, reason in refused.items():
         print(f"{file}: refused: {reason}")
-
-
-def _page(
-    chosen: Chosen, config: dict[str, Any], answers: list[Answer], refused: dict[str, str]
-) -> str:
-
-    body = html.note(LIMITS.replace("\n", " "), "warn") + html.section(
-        "Model", _model(chosen, config)
-    )
-    body += Markup("").join(_file(answer) for answer in answers)
-    if refused:
-        body += html.section("Refused", html.table(["file", "reason"], list(refused.items())))
-    return html.page("Prediction", body, subtitle=f"{config['task']['anatomy']}, by {chosen.name}")
-
-
-def _model(chosen: Chosen, config: dict[str, Any]) -> Markup:
-
-    about = chosen.evaluation
-    if about is None:
-        return html.paragraph(
-            "This model was not evaluated, so nothing is known of how often it is right."
-        )
-    rows = [
-        [
-            name,
-            entry["value"],
-            None if entry["low"] is None else f"{entry['low']:.3f} to {entry['high']:.3f}",
-        ]
-        for name, entry in about["metrics"].items()
-    ]
-    kind = "synthetic " if about["synthetic"] else ""
-    caption = f"On {about['n']:,} {kind}test images of {about['patients']:,} {about['grouping']}s."
-    return html.table(["metric", "value", f"{about['confidence']:.0%} interval"], rows, caption)
-
-
-def _file(answer: Answer) -> Markup:
-
-    facts = answer.facts
-    kind = "probability" if facts.calibrated else "score"
-    values = {
-        f"{kind} of {name}" if facts.frames else name: value
-        for name, value in facts.probabilities.items()
-    }
-    body = html.facts({"called": facts.called or "no call", "pictures": facts.pictures, **values})
-    for note in facts.notes:
-        body += html.note(note)
-    about = "What the model looked at. Colours of the components are relative to this file."
-    return html.section(
-        facts.file, body + html.figure(answer.drawing, about, f"Overlays of {facts.file}")
-    )

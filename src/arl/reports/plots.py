@@ -1,9 +1,7 @@
 """Figures of results as PNG bytes; the same data give the same bytes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from io import BytesIO
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +12,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
 
 from arl.evaluation.metrics import Floats, Ints, accuracy, auroc, check_scores, reliability
+from arl.evaluation.panels import Panel
 from arl.evaluation.statistics import Interval
 
 _INK = "#17222d"
@@ -223,17 +222,6 @@ def efficiency(series: Mapping[str, Sequence[tuple[float, Interval]]], *, metric
     axes.set(xscale="log", xlabel="share of the training patients", ylabel=metric)
     axes.legend(frameon=False, fontsize="small")
     return _png(figure)
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One picture of a grid of pictures, and what may be laid over it."""
-
-    picture: npt.NDArray[Any]  # grey (H, W) in 0..255, or RGB (H, W, 3) in 0..1
-    title: str = ""
-    heat: Floats | None = None  # (h, w), of any unit: blue speaks against, red for
-    arrows: tuple[Floats, Floats] | None = None  # tails and heads (n, 2), row and column in pixels
-    outline: npt.NDArray[np.bool_] | None = None  # (H, W)
 
 
 def panels(rows: Sequence[Sequence[Panel]], side: float = 2.0) -> bytes:
