@@ -47,7 +47,7 @@ def encoder_of(checkpoint: Path | None) -> tuple[AViT, int, str]:
     """The encoder, its input size and what it is."""
     if checkpoint is not None:
         encoder, config = load_encoder(checkpoint)
-        return encoder, int(config["size"]), f"pretrained: {checkpoint}"
+        return encoder, config.size, f"pretrained: {checkpoint}"
     params = compose(["experiment=busbra"])
     torch.manual_seed(0)
     encoder = AViT(img_size=params.data.size, **vars(params.model))

@@ -32,11 +32,12 @@ BELOW = {
     "commands": {"experiments", "stages", "reports", "inference", "phantoms", "params", *_RESULTS},
     "params": set(),
     "files": set(),
+    "model_config": set(),
     "progress": set(),
     "cli": {"params", "corpus"},
     "launch": {"cli", "corpus"},
 }
-FREE = {"arl.files", "arl.progress", "arl.corpus.anatomy"}
+FREE = {"arl.files", "arl.model_config", "arl.progress", "arl.corpus.anatomy"}
 # Package -> the only files that import it.
 ONLY = {
     "deepspeed": "src/arl/training/distributed.py",

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from arl import params as parameters
+from arl.model_config import EncoderConfig, TaskHead, TaskModelConfig
 from arl.models.avit import AViT
 from arl.stages.evaluate import evaluate
 from arl.stages.gate import gate
@@ -43,21 +44,17 @@ def shelf(
     params = replace(params, task=tasks)
     folder = tmp_path_factory.mktemp("released")
     place = Released(*(folder / name for name in Released._fields))
-    config = {
-        "encoder": {"img_size": params.data.size, **asdict(params.model)},
-        "size": params.data.size,
-    }
+    arguments = {"img_size": params.data.size, **asdict(params.model)}
+    config = EncoderConfig(params.data.size, arguments)
     torch.manual_seed(0)
-    save_model(place.checkpoint, AViT(**config["encoder"]), {**config, "kind": "encoder"})
+    save_model(place.checkpoint, AViT(**arguments), config)
     for task in params.tasks:
-        about = {
-            name: getattr(params.task[task], name)
-            for name in ("kind", "classes", "anatomy", "mask")
-        }
+        settings = params.task[task]
+        head = TaskHead(settings.kind, settings.classes, settings.anatomy, settings.mask)
         channels = params.finetune.upernet_channels
-        network = build_task_model(AViT(**config["encoder"]), about, channels)
-        head = {"kind": "task", "name": task, "task": about, "upernet_channels": channels}
-        save_model(place.models / task, network, {**config, **head})
+        network = build_task_model(AViT(**arguments), head, channels)
+        config = TaskModelConfig(params.data.size, arguments, task, head, channels)
+        save_model(place.models / task, network, config)
         measured = place.evaluations / task
         evaluate(
             params, task=task, corpus=tiny_corpus, model=place.models / task, evaluation=measured

@@ -89,7 +89,7 @@ def test_supervised_is_the_configured_model_with_random_weights(
     )
     encoder, config = load_encoder(tmp_path / "a")
     assert encoder.embed_dim == tiny_params.model.embed_dim
-    assert config["size"] == 32
+    assert config.size == 32
 
 
 def test_wrong_words_are_refused(tiny_params: Params, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from arl.files import read_json
+from arl.model_config import EncoderConfig, TaskHead, TaskModelConfig
 from arl.models.avit import AViT
 from arl.params import Params
 from arl.stages.evaluate import evaluate
@@ -27,31 +28,25 @@ class Run:
         self.corpus = corpus
         self.folder = folder
         self.registry = registry
-        self.config = {
-            "encoder": {"img_size": params.data.size, **asdict(params.model)},
-            "size": params.data.size,
-        }
+        self.config = EncoderConfig(
+            params.data.size, {"img_size": params.data.size, **asdict(params.model)}
+        )
         torch.manual_seed(seed)
         if not folder.exists():
             save_model(
                 folder / "pretrain",
-                AViT(**self.config["encoder"]),
-                {**self.config, "kind": "encoder"},
+                AViT(**self.config.encoder),
+                self.config,
             )
             for task in params.tasks:
                 self.make_model(task)
 
     def make_model(self, task: str) -> Path:
-        settings = asdict(self.params.task[task])
-        network = build_task_model(
-            AViT(**self.config["encoder"]), settings, self.params.finetune.upernet_channels
-        )
-        head = {
-            "task": settings,
-            "upernet_channels": self.params.finetune.upernet_channels,
-            "name": task,
-        }
-        save_model(self.folder / "models" / task, network, {**self.config, **head, "kind": "task"})
+        settings, channels = self.params.task[task], self.params.finetune.upernet_channels
+        head = TaskHead(settings.kind, settings.classes, settings.anatomy, settings.mask)
+        network = build_task_model(AViT(**self.config.encoder), head, channels)
+        config = TaskModelConfig(self.config.size, self.config.encoder, task, head, channels)
+        save_model(self.folder / "models" / task, network, config)
         return self.folder / "models" / task
 
     @property

@@ -12,6 +12,7 @@ import torch
 
 from arl.corpus.shards import BatchWriter
 from arl.files import tree_hash
+from arl.model_config import EncoderConfig
 from arl.models.avit import AViT
 from arl.params import Params
 from arl.stages.drift import drift
@@ -65,7 +66,7 @@ def write(
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     torch.manual_seed(0)
-    config = {"kind": "encoder", "encoder": ENCODER, "size": 16}
+    config = EncoderConfig(16, ENCODER)
     save_model(tmp_path / "checkpoint", AViT(**ENCODER), config)
     return tmp_path / "checkpoint"
 

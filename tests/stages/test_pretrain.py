@@ -36,7 +36,7 @@ def checkpoint(tiny_params: Params, tiny_corpus: Path, tmp_path: Path) -> Path:
 def test_pretraining_leaves_an_encoder_and_its_history(checkpoint: Path, runs: Path) -> None:
     encoder, config = load_encoder(checkpoint)
     assert encoder.embed_dim == 24
-    assert config["size"] == 32
+    assert config.size == 32
     metrics = read_json(checkpoint.with_suffix(".json"))
     assert [record["step"] for record in metrics["history"]] == [1, 2, 3]
     assert {"loss", "mim", "sd", "d", "lambda", "teacher_entropy", "grad_norm"} <= set(
@@ -135,7 +135,7 @@ def test_fine_tuning_leaves_a_model_of_the_task(
         tiny_params, task=task, corpus=tiny_corpus, checkpoint=checkpoint, model=tmp_path / task
     )
     model, config = load_task_model(tmp_path / task)
-    assert config["name"] == task
+    assert config.name == task
     assert model(torch.zeros(2, 1, 32, 32), torch.tensor([3, 3])).shape == shape
     pretrained, _ = load_encoder(checkpoint)
     assert not torch.equal(
@@ -193,7 +193,7 @@ def test_an_unknown_task_is_refused(
 def test_a_task_model_is_no_encoder(
     checkpoint: Path, tiny_params: Params, tiny_corpus: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(ValueError, match="holds a 'encoder' model, expected 'task'"):
+    with pytest.raises(ValueError, match="holds an encoder, expected the model of a task"):
         load_task_model(checkpoint)
 
 

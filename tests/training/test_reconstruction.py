@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from arl.files import read_json
+from arl.model_config import EncoderConfig
 from arl.models.decoder import patchify
 from arl.objectives.masking import random_masking
 from arl.objectives.mim import mim_loss, normalize_patches
@@ -18,6 +19,9 @@ from arl.training.reconstruction import has_reconstructor, load_reconstructor, s
 
 _OTHER = runpy.run_path(str(Path(__file__).parent / "test_pretrainer.py"))
 inputs, pretrainer = _OTHER["inputs"], _OTHER["pretrainer"]
+CONFIG = EncoderConfig(
+    16, {"img_size": 16, "patch_size": 4, "embed_dim": 12, "depth": 2, "num_heads": 3}
+)
 
 
 @pytest.mark.parametrize("drop_masked", [True, False])
@@ -41,19 +45,11 @@ def test_a_stored_decoder_has_the_loss_of_training(
         for parameter in trained.encoder.parameters():
             parameter.add_(0.01 * torch.randn_like(parameter))  # away from the teacher
         expected = trained(given, 0.5)["mim"]
-    config = {"kind": "encoder", "size": 16}
-    config["encoder"] = {
-        "img_size": 16,
-        "patch_size": 4,
-        "embed_dim": 12,
-        "depth": 2,
-        "num_heads": 3,
-    }
     save_pretrained(
-        tmp_path / "out", trained.released_encoder(), config, trained=_reconstructor(trained)
+        tmp_path / "out", trained.released_encoder(), CONFIG, trained=_reconstructor(trained)
     )
-    model, found = load_reconstructor(tmp_path / "out")
-    assert found["size"] == 16
+    model, config = load_reconstructor(tmp_path / "out")
+    assert config.size == 16
     model.eval()
     masking = random_masking(given.noise, 0.5)
     whole = model(given.global_crops, given.anatomy.repeat(views), masking)
@@ -101,19 +97,11 @@ def test_pretraining_stores_it_for_pictures_only(
 
 def test_a_decoder_of_another_size_is_refused(tmp_path: Path) -> None:
     trained = pretrainer()
-    config = {"kind": "encoder", "size": 16}
-    config["encoder"] = {
-        "img_size": 16,
-        "patch_size": 4,
-        "embed_dim": 12,
-        "depth": 2,
-        "num_heads": 3,
-    }
     sizes = {"decoder_dim": 16, "depth": 1, "heads": 2, "norm_pix_loss": False, "drop_masked": True}
     save_model(
         tmp_path / "odd",
         trained.released_encoder(),
-        config,
+        CONFIG,
         documents={"reconstruction.json": sizes},
         beside={"reconstruction.safetensors": torch.nn.ModuleDict({"decoder": trained.decoder})},
     )

@@ -8,6 +8,7 @@ import torch
 
 from arl.files import sha256
 from arl.loading.transforms import MEAN, STD
+from arl.model_config import EncoderConfig
 from arl.models.avit import AViT
 from arl.models.baselines.convert import import_baseline
 from arl.models.baselines.layouts import METHODS
@@ -69,7 +70,7 @@ def _imported(params: Params, method: str, file: Path, out: Path) -> dict[str, A
         "input_transform": f"gaussian_blur({about.blur})" if about.blur else None,
         "pooling": about.pooling,
     }
-    config = {"kind": "encoder", "encoder": found.config, "size": params.data.size}
+    config = EncoderConfig(params.data.size, found.config)
     save_model(out, found.encoder, config, documents={"report.json": report})
     return report
 
@@ -89,6 +90,6 @@ def _supervised(params: Params, out: Path) -> dict[str, Any]:
         "resampled": {},
         "seed": params.seed,
     }
-    about = {"kind": "encoder", "encoder": config, "size": params.data.size}
+    about = EncoderConfig(params.data.size, config)
     save_model(out, encoder, about, documents={"report.json": report})
     return report

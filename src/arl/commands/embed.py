@@ -47,9 +47,9 @@ def embed(
     anatomy_index(anatomy)
     encoder, config = load_encoder(checkpoint)
     if corpus is not None:
-        table = _of_corpus(encoder, corpus, config["size"], pooling)
+        table = _of_corpus(encoder, corpus, config.size, pooling)
     else:
-        table = _of_files(encoder, files, config["size"], anatomy, pooling)
+        table = _of_files(encoder, files, config.size, anatomy, pooling)
     with atomic_file(out) as partial:
         pq.write_table(pa.Table.from_pandas(table, preserve_index=False), partial)
     print(f"{out}: {len(table)} rows of {encoder.embed_dim} features")

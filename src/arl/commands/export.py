@@ -8,9 +8,10 @@ from torch import nn
 
 from arl.corpus.anatomy import ANATOMIES
 from arl.evaluation.model_card import LIMITS
-from arl.files import atomic_directory, read_json, write_json
+from arl.files import atomic_directory, write_json
 from arl.inference.model import Chosen, chosen_model
 from arl.loading.transforms import MEAN, STD
+from arl.model_config import ModelConfig, TaskModelConfig, read_config
 from arl.models.export import OPSET, export_onnx
 from arl.params import Params
 from arl.training.checkpoint import load_encoder, load_task_model
@@ -38,7 +39,7 @@ def export(
     chosen = chosen_model(model, evaluation, registry, task, params.release.signed)
     network, config = _load(chosen.folder)
     with atomic_directory(out) as folder:
-        difference = export_onnx(network, config["size"], folder / "model.onnx")
+        difference = export_onnx(network, config.size, folder / "model.onnx")
         shutil.copyfile(chosen.folder / "model.safetensors", folder / "model.safetensors")
         write_json(folder / "config.json", _config(network, config, chosen, difference))
         write_json(folder / "preprocessor_config.json", _preprocessor(config))
@@ -48,19 +49,19 @@ def export(
     )
 
 
-def _load(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
-    if read_json(folder / "config.json").get("kind") == "encoder":
-        return load_encoder(folder)
-    return load_task_model(folder)
+def _load(folder: Path) -> tuple[nn.Module, ModelConfig]:
+    if isinstance(read_config(folder), TaskModelConfig):
+        return load_task_model(folder)
+    return load_encoder(folder)
 
 
 def _config(
-    network: nn.Module, config: dict[str, Any], chosen: Chosen, difference: float
+    network: nn.Module, config: ModelConfig, chosen: Chosen, difference: float
 ) -> dict[str, Any]:
     about = chosen.evaluation or {}
-    classes = config.get("task", {}).get("classes", [])
+    classes = config.task.classes if isinstance(config, TaskModelConfig) else []
     return {
-        **config,
+        **config.to_json(),
         "architectures": [type(network).__name__],
         "model_type": "avit",
         "library": "arl",
@@ -73,11 +74,11 @@ def _config(
     }
 
 
-def _preprocessor(config: dict[str, Any]) -> dict[str, Any]:
+def _preprocessor(config: ModelConfig) -> dict[str, Any]:
     """Names of Hugging Face's image processors; the picture is stretched to a square."""
     return {
         "do_resize": True,
-        "size": {"height": config["size"], "width": config["size"]},
+        "size": {"height": config.size, "width": config.size},
         "do_convert_rgb": False,
         "do_rescale": True,
         "rescale_factor": 1 / 255,
@@ -87,13 +88,10 @@ def _preprocessor(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _card(config: dict[str, Any], chosen: Chosen) -> str:
-    kind = (
-        "image-segmentation"
-        if config.get("task", {}).get("kind") == "segmentation"
-        else "image-classification"
-    )
-    tag = "image-feature-extraction" if config["kind"] == "encoder" else kind
+def _card(config: ModelConfig, chosen: Chosen) -> str:
+    tag = "image-feature-extraction"
+    if isinstance(config, TaskModelConfig):
+        tag = f"image-{config.task.kind}"
     head = f"---\nlibrary_name: arl\npipeline_tag: {tag}\ntags: [ultrasound, onnx, safetensors]\n---\n\n"
     return head + (
         chosen.card

@@ -54,7 +54,7 @@ def figures(
         **({"the other": against} if against else {}),
     }
     encoders = {name: load_encoder(folder) for name, folder in folders.items()}
-    sizes = {config["size"] for _, config in encoders.values()}
+    sizes = {config.size for _, config in encoders.values()}
     if len(sizes) > 1:
         raise ValueError(
             f"{checkpoint} and {against} read images of {sorted(sizes)} pixels: make them read the same"

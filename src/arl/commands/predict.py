@@ -22,6 +22,7 @@ from arl.inference.inputs import InputImage, as_batch, read_inputs
 from arl.inference.model import Chosen, chosen_model
 from arl.ingest.dicom.rules import AnatomyRules
 from arl.loading.transforms import eval_view
+from arl.model_config import TaskModelConfig
 from arl.params import Params
 from arl.reports import prediction
 from arl.training.checkpoint import load_task_model
@@ -59,7 +60,7 @@ def predict(
     answers, refused = [], {}
     for file in files:
         try:
-            pictures = read_inputs(file, config["size"], config["task"]["anatomy"], rules)
+            pictures = read_inputs(file, config.size, config.task.anatomy, rules)
         except Refused as reason:
             refused[str(file)] = str(reason)
             continue
@@ -70,7 +71,7 @@ def predict(
             f"none of {len(files)} files can be used; the first: {next(iter(refused.values()))}"
         )
     with atomic_directory(out) as folder:
-        content = {"model": chosen.name, "task": config["task"], "refused": refused}
+        content = {"model": chosen.name, "task": asdict(config.task), "refused": refused}
         write_json(
             folder / "predictions.json",
             {**content, "files": [asdict(answer.facts) for answer in answers]},
@@ -80,17 +81,17 @@ def predict(
 
 
 def _answer(
-    network: Any, config: dict[str, Any], chosen: Chosen, pictures: list[InputImage]
+    network: Any, config: TaskModelConfig, chosen: Chosen, pictures: list[InputImage]
 ) -> Answer:
 
-    batch = as_batch(pictures, config["task"]["anatomy"])
-    image = eval_view(batch, config["size"]).image
+    batch = as_batch(pictures, config.task.anatomy)
+    image = eval_view(batch, config.size).image
     network.eval()
     with torch.inference_mode():
         logits = network(image, batch.anatomy)
     if not bool(logits.isfinite().all()):
         raise ValueError(f"{chosen.folder} gives numbers that are not finite: the model is damaged")
-    if config["task"]["kind"] == "segmentation":
+    if config.task.kind == "segmentation":
         return _segmented(logits, config, chosen, pictures)
     return _classified(network, image, batch.anatomy, logits, config, chosen, pictures)
 
@@ -100,12 +101,12 @@ def _classified(
     image: Tensor,
     anatomy: Tensor,
     logits: Tensor,
-    config: dict[str, Any],
+    config: TaskModelConfig,
     chosen: Chosen,
     pictures: list[InputImage],
 ) -> Answer:
 
-    classes = config["task"]["classes"]
+    classes = config.task.classes
     scores = logits.double().softmax(dim=1).numpy()
     mean = scores.mean(axis=0)
     about = chosen.evaluation
@@ -185,10 +186,10 @@ def _looked_at(
 
 
 def _segmented(
-    logits: Tensor, config: dict[str, Any], chosen: Chosen, pictures: list[InputImage]
+    logits: Tensor, config: TaskModelConfig, chosen: Chosen, pictures: list[InputImage]
 ) -> Answer:
 
-    name = config["task"]["mask"]
+    name = config.task.mask
     masks = (logits[:, 0] > 0).numpy()
     shares = [float(mask.mean()) for mask in masks]
     facts = Facts(

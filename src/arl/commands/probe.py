@@ -55,7 +55,7 @@ def probe(
     }
     parts["train"] = subset(parts["train"], params.probe.share, params.seed)
     known = {
-        split: _features(Pooled(encoder, params.probe.pooling), corpus, part, config["size"])
+        split: _features(Pooled(encoder, params.probe.pooling), corpus, part, config.size)
         for split, part in parts.items()
     }
     linear = _linear(params, known)

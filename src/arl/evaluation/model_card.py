@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from arl.model_config import ModelConfig
+
 _LABELS = {
     "auroc": "AUROC",
     "accuracy": "accuracy",
@@ -25,14 +27,14 @@ def model_card(
     version: str,
     evaluations: Sequence[Mapping[str, Any]],
     decision: Mapping[str, Any],
-    config: Mapping[str, Any],
+    config: ModelConfig,
 ) -> str:
     """The card of a release.
 
     Args:
         evaluations: the metrics.json of each task.
         decision: the gate's decision.json.
-        config: the encoder's config.json.
+        config: the encoder's config.
     """
     parts = [f"# ARL {version}", LIMITS, *_warning(evaluations), _model(config), "## Measured"]
     parts += [_task(about) for about in evaluations]
@@ -52,8 +54,8 @@ def _warning(evaluations: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def _model(config: Mapping[str, Any]) -> str:
-    encoder = ", ".join(f"{name} {value}" for name, value in sorted(config["encoder"].items()))
+def _model(config: ModelConfig) -> str:
+    encoder = ", ".join(f"{name} {value}" for name, value in sorted(config.encoder.items()))
     return (
         f"## Model\n\nAn anatomy-aware vision transformer (A-ViT) with one head a task: {encoder}."
     )

@@ -20,6 +20,7 @@ from arl.evaluation.comparison import Replicate
 from arl.evaluation.predictions import read_predictions
 from arl.experiments.spec import Experiment, Row
 from arl.files import atomic_directory, read_json, sha256, tree_hash, write_json
+from arl.model_config import read_config
 from arl.params import Params
 from arl.stages.evaluate import evaluate
 from arl.stages.finetune import finetune
@@ -121,7 +122,7 @@ class Runner:
         if not (folder / "config.json").is_file():
             self.absent[row.name] = f"no weights: {command}"
             return None
-        if read_json(folder / "config.json")["size"] != params.data.size:
+        if read_config(folder).size != params.data.size:
             self.absent[row.name] = f"imported for another image size: {command}"
             return None
         return folder

@@ -59,7 +59,7 @@ def score(
             `anatomy`.
     """
     network, config = load_task_model(model)
-    made_for = (config["task"]["kind"], config["task"]["classes"])
+    made_for = (config.task.kind, config.task.classes)
     if made_for != (settings.kind, settings.classes):
         raise ValueError(
             f"{model} was made for {made_for}, the task is {(settings.kind, settings.classes)}"
@@ -67,10 +67,10 @@ def score(
     rows = rows.reset_index(drop=True)
     segmentation = settings.kind == "segmentation"
     examples = Examples(
-        corpus, rows, config["size"], classes=settings.classes, masks=segmentation, stretched=True
+        corpus, rows, config.size, classes=settings.classes, masks=segmentation, stretched=True
     )
     examples.anatomy = _told(examples.anatomy, anatomy, seed)
-    outputs = predict(network, evaluation_batches(examples, _BATCH), size=config["size"])
+    outputs = predict(network, evaluation_batches(examples, _BATCH), size=config.size)
     if segmentation:
         return segmentation_table(rows, outputs)
     return classification_table(rows, outputs, len(settings.classes))

@@ -11,6 +11,7 @@ from arl.corpus.shards import Layout
 from arl.files import tree_hash
 from arl.loading.loader import Examples, TrainingOrder, training_batches
 from arl.loading.transforms import TrainView
+from arl.model_config import TaskHead, TaskModelConfig
 from arl.params import Params
 from arl.stages._scoring import rows_of_task
 from arl.stages._training import recipe as training_recipe
@@ -39,18 +40,13 @@ def finetune(params: Params, *, task: str, corpus: Path, checkpoint: Path, model
     torch.manual_seed(params.seed)
     # what the model is; margin and floor are the gate's business and may change without a new
     # training
-    about = {
-        "kind": settings.kind,
-        "classes": settings.classes,
-        "anatomy": settings.anatomy,
-        "mask": settings.mask,
-    }
-    network = build_task_model(encoder, about, params.finetune.upernet_channels)
+    head = TaskHead(settings.kind, settings.classes, settings.anatomy, settings.mask)
+    network = build_task_model(encoder, head, params.finetune.upernet_channels)
     segmentation = settings.kind == "segmentation"
     examples = Examples(
         corpus,
         rows,
-        config["size"] + config["size"] // 4,
+        config.size + config.size // 4,
         classes=settings.classes,
         masks=segmentation,
     )
@@ -68,10 +64,10 @@ def finetune(params: Params, *, task: str, corpus: Path, checkpoint: Path, model
         layer_decay=params.finetune.layer_decay,
         depth=len(encoder.blocks),
     )
-    view = TrainView(config["size"], seed=params.seed)
+    view = TrainView(config.size, seed=params.seed)
     inputs = [
         params.seed,
-        about,
+        asdict(head),
         asdict(params.finetune),
         tree_hash(checkpoint),
         "".join(rows["pixel_sha256"]),
@@ -86,8 +82,10 @@ def finetune(params: Params, *, task: str, corpus: Path, checkpoint: Path, model
         title=task,
     )
     if distributed.rank() == 0:
-        head = {"task": about, "upernet_channels": params.finetune.upernet_channels}
-        save_model(model, network, {**config, **head, "kind": "task", "name": task})
+        trained = TaskModelConfig(
+            config.size, config.encoder, task, head, params.finetune.upernet_channels
+        )
+        save_model(model, network, trained)
     engine.forget(state)
 
 

@@ -19,6 +19,7 @@ from arl.files import write_json
 from arl.loading.augment import step_generator
 from arl.loading.loader import Examples, TrainingOrder, training_batches
 from arl.loading.transforms import MultiCrop
+from arl.model_config import EncoderConfig
 from arl.models.avit import AViT
 from arl.models.heads import Pooled
 from arl.models.reconstructor import Reconstructor
@@ -209,11 +210,10 @@ def _write(
     folder: Path,
     metrics: Path,
 ) -> None:
-    config = {"kind": "encoder", "encoder": {"img_size": params.data.size, **asdict(params.model)}}
+    arguments = {"img_size": params.data.size, **asdict(params.model)}
+    config = EncoderConfig(params.data.size, arguments)
     released = pretrainer.released_encoder()
-    save_pretrained(
-        folder, released, {**config, "size": params.data.size}, trained=_reconstructor(pretrainer)
-    )
+    save_pretrained(folder, released, config, trained=_reconstructor(pretrainer))
     steps = [
         {name: value for name, value in record.items() if name not in _EXAMINED}
         for record in history

@@ -11,6 +11,7 @@ from typing import Any
 
 from arl.evaluation.model_card import model_card
 from arl.files import read_json, tree_hash, write_json
+from arl.model_config import read_config
 from arl.params import Params
 from arl.storage.registry import Registry, version_of
 from arl.storage.sbom import licence_of, sbom
@@ -56,9 +57,7 @@ def release(
             "metrics.json": _text({about["task"]: about for about in figures}),
             "licences.json": _text(_licences(decided)),
             "sbom.json": _text(sbom("arl")),
-            "model_card.md": model_card(
-                version, figures, decided, read_json(checkpoint / "config.json")
-            ),
+            "model_card.md": model_card(version, figures, decided, read_config(checkpoint)),
         }
         store = Registry(registry, keys_from_environment(params.release.signed))
         store.add_version(checkpoint, tasks, documents=documents, provenance=_provenance(params))

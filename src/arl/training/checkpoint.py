@@ -17,6 +17,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from arl.files import atomic_directory, read_json, sha256, write_json
+from arl.model_config import (
+    EncoderConfig,
+    ModelConfig,
+    TaskHead,
+    TaskModelConfig,
+    read_config,
+)
 from arl.models.encoder import Encoder, build_encoder
 from arl.models.heads import Classifier
 from arl.models.upernet import Segmenter
@@ -80,7 +87,7 @@ def resume(engine: Any, state: Path) -> list[dict[str, float]]:
 def save_model(
     folder: Path,
     module: nn.Module,
-    config: dict[str, Any],
+    config: ModelConfig,
     *,
     documents: Mapping[str, Any] | None = None,
     beside: Mapping[str, nn.Module] | None = None,
@@ -94,7 +101,7 @@ def save_model(
     with atomic_directory(folder) as partial:
         for name, other in {"model.safetensors": module, **(beside or {})}.items():
             save_file(_weights(other), partial / name)
-        write_json(partial / "config.json", config)
+        write_json(partial / "config.json", config.to_json())
         for name, content in (documents or {}).items():
             write_json(partial / name, content)
 
@@ -105,16 +112,12 @@ def _weights(module: nn.Module) -> dict[str, torch.Tensor]:
     }
 
 
-def _read_model(folder: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    config = read_json(folder / "config.json")
-    if config.get("kind") != kind:
-        raise ValueError(f"{folder} holds a {config.get('kind')!r} model, expected {kind!r}")
+def _load_weights(folder: Path) -> dict[str, torch.Tensor]:
+    file = folder / "model.safetensors"
     try:
-        return load_file(folder / "model.safetensors"), config
+        return load_file(file)
     except SafetensorError as error:
-        raise ValueError(
-            f"{folder / 'model.safetensors'} is truncated or not safetensors: {error}"
-        ) from error
+        raise ValueError(f"{file} is truncated or not safetensors: {error}") from error
 
 
 def load_strictly(module: nn.Module, weights: dict[str, torch.Tensor], folder: Path) -> None:
@@ -131,36 +134,39 @@ def load_strictly(module: nn.Module, weights: dict[str, torch.Tensor], folder: P
         ) from error
 
 
-def load_encoder(folder: Path) -> tuple[Encoder, dict[str, Any]]:
-    """The pretrained encoder of a checkpoint folder and its config.
+def load_encoder(folder: Path) -> tuple[Encoder, EncoderConfig]:
+    """Load the encoder of a checkpoint folder, and its config.
 
     Raises:
         ValueError: the folder holds another kind of model, or weights of another architecture.
     """
-    weights, config = _read_model(folder, "encoder")
-    encoder = build_encoder(config["encoder"])
-    load_strictly(encoder, weights, folder)
+    config = read_config(folder)
+    if isinstance(config, TaskModelConfig):
+        raise ValueError(f"{folder} holds the model of task {config.name!r}, expected an encoder")
+    encoder = build_encoder(config.encoder)
+    load_strictly(encoder, _load_weights(folder), folder)
     return encoder, config
 
 
 def build_task_model(
-    encoder: Encoder, task: dict[str, Any], upernet_channels: int
+    encoder: Encoder, task: TaskHead, upernet_channels: int
 ) -> Classifier | Segmenter:
-    """A head of the task's kind on an encoder."""
-    if task["kind"] == "segmentation":
+    """Put the head of a task on an encoder."""
+    if task.kind == "segmentation":
         return Segmenter(encoder, channels=upernet_channels)
-    return Classifier(encoder, num_classes=len(task["classes"]))
+    return Classifier(encoder, num_classes=len(task.classes))
 
 
-def load_task_model(folder: Path) -> tuple[Classifier | Segmenter, dict[str, Any]]:
-    """The fine-tuned model of a task and its config (`encoder`, `task`, `upernet_channels`, `size`).
+def load_task_model(folder: Path) -> tuple[Classifier | Segmenter, TaskModelConfig]:
+    """Load the fine-tuned model of a task, and its config.
 
     Raises:
         ValueError: the folder holds another kind of model, or weights of another architecture.
     """
-    weights, config = _read_model(folder, "task")
-    model = build_task_model(
-        build_encoder(config["encoder"]), config["task"], config["upernet_channels"]
-    )
-    load_strictly(model, weights, folder)
+    config = read_config(folder)
+    if not isinstance(config, TaskModelConfig):
+        raise ValueError(f"{folder} holds an encoder, expected the model of a task")
+    encoder = build_encoder(config.encoder)
+    model = build_task_model(encoder, config.task, config.upernet_channels)
+    load_strictly(model, _load_weights(folder), folder)
     return model, config

@@ -2,12 +2,12 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import load_file
 from torch import nn
 
 from arl.files import read_json
+from arl.model_config import EncoderConfig
 from arl.models.avit import AViT
 from arl.models.reconstructor import DecoderConfig, Reconstructor, build_decoder
 from arl.training.checkpoint import load_encoder, load_strictly, save_model
@@ -16,7 +16,7 @@ _WEIGHTS, _SIZES = "reconstruction.safetensors", "reconstruction.json"
 
 
 def save_pretrained(
-    folder: Path, released: AViT, config: dict[str, Any], *, trained: Reconstructor | None = None
+    folder: Path, released: AViT, config: EncoderConfig, *, trained: Reconstructor | None = None
 ) -> None:
     """Write an encoder and, beside it, what completes masked images; `trained` has the decoder's own encoder.
 
@@ -41,7 +41,7 @@ def has_reconstructor(folder: Path) -> bool:
     return (folder / _WEIGHTS).is_file()
 
 
-def load_reconstructor(folder: Path) -> tuple[Reconstructor, dict[str, Any]]:
+def load_reconstructor(folder: Path) -> tuple[Reconstructor, EncoderConfig]:
     """What completes masked images, of a checkpoint folder, and the encoder's config.
 
     Raises:
