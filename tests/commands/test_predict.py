@@ -76,7 +76,7 @@ def test_the_champion_answers_with_calibrated_probabilities(
     assert raw.sum() == pytest.approx(1, abs=1e-5)
     assert [one["file"] for one in found["files"]] == ["a.png", "b.dcm"]
     assert "No test image came from" in " ".join(found["files"][1]["notes"])
-    assert config["size"] == 32
+    assert config.size == 32
     page = open_page(tmp_path / "out" / "index.html")
     assert page.errors == page.requests == []
     assert page.overflow == 0
@@ -179,7 +179,7 @@ def test_models_that_do_not_fit_are_refused(released: Any, tmp_path: Path) -> No
         predict(
             PARAMS, [file], model=released.models / "breast", evaluation=released.evaluations / "lv"
         )
-    with pytest.raises(ValueError, match="holds a 'encoder' model, expected 'task'"):
+    with pytest.raises(ValueError, match="holds an encoder, expected the model of a task"):
         predict(PARAMS, [file], model=released.checkpoint)
     version = next((released.registry / "versions").iterdir())
     config = version / "tasks" / "breast" / "config.json"
