@@ -2,19 +2,19 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from markupsafe import Markup
 
 from arl.evaluation.model_card import LIMITS
 from arl.inference.answers import Answer
 from arl.inference.model import Chosen
+from arl.model_config import TaskModelConfig
 from arl.reports import html, plots
 
 
 def write_page(
     chosen: Chosen,
-    config: dict[str, Any],
+    config: TaskModelConfig,
     answers: Sequence[Answer],
     refused: dict[str, str],
     folder: Path,
@@ -26,11 +26,11 @@ def write_page(
     body += Markup("").join(_file(answer) for answer in answers)
     if refused:
         body += html.section("Refused", html.table(["file", "reason"], list(refused.items())))
-    page = html.page("Prediction", body, subtitle=f"{config['task']['anatomy']}, by {chosen.name}")
+    page = html.page("Prediction", body, subtitle=f"{config.task.anatomy}, by {chosen.name}")
     (folder / "index.html").write_text(page, encoding="utf-8")
 
 
-def _model(chosen: Chosen, config: dict[str, Any]) -> Markup:
+def _model(chosen: Chosen, config: TaskModelConfig) -> Markup:
 
     about = chosen.evaluation
     if about is None:
