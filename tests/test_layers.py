@@ -31,13 +31,20 @@ BELOW = {
     "experiments": {"stages", "reports", "inference", "params", "commands", *_RESULTS},
     "commands": {"experiments", "stages", "reports", "inference", "phantoms", "params", *_RESULTS},
     "params": set(),
+    "documents": set(),
     "files": set(),
     "model_config": set(),
     "progress": set(),
     "cli": {"params", "corpus"},
     "launch": {"cli", "corpus"},
 }
-FREE = {"arl.files", "arl.model_config", "arl.progress", "arl.corpus.anatomy"}
+FREE = {
+    "arl.documents",
+    "arl.files",
+    "arl.model_config",
+    "arl.progress",
+    "arl.corpus.anatomy",
+}
 # Package -> the only files that import it.
 ONLY = {
     "deepspeed": "src/arl/training/distributed.py",

@@ -1,6 +1,5 @@
 """New batches like the old ones, with another gain, from a new site, too small, or none."""
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from arl.corpus.shards import BatchWriter
 from arl.files import tree_hash
 from arl.model_config import EncoderConfig
 from arl.models.avit import AViT
+from arl.monitoring.drift_result import DriftResult
 from arl.params import Params
 from arl.stages.drift import drift
 from arl.training.checkpoint import save_model
@@ -77,9 +77,8 @@ def corpus(tmp_path: Path) -> Path:
     return tmp_path / "corpus"
 
 
-def result(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "drift.json").read_text())
-    return found
+def read_result(folder: Path) -> DriftResult:
+    return DriftResult.read(folder / "drift.json")
 
 
 def test_a_batch_like_the_others(
@@ -91,11 +90,11 @@ def test_a_batch_like_the_others(
 ) -> None:
     write(corpus, "clinic", "0001", 20, seed=1)
     drift(tiny_params, corpus=corpus, checkpoint=checkpoint, drift=tmp_path / "out")
-    found = result(tmp_path / "out")
-    assert found["decision"] == "no-drift"
-    assert found["batches"] == ["clinic/0001"]
-    assert (found["images"], found["patients"], found["reference_patients"]) == (40, 20, 36)
-    assert found["sites"][0]["compared_with"] == "its own training images"
+    result = read_result(tmp_path / "out")
+    assert result.decision == "no-drift"
+    assert result.batches == ["clinic/0001"]
+    assert (result.images, result.patients, result.reference_patients) == (40, 20, 36)
+    assert result.sites[0].compared_with == "its own training images"
     for width in (1280, 390):
         opened = open_page(tmp_path / "out/index.html", width)
         assert (opened.errors, opened.requests, opened.overflow) == ([], [], 0)
@@ -111,15 +110,16 @@ def test_a_batch_with_another_gain_drifts_and_a_rerun_says_the_same(
         drift(tiny_params, corpus=corpus, checkpoint=checkpoint, drift=tmp_path / "out")
         hashes.add(tree_hash(tmp_path / "out"))
     assert len(hashes) == 1
-    found = result(tmp_path / "out")
-    assert found["decision"] == "drift"
-    assert {column["column"] for column in found["tabular"]["columns"] if column["drifted"]} >= {
+    result = read_result(tmp_path / "out")
+    assert result.decision == "drift"
+    assert result.tabular is not None
+    assert {column.column for column in result.tabular.columns if column.drifted} >= {
         "mean",
         "std",
     }
-    assert found["sites"][0]["drifted"]
-    assert "too few sites are known to say how far apart sites are" in found["reasons"][0]
-    assert "columns drifted: mean, std" in found["reasons"][-1]
+    assert result.sites[0].drifted
+    assert "too few sites are known to say how far apart sites are" in result.reasons[0]
+    assert "columns drifted: mean, std" in result.reasons[-1]
     pictures = {"statistics.png", "embeddings.png"}
     written = {file.name for file in (tmp_path / "out").iterdir()}
     assert written == {"drift.json", "index.html", "evidently.html", "evidently.json", *pictures}
@@ -133,10 +133,10 @@ def test_a_site_that_is_new_is_compared_with_its_anatomy_elsewhere(
         tiny_params, drift=replace(tiny_params.drift, batches=["annex/0000"], min_images=24)
     )
     drift(params, corpus=corpus, checkpoint=checkpoint, drift=tmp_path / "out")
-    found = result(tmp_path / "out")
-    assert found["decision"] == "no-drift"
-    [site] = found["sites"]
-    assert (site["site"], site["compared_with"]) == (
+    result = read_result(tmp_path / "out")
+    assert result.decision == "no-drift"
+    [site] = result.sites
+    assert (site.site, site.compared_with) == (
         "annex hospital",
         "training images of the same anatomies at other sites",
     )
@@ -160,19 +160,19 @@ def test_a_new_site_drifts_only_if_it_is_further_away_than_sites_are(
     write(corpus, "annex", "0000", 40, seed=2, site="annex hospital", gain=gain)
     params = replace(tiny_params, drift=replace(tiny_params.drift, batches=["annex/0000"]))
     drift(params, corpus=corpus, checkpoint=checkpoint, drift=tmp_path / "out")
-    found = result(tmp_path / "out")
-    assert set(found["known"]) == {"clinic", "hospital 0", "hospital 1", "hospital 2"}
-    [site] = found["sites"]
-    assert site["p_adjusted"] < 0.05
-    assert site["usual"] == pytest.approx(
-        np.quantile(list(found["known"].values()), 0.95), rel=1e-4
+    result = read_result(tmp_path / "out")
+    assert set(result.site_distances) == {"clinic", "hospital 0", "hospital 1", "hospital 2"}
+    [site] = result.sites
+    assert site.p_adjusted < 0.05
+    assert site.usual == pytest.approx(
+        np.quantile(list(result.site_distances.values()), 0.95), rel=1e-4
     )
-    assert found["decision"] == decision
-    assert (site["mmd2"] > site["usual"]) == (decision == "drift")
+    assert result.decision == decision
+    assert (site.mmd2 > site.usual) == (decision == "drift")
     words = (
         "further than known sites are" if decision == "drift" else "no more than known sites differ"
     )
-    assert words in found["reasons"][0]
+    assert words in result.reasons[0]
 
 
 def test_one_probe_of_several_that_moved_is_found_and_named(
@@ -181,11 +181,11 @@ def test_one_probe_of_several_that_moved_is_found_and_named(
     write(corpus, "clinic", "0001", 40, seed=5, gains={"linear": 1.0, "convex": 1.0})
     write(corpus, "clinic", "0002", 40, seed=6, gains={"linear": 1.0, "convex": 1.6})
     drift(tiny_params, corpus=corpus, checkpoint=checkpoint, drift=tmp_path / "out")
-    parts = {site["part"]: site for site in result(tmp_path / "out")["sites"]}
+    parts = {site.part: site for site in read_result(tmp_path / "out").sites}
     assert set(parts) == {"", "probe convex", "probe linear"}
-    assert (parts["probe convex"]["drifted"], parts["probe linear"]["drifted"]) == (True, False)
-    assert parts["probe convex"]["compared_with"] == "its own training images"
-    assert parts["probe convex"]["reference_patients"] == 20
+    assert (parts["probe convex"].drifted, parts["probe linear"].drifted) == (True, False)
+    assert parts["probe convex"].compared_with == "its own training images"
+    assert parts["probe convex"].reference_patients == 20
 
 
 @pytest.mark.parametrize(
@@ -196,9 +196,9 @@ def test_a_small_batch_is_too_few(
 ) -> None:
     write(corpus, "clinic", "0001", patients, seed=1)
     drift(tiny_params, corpus=corpus, checkpoint=checkpoint, drift=tmp_path / "out")
-    found = result(tmp_path / "out")
-    assert found["decision"] == "too-few"
-    assert any(reason in text for text in found["reasons"])
+    result = read_result(tmp_path / "out")
+    assert result.decision == "too-few"
+    assert any(reason in text for text in result.reasons)
     assert not (tmp_path / "out/evidently.html").exists()
 
 
@@ -206,7 +206,7 @@ def test_one_batch_alone_is_no_new_data(
     tiny_params: Params, corpus: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
     drift(tiny_params, corpus=corpus, checkpoint=checkpoint, drift=tmp_path / "out")
-    assert result(tmp_path / "out")["decision"] == "no-new-data"
+    assert read_result(tmp_path / "out").decision == "no-new-data"
     assert (tmp_path / "out/index.html").is_file()
 
 

@@ -23,6 +23,7 @@ import pandas as pd
 from scipy.stats import chi2_contingency, fisher_exact
 
 from arl.files import atomic_file
+from arl.monitoring.drift_result import ColumnDrift, TabularDrift
 
 Array = npt.NDArray[np.float64]
 
@@ -39,37 +40,6 @@ _EXPECTED = 5  # least expected count of the chi-square approximation
 _TIME_UUID = re.compile(
     r"\b[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}\b|metric_[0-9a-f]{32}"
 )
-
-
-@dataclass(frozen=True)
-class ColumnDrift:
-    """One column of the table; `reference` and `current` are its medians, or its commonest names."""
-
-    column: str
-    method: str
-    p_value: float
-    drifted: bool
-    reference: float | str
-    current: float | str
-
-
-@dataclass(frozen=True)
-class TabularDrift:
-    """What Evidently found."""
-
-    columns: tuple[ColumnDrift, ...]
-    threshold: float  # of each p-value: alpha over the number of columns
-    drift_share: float
-    left_out: dict[str, str]  # column -> why it could not be compared
-
-    @property
-    def share(self) -> float:
-        """Share of the compared columns that drifted."""
-        return float(np.mean([column.drifted for column in self.columns]))
-
-    @property
-    def drifted(self) -> bool:
-        return self.share >= self.drift_share
 
 
 @dataclass(frozen=True)
@@ -265,23 +235,31 @@ def tabular_drift(
     threshold = alpha / len(numbers + names)
     p_values = _run_evidently(current, reference, numbers, names, threshold, drift_share, html)
     columns = [
-        ColumnDrift(
-            name,
-            _METHODS["numeric" if name in numbers else "categorical"],
-            p_values[name],
-            p_values[name] < threshold,
-            _typical(reference[name]),
-            _typical(current[name]),
-        )
-        for name in numbers + names
+        *(
+            ColumnDrift(
+                name,
+                _METHODS["numeric"],
+                p_values[name],
+                p_values[name] < threshold,
+                reference_median=float(reference[name].median()),
+                current_median=float(current[name].median()),
+            )
+            for name in numbers
+        ),
+        *(
+            ColumnDrift(
+                name,
+                _METHODS["categorical"],
+                p_values[name],
+                p_values[name] < threshold,
+                reference_mode=str(reference[name].mode().iloc[0]),
+                current_mode=str(current[name].mode().iloc[0]),
+            )
+            for name in names
+        ),
     ]
-    return TabularDrift(tuple(columns), threshold, drift_share, left_out)
-
-
-def _typical(values: "pd.Series[Any]") -> float | str:
-    if pd.api.types.is_numeric_dtype(values):
-        return float(values.median())
-    return str(values.mode().iloc[0])
+    share = float(np.mean([column.drifted for column in columns]))
+    return TabularDrift(columns, threshold, drift_share, left_out, share, share >= drift_share)
 
 
 def _left_out(

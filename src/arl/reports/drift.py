@@ -4,9 +4,9 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from arl.monitoring.drift import TabularDrift
+from arl.monitoring.drift_result import DriftResult, SiteShift, TabularDrift
 from arl.monitoring.features import NUMERIC
-from arl.monitoring.sites import Findings, Rules, Samples, Site
+from arl.monitoring.sites import Rules, Samples
 from arl.reports import html, monitoring_plots
 
 
@@ -45,25 +45,23 @@ _SUMMARY = {
 }
 
 
-def write_page(findings: Findings, samples: Samples | None, rules: Rules, folder: Path) -> None:
+def write_page(result: DriftResult, samples: Samples | None, rules: Rules, folder: Path) -> None:
     """Write <folder>/index.html, statistics.png and embeddings.png."""
-    drawings = _drawings(findings.tabular, samples, folder) if samples and findings.tabular else []
-    body = html.verdict(findings.decision, _SUMMARY[findings.decision]) + html.bullets(
-        findings.reasons
-    )
-    if findings.batches:
+    drawings = _drawings(result.tabular, samples, folder) if samples and result.tabular else []
+    body = html.verdict(result.decision, _SUMMARY[result.decision]) + html.bullets(result.reasons)
+    if result.batches:
         body += html.facts(
             {
-                "new images": findings.images,
-                "new patients": findings.patients,
-                "reference images": findings.reference_images,
-                "reference patients": findings.reference_patients,
+                "new images": result.images,
+                "new patients": result.patients,
+                "reference images": result.reference_images,
+                "reference patients": result.reference_patients,
             }
-        ) + html.paragraph(f"New batches: {', '.join(findings.batches)}.")
-    if findings.tabular is not None:
-        body += html.section("Embeddings by site", _site_table(findings.sites) + drawings[1])
+        ) + html.paragraph(f"New batches: {', '.join(result.batches)}.")
+    if result.tabular is not None:
+        body += html.section("Embeddings by site", _site_table(result.sites) + drawings[1])
         body += html.section(
-            "Image statistics and metadata", _column_table(findings.tabular) + drawings[0]
+            "Image statistics and metadata", _column_table(result.tabular) + drawings[0]
         )
     body += html.section("How it was tested", _method(rules))
     page = html.page(
@@ -72,7 +70,7 @@ def write_page(findings: Findings, samples: Samples | None, rules: Rules, folder
     (folder / "index.html").write_text(page, encoding="utf-8")
 
 
-def _site_table(sites: list[Site]) -> Markup:
+def _site_table(sites: list[SiteShift]) -> Markup:
     columns = [
         "site",
         "verdict",

@@ -6,9 +6,9 @@ from typing import Any
 
 from arl.corpus.manifest import SCHEMA, read_table
 from arl.files import read_json, write_json
+from arl.monitoring.drift_result import DriftResult
 from arl.monitoring.journal import Decision, Journal, cools_until
 from arl.monitoring.runs import Run, adopt, current
-from arl.monitoring.trigger import trigger
 from arl.params import Params
 
 _SO = {
@@ -67,17 +67,19 @@ def _decided(params: Params, run: Run) -> dict[str, Any]:
             "batches": [],
             **about,
         }
-    found = read_json(run.folder / "drift" / "drift.json")
+    result = DriftResult.read(run.folder / "drift" / "drift.json")
     champion = read_json(run.folder / "champion.json")["version"]
-    decision, so = _choose(params, run, trigger(found), champion)
+    decision, so = _choose(params, run, result.trigger, champion)
     return {
         "decision": decision,
-        "why": found["reasons"][0],
-        "words": [*arrived, *found["reasons"], so],
+        "why": result.reasons[0],
+        "words": [*arrived, *result.reasons, so],
         "batches": run.batches,
         **about,
         "champion": champion,
-        "drift": {key: found[key] for key in ("decision", "images", "patients", "sites")},
+        "drift": {
+            key: result.to_json()[key] for key in ("decision", "images", "patients", "sites")
+        },
     }
 
 

@@ -1,9 +1,8 @@
-"""Watch new batches for a shift away from the training data."""
+"""Test new batches for a shift away from the training data."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +13,7 @@ from arl.corpus.selection import select
 from arl.corpus.shards import read_images
 from arl.corpus.splits import groups
 from arl.evaluation.statistics import holm
-from arl.files import atomic_directory, write_json
+from arl.files import atomic_directory
 from arl.loading.loader import Examples, evaluation_batches
 from arl.loading.transforms import eval_view
 from arl.monitoring.drift import (
@@ -26,6 +25,7 @@ from arl.monitoring.drift import (
     tabular_drift,
     usual_distance,
 )
+from arl.monitoring.drift_result import DriftDecision, DriftResult, SiteShift
 from arl.monitoring.features import (
     CATEGORICAL,
     NUMERIC,
@@ -36,15 +36,15 @@ from arl.monitoring.features import (
     patient_features,
     thin,
 )
-from arl.monitoring.sites import Findings, Rules, Samples, Site
+from arl.monitoring.sites import Rules, Samples
 from arl.params import Params
 from arl.reports import drift as drift_page
 from arl.training.checkpoint import load_encoder
 
 MIN_PATIENTS = 8  # on a side: fewer cannot tell a shift from a patient
 PERMUTATIONS = 1999
-MAX_PATIENTS, MAX_IMAGES = 1000, 8  # looked at of a site, and of each patient
-OTHERS = 100  # patients of each training site that has no new images, at least
+MAX_PATIENTS, MAX_IMAGES = 1000, 8  # patients of a site, images of a patient
+MIN_OTHER_PATIENTS = 100  # of each training site without new images
 _KINDS = (
     "probe",
     "device",
@@ -56,7 +56,7 @@ _CELL = [
     "device",
     "anatomy",
 ]  # what is alike in all images of a cell of the kernel
-_BATCH = 64  # images at a time
+_BATCH_SIZE = 64
 
 Array = npt.NDArray[np.float64]
 
@@ -75,39 +75,45 @@ class Pair:
 def drift(params: Params, *, corpus: Path, checkpoint: Path, drift: Path) -> None:
     """Compare new batches with the other training images.
 
-    Reads the corpus and the encoder's checkpoint folder. New are the batches that drift.batches
-    names, else the newest batch of each source that has several. Writes a folder with drift.json
-    (the decision: drift, no-drift, too-few or no-new-data, with its reasons), index.html and, where
-    there was something to compare, evidently.html, evidently.json and the figures statistics.png
-    and embeddings.png.
+    Reads the corpus and the encoder's checkpoint folder. The new batches are those of
+    drift.batches, or the newest batch of each source that has several. Writes a folder with
+    drift.json (the decision drift, no-drift, too-few or no-new-data, and its reasons), index.html
+    and, where a comparison is possible, evidently.html, evidently.json, statistics.png and
+    embeddings.png.
+
+    Args:
+        corpus: folder of the corpus.
+        checkpoint: folder of the pretrained encoder.
+        drift: folder that is written.
 
     Raises:
-        ValueError: a named batch is not in the corpus.
+        ValueError: the corpus lacks a batch of drift.batches.
     """
     torch.set_num_threads(params.pretrain.threads)
     rows = select(corpus, sources=[], protocols=params.data.splits)
     rows = rows.assign(group=groups(rows))
-    is_new = _new(rows, params.drift.batches, corpus)
-    known = rows["source"].isin(params.data.sources) if params.data.sources else True
+    is_new = _new_rows(rows, params.drift.batches, corpus)
+    in_training = rows["source"].isin(params.data.sources) if params.data.sources else True
     held_out = rows["source"].isin(params.data.held_out)
-    reference = rows[~is_new & known & ~held_out & (rows["split"] == "train")]
+    reference = rows[~is_new & in_training & ~held_out & (rows["split"] == "train")]
     with atomic_directory(drift) as folder:
-        findings, samples = _compare(params, corpus, checkpoint, rows[is_new], reference, folder)
-        write_json(folder / "drift.json", _json(findings))
+        result, samples = _compare(params, corpus, checkpoint, rows[is_new], reference, folder)
+        result.write(folder / "drift.json")
         rules = Rules(params.drift.alpha, params.drift.drift_share, PERMUTATIONS)
-        drift_page.write_page(findings, samples, rules, folder)
+        drift_page.write_page(result, samples, rules, folder)
 
 
-def _new(rows: pd.DataFrame, batches: Sequence[str], corpus: Path) -> "pd.Series[bool]":
-    """Which rows are new."""
-    place = rows["source"] + "/" + rows["batch"]
+def _new_rows(rows: pd.DataFrame, batches: Sequence[str], corpus: Path) -> "pd.Series[bool]":
+    """Mark the rows of the new batches."""
+    batch = rows["source"] + "/" + rows["batch"]
     if batches:
-        missing = sorted(set(batches) - set(place))
+        missing = sorted(set(batches) - set(batch))
         if missing:
             raise ValueError(
-                f"drift.batches: corpus {corpus} has no batch {missing[0]}; it has {sorted(set(place))}"
+                f"drift.batches: corpus {corpus} has no batch {missing[0]}; "
+                f"it has {sorted(set(batch))}"
             )
-        return place.isin(batches)
+        return batch.isin(batches)
     by_source = rows.groupby("source")["batch"]
     return (rows["batch"] == by_source.transform("max")) & (by_source.transform("nunique") > 1)
 
@@ -119,40 +125,42 @@ def _compare(
     new: pd.DataFrame,
     reference: pd.DataFrame,
     folder: Path,
-) -> tuple[Findings, Samples | None]:
+) -> tuple[DriftResult, Samples | None]:
     if new.empty:
-        return Findings("no-new-data", ["No source has a second batch, and none is named."]), None
+        return DriftResult(
+            "no-new-data", ["No source has a second batch, and none is named."]
+        ), None
     batches = sorted((new["source"] + "/" + new["batch"]).unique())
-    findings = Findings("too-few", [], batches, len(new), new["group"].nunique())
-    current, known = _thinned(params, new, reference)
-    pairs, findings.untested = _pairs(current, known)
+    current, training = _thinned(params, new, reference)
+    pairs, untested = _pairs(current, training)
+    result = DriftResult(
+        "too-few", [], batches, len(new), new["group"].nunique(), untested=untested
+    )
     if not pairs or len(new) < params.drift.min_images:
-        findings.reasons = _too_few(params, findings)
-        return findings, None
-    samples = _test(params, corpus, checkpoint, pairs, known, findings, folder)
-    findings.reasons = _reasons(params, findings)
-    findings.decision = "drift" if any(site.drifted for site in findings.sites) else "no-drift"
-    return findings, samples
+        return replace(result, reasons=_too_few(params, result)), None
+    result, samples = _test(params, corpus, checkpoint, pairs, training, result, folder)
+    decision: DriftDecision = "drift" if any(site.drifted for site in result.sites) else "no-drift"
+    return replace(result, decision=decision, reasons=_reasons(params, result)), samples
 
 
 def _pairs(new: pd.DataFrame, reference: pd.DataFrame) -> tuple[list[Pair], dict[str, str]]:
-    """What is compared, by site and kind, and why the rest is not."""
+    """The comparisons by site and kind; for the other sites and kinds, why there is none."""
     pairs, untested = [], {}
     for site, rows in new.groupby("site", sort=True):
         for part, current, within in _parts(rows):
             match, name = comparable(reference, current, MIN_PATIENTS, within)
-            few = min(current["group"].nunique(), match["group"].nunique())
-            if few < MIN_PATIENTS:
-                where = "new" if current["group"].nunique() == few else "training"
+            fewest = min(current["group"].nunique(), match["group"].nunique())
+            if fewest < MIN_PATIENTS:
+                side = "new" if current["group"].nunique() == fewest else "training"
                 label = ", ".join(filter(None, (str(site), part)))
-                untested[label] = f"{few} {where} patients, {MIN_PATIENTS} are needed"
+                untested[label] = f"{fewest} {side} patients, {MIN_PATIENTS} are needed"
             else:
                 pairs.append(Pair(str(site), part, current, match, name))
     return pairs, untested
 
 
 def _parts(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame, list[str]]]:
-    """All images of a site, then those of each probe and device where there are several; and what they agree in."""
+    """All images of a site; then those of each probe and device, if there are several."""
     parts: list[tuple[str, pd.DataFrame, list[str]]] = [("", rows, [])]
     for kind in _KINDS:
         by_kind = list(rows.groupby(rows[kind].fillna(UNKNOWN), sort=True))
@@ -163,20 +171,20 @@ def _parts(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame, list[str]]]:
 def _thinned(
     params: Params, new: pd.DataFrame, reference: pd.DataFrame
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The new images that are looked at, and the training images of the same anatomies, evenly of all sites."""
+    """Subsample the new images, and the training images of their anatomies evenly over sites."""
     pool = reference[~reference["group"].isin(new["group"])]
-    alike = pool[pool["anatomy"].isin(new["anatomy"].unique())]
-    pool = alike if alike["group"].nunique() >= MIN_PATIENTS else pool
-    share = max(OTHERS, MAX_PATIENTS // max(1, pool["site"].nunique()))
+    same_anatomy = pool[pool["anatomy"].isin(new["anatomy"].unique())]
+    pool = same_anatomy if same_anatomy["group"].nunique() >= MIN_PATIENTS else pool
+    per_site = max(MIN_OTHER_PATIENTS, MAX_PATIENTS // max(1, pool["site"].nunique()))
     limits = {
-        str(site): MAX_PATIENTS if site in set(new["site"]) else share
+        str(site): MAX_PATIENTS if site in set(new["site"]) else per_site
         for site in pool["site"].unique()
     }
     return _thin(new, {}, params.seed), _thin(pool, limits, params.seed)
 
 
 def _thin(rows: pd.DataFrame, limits: dict[str, int], seed: int) -> pd.DataFrame:
-    """At most MAX_IMAGES of each patient and MAX_PATIENTS of each site, or as many as `limits` has for it."""
+    """Keep MAX_IMAGES of a patient and `limits[site]` patients of a site, or MAX_PATIENTS."""
     kept = [
         thin(part, patients=limits.get(str(site), MAX_PATIENTS), images=MAX_IMAGES, seed=seed)
         for site, part in rows.groupby("site", sort=True)
@@ -184,12 +192,12 @@ def _thin(rows: pd.DataFrame, limits: dict[str, int], seed: int) -> pd.DataFrame
     return pd.concat(kept).sort_index() if kept else rows
 
 
-def _too_few(params: Params, findings: Findings) -> list[str]:
-    reasons = [f"Site {site} cannot be tested: {why}." for site, why in findings.untested.items()]
-    if findings.images < params.drift.min_images:
+def _too_few(params: Params, result: DriftResult) -> list[str]:
+    reasons = [f"Site {site} cannot be tested: {why}." for site, why in result.untested.items()]
+    if result.images < params.drift.min_images:
         reasons.insert(
             0,
-            f"{findings.images} new images, {params.drift.min_images} are needed (drift.min_images).",
+            f"{result.images} new images, {params.drift.min_images} are needed (drift.min_images).",
         )
     return reasons
 
@@ -199,22 +207,18 @@ def _test(
     corpus: Path,
     checkpoint: Path,
     pairs: list[Pair],
-    known: pd.DataFrame,
-    findings: Findings,
+    training: pd.DataFrame,
+    result: DriftResult,
     folder: Path,
-) -> Samples:
-    """Fill in the findings on the table and on the embeddings; what the charts show."""
+) -> tuple[DriftResult, Samples]:
+    """Run the column tests and the embedding tests; the result with both, and the samples."""
     current, reference = (
         _union([getattr(pair, side) for pair in pairs]) for side in ("current", "reference")
-    )
-    findings.reference_images, findings.reference_patients = (
-        len(reference),
-        reference["group"].nunique(),
     )
     rows = pd.concat([current, reference])
     is_current = np.arange(len(rows)) < len(current)
     tables = _tables(_features(corpus, rows), is_current)
-    findings.tabular = tabular_drift(
+    tabular = tabular_drift(
         *tables,
         numeric=NUMERIC,
         categorical=CATEGORICAL,
@@ -222,45 +226,54 @@ def _test(
         drift_share=params.drift.drift_share,
         html=folder / "evidently.html",
     )
-    looked_at = _union([rows, known])  # the other sites too, which say how far apart sites are
-    seen = pd.DataFrame(_embeddings(corpus, checkpoint, looked_at), index=looked_at.index)
-    space = _space(looked_at, seen, looked_at.index.isin(current.index))
-    findings.known = _between_sites(space, known)
-    findings.sites = _sites(params, space, pairs, usual_distance(list(findings.known.values())))
-    embeddings = seen.loc[rows.index].to_numpy(np.float32)
-    return Samples(*tables, embeddings, is_current)
+    # The other training sites are embedded too: their distances say how far apart sites are.
+    embedded = _union([rows, training])
+    vectors = pd.DataFrame(_embeddings(corpus, checkpoint, embedded), index=embedded.index)
+    space = _space(embedded, vectors, embedded.index.isin(current.index))
+    site_distances = _between_sites(space, training)
+    sites = _sites(params, space, pairs, usual_distance(list(site_distances.values())))
+    result = replace(
+        result,
+        reference_images=len(reference),
+        reference_patients=reference["group"].nunique(),
+        tabular=tabular,
+        site_distances=site_distances,
+        sites=sites,
+    )
+    samples = Samples(*tables, vectors.loc[rows.index].to_numpy(np.float32), is_current)
+    return result, samples
 
 
 def _union(tables: list[pd.DataFrame]) -> pd.DataFrame:
-    """The rows of tables that share rows, each once."""
+    """The rows of all tables, each row once."""
     together = pd.concat(tables)
     return together[~together.index.duplicated()]
 
 
 def _tables(features: pd.DataFrame, is_current: npt.NDArray[np.bool_]) -> list[pd.DataFrame]:
-    """One row a patient, adjusted for the anatomy: of the new images, then of the reference."""
+    """One row a patient, adjusted for the anatomy: the new patients, then the reference."""
     numbers = adjust_for_anatomy(features[list(NUMERIC)], features["anatomy"], is_current)
     adjusted = features.assign(**numbers)
     return [patient_features(adjusted[is_current]), patient_features(adjusted[~is_current])]
 
 
 def _features(corpus: Path, rows: pd.DataFrame) -> pd.DataFrame:
-    parts = (rows.iloc[start : start + _BATCH] for start in range(0, len(rows), _BATCH))
+    parts = (rows.iloc[start : start + _BATCH_SIZE] for start in range(0, len(rows), _BATCH_SIZE))
     return pd.concat([image_features(part, read_images(corpus, part)) for part in parts])
 
 
 def _embeddings(corpus: Path, checkpoint: Path, rows: pd.DataFrame) -> npt.NDArray[np.float32]:
     encoder, config = load_encoder(checkpoint)
-    examples = Examples(corpus, rows, config.size, stretched=True)
-    batches = evaluation_batches(examples, _BATCH)
+    examples = Examples(corpus, rows, config["size"], stretched=True)
+    batches = evaluation_batches(examples, _BATCH_SIZE)
     return embed(
-        encoder, ((eval_view(batch, config.size).image, batch.anatomy) for batch in batches)
+        encoder, ((eval_view(batch, config["size"]).image, batch.anatomy) for batch in batches)
     )
 
 
 @dataclass(frozen=True)
 class Space:
-    """Where images are for the encoder: one kernel for all comparisons, so that their distances have one scale."""
+    """One kernel over the embeddings of all comparisons, so that distances have one scale."""
 
     kernel: Kernel
     cell: "pd.Series[int]"  # of each row
@@ -269,7 +282,7 @@ class Space:
     def compare(
         self, current: pd.DataFrame, reference: pd.DataFrame
     ) -> tuple[Array, npt.NDArray[np.bool_]]:
-        """The kernel (P, P) of the groups of two tables, and which of them are current."""
+        """Return the kernel (P, P) of the groups of two tables, and a mask (P,) of the current."""
         cells = np.zeros(len(self.group), bool)
         cells[self.cell.loc[[*current.index, *reference.index]].to_numpy()] = True
         groups, new = (
@@ -290,25 +303,28 @@ def _space(
     return Space(cell_kernel(points.to_numpy(), cell.to_numpy(np.int64)), cell, of_cell)
 
 
-def _between_sites(space: Space, known: pd.DataFrame) -> dict[str, float]:
-    """Squared MMD of each training site from the others' images of its anatomies; leave one site out."""
+def _between_sites(space: Space, training: pd.DataFrame) -> dict[str, float]:
+    """Squared MMD of each training site from the other sites' images of its anatomies."""
     distances = {}
-    for site, own in known.groupby("site", sort=True):
-        others = known[(known["site"] != site) & known["anatomy"].isin(own["anatomy"].unique())]
-        others = others[others["synthetic"].isin(own["synthetic"].unique())]
+    for site, own in training.groupby("site", sort=True):
+        others = training[
+            (training["site"] != site)
+            & training["anatomy"].isin(own["anatomy"].unique())
+            & training["synthetic"].isin(own["synthetic"].unique())
+        ]
         if min(own["group"].nunique(), others["group"].nunique()) >= MIN_PATIENTS:
             distances[str(site)] = distance(*space.compare(own, others))
     return distances
 
 
-def _sites(params: Params, space: Space, pairs: list[Pair], usual: float | None) -> list[Site]:
+def _sites(params: Params, space: Space, pairs: list[Pair], usual: float | None) -> list[SiteShift]:
     shifts = [
         permutation_mmd(*space.compare(pair.current, pair.reference), PERMUTATIONS, params.seed)
         for pair in pairs
     ]
     adjusted = holm([shift.p_value for shift in shifts])
     return [
-        Site(
+        SiteShift(
             pair.site,
             pair.part,
             pair.compared_with,
@@ -318,27 +334,28 @@ def _sites(params: Params, space: Space, pairs: list[Pair], usual: float | None)
             shift.p_value,
             p_adjusted,
             usual,
-            p_adjusted < params.drift.alpha and (usual is None or shift.mmd2 > usual),
+            # a numpy bool is no JSON
+            bool(p_adjusted < params.drift.alpha and (usual is None or shift.mmd2 > usual)),
         )
         for pair, shift, p_adjusted in zip(pairs, shifts, adjusted, strict=True)
     ]
 
 
-def _reasons(params: Params, findings: Findings) -> list[str]:
-    assert findings.tabular is not None
-    tabular = findings.tabular
+def _reasons(params: Params, result: DriftResult) -> list[str]:
+    assert result.tabular is not None
+    tabular = result.tabular
     moved = [column.column for column in tabular.columns if column.drifted]
     names = f": {', '.join(moved)}" if moved else ""
     limit = "reaches" if tabular.drifted else "stays below"
     return [
-        *(_reason(site, params.drift.alpha) for site in findings.sites),
-        *(f"Site {label} was not tested: {why}." for label, why in findings.untested.items()),
+        *(_reason(site, params.drift.alpha) for site in result.sites),
+        *(f"Site {label} was not tested: {why}." for label, why in result.untested.items()),
         f"In the table, which decides nothing, {len(moved)} of {len(tabular.columns)} columns drifted{names}; their "
         f"share {limit} {tabular.drift_share:.0%}.",
     ]
 
 
-def _reason(site: Site, alpha: float) -> str:
+def _reason(site: SiteShift, alpha: float) -> str:
     what, from_ = f"Embeddings of site {site.label}", f"from {site.compared_with}"
     if site.p_adjusted >= alpha:
         return f"{what} did not move measurably {from_} (adjusted p = {site.p_adjusted:.4f} ≥ {alpha:g})."
@@ -351,24 +368,5 @@ def _reason(site: Site, alpha: float) -> str:
     return f"{what} differ {from_}, but no more than known sites differ from each other ({distances}; {chance})."
 
 
-def _json(findings: Findings) -> dict[str, Any]:
-    content: dict[str, Any] = _rounded(asdict(findings))
-    if findings.tabular is not None:
-        content["tabular"] |= {
-            "share": _rounded(findings.tabular.share),
-            "drifted": findings.tabular.drifted,
-        }
-    return content
-
-
 def _signed(number: float) -> str:
     return f"{number:.4f}".replace("-", "−")
-
-
-def _rounded(value: Any) -> Any:
-    """Six significant digits: the rest is rounding error of sums in another order."""
-    if isinstance(value, float):
-        return float(f"{value:.6g}")
-    if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    return [_rounded(item) for item in value] if isinstance(value, list | tuple) else value
