@@ -264,10 +264,10 @@ def _features(corpus: Path, rows: pd.DataFrame) -> pd.DataFrame:
 
 def _embeddings(corpus: Path, checkpoint: Path, rows: pd.DataFrame) -> npt.NDArray[np.float32]:
     encoder, config = load_encoder(checkpoint)
-    examples = Examples(corpus, rows, config["size"], stretched=True)
+    examples = Examples(corpus, rows, config.size, stretched=True)
     batches = evaluation_batches(examples, _BATCH_SIZE)
     return embed(
-        encoder, ((eval_view(batch, config["size"]).image, batch.anatomy) for batch in batches)
+        encoder, ((eval_view(batch, config.size).image, batch.anatomy) for batch in batches)
     )
 
 
