@@ -14,10 +14,10 @@ import yaml
 
 from arl.commands.configure import compose
 from arl.commands.paper import paper
-from arl.experiments.report import _matrix, _places
 from arl.experiments.runner import ElsewhereError, Runner
 from arl.experiments.spec import experiment_names, read_experiment
 from arl.files import read_json
+from arl.reports.experiment import _matrix, _places
 
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "conf"

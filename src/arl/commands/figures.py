@@ -2,14 +2,11 @@
 
 from pathlib import Path
 
-import pandas as pd
 import torch
-from markupsafe import Markup
 
 from arl.corpus.selection import select
 from arl.experiments.pictures import (
     EACH,
-    Shown,
     components,
     corpus_by_anatomy,
     has_offsets,
@@ -22,7 +19,7 @@ from arl.files import atomic_directory
 from arl.models.avit import AViT
 from arl.models.reconstructor import Reconstructor
 from arl.params import Params
-from arl.reports import html
+from arl.reports.experiment import write_figures
 from arl.training.checkpoint import load_encoder
 from arl.training.reconstruction import has_reconstructor, load_reconstructor
 
@@ -74,7 +71,10 @@ def figures(
     decoders = _decoders(folders)
     if decoders:
         shown.append(reconstructions(decoders, corpus, chosen, size, params.seed))
-    _write(rows, shown, out, f"{checkpoint}, test images of {corpus}")
+    with atomic_directory(out) as folder:
+        synthetic = float(rows["synthetic"].mean())
+        write_figures(shown, synthetic, f"{checkpoint}, test images of {corpus}", folder)
+    print(out / "index.html")
 
 
 def _decoders(folders: dict[str, Path]) -> dict[str, Reconstructor]:
@@ -83,17 +83,3 @@ def _decoders(folders: dict[str, Path]) -> dict[str, Reconstructor]:
         for name, folder in folders.items()
         if has_reconstructor(folder)
     }
-
-
-def _write(rows: pd.DataFrame, shown: list[Shown], out: Path, subtitle: str) -> None:
-    body = _warning(rows) + Markup("").join(html.section(one.title, one.body) for one in shown)
-    with atomic_directory(out) as folder:
-        page = html.page("What the encoder sees", body, subtitle=subtitle)
-        (folder / "index.html").write_text(page, encoding="utf-8")
-    print(out / "index.html")
-
-
-def _warning(rows: pd.DataFrame) -> Markup:
-    synthetic = rows["synthetic"].mean()
-    text = f"{synthetic:.0%} of the images are synthetic: what is seen of them is no finding about patients."
-    return html.note(text, "warn") if synthetic else Markup("")

@@ -11,13 +11,14 @@ from arl.commands.configure import CONF
 from arl.corpus.manifest import read_manifest
 from arl.evaluation.comparison import Replicate, compare, correct
 from arl.evaluation.metrics import rounded
-from arl.experiments.report import Cells, Findings, Results, markdown, page, report
+from arl.experiments.report import Cells, Findings, Results, markdown
 from arl.experiments.runner import ElsewhereError, Runner
 from arl.experiments.sections import shown
 from arl.experiments.spec import Experiment, Row, Scale, experiment_names, read_experiment
 from arl.files import atomic_directory, write_json
 from arl.params import Params
 from arl.progress import progress
+from arl.reports.experiment import write_page, write_report
 
 _TOLD = ("none", "shuffled")  # what an audit tells the model of the anatomy
 _ALL = "all"
@@ -60,7 +61,7 @@ def paper(
     if experiment != _ALL:
         return
     with atomic_directory(out / f"{_ALL}-{scale}") as folder:
-        (folder / "index.html").write_text(report(findings), encoding="utf-8")
+        write_report(findings, folder)
     print(out / f"{_ALL}-{scale}" / "index.html")
 
 
@@ -205,7 +206,7 @@ def _write(findings: Findings, out: Path) -> None:
     }
     with atomic_directory(to) as folder:
         write_json(folder / "results.json", content)
-        (folder / "index.html").write_text(page(findings), encoding="utf-8")
+        write_page(findings, folder)
         (folder / "table.md").write_text(markdown(findings), encoding="utf-8")
     print(to / "index.html")
 

@@ -1,5 +1,6 @@
-"""Pictures with overlays, as an evaluation makes them and a page shows them."""
+"""Pictures, points and tables, as an evaluation makes them and a page shows them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,3 +19,34 @@ class Panel:
     heat: Floats | None = None  # (h, w), of any unit: blue speaks against, red for
     arrows: tuple[Floats, Floats] | None = None  # tails and heads (n, 2), row and column in pixels
     outline: npt.NDArray[np.bool_] | None = None  # (H, W)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Pictures in rows and columns."""
+
+    rows: Sequence[Sequence[Panel]]
+    caption: str
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """Points on a plane, each in the colour of its group."""
+
+    points: Floats  # (n, 2)
+    groups: Sequence[str]  # of each point
+    title: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """One section of a page: pictures, points or counts, and the table of their values."""
+
+    title: str
+    grid: Grid | None = None
+    scatters: Sequence[Scatter] = ()
+    counts: Sequence[tuple[str, int]] = ()
+    remark: str = ""
+    columns: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
+    caption: str = ""  # of the table

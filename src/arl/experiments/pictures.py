@@ -1,20 +1,19 @@
 """What an experiment shows beside figures of tasks: the corpus, features, offsets, reconstructions and costs."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-from markupsafe import Markup
 from torch import Tensor
 
 from arl.corpus.anatomy import NULL_ANATOMY, NUM_ANATOMIES, OTHER, anatomy_index
 from arl.corpus.splits import groups
 from arl.evaluation.maps import offset_fields, patch_maps, plane, principal_colours, separation
 from arl.evaluation.metrics import Floats, Ints
+from arl.evaluation.panels import Grid, Panel, Scatter, Section
 from arl.evaluation.reconstruction import completed, masks, seen, speckle
 from arl.evaluation.statistics import Interval
 from arl.loading.loader import Batch, Examples
@@ -23,9 +22,6 @@ from arl.models.avit import AViT
 from arl.models.cost import count_macs, count_parameters, latency, paper_models
 from arl.models.encoder import Encoder
 from arl.models.reconstructor import Reconstructor
-from arl.reports import html
-from arl.reports import plots as drawings
-from arl.reports.plots import Panel
 
 Singles = npt.NDArray[np.float32]
 
@@ -35,17 +31,6 @@ _BATCH = 64
 _MEASURED = 128  # images for the statistics of speckle
 _MASK_RATIO = 0.75
 _GREY = 255.0
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A section of a page; the table is what of it can be said in numbers, and what these are."""
-
-    title: str
-    body: Markup
-    columns: Sequence[str] = ()
-    rows: Sequence[Sequence[str]] = ()
-    explained: str = ""
 
 
 def some(rows: pd.DataFrame, each: int, seed: int) -> pd.DataFrame:
@@ -62,15 +47,17 @@ def _first_of_each(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.drop_duplicates("anatomy").head(_ROWS).reset_index(drop=True)
 
 
-def corpus_by_anatomy(rows: pd.DataFrame) -> Shown:
+def corpus_by_anatomy(rows: pd.DataFrame) -> Section:
     """The paper's figure 1c: images of each anatomy."""
     counts = [(str(name), int(count)) for name, count in rows["anatomy"].value_counts().items()]
-    drawing = drawings.bars(counts, title="images by anatomy")
-    figure = html.figure(
-        drawing, "All images of the sources, every split.", "Number of images of each anatomy"
-    )
     shares = [[name, f"{count:,}", f"{count / len(rows):.1%}"] for name, count in counts]
-    return Shown("Corpus by anatomy", figure, ["anatomy", "images", "share"], shares)
+    return Section(
+        "Corpus by anatomy",
+        counts=counts,
+        columns=["anatomy", "images", "share"],
+        rows=shares,
+        caption="All images of the sources, every split.",
+    )
 
 
 def _images(corpus: Path, rows: pd.DataFrame, size: int) -> tuple[Batch, Tensor]:
@@ -83,7 +70,7 @@ def _images(corpus: Path, rows: pd.DataFrame, size: int) -> tuple[Batch, Tensor]
 
 def components(
     networks: Mapping[str, Encoder], corpus: Path, rows: pd.DataFrame, size: int
-) -> Shown:
+) -> Section:
     """Figure 3: principal components of patch features, one image of each anatomy."""
     rows = _first_of_each(rows)
     batch, image = _images(corpus, rows, size)
@@ -102,34 +89,33 @@ def components(
         "The first three components as red, green and blue: one basis for all images of an encoder."
     )
     title = "Principal components of patch features"
-    return Shown(title, html.figure(drawings.panels(grid), caption, title))
+    return Section(title, grid=Grid(grid, caption))
 
 
 def planes(
     networks: Mapping[str, Encoder], corpus: Path, rows: pd.DataFrame, size: int, seed: int
-) -> Shown:
+) -> Section:
     """Figure 3(e): t-SNE by anatomy. As the anatomy is an input, also with no label and with a wrong one."""
     title = "Images on a plane"
     examples = Examples(corpus, rows, size, stretched=True)
     anatomies = [str(name) for name in rows["anatomy"]]
     if len(rows) < 10 or len(set(anatomies)) < 2:
         few = f"{len(rows)} test images of {len(set(anatomies))} anatomies are too few to lay out."
-        return Shown(title, html.paragraph(few))
-    shown, values = [], []
+        return Section(title, remark=few)
+    scatters, values = [], []
     for name, encoder in networks.items():
         for told in ("given", "no", "wrong") if isinstance(encoder, AViT) else ("given",):
             features = _features(encoder, examples, size, told, seed)
             value = f"{separation(features, anatomies):.2f}"
             heading = f"{name}, {told} anatomy: silhouette {value}"
-            drawing = drawings.scatter(plane(features, seed), anatomies, title=heading)
-            shown.append(
-                html.figure(
-                    drawing, "t-SNE; the silhouette is of the features themselves.", heading
-                )
-            )
+            scatters.append(Scatter(plane(features, seed), anatomies, heading))
             values.append([name, told, value])
-    return Shown(
-        title, html.gallery(shown), ["encoder", "anatomy told", "silhouette by anatomy"], values
+    return Section(
+        title,
+        scatters=scatters,
+        columns=["encoder", "anatomy told", "silhouette by anatomy"],
+        rows=values,
+        caption="Points: t-SNE. The silhouette is of the features themselves.",
     )
 
 
@@ -163,7 +149,7 @@ def has_offsets(encoder: Encoder) -> bool:
     )
 
 
-def offsets(encoder: AViT, corpus: Path, rows: pd.DataFrame, size: int) -> Shown:
+def offsets(encoder: AViT, corpus: Path, rows: pd.DataFrame, size: int) -> Section:
     """Where ACDT samples: one image of each anatomy, told its own anatomy, none, and another one."""
     rows = _first_of_each(rows)
     batch, image = _images(corpus, rows, size)
@@ -187,8 +173,7 @@ def offsets(encoder: AViT, corpus: Path, rows: pd.DataFrame, size: int) -> Shown
         "Mean offset of the deformable kernels over blocks and taps, from each patch's centre, in the image's own "
         "scale; the number is its mean length in patches. Training starts with none."
     )
-    body = html.figure(drawings.panels(grid), caption, "Offsets of ACDT by anatomy")
-    return Shown("Where ACDT samples", body)
+    return Section("Where ACDT samples", grid=Grid(grid, caption))
 
 
 def _arrows(field: Singles, patch: int) -> tuple[Floats, Floats]:
@@ -206,7 +191,7 @@ def _reach(field: Singles) -> float:
 
 def reconstructions(
     models: Mapping[str, Reconstructor], corpus: Path, rows: pd.DataFrame, size: int, seed: int
-) -> Shown:
+) -> Section:
     """Figure 5: the same masked images as each method completes them, and how near their speckle is to the image's.
 
     Raises:
@@ -239,10 +224,7 @@ def reconstructions(
         f"Means over {len(truth)} test images, with 95 % intervals over patients. A blurred picture has a large "
         "distance of the radial spectra and a higher local SNR than the image; the nearer to 0, the nearer its speckle."
     )
-    body = html.figure(drawings.panels(grid), caption, title) + html.table(
-        columns, table, explained
-    )
-    return Shown(title, body, columns, table, explained)
+    return Section(title, grid=Grid(grid, caption), columns=columns, rows=table, caption=explained)
 
 
 def _grey(image: Tensor) -> Floats:
@@ -259,7 +241,7 @@ def _interval(interval: Interval) -> str:
 # --- cost ------------------------------------------------------------------------------------
 
 
-def cost(repeats: int) -> Shown:
+def cost(repeats: int) -> Section:
     """Table 10: parameters, multiply-accumulates and latency of ViT-B/16 and A-ViT-B, whatever the scale."""
     models = {name: model for name, model in paper_models().items() if name != "plain"}
     times = latency(models, 1, repeats)
@@ -283,18 +265,4 @@ def cost(repeats: int) -> Shown:
         f"{torch.get_num_threads()}; the paper's milliseconds are of an RTX 4090. Its FLOPs are "
         f"multiply-accumulates. Measured ratio {times['avit'] / times['vit']:.2f}, claimed 1.37."
     )
-    return Shown("Cost", html.table(columns, rows, explained), columns, rows, explained)
-
-
-def as_markdown(shown: Sequence[Shown]) -> list[str]:
-    """The tables of what is shown."""
-    parts = []
-    for one in shown:
-        if one.columns:
-            lines = [one.columns, ["---"] * len(one.columns), *one.rows]
-            parts += [
-                f"**{one.title}**",
-                "\n".join("| " + " | ".join(line) + " |" for line in lines),
-            ]
-            parts += [one.explained] if one.explained else []
-    return parts
+    return Section("Cost", columns=columns, rows=rows, caption=explained)

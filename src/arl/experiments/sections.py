@@ -4,8 +4,8 @@ import pandas as pd
 import torch
 
 from arl.corpus.selection import select
+from arl.evaluation.panels import Section
 from arl.experiments import pictures as _pictures
-from arl.experiments.pictures import Shown
 from arl.experiments.runner import Runner
 from arl.experiments.spec import Experiment
 from arl.models.avit import AViT
@@ -16,7 +16,7 @@ from arl.training.reconstruction import load_reconstructor
 _REPEATS = 7  # of a latency
 
 
-def shown(found: Experiment, scale: str, runner: Runner) -> list[Shown]:
+def shown(found: Experiment, scale: str, runner: Runner) -> list[Section]:
     """What `found.shows` names, in its order, by the first replicate.
 
     Raises:
@@ -33,7 +33,7 @@ def shown(found: Experiment, scale: str, runner: Runner) -> list[Shown]:
 
 def _one(
     name: str, found: Experiment, scale: str, runner: Runner, params: Params, rows: pd.DataFrame
-) -> list[Shown]:
+) -> list[Section]:
     if name == "cost":
         return [_pictures.cost(_REPEATS)]
     if name == "corpus":
