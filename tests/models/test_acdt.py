@@ -59,7 +59,7 @@ def test_the_block_starts_as_the_block_of_timm() -> None:
 
 
 def test_keys_and_values_come_from_the_deformed_tokens() -> None:
-    """With an empty kernel the patches answer with their biases only, while the queries still differ."""
+    """With an empty kernel, keys and values of the patches are biases; the queries still differ."""
     dim, heads = 12, 3
     block = ACDTBlock(dim, heads, 2.0, 0.0, KERNEL, anatomy_hidden=7)
     torch.nn.init.zeros_(block.deform.weight)
@@ -93,7 +93,7 @@ def test_attention_is_equation_2() -> None:
     )
 
 
-def test_the_anatomy_learns_once_offsets_have_moved() -> None:
+def test_the_anatomy_learns_after_the_offsets_have_moved() -> None:
     model = AViT(img_size=32, patch_size=8, embed_dim=12, depth=2, num_heads=3, anatomy_hidden=5)
     images, anatomy = torch.randn(3, 1, 32, 32), torch.tensor([0, 7, 16])
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

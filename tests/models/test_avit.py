@@ -80,7 +80,7 @@ def test_the_cls_token_alone_is_that_of_the_full_forward(conditioning: str, visi
         torch.randn(3, 1, 40, 40),
         shuffled(3, 25),
     )
-    found, direction = [], torch.randn(3, 12)
+    outputs, direction = [], torch.randn(3, 12)
     for cls_only in (False, True):
         model.zero_grad()
         tokens = model.forward_features(
@@ -88,13 +88,13 @@ def test_the_cls_token_alone_is_that_of_the_full_forward(conditioning: str, visi
         )
         assert tokens.shape == (3, 1 if cls_only else 1 + visible, 12)
         (tokens[:, 0] * direction).sum().backward()
-        found.append([tokens[:, 0], *(p.grad for p in model.parameters() if p.grad is not None)])
+        outputs.append([tokens[:, 0], *(p.grad for p in model.parameters() if p.grad is not None)])
         with torch.no_grad():
             again = model.forward_features(
                 images, ANATOMY, ids_keep=ids_keep[:, :visible], cls_only=cls_only
             )
         torch.testing.assert_close(again, tokens)
-    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(outputs[1], outputs[0], rtol=1e-4, atol=1e-5)
 
 
 def test_the_null_condition_is_the_default() -> None:
@@ -315,8 +315,8 @@ def test_images_and_labels_that_do_not_fit_are_refused(
         tiny()(torch.zeros(shape), torch.tensor(anatomy))
 
 
-def test_two_ways_of_masking_at_once_are_refused() -> None:
-    with pytest.raises(ValueError, match="give one of them"):
+def test_ids_keep_and_mask_together_are_refused() -> None:
+    with pytest.raises(ValueError, match="pass one of them"):
         tiny()(
             torch.zeros(1, 1, 40, 40),
             ids_keep=torch.zeros(1, 3).long(),

@@ -23,7 +23,7 @@ def test_avit_base_keeps_the_budget_of_the_paper(in_chans: int) -> None:
 
 
 def test_the_count_agrees_with_arithmetic() -> None:
-    """ViT-B/16 is 17.563 G; ACDT adds K (4 + 1) C of sampling and 2 K C of offsets per token, and its MLPs."""
+    """ViT-B/16 is 17.563 G; ACDT adds per token 5 K C of sampling, 2 K C of offsets, and MLPs."""
     assert (
         count_macs(build("vit_base_patch16_224", num_classes=0), (1, 3, 224, 224)) == 17_563_060_224
     )

@@ -59,7 +59,7 @@ def test_every_patch_is_predicted() -> None:
     assert model(torch.randn(4, 16, 11), None, 15).shape == (4, 15, 18)
 
 
-def test_patches_that_are_not_asked_for_change_nothing() -> None:
+def test_some_patches_are_predicted_as_all_are() -> None:
     model, tokens = decoder(), torch.randn(4, 16, 11)
     x = model.embed(tokens)
     x = torch.cat([x[:, :1], x[:, 1:] + model.positions], dim=1)
@@ -67,24 +67,25 @@ def test_patches_that_are_not_asked_for_change_nothing() -> None:
         x = block.transform(x)
     torch.testing.assert_close(model(tokens, None, 15), model.pred(model.norm(x[:, 1:])))
     tokens = tokens[:, :8]
-    ids_keep, ids_asked = (
+    ids_keep, ids_predict = (
         torch.stack([torch.randperm(15)[:count] for _ in range(4)]) for count in (7, 3)
     )
     whole = model(tokens, ids_keep, 15)
-    asked = model(tokens, ids_keep, 15, ids_asked)
-    assert asked.shape == (4, 3, 18)
-    torch.testing.assert_close(asked, whole.gather(1, ids_asked.unsqueeze(-1).expand(-1, -1, 18)))
+    predicted = model(tokens, ids_keep, 15, ids_predict)
+    assert predicted.shape == (4, 3, 18)
+    index = ids_predict.unsqueeze(-1).expand(-1, -1, 18)
+    torch.testing.assert_close(predicted, whole.gather(1, index))
 
 
-def test_tokens_go_to_their_places() -> None:
-    """Keeping all patches in another order predicts the same, and a full sequence needs no order."""
+def test_tokens_go_to_their_positions() -> None:
+    """All patches in another order give the same prediction; a full sequence needs no order."""
     model, tokens = decoder(), torch.randn(1, 16, 11)
     order = torch.randperm(15)
     shuffled = torch.cat([tokens[:, :1], tokens[:, 1:][:, order]], dim=1)
     torch.testing.assert_close(model(shuffled, order.unsqueeze(0), 15), model(tokens, None, 15))
 
 
-def test_masked_places_hold_the_mask_token() -> None:
+def test_masked_patches_hold_the_mask_token() -> None:
     model, ids_keep = decoder(), torch.tensor([[4, 0, 9]])
     before = model(torch.randn(1, 4, 11), ids_keep, 15)
     loss = before[:, 7].sum()

@@ -73,7 +73,7 @@ def test_sampling_equals_a_slow_loop(
     torch.testing.assert_close(out[:, :PREFIX], x[:, :PREFIX], rtol=0, atol=0)
     for image in range(BATCH):
         ids = range(PATCHES) if ids_keep is None else ids_keep[image].tolist()
-        tokens = {divmod(place, WIDTH): x[image, PREFIX + index] for index, place in enumerate(ids)}
+        tokens = {divmod(patch, WIDTH): x[image, PREFIX + index] for index, patch in enumerate(ids)}
         for index, position in enumerate(tokens):
             expected = slow_deform(tokens, position, offsets[image, index], kernel)
             torch.testing.assert_close(out[image, PREFIX + index], expected)

@@ -1,7 +1,7 @@
-"""A-ViT: the Vision Transformer with anatomy-conditioned blocks (section 3.3), built from timm's parts.
+"""A-ViT: the Vision Transformer with anatomy-conditioned blocks (section 3.3).
 
-Answers to timm's names and is registered with timm: after `import arl.models`,
-`timm.create_model("avit_base_patch16")` builds it.
+A-ViT is built from timm's parts, has timm's attribute names and is registered with timm. After
+`import arl.models`, `timm.create_model("avit_base_patch16")` builds it.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,15 +26,17 @@ CONDITIONINGS = ("acdt", "cross_attention", "film", "lora", "none")
 
 
 class AViT(nn.Module):
-    """Encoder of images (B, in_chans, H, W) in [-2, 2] or so and anatomy indices (B,).
+    """Encoder of normalised images (B, in_chans, H, W) and anatomy indices (B,).
 
     Args:
-        img_size: side of the square image that the position embeddings are made for, pixels; others
-            are resampled to.
+        img_size: side of the square image of the position embeddings, pixels. For other sizes the
+            embeddings are resampled.
         conditioning: acdt | cross_attention | film | lora | none.
         deform_kernel: side of the deformable kernel, patches (acdt).
-        anatomy_hidden: width of the anatomy MLP of each ACDT block; the other conditionings get as
+        anatomy_hidden: width of the anatomy MLP of each ACDT block. The other conditionings get as
             many parameters.
+        drop_path_rate: probability that stochastic depth skips the last block; it grows linearly
+            from zero at the first block.
 
     Raises:
         ValueError: img_size is not a multiple of patch_size, embed_dim of num_heads, or the
@@ -75,13 +77,15 @@ class AViT(nn.Module):
         make = _block_maker(
             conditioning, embed_dim, num_heads, mlp_ratio, deform_kernel, anatomy_hidden
         )
-        self.blocks = nn.ModuleList(make(rate) for rate in _stochastic_depth(drop_path_rate, depth))
+        self.blocks = nn.ModuleList(
+            make(drop_path_rate * i / max(1, depth - 1)) for i in range(depth)
+        )
         self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
         self.register_buffer("anatomy_codes", code_table(NUM_ANATOMIES), persistent=False)
         self.init_weights()
 
     def init_weights(self) -> None:
-        """MAE's initialisation; position embeddings are learned and start at sines and cosines."""
+        """Initialise as MAE does; position embeddings start at sines and cosines."""
         self.apply(_init_linear)
         for module in self.modules():
             if isinstance(module, (DeformableDepthwise, FiLMBlock, LoRABlock, CrossAttentionBlock)):
@@ -101,7 +105,7 @@ class AViT(nn.Module):
         ids_keep: Tensor | None = None,
         mask: Tensor | None = None,
     ) -> Tensor:
-        """The same as `forward_features`: the encoder has no head."""
+        """Same as `forward_features`, since the encoder has no head."""
         return self.forward_features(x, anatomy, ids_keep=ids_keep, mask=mask)
 
     def forward_features(
@@ -119,19 +123,18 @@ class AViT(nn.Module):
             x: (B, in_chans, H, W).
             anatomy: (B,) long, 0..15, or 16 for the null condition; None is the null condition for
                 all.
-            ids_keep: (B, K) long: encode only these patches, in this order; a place without a token
-                samples as zero.
-            mask: (B, N) bool, True = replaced by the mask token, which from there on is a token
-                like any other.
-            cls_only: leave out the patch tokens, whose last block then need not be computed: 7 % of
-                the products.
+            ids_keep: (B, K) long: encode only these patches, in this order. Sampling (eq. 1) reads
+                zero where no token is.
+            mask: (B, N) bool: the mask token replaces the patches that are True.
+            cls_only: return the CLS token only. The last block then skips the patch tokens, 7 % of
+                the multiply-accumulates of ViT-B.
 
         Returns:
             (B, 1 + L, C): the CLS token, then the patch tokens, normalised; (B, 1, C) if cls_only.
 
         Raises:
-            ValueError: channels, size or an anatomy index do not fit, or both ids_keep and mask are
-                given.
+            ValueError: channels, size or an anatomy index do not fit, or the caller passes both
+                ids_keep and mask.
         """
         tokens, code, grid = self._embed(x, anatomy, ids_keep, mask)
         for block in self.blocks[:-1]:
@@ -153,35 +156,43 @@ class AViT(nn.Module):
         intermediates_only: bool = False,
         anatomy: Tensor | None = None,
     ) -> Any:
-        """Features after chosen blocks; arguments and results as in timm's `VisionTransformer.forward_intermediates`.
+        """Compute the features after chosen blocks.
+
+        The arguments and results are those of timm's `VisionTransformer.forward_intermediates`.
 
         Returns:
-            A list of (B, C, h, w) (or (B, L, C) with output_fmt="NLC"), each paired with its prefix
-            tokens if asked; preceded by the final features (B, 1 + L, C) unless intermediates_only.
+            A list of (B, C, h, w), or of (B, L, C) with output_fmt="NLC". With
+            return_prefix_tokens each entry is paired with its prefix tokens. Unless
+            intermediates_only, the final features (B, 1 + L, C) precede the list.
         """
         if output_fmt not in ("NCHW", "NLC"):
             raise ValueError(f"output_fmt {output_fmt!r} is not NCHW or NLC")
-        taken, last = feature_take_indices(len(self.blocks), indices)
+        take_indices, last = feature_take_indices(len(self.blocks), indices)
         tokens, code, grid = self._embed(x, anatomy, None, None)
-        kept = []
+        intermediates = []
         for index, block in enumerate(self.blocks[: last + 1] if stop_early else self.blocks):
             tokens = self._run(block, tokens, code, grid)
-            if index in taken:
-                kept.append(self.norm(tokens) if norm else tokens)
-        found: list[Any] = [one[:, 1:] for one in kept]
+            if index in take_indices:
+                intermediates.append(self.norm(tokens) if norm else tokens)
+        features: list[Any] = [tokens_i[:, 1:] for tokens_i in intermediates]
         if output_fmt == "NCHW":
-            found = [_to_map(patches, grid) for patches in found]
+            features = [
+                patches.transpose(1, 2).reshape(len(patches), -1, grid.height, grid.width)
+                for patches in features
+            ]
         if return_prefix_tokens:
-            found = [(patches, one[:, :1]) for patches, one in zip(found, kept, strict=True)]
-        return found if intermediates_only else (self.norm(tokens), found)
+            prefixes = [tokens_i[:, :1] for tokens_i in intermediates]
+            features = list(zip(features, prefixes, strict=True))
+        return features if intermediates_only else (self.norm(tokens), features)
 
     def no_weight_decay(self) -> set[str]:
-        """Parameters that decay would pull away from where they start: positions, tokens, the identity kernels."""
+        """Names of the parameters without weight decay."""
+        # Decay would pull the kernels away from the identity, where they start.
         kernels = {name for name, _ in self.named_parameters() if name.endswith(".deform.weight")}
         return {"pos_embed", "cls_token", "mask_token"} | kernels
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Layers for layer-wise learning rate decay, as in timm."""
+        """Layers for layer-wise learning rate decay, in timm's format."""
         return {
             "stem": r"^cls_token|mask_token|pos_embed|patch_embed",
             "blocks": [(r"^blocks\.(\d+)", None), (r"^norm", (99999,))],
@@ -192,28 +203,33 @@ class AViT(nn.Module):
         self.grad_checkpointing = enable
 
     def compile_blocks(self) -> None:
-        """torch.compile for each block: they share one graph, where the whole encoder would be compiled as one."""
+        """Compile each block; all blocks share one graph, so compilation is short."""
         for block in self.blocks:
             block.compile()
 
     def fold_anatomy(self) -> None:
-        """For inference only: put each block's sixteen anatomy contexts in place of the MLP that makes them.
+        """Replace each block's anatomy MLP by a table of its sixteen outputs, for inference.
 
-        The features stay the same, with 10 % fewer parameters to read for each image. The weights
-        no longer fit a model that has not been folded.
+        The features stay the same, and a forward pass reads 10 % fewer parameters. The weights no
+        longer fit a model that is not folded.
         """
         for block in self.blocks:
             if isinstance(block, ACDTBlock) and isinstance(block.anatomy, AnatomyMLP):
                 block.anatomy = block.anatomy.folded()
 
     def _run(
-        self, block: nn.Module, tokens: Tensor, code: Tensor, grid: Grid, asked: int | None = None
+        self,
+        block: nn.Module,
+        tokens: Tensor,
+        code: Tensor,
+        grid: Grid,
+        num_queries: int | None = None,
     ) -> Tensor:
         out: Tensor
         if self.grad_checkpointing and torch.is_grad_enabled():
-            out = checkpoint(block, tokens, code, grid, asked, use_reentrant=False)
+            out = checkpoint(block, tokens, code, grid, num_queries, use_reentrant=False)
         else:
-            out = block(tokens, code, grid, asked)
+            out = block(tokens, code, grid, num_queries)
         return out
 
     def _embed(
@@ -221,7 +237,7 @@ class AViT(nn.Module):
     ) -> tuple[Tensor, Tensor, Grid]:
         height, width = self._check_image(x)
         if ids_keep is not None and mask is not None:
-            raise ValueError("ids_keep and mask are two ways to hide patches: give one of them")
+            raise ValueError("ids_keep and mask both hide patches: pass one of them")
         tokens = self.patch_embed(x)
         if mask is not None:
             tokens = torch.where(mask.unsqueeze(-1), self.mask_token.to(tokens.dtype), tokens)
@@ -229,7 +245,7 @@ class AViT(nn.Module):
         tokens = tokens + positions[:, 1:]
         if ids_keep is not None:
             tokens = tokens.gather(1, ids_keep.unsqueeze(-1).expand(-1, -1, self.embed_dim))
-        # the shape, since len() would fix the batch of an exported graph
+        # x.shape[0] and not len(x), which would fix the batch size of an exported graph.
         cls_token = (self.cls_token + positions[:, :1]).expand(x.shape[0], -1, -1)
         grid = make_grid(
             height, width, self.deform_kernel, self.num_prefix_tokens, ids_keep, x.device
@@ -237,10 +253,11 @@ class AViT(nn.Module):
         return torch.cat([cls_token, tokens], dim=1), self._codes(anatomy, x.shape[0]), grid
 
     def _check_image(self, x: Tensor) -> tuple[int, int]:
-        """Patches down and across."""
+        """Return the number of patches down and across."""
         if x.ndim != 4 or x.shape[1] != self.in_chans:
             raise ValueError(
-                f"images have shape {tuple(x.shape)}, this encoder reads (batch, {self.in_chans}, H, W)"
+                f"images have shape {tuple(x.shape)}, "
+                f"this encoder reads (batch, {self.in_chans}, H, W)"
             )
         height, width = x.shape[-2:]
         check_image_size(height, width, self.patch_size)
@@ -265,10 +282,6 @@ class AViT(nn.Module):
         return self.anatomy_codes[anatomy]
 
 
-def _to_map(patches: Tensor, grid: Grid) -> Tensor:
-    return patches.transpose(1, 2).reshape(patches.shape[0], -1, grid.height, grid.width)
-
-
 def check_image_size(height: int, width: int, patch_size: int) -> None:
     """Raise ValueError if an image is smaller than a patch or not a whole number of patches."""
     if min(height, width) < patch_size:
@@ -289,7 +302,8 @@ def _check_anatomy(anatomy: Tensor, batch: int) -> None:
     unknown = sorted(set(anatomy[(anatomy < 0) | (anatomy > NULL_ANATOMY)].tolist()))
     if unknown:
         raise ValueError(
-            f"unknown anatomy index {unknown}: expected 0..{NULL_ANATOMY - 1}, or {NULL_ANATOMY} for none"
+            f"unknown anatomy index {unknown}: "
+            f"expected 0..{NULL_ANATOMY - 1}, or {NULL_ANATOMY} for none"
         )
 
 
@@ -319,10 +333,6 @@ def _block_maker(
     )
 
 
-def _stochastic_depth(rate: float, depth: int) -> list[float]:
-    return [rate * index / max(1, depth - 1) for index in range(depth)]
-
-
 def _init_linear(module: nn.Module) -> None:
     if isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)
@@ -348,11 +358,11 @@ def avit_base_patch16(pretrained: bool = False, **kwargs: Any) -> AViT:
 def _create(pretrained: bool, kwargs: dict[str, Any], **defaults: Any) -> AViT:
     if pretrained:
         raise ValueError(
-            "there are no pretrained weights of A-ViT to download: load a checkpoint into it"
+            "timm has no pretrained weights of A-ViT: load a checkpoint, see arl.models.weights"
         )
     if kwargs.pop("num_classes", 0):
         raise ValueError(
-            "A-ViT has no head: put arl.models.heads.Classifier on it, or leave num_classes at 0"
+            "A-ViT has no head: use arl.models.heads.Classifier, or leave num_classes at 0"
         )
     for name in ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"):
         kwargs.pop(name, None)

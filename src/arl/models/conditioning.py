@@ -1,6 +1,6 @@
-"""The alternatives to ACDT of Table 8, each with as many parameters as ACDT adds to a block.
+"""Table 8's alternatives to ACDT, each with as many parameters as ACDT adds to a block.
 
-The paper does not say how they were built or matched; each starts as the plain block.
+The paper does not say how they were built or matched. Here each starts as the plain block.
 """
 
 import torch
@@ -8,12 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from arl.corpus.anatomy import NUM_ANATOMIES
-from arl.models.block import AnatomyMLP, PlainBlock, add, pick
+from arl.models.block import AnatomyMLP, PlainBlock, add_residual, select_tokens
 from arl.models.sampling import Grid
 
 
 class FiLMBlock(PlainBlock):
-    """Both normalised sequences scaled and shifted by the anatomy (FiLM: Perez 2018)."""
+    """The anatomy scales and shifts both normalised sequences (FiLM: Perez 2018)."""
 
     def __init__(
         self, dim: int, num_heads: int, mlp_ratio: float, drop_path: float, budget: int
@@ -25,19 +25,25 @@ class FiLMBlock(PlainBlock):
         self.reset_conditioning()
 
     def reset_conditioning(self) -> None:
-        """Scale one and shift zero."""
+        """Set scale one and shift zero."""
         nn.init.zeros_(self.film.fc2.weight)
 
-    def forward(self, x: Tensor, code: Tensor, grid: Grid, asked: int | None = None) -> Tensor:
-        """x (B, 1 + L, C), anatomy code (B, 16) -> (B, asked or 1 + L, C)."""
+    def forward(
+        self, x: Tensor, code: Tensor, grid: Grid, num_queries: int | None = None
+    ) -> Tensor:
+        """x (B, 1 + L, C), anatomy code (B, 16) -> (B, num_queries or 1 + L, C)."""
         scale1, shift1, scale2, shift2 = self.film(code).unsqueeze(1).chunk(4, dim=-1)
         normed = self.norm1(x) * (1 + scale1) + shift1
-        x = add(pick(x, asked), self.drop_path(self.attn(pick(normed, asked), normed)))
-        return add(x, self.drop_path(self.mlp(self.norm2(x) * (1 + scale2) + shift2)))
+        attended = self.attn(select_tokens(normed, num_queries), normed)
+        x = add_residual(select_tokens(x, num_queries), self.drop_path(attended))
+        return add_residual(x, self.drop_path(self.mlp(self.norm2(x) * (1 + scale2) + shift2)))
 
 
 class LoRABlock(PlainBlock):
-    """A low-rank change of the qkv projection for each anatomy (LoRA: Hu 2022); none without an anatomy."""
+    """Each anatomy has a low-rank change of the qkv projection (LoRA: Hu 2022).
+
+    The null condition has none.
+    """
 
     def __init__(
         self, dim: int, num_heads: int, mlp_ratio: float, drop_path: float, budget: int
@@ -49,21 +55,25 @@ class LoRABlock(PlainBlock):
         self.reset_conditioning()
 
     def reset_conditioning(self) -> None:
-        """No change of the projection."""
+        """Set the change of the projection to zero."""
         nn.init.normal_(self.lora_down, std=self.lora_down.shape[1] ** -0.5)
         nn.init.zeros_(self.lora_up)
 
-    def forward(self, x: Tensor, code: Tensor, grid: Grid, asked: int | None = None) -> Tensor:
-        """x (B, 1 + L, C), anatomy code (B, 16) -> (B, asked or 1 + L, C)."""
+    def forward(
+        self, x: Tensor, code: Tensor, grid: Grid, num_queries: int | None = None
+    ) -> Tensor:
+        """x (B, 1 + L, C), anatomy code (B, 16) -> (B, num_queries or 1 + L, C)."""
         normed = self.norm1(x)
         down = torch.einsum("ba,adr->bdr", code, self.lora_down)
         up = torch.einsum("ba,are->bre", code, self.lora_up)
-        change = self.attn(pick(normed, asked), normed, normed @ down @ up)
-        return self.feed_forward(add(pick(x, asked), self.drop_path(change)))
+        attended = self.attn(select_tokens(normed, num_queries), normed, normed @ down @ up)
+        return self.feed_forward(
+            add_residual(select_tokens(x, num_queries), self.drop_path(attended))
+        )
 
 
 class CrossAttentionBlock(PlainBlock):
-    """Tokens ask a few anatomy tokens, between self-attention and the feed-forward network."""
+    """Cross-attention to a few anatomy tokens, between self-attention and the MLP."""
 
     CONTEXT_TOKENS = 4
 
@@ -71,8 +81,8 @@ class CrossAttentionBlock(PlainBlock):
         self, dim: int, num_heads: int, mlp_ratio: float, drop_path: float, budget: int
     ) -> None:
         super().__init__(dim, num_heads, mlp_ratio, drop_path)
-        # One projection to queries and one back (C x r each); the MLP ends in the keys and values
-        # of the tokens.
+        # The budget pays for one projection to queries and one back (C x r each). The rest goes to
+        # the MLP that makes the keys and values of the anatomy tokens.
         self.rank = max(num_heads, dim // 4 // num_heads * num_heads)
         context = 2 * self.CONTEXT_TOKENS * self.rank
         projections = 2 * dim * self.rank + 4 * dim + self.rank
@@ -84,15 +94,18 @@ class CrossAttentionBlock(PlainBlock):
         self.reset_conditioning()
 
     def reset_conditioning(self) -> None:
-        """Nothing is added."""
+        """Zero the output projection, so that the block adds nothing."""
         nn.init.zeros_(self.cross_proj.weight)
         nn.init.zeros_(self.cross_proj.bias)
 
-    def forward(self, x: Tensor, code: Tensor, grid: Grid, asked: int | None = None) -> Tensor:
-        """x (B, 1 + L, C), anatomy code (B, 16) -> (B, asked or 1 + L, C)."""
+    def forward(
+        self, x: Tensor, code: Tensor, grid: Grid, num_queries: int | None = None
+    ) -> Tensor:
+        """x (B, 1 + L, C), anatomy code (B, 16) -> (B, num_queries or 1 + L, C)."""
         normed = self.norm1(x)
-        x = add(pick(x, asked), self.drop_path(self.attn(pick(normed, asked), normed)))
-        return self.feed_forward(add(x, self.drop_path(self._cross(x, code))))
+        attended = self.attn(select_tokens(normed, num_queries), normed)
+        x = add_residual(select_tokens(x, num_queries), self.drop_path(attended))
+        return self.feed_forward(add_residual(x, self.drop_path(self._cross(x, code))))
 
     def _cross(self, x: Tensor, code: Tensor) -> Tensor:
         heads = self.attn.num_heads

@@ -1,4 +1,4 @@
-"""What a model costs: multiply-accumulates, counted on shapes alone, and latency (appendix H)."""
+"""Cost of a model: parameters, multiply-accumulates and latency (appendix H)."""
 
 import copy
 import statistics
@@ -19,12 +19,13 @@ _SIDE = 224  # pixels, as in the paper
 
 
 def count_macs(model: nn.Module, *shapes: tuple[int, ...]) -> int:
-    """Multiply-accumulates of one forward pass on float inputs of these shapes.
+    """Count the multiply-accumulates of one forward pass on float inputs of these shapes.
 
-    Linear layers, convolutions, attention and the deformable sampling (four corners and the kernel,
-    for each tap); normalisation, softmax and activation functions are not counted, as is the
-    custom. The paper's "FLOPs" are these.
+    The count covers linear layers, convolutions, attention and the deformable sampling (four
+    corners and the kernel, for each tap). As usual, it leaves out normalisation, softmax and
+    activation functions. The paper's "FLOPs" are these.
     """
+    # Shapes suffice: the meta device computes nothing.
     shell = copy.deepcopy(model).to("meta").eval()
     counter = FlopCounterMode(
         display=False, custom_mapping={torch.ops.arl.deform_depthwise: _deform_flops}
@@ -41,15 +42,17 @@ def _deform_flops(x: Any, rows: Any, weights: Any, kernel: Any, *_: Any, **__: A
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Trainable numbers."""
+    """Count the trainable numbers."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 def paper_models() -> dict[str, nn.Module]:
-    """Those of Table 10, with random weights: `vit` by timm, `plain` (ours without ACDT), `avit`, and `folded`.
+    """Build the models of Table 10 with random weights.
 
-    Offsets and kernels are random, so that samples fall between tokens; `folded` is A-ViT after
-    `fold_anatomy`, as it is deployed.
+    Returns:
+        `vit` of timm, `plain` (A-ViT without ACDT), `avit`, and `folded`: A-ViT after
+        `fold_anatomy`, as it is deployed. Offsets and kernels are random, so that samples fall
+        between tokens.
     """
     vit = timm.create_model("vit_base_patch16_224", num_classes=0)
     plain = timm.create_model("avit_base_patch16", in_chans=3, conditioning="none")
@@ -65,7 +68,10 @@ def paper_models() -> dict[str, nn.Module]:
 
 @torch.inference_mode()
 def latency(models: Mapping[str, nn.Module], batch: int, repeats: int) -> dict[str, float]:
-    """Median seconds of a batch of 224 pixels in three channels; the models run in turns, once before it counts."""
+    """Measure the median seconds of a batch of three-channel images of 224 pixels.
+
+    The models take turns, so that a busy machine slows all of them. The first turn is not counted.
+    """
     images, anatomy = torch.randn(batch, 3, _SIDE, _SIDE), torch.arange(batch) % 16
     times: dict[str, list[float]] = {name: [] for name in models}
     for repeat in range(repeats + 1):

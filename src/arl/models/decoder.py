@@ -1,4 +1,4 @@
-"""The MAE decoder (He 2022): light, and only there for reconstruction."""
+"""The light decoder of MAE (He 2022), which pretraining needs for reconstruction."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from arl.models.positions import sincos_positions
 
 
 def patchify(images: Tensor, patch_size: int) -> Tensor:
-    """(B, C, H, W) -> (B, N, p * p * C), patches row by row, pixels row by row, channels last.
+    """(B, C, H, W) -> (B, N, p * p * C): patches row by row, pixels row by row, channels last.
 
     Raises:
         ValueError: the image is not a whole number of patches.
@@ -39,7 +39,8 @@ def unpatchify(patches: Tensor, patch_size: int, image_size: Sequence[int]) -> T
         or patches.shape[1] * patch_size**2 != height * width
     ):
         raise ValueError(
-            f"{patches.shape[1]} patches of {patch_size} do not make up an image of {height} x {width}"
+            f"{patches.shape[1]} patches of {patch_size} do not make up "
+            f"an image of {height} x {width}"
         )
     grid = patches.reshape(
         len(patches), height // patch_size, width // patch_size, patch_size, patch_size, -1
@@ -48,7 +49,7 @@ def unpatchify(patches: Tensor, patch_size: int, image_size: Sequence[int]) -> T
 
 
 class MAEDecoder(nn.Module):
-    """Tokens to the pixels of every patch.
+    """Predicts the pixels of patches from the tokens of the visible ones.
 
     Args:
         embed_dim: width of the encoder.
@@ -80,7 +81,7 @@ class MAEDecoder(nn.Module):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """MAE's initialisation."""
+        """Initialise as MAE does."""
         nn.init.normal_(self.mask_token, std=0.02)
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -88,7 +89,7 @@ class MAEDecoder(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def no_weight_decay(self) -> set[str]:
-        """The mask token, as timm's models name what decay would pull away from where it starts."""
+        """Names of the parameters without weight decay, as in timm."""
         return {"mask_token"}
 
     def forward(
@@ -96,26 +97,32 @@ class MAEDecoder(nn.Module):
         tokens: Tensor,
         ids_keep: Tensor | None,
         num_patches: int,
-        ids_asked: Tensor | None = None,
+        ids_predict: Tensor | None = None,
     ) -> Tensor:
-        """tokens (B, 1 + K, C) of the patches ids_keep (B, K), or of all in order -> (B, N, p * p * in_chans).
+        """Predict the pixels of patches.
 
-        With ids_asked (B, M) only these patches are predicted, (B, M, p * p * in_chans), at less
-        cost.
+        Args:
+            tokens: (B, 1 + K, C), the encoder's output.
+            ids_keep: (B, K), the patches of the tokens; None: all patches in order.
+            num_patches: N of the image.
+            ids_predict: (B, M), the patches to predict; None: all.
+
+        Returns:
+            (B, M or N, p * p * in_chans).
 
         Raises:
-            ValueError: num_patches is not the decoder's grid, or the tokens are not one per patch
-                kept.
+            ValueError: num_patches is not the decoder's grid, or the number of tokens is not K + 1.
         """
         self._check(tokens, ids_keep, num_patches)
         x = self.embed(tokens)
         patches = x[:, 1:] if ids_keep is None else self._fill(x[:, 1:], ids_keep, num_patches)
         x = torch.cat([x[:, :1], patches + self.positions.to(x.dtype)], dim=1)
-        if ids_asked is None:
-            ids_asked = torch.arange(num_patches, device=x.device).expand(len(x), -1)
+        if ids_predict is None:
+            ids_predict = torch.arange(num_patches, device=x.device).expand(len(x), -1)
         for block in self.blocks:
             assert isinstance(block, PlainBlock)
-            x = block.transform(x, 1 + ids_asked if block is self.blocks[-1] else None)  # after CLS
+            # Only the last block can skip tokens; the CLS token shifts the indices by one.
+            x = block.transform(x, 1 + ids_predict if block is self.blocks[-1] else None)
         out: Tensor = self.pred(self.norm(x))
         return out
 
@@ -131,7 +138,7 @@ class MAEDecoder(nn.Module):
             )
 
     def _fill(self, kept: Tensor, ids_keep: Tensor, num_patches: int) -> Tensor:
-        """Kept tokens at their places, mask tokens elsewhere."""
+        """Scatter the kept tokens into a grid of mask tokens."""
         batch, _, dim = kept.shape
         full = self.mask_token.to(kept.dtype).expand(batch, num_patches, -1)
         return full.scatter(1, ids_keep.unsqueeze(-1).expand(-1, -1, dim), kept)

@@ -1,15 +1,15 @@
 """The discriminator of eq. 4: real patches against reconstructed ones.
 
-The paper does not describe it. It sees one patch at a time with a little context around it, so that
-block seams inside a composite image cannot give the answer away, and has no BatchNorm, which would
-leak between real and fake.
+The paper does not describe the discriminator. This one sees one patch at a time, with a little
+context. A composite image would give itself away by the seams between its patches. BatchNorm would
+leak between real and fake patches, so there is none.
 """
 
 from torch import Tensor, nn
 
 
 class PatchDiscriminator(nn.Module):
-    """Halving convolutions down to a side of 4 or less, then one logit.
+    """Convolutions that halve the patch down to a side of 4 or less, then one logit.
 
     Args:
         patch_size, context: pixels; the input side is patch_size + 2 * context.

@@ -1,4 +1,4 @@
-"""The encoders that heads are put on: A-ViT, and the published ones it is compared with."""
+"""The encoders that carry heads: A-ViT, and the published encoders of the comparison."""
 
 from arl.model_config import EncoderArguments
 from arl.models.avit import AViT
@@ -8,5 +8,5 @@ Encoder = AViT | Baseline
 
 
 def build_encoder(config: EncoderArguments) -> Encoder:
-    """The encoder of a model's config, without its weights; a baseline's names its `method`."""
+    """Build an encoder without its weights; the arguments of a baseline name its `method`."""
     return Baseline(**config) if "method" in config else AViT(**config)

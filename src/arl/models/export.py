@@ -1,4 +1,4 @@
-"""A model as an ONNX graph, held against the original."""
+"""Export a model as an ONNX graph and compare it with the original."""
 
 import warnings
 from pathlib import Path
@@ -9,24 +9,30 @@ import torch
 from torch import Tensor, nn
 
 OPSET = 18
-TOLERANCE = 1e-4  # of the greatest absolute difference
-_BATCHES = (2, 3)  # traced with the first, compared with both: the graph must not know its batch
+TOLERANCE = 1e-4  # greatest absolute difference
+# The graph is traced with the first batch size and compared at both, so that it cannot have fixed
+# the batch.
+_BATCHES = (2, 3)
 
 
 def export_onnx(model: nn.Module, size: int, file: Path) -> float:
-    """Write `model(image, anatomy)` as ONNX with a free batch size; the greatest difference of onnxruntime's answers.
+    """Write `model(image, anatomy)` as an ONNX graph with a free batch size.
 
-    Inputs of the graph: `image` float32 (B, 1, size, size), normalised; `anatomy` int64 (B,),
-        0..15, or 16 for none.
+    The graph's inputs are `image`, float32 (B, 1, size, size), normalised, and `anatomy`,
+    int64 (B,), 0..15, or 16 for none.
+
+    Returns:
+        The greatest absolute difference between onnxruntime's output and the model's.
 
     Raises:
-        ValueError: onnxruntime's answers differ by more than `TOLERANCE`.
+        ValueError: the difference is greater than `TOLERANCE`.
     """
     model.eval()
     examples = [_example(batch, size) for batch in _BATCHES]
     batch = torch.export.Dim("batch", min=1)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter's own deprecations
+        # The exporter warns of deprecations in its own code.
+        warnings.simplefilter("ignore")
         graph = torch.export.export(model, examples[0], dynamic_shapes=({0: batch}, {0: batch}))
         program = torch.onnx.export(
             graph,
@@ -54,10 +60,11 @@ def _example(batch: int, size: int) -> tuple[Tensor, Tensor]:
 
 
 def _difference(model: nn.Module, file: Path, example: tuple[Tensor, Tensor]) -> float:
-    import onnxruntime  # 0.2 s that only exports need
+    # Only exports need onnxruntime, whose import takes 0.2 s.
+    import onnxruntime
 
     session: Any = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    (theirs,) = session.run(None, {"image": example[0].numpy(), "anatomy": example[1].numpy()})
+    (exported,) = session.run(None, {"image": example[0].numpy(), "anatomy": example[1].numpy()})
     with torch.no_grad():
-        ours = model(*example).numpy()
-    return float(np.abs(theirs - ours).max())
+        expected = model(*example).numpy()
+    return float(np.abs(exported - expected).max())

@@ -10,10 +10,7 @@ from arl.models.encoder import Encoder
 class DINOHead(nn.Module):
     """Three-layer MLP to a unit-length bottleneck, then cosines with the prototypes (Caron 2021).
 
-    The prototypes are weight-normalised with length one, DINO's `norm_last_layer`. Biases start at
-    zero: PyTorch's own would be longer than the signal after three layers of weights this small, so
-    that all images would start with the same bottleneck, and distillation with nothing to tell
-    apart.
+    The prototypes are weight-normalised with length one: DINO's `norm_last_layer`.
     """
 
     def __init__(
@@ -28,6 +25,8 @@ class DINOHead(nn.Module):
             nn.Linear(hidden, bottleneck),
         )
         self.last_layer = nn.Linear(bottleneck, out_dim, bias=False)
+        # Biases start at zero. PyTorch's own biases would outweigh the signal of three layers of
+        # weights this small. All images would then start with the same bottleneck.
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
@@ -36,17 +35,16 @@ class DINOHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_dim) -> logits over the prototypes (B, out_dim), in [-1, 1]."""
-        # DINO's epsilon for half precision: 1e-12 is zero there.
+        # DINO's epsilon: in half precision PyTorch's default of 1e-12 is zero.
         z = F.normalize(self.mlp(x), dim=-1, eps=1e-6)
-        # The products are scaled, not the prototypes: of these there are more numbers than of a
-        # batch's logits.
+        # Scale the products and not the prototypes, which hold more numbers than a batch's logits.
         length = torch.linalg.vector_norm(self.last_layer.weight, dim=-1).clamp_min(1e-6)
         logits: Tensor = F.linear(z, self.last_layer.weight) * length.reciprocal()
         return logits
 
 
 class MoCoProjector(nn.Sequential):
-    """MoCo v3's three-layer projection to 256, with batch norm after each layer, the last without weights."""
+    """MoCo v3's three-layer projection to 256; the last batch norm has no weights."""
 
     def __init__(self, in_dim: int, hidden: int = 4096, out_dim: int = 256) -> None:
         super().__init__(
@@ -86,7 +84,7 @@ class ClassificationHead(nn.Module):
 
 
 class Pooled(nn.Module):
-    """Encoder and pooling: one feature vector an image.
+    """Encoder and pooling: one feature vector per image.
 
     Args:
         pooling: "gap", the mean of the patch tokens; "cls", the CLS token.

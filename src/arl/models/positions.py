@@ -5,7 +5,9 @@ from torch import Tensor
 
 
 def sincos_positions(dim: int, grid_size: tuple[int, int]) -> Tensor:
-    """(height * width, dim): sines and cosines of the column in the first half, of the row in the second.
+    """Compute position embeddings (height * width, dim).
+
+    The first half of the channels encodes the column, the second half the row.
 
     Raises:
         ValueError: dim is not divisible by 4.

@@ -1,4 +1,4 @@
-"""What pretraining leaves behind to draw with: the encoder that was trained with the decoder, and the decoder."""
+"""Encoder and decoder that complete masked images, for the figures of a run."""
 
 from dataclasses import dataclass
 
@@ -13,17 +13,22 @@ from arl.objectives.mim import denormalize_patches, normalize_patches
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """Sizes of the decoder, and what it was trained to predict."""
+    """Sizes and target of the decoder.
+
+    Attributes:
+        norm_pix_loss: the target is each patch normalised by its own mean and deviation.
+        drop_masked: the encoder sees the visible patches only, and no mask tokens.
+    """
 
     decoder_dim: int
     depth: int
     heads: int
-    norm_pix_loss: bool  # each patch less its own mean, by its own deviation
-    drop_masked: bool  # the encoder sees visible patches only, and no mask tokens
+    norm_pix_loss: bool
+    drop_masked: bool
 
 
 def build_decoder(encoder: AViT, config: DecoderConfig) -> MAEDecoder:
-    """The decoder for an encoder's tokens."""
+    """Build the decoder of an encoder's tokens."""
     return MAEDecoder(
         embed_dim=encoder.embed_dim,
         decoder_dim=config.decoder_dim,
@@ -36,7 +41,7 @@ def build_decoder(encoder: AViT, config: DecoderConfig) -> MAEDecoder:
 
 
 class Reconstructor(nn.Module):
-    """Masked images to whole ones."""
+    """Completes masked images."""
 
     def __init__(self, encoder: AViT, decoder: MAEDecoder, config: DecoderConfig) -> None:
         super().__init__()
@@ -46,15 +51,15 @@ class Reconstructor(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor, anatomy: Tensor, masking: Masking) -> Tensor:
-        """Images (B, C, S, S), normalised as for the encoder, with the masked patches (B, N) as they are predicted.
+        """Replace the masked patches of normalised images (B, C, S, S) by their predictions.
 
         A decoder of normalised patches gets the true mean and deviation of each patch, as in MAE's
-        own pictures.
+        own figures.
         """
         mask = masking.mask
         ids_keep = masking.ids_keep if self.config.drop_masked else None
-        shown = mask if ids_keep is None else None  # mask tokens stand for what is hidden
-        tokens = self.encoder.forward_features(images, anatomy, ids_keep=ids_keep, mask=shown)
+        token_mask = mask if ids_keep is None else None
+        tokens = self.encoder.forward_features(images, anatomy, ids_keep=ids_keep, mask=token_mask)
         predicted = self.decoder(tokens, ids_keep, mask.shape[1])
         pixels = patchify(images, self.encoder.patch_size)
         if self.config.norm_pix_loss:

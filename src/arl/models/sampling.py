@@ -1,10 +1,12 @@
 """Deformable depthwise sampling (eq. 1) as weighted gathers, in plain PyTorch.
 
 Bilinear sampling reads four tokens with four weights, so y = sum_k w_k * (A_k x) with A_k sparse.
-`embedding_bag` is a
-product with a sparse matrix: over the K copies w_k * x of the tokens, one bag of 4 K rows gives an
-output token. On a CPU the copies are made for one slice of channels at a time, so that they stay in
-a core's cache.
+`embedding_bag` is a product with a sparse matrix. Its table holds the K copies w_k * x of the
+tokens, and one bag of 4 K rows gives one output token. On a CPU the table holds one slice of the
+channels at a time, so that it stays in a core's cache.
+
+A *cell* is a position of the padded patch grid rounded down. Its *corners* are the four tokens
+around it.
 """
 
 import math
@@ -15,26 +17,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-PAD = 2  # empty places around the grid: every corner of a sample just outside has a place in the tables
-CPU_TABLE = (
-    1 << 18
-)  # numbers in the table of weighted copies: 1 MB in fp32, a core's second-level cache
-GPU_TABLE = 1 << 27  # there only memory counts
+# Empty cells around the grid, so that the tables have every corner of a sample just outside.
+PAD = 2
+# Numbers in the table of weighted copies. On a CPU 1 MB in fp32, a core's second-level cache; on a
+# GPU only memory counts.
+CPU_TABLE = 1 << 18
+GPU_TABLE = 1 << 27
 
 
 class Grid(NamedTuple):
-    """Where the tokens of a batch lie on the patch grid, for kernels of K taps.
-
-    A place is a position of the padded grid rounded down; its corners are the four tokens around
-    it.
+    """Positions of a batch's tokens on the patch grid, for kernels of K taps.
 
     Attributes:
         height, width: patches.
         origin: (1 or B, L, 2, K), padded row and column of token + tap.
-        corners: (places, 4) long, which token of the sequence; 0 where there is none.
-        present: (places, 4), 1 where there is one.
-        base: (B, 1, 1) long, first place of each image, or None if all images share the places.
-        last: (2, 1), largest row and column of a place.
+        corners: (cells, 4) long, index of the token in the sequence; 0 where there is none.
+        present: (cells, 4), 1 where there is a token.
+        base: (B, 1, 1) long, first cell of each image; None if all images share the cells.
+        last: (2, 1), largest row and column of a cell.
     """
 
     height: int
@@ -47,7 +47,7 @@ class Grid(NamedTuple):
 
 
 def taps(kernel: int, device: torch.device | None = None) -> Tensor:
-    """Regular grid p_k of a kernel x kernel neighbourhood: (2, K), rows and columns."""
+    """Return the regular grid p_k of a kernel x kernel neighbourhood: (2, K), rows and columns."""
     axis = torch.arange(kernel, device=device, dtype=torch.float32) - (kernel - 1) / 2
     return torch.cartesian_prod(axis, axis).t()
 
@@ -55,28 +55,32 @@ def taps(kernel: int, device: torch.device | None = None) -> Tensor:
 def make_grid(
     height: int, width: int, kernel: int, prefix: int, ids_keep: Tensor | None, device: torch.device
 ) -> Grid:
-    """Geometry of `prefix` tokens and then patches: all of them row by row, or ids_keep (B, L) in that order."""
+    """Compute the geometry of a sequence of `prefix` tokens and the patches.
+
+    Args:
+        ids_keep: (B, L) long, the patches in the order of the sequence; None: all, row by row.
+    """
     position = (
         torch.cartesian_prod(
             torch.arange(height, device=device), torch.arange(width, device=device)
         )
         + PAD
     )
-    place = position[:, 0] * (width + 2 * PAD) + position[:, 1]
+    cell = position[:, 0] * (width + 2 * PAD) + position[:, 1]
     if ids_keep is None:
-        position, place = position.unsqueeze(0), place.unsqueeze(0)
+        position, cell = position.unsqueeze(0), cell.unsqueeze(0)
     else:
-        position, place = position[ids_keep], place[ids_keep]
-    index = torch.arange(prefix, prefix + place.shape[1], device=device).expand_as(place)
-    tokens = torch.full((len(place), (height + 2 * PAD) * (width + 2 * PAD)), -1, device=device)
-    tokens = tokens.scatter(1, place, index).view(-1, height + 2 * PAD, width + 2 * PAD)
+        position, cell = position[ids_keep], cell[ids_keep]
+    index = torch.arange(prefix, prefix + cell.shape[1], device=device).expand_as(cell)
+    tokens = torch.full((len(cell), (height + 2 * PAD) * (width + 2 * PAD)), -1, device=device)
+    tokens = tokens.scatter(1, cell, index).view(-1, height + 2 * PAD, width + 2 * PAD)
     top, bottom = tokens[:, :-1], tokens[:, 1:]
     corners = torch.stack([top[..., :-1], top[..., 1:], bottom[..., :-1], bottom[..., 1:]], dim=-1)
-    places = corners[0, ..., 0].numel()
+    cells = corners[0, ..., 0].numel()
     base = (
         None
         if ids_keep is None
-        else torch.arange(0, len(place) * places, places, device=device).view(-1, 1, 1)
+        else torch.arange(0, len(cell) * cells, cells, device=device).view(-1, 1, 1)
     )
     origin = position.unsqueeze(-1) + taps(kernel, device)
     last = torch.tensor([[height + 2 * PAD - 2.0], [width + 2 * PAD - 2.0]], device=device)
@@ -85,7 +89,7 @@ def make_grid(
 
 
 def bilinear_corners(offsets: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
-    """The four tokens around each sample and their weights.
+    """Find the four tokens around each sample and their weights.
 
     Args:
         offsets: (B, L, 2, K) rows and columns in patches, beyond the regular grid.
@@ -99,22 +103,21 @@ def bilinear_corners(offsets: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
     upper = position - low
     row, column = torch.stack([1 - upper, upper], dim=-1).unbind(2)
     weights = (row.unsqueeze(-1) * column.unsqueeze(-2)).flatten(-2)
-    place = _places(low.detach(), grid)
-    return F.embedding(place, grid.corners), weights * F.embedding(
-        place, grid.present.to(weights.dtype)
+    cell = _cells(low.detach(), grid)
+    return F.embedding(cell, grid.corners), weights * F.embedding(
+        cell, grid.present.to(weights.dtype)
     )
 
 
-def _places(low: Tensor, grid: Grid) -> Tensor:
-    """(B, L, 2, K) whole numbers, as floats -> (B, L, K) long, far ones moved to the empty border."""
+def _cells(low: Tensor, grid: Grid) -> Tensor:
+    """(B, L, 2, K) whole numbers as floats -> (B, L, K) long; far samples get an empty cell."""
     last = grid.last.to(low.dtype)
     row, column = torch.clamp(low, torch.zeros_like(last), last).unbind(2)
     stride = grid.width + 2 * PAD - 1
-    places = (grid.height + 2 * PAD - 1) * stride
-    # Clamped again as integers: a position that is not a number gets a place too (its weight stays
-    # not a number).
-    place = torch.add(column, row, alpha=stride).long().clamp_(0, places - 1)
-    return place if grid.base is None else place + grid.base
+    cells = (grid.height + 2 * PAD - 1) * stride
+    # The second clamp, of integers, keeps NaN positions inside the table; their weights stay NaN.
+    cell = torch.add(column, row, alpha=stride).long().clamp_(0, cells - 1)
+    return cell if grid.base is None else cell + grid.base
 
 
 def deform_depthwise(x: Tensor, rows: Tensor, weights: Tensor, kernel: Tensor) -> Tensor:
@@ -136,7 +139,10 @@ def deform_depthwise(x: Tensor, rows: Tensor, weights: Tensor, kernel: Tensor) -
 
 
 def deform_by_indexing(x: Tensor, rows: Tensor, weights: Tensor, kernel: Tensor) -> Tensor:
-    """The same as `deform_depthwise` in elementary operators, for exported graphs; needs 4 times the memory of x."""
+    """Compute `deform_depthwise` in elementary operators, for exported graphs.
+
+    It needs 4 times the memory of x.
+    """
     batch, length, _ = x.shape
     shift = torch.arange(batch, device=x.device).view(-1, 1, 1, 1) * length
     flat, prefix = x.flatten(0, 1), length - rows.shape[1]
@@ -166,7 +172,7 @@ def _deform(x: Tensor, rows: Tensor, weights: Tensor, kernel: Tensor) -> Tensor:
         tokens = x[group].unsqueeze(1).chunk(slices, dim=-1)
         targets = out[group, prefix:].chunk(slices, dim=-1)
         for part, scale, table, target in zip(
-            tokens, scales, _room(tables, len(x[group])), targets, strict=True
+            tokens, scales, _trim(tables, len(x[group])), targets, strict=True
         ):
             copies = torch.mul(part, scale, out=table)
             target.copy_(_bags(copies, indices, starts, weight).view_as(target))
@@ -174,11 +180,11 @@ def _deform(x: Tensor, rows: Tensor, weights: Tensor, kernel: Tensor) -> Tensor:
 
 
 def _pieces(x: Tensor, count: int, tables: int = 1) -> tuple[int, int]:
-    """How many images to work on at a time, and in how many slices of their channels."""
+    """Return how many images and how many slices of channels to process at a time."""
     budget = (CPU_TABLE if x.device.type == "cpu" else GPU_TABLE) // tables
     batch, length, dim = x.shape
     images = max(1, min(batch, budget // (count * length * dim)))
-    # Not below 16 channels: a slice has its own overhead.
+    # A slice has at least 16 channels, because each slice has an overhead.
     return images, max(1, min(-(-images * count * length * dim // budget), dim // 16))
 
 
@@ -187,19 +193,19 @@ def _groups(batch: int, images: int) -> list[slice]:
 
 
 def _tables(x: Tensor, images: int, length: int, scales: Sequence[Tensor]) -> list[Tensor]:
-    """For each slice the room for its weighted copies, (images, K, tokens, channels); all share the same memory."""
+    """Allocate a table (images, K, tokens, channels) for each slice; all share the same memory."""
     shapes = [(images, len(scale), length, scale.shape[-1]) for scale in scales]
     memory = x.new_empty(max(math.prod(shape) for shape in shapes))
     return [memory[: math.prod(shape)].view(shape) for shape in shapes]
 
 
-def _room(tables: list[Tensor], images: int) -> list[Tensor]:
-    """The tables for a group that may be the last, smaller one."""
+def _trim(tables: list[Tensor], images: int) -> list[Tensor]:
+    """Cut the tables to the last group, which may be smaller."""
     return tables if len(tables[0]) == images else [table[:images] for table in tables]
 
 
 def _table_rows(rows: Tensor, length: int, images: int) -> Tensor:
-    """Rows of the table of a group: image, then tap, then token."""
+    """Compute rows of the table of a group, which is ordered by image, tap and token."""
     batch, _, count, _ = rows.shape
     read = rows + torch.arange(0, count * length, length, device=rows.device).unsqueeze(-1)
     if images > 1:
@@ -210,7 +216,7 @@ def _table_rows(rows: Tensor, length: int, images: int) -> Tensor:
 
 
 def _bags(table: Tensor, indices: Tensor, starts: Tensor, weights: Tensor) -> Tensor:
-    """Weighted sums of the table's rows, one for each interval between two starts."""
+    """Sum weighted rows of the table, one sum for each interval between two starts."""
     rows = table.view(-1, table.shape[-1])
     return torch.embedding_bag(rows, indices, starts, False, 0, False, weights, True)[0]
 
@@ -224,7 +230,7 @@ def _(x: Tensor, rows: Tensor, weights: Tensor, kernel: Tensor) -> Tensor:
 def _deform_backward(
     grad: Tensor, x: Tensor, rows: Tensor, weights: Tensor, kernel: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients with respect to x, weights and kernel."""
+    """Compute the gradients with respect to x, weights and kernel."""
     grad_x, grad_kernel = _token_gradients(grad, x, rows, weights, kernel)
     return grad_x, _weight_gradients(grad, x, rows, kernel), grad_kernel
 
@@ -232,7 +238,7 @@ def _deform_backward(
 def _token_gradients(
     grad: Tensor, x: Tensor, rows: Tensor, weights: Tensor, kernel: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """With G_k = A_k^T grad:  dx = sum_k w_k * G_k  and  dw_k = sum over tokens of x * G_k."""
+    """With G_k = A_k^T grad, dx = sum_k w_k * G_k and dw_k = sum over tokens of x * G_k."""
     (batch, length, _), prefix = x.shape, x.shape[1] - rows.shape[1]
     images, slices = _pieces(x, len(kernel), tables=2)
     readers, read_weights, counts = _transpose(rows, weights, length, images)
@@ -247,9 +253,9 @@ def _token_gradients(
         starts = F.pad(counts[group].flatten().cumsum(0), (1, 0))
         tokens, targets = (one[group].unsqueeze(1).chunk(slices, dim=-1) for one in (x, grad_x))
         outs = grad[group].chunk(slices, dim=-1)
-        room = _room(tables, len(x[group]))
+        trimmed = _trim(tables, len(x[group]))
         for out, part, scale, table, target, scale_target in zip(
-            outs, tokens, scales, room, targets, scale_targets, strict=True
+            outs, tokens, scales, trimmed, targets, scale_targets, strict=True
         ):
             gathered = _bags(out.contiguous(), indices, starts, weight).view_as(table)
             scale_target += (
@@ -265,7 +271,7 @@ def _token_gradients(
 def _transpose(
     rows: Tensor, weights: Tensor, length: int, images: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """For each row of the table the tokens of the group that read it, their weights, and how many they are."""
+    """Compute, for each row of the table, the tokens that read it, their weights and number."""
     batch, patches, count, corners = rows.shape
     read = _table_rows(rows, length, images=1).flatten(1)
     order = read.argsort(dim=1)
@@ -277,7 +283,7 @@ def _transpose(
 
 
 def _weight_gradients(grad: Tensor, x: Tensor, rows: Tensor, kernel: Tensor) -> Tensor:
-    """The product of each corner's token with w_k * grad, tap by tap."""
+    """Multiply each corner's token with w_k * grad, tap by tap."""
     (batch, length, _), patches = x.shape, rows.shape[1]
     images = _pieces(x, 1)[0]
     grad_weights = x.new_empty(rows.shape)

@@ -1,7 +1,7 @@
-"""UPerNet (Xiao 2018) on a plain ViT, as BEiT does it: four blocks' features at strides p/4, p/2, p and 2p.
+"""UPerNet (Xiao 2018) on a plain ViT, as in BEiT.
 
-GroupNorm in place of BatchNorm: medical batches are small, and a fine-tuned model must not depend
-on its batch.
+The features of four blocks are brought to strides p/4, p/2, p and 2p. GroupNorm replaces BatchNorm,
+because medical batches are small and a fine-tuned model must not depend on its batch.
 """
 
 import torch
@@ -44,7 +44,7 @@ def four_blocks(depth: int) -> list[int]:
 
 
 class UPerNet(nn.Module):
-    """Pyramid pooling on the coarsest map, a feature pyramid over the others, one prediction from all."""
+    """Pyramid pooling on the coarsest map, a feature pyramid over the others, one prediction."""
 
     def __init__(self, embed_dim: int, channels: int, num_classes: int) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ def _conv(in_channels: int, channels: int, kernel: int) -> nn.Sequential:
 
 
 def _norm(channels: int) -> nn.GroupNorm:
-    # Groups of at least 8 channels, since the pyramid normalises a map of a single place.
+    # A group has at least 8 channels, because the pyramid normalises a map of 1 x 1.
     groups = next((count for count in (32, 16, 8, 4, 2) if channels % (8 * count) == 0), 1)
     return nn.GroupNorm(groups, channels)
 

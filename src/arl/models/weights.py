@@ -1,4 +1,4 @@
-"""Weights into an encoder, strictly: whatever does not fit is named."""
+"""Strict loading of weights into an encoder: errors name every tensor that does not fit."""
 
 from collections.abc import Mapping
 
@@ -15,13 +15,13 @@ _HEAD = ("head.", "fc_norm.")
 def load_timm_vit(model: AViT, state_dict: Mapping[str, Tensor]) -> None:
     """Load a timm Vision Transformer of the same width, depth and patch.
 
-    The classification head is left out; positions are resampled to the model's grid; a
-    three-channel stem is summed for a one-channel model (grey repeated three times gives the same
-    tokens) and divided by three the other way round. The conditioning keeps its initial values, so
-    A-ViT then computes what the ViT does.
+    The classification head is left out. Positions are resampled to the model's grid. A
+    three-channel stem is summed for a one-channel model, so that a grey image repeated three times
+    gives the same tokens; a one-channel stem is repeated and divided by three. The conditioning
+    keeps its initial values, so that A-ViT computes what the ViT computes.
 
     Raises:
-        ValueError: a tensor is missing, left over or of another shape; all of them are named.
+        ValueError: a tensor is missing, unknown or of another shape; the message names all.
     """
     state = {name: tensor for name, tensor in state_dict.items() if not name.startswith(_HEAD)}
     state = _adapt_positions(model, _adapt_channels(model, state))
@@ -33,7 +33,7 @@ def load_avit(model: AViT, state_dict: Mapping[str, Tensor]) -> None:
     """Load an A-ViT of the same architecture; positions are resampled to the model's grid.
 
     Raises:
-        ValueError: a tensor is missing, left over or of another shape; all of them are named.
+        ValueError: a tensor is missing, unknown or of another shape; the message names all.
     """
     _load(model, _adapt_positions(model, dict(state_dict)), set(model.state_dict()), "an A-ViT")
 
@@ -53,8 +53,8 @@ def _load(model: AViT, state: dict[str, Tensor], expected: set[str], kind: str) 
     ]
     if problems:
         raise ValueError(
-            f"the checkpoint is not {kind} of embed_dim {model.embed_dim} and depth {len(model.blocks)}: "
-            + "; ".join(problems)
+            f"the checkpoint is not {kind} of embed_dim {model.embed_dim} "
+            f"and depth {len(model.blocks)}: {'; '.join(problems)}"
         )
     model.load_state_dict(own | state)
 

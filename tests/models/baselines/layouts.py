@@ -1,4 +1,4 @@
-"""Checkpoints with random weights, written as the authors of each method write theirs, and timm's model of the same."""
+"""Random checkpoints in the format of each method's authors, with timm's model of the weights."""
 
 import argparse
 import re
@@ -26,7 +26,7 @@ SMALL: dict[str, Any] = {
 
 
 class Fixture(NamedTuple):
-    """A file, and the timm model with the same weights that reads normalised images of three channels."""
+    """A file, and the timm model with its weights, which reads normalised RGB images."""
 
     file: Path
     reference: nn.Module
@@ -152,7 +152,7 @@ def _dino_v3_reference(name: str) -> nn.Module:
 
 
 def dino_v3(folder: Path) -> Fixture:
-    """Biases of queries, keys and values in one tensor, of which a mask of zeros and ones takes the keys'."""
+    """Biases of queries, keys and values in one tensor; a mask of 0 and 1 drops the keys'."""
     reference = _dino_v3_reference("vit_base_patch16_dinov3_qkvb")
     state: dict[str, Tensor] = {"mask_token": _drawn(1, DIM), "rope_embed.periods": _drawn(16)}
     for name, tensor in reference.state_dict().items():
@@ -260,7 +260,7 @@ def siglip2_hugging_face(folder: Path) -> Fixture:
 
 
 def siglip2_big_vision(folder: Path, stacked: bool = False) -> Fixture:
-    """Flax: outputs last, heads apart, and blocks one by one or stacked. timm's own reader makes the reference."""
+    """Flax: outputs last, heads as an axis, blocks single or stacked; timm reads the reference."""
     weights = {name: tensor.numpy() for name, tensor in _siglip_reference().state_dict().items()}
     image: dict[str, Any] = {
         "embedding/kernel": weights["patch_embed.proj.weight"].transpose(2, 3, 1, 0),
@@ -297,7 +297,7 @@ def siglip2_big_vision(folder: Path, stacked: bool = False) -> Fixture:
 
 def _flax_block(weights: dict[str, np.ndarray], block: str) -> dict[str, np.ndarray]:
     attention = "MultiHeadDotProductAttention_0"
-    found = {
+    flax = {
         "LayerNorm_0/scale": weights[f"{block}norm1.weight"],
         "LayerNorm_0/bias": weights[f"{block}norm1.bias"],
         "LayerNorm_1/scale": weights[f"{block}norm2.weight"],
@@ -311,12 +311,12 @@ def _flax_block(weights: dict[str, np.ndarray], block: str) -> dict[str, np.ndar
         np.split(weights[f"{block}attn.qkv.bias"], 3),
         strict=True,
     ):
-        found[f"{attention}/{part}/kernel"] = weight.T.reshape(DIM, HEADS, -1)
-        found[f"{attention}/{part}/bias"] = bias.reshape(HEADS, -1)
+        flax[f"{attention}/{part}/kernel"] = weight.T.reshape(DIM, HEADS, -1)
+        flax[f"{attention}/{part}/bias"] = bias.reshape(HEADS, -1)
     for index, layer in enumerate(("fc1", "fc2")):
-        found[f"MlpBlock_0/Dense_{index}/kernel"] = weights[f"{block}mlp.{layer}.weight"].T
-        found[f"MlpBlock_0/Dense_{index}/bias"] = weights[f"{block}mlp.{layer}.bias"]
-    return found
+        flax[f"MlpBlock_0/Dense_{index}/kernel"] = weights[f"{block}mlp.{layer}.weight"].T
+        flax[f"MlpBlock_0/Dense_{index}/bias"] = weights[f"{block}mlp.{layer}.bias"]
+    return flax
 
 
 def _flax_head(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -324,7 +324,7 @@ def _flax_head(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     head = "MAPHead_0"
     kernels = [weights["attn_pool.q.weight"], *np.split(weights["attn_pool.kv.weight"], 2)]
     biases = [weights["attn_pool.q.bias"], *np.split(weights["attn_pool.kv.bias"], 2)]
-    found = {
+    flax = {
         f"{head}/probe": weights["attn_pool.latent"],
         f"{head}/LayerNorm_0/scale": weights["attn_pool.norm.weight"],
         f"{head}/LayerNorm_0/bias": weights["attn_pool.norm.bias"],
@@ -334,16 +334,14 @@ def _flax_head(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         f"{head}/MultiHeadDotProductAttention_0/out/bias": weights["attn_pool.proj.bias"],
     }
     for part, weight, bias in zip(("query", "key", "value"), kernels, biases, strict=True):
-        found[f"{head}/MultiHeadDotProductAttention_0/{part}/kernel"] = weight.T.reshape(
+        flax[f"{head}/MultiHeadDotProductAttention_0/{part}/kernel"] = weight.T.reshape(
             DIM, HEADS, -1
         )
-        found[f"{head}/MultiHeadDotProductAttention_0/{part}/bias"] = bias.reshape(HEADS, -1)
+        flax[f"{head}/MultiHeadDotProductAttention_0/{part}/bias"] = bias.reshape(HEADS, -1)
     for index, layer in enumerate(("fc1", "fc2")):
-        found[f"{head}/MlpBlock_0/Dense_{index}/kernel"] = weights[
-            f"attn_pool.mlp.{layer}.weight"
-        ].T
-        found[f"{head}/MlpBlock_0/Dense_{index}/bias"] = weights[f"attn_pool.mlp.{layer}.bias"]
-    return found
+        flax[f"{head}/MlpBlock_0/Dense_{index}/kernel"] = weights[f"attn_pool.mlp.{layer}.weight"].T
+        flax[f"{head}/MlpBlock_0/Dense_{index}/bias"] = weights[f"attn_pool.mlp.{layer}.bias"]
+    return flax
 
 
 def usfm(folder: Path, final_norm: bool = False) -> Fixture:
@@ -380,7 +378,7 @@ def usfm(folder: Path, final_norm: bool = False) -> Fixture:
 
 
 def lvm_med(folder: Path, size: int = 224) -> Fixture:
-    """Windows of 14, the second block global with tables made for 64 x 64 patches; timm resizes those as it runs."""
+    """Windows of 14; the global second block has tables for 64 x 64 patches, which timm resizes."""
     reference = VisionTransformerSAM(
         **(SMALL | {"img_size": size}),
         patch_size=16,

@@ -1,11 +1,10 @@
-"""A published checkpoint into a `Baseline`: exactly, or not at all."""
+"""Convert a published checkpoint into a `Baseline`; every tensor must fit."""
 
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import isqrt
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,54 +12,60 @@ from timm.layers import resample_abs_pos_embed
 from timm.layers.pos_embed_rel import resize_rel_pos_bias_table_simple
 from torch import Tensor
 
+from arl.model_config import EncoderArguments
 from arl.models.baselines.encoder import WINDOW, Baseline
 from arl.models.baselines.files import describe, read_checkpoint, unwrap
 from arl.models.baselines.layouts import METHODS, Layout, Method
 
-_SHOWN = 12  # names in a message
+_MAX_NAMES = 12  # in an error message
 _REL_POS = re.compile(r"blocks\.(\d+)\.attn\.rel_pos_[hw]$")
 
 
 @dataclass
 class Imported:
-    """An encoder, how to build it again, and what was done to the file's tensors."""
+    """An encoder, its arguments, and a report on the tensors of the file.
+
+    Attributes:
+        config: keyword arguments of `Baseline`.
+        layout: name of the file's layout.
+        container: entry of the file that held the tensors; None: the top level.
+        dropped: names of the tensors that were not loaded.
+        resampled: name -> shape in the file and in the encoder.
+    """
 
     encoder: Baseline
-    config: dict[str, Any]
+    config: EncoderArguments
     layout: str
     container: str | None
     dropped: list[str] = field(default_factory=list)
-    resampled: dict[str, list[list[int]]] = field(
-        default_factory=dict
-    )  # name -> shape in the file, shape now
+    resampled: dict[str, list[list[int]]] = field(default_factory=dict)
 
 
 def import_baseline(method: str, file: Path, *, size: int, grey: tuple[float, float]) -> Imported:
-    """The encoder of an official file.
+    """Load the encoder of an official file.
 
     Args:
         method: one of `METHODS`.
-        size: side of the images it will read, pixels; positions are resampled to it.
-        grey: mean and standard deviation that images are normalised with before they come to it.
+        size: side of the input images, pixels; positions are resampled to it.
+        grey: mean and standard deviation of the normalisation of the input images.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: an unknown method, or a file that is not wholly understood; the message says
-            what was found.
+        ValueError: the method is unknown, or a tensor of the file is; the message names both.
     """
     if method not in METHODS:
         raise ValueError(f"unknown baseline {method!r}: expected one of {', '.join(METHODS)}")
-    about = METHODS[method]
-    found = read_checkpoint(file)
-    layout, tensors, container = _recognise(method, about, found, file)
+    spec = METHODS[method]
+    layout, tensors, container = _recognise(method, spec, read_checkpoint(file), file)
     try:
         kept, dropped = _renamed(
             layout, _unstacked(tensors) if layout.name == "big_vision" else tensors
         )
         state = _fused(_in_torch_order(kept) if layout.name == "big_vision" else kept)
-        if "pos_embed" in state and state["pos_embed"].ndim == 2:  # Hugging Face's table
+        if "pos_embed" in state and state["pos_embed"].ndim == 2:
+            # Hugging Face stores the positions as an embedding table.
             state["pos_embed"] = state["pos_embed"].unsqueeze(0)
-        config = _config(method, about, state, size, grey)
+        config = _config(method, spec, state, size, grey)
         encoder = Baseline(**config)
         resampled = _fit_positions(encoder, state)
         _load(encoder, state)
@@ -72,30 +77,32 @@ def import_baseline(method: str, file: Path, *, size: int, grey: tuple[float, fl
 
 
 def _recognise(
-    method: str, about: Method, found: Mapping[str, Any], file: Path
+    method: str, spec: Method, checkpoint: Mapping[str, object], file: Path
 ) -> tuple[Layout, dict[str, Tensor], str | None]:
-    for layout in about.layouts:
-        opened = _opened(layout, found)
-        if opened is not None:
-            return layout, *opened
-    fits = [
+    """Find the layout of a file, its tensors and their container."""
+    for layout in spec.layouts:
+        match = _match(layout, checkpoint)
+        if match is not None:
+            return layout, *match
+    others = [
         name
         for name, other in METHODS.items()
-        if any(_opened(layout, found) for layout in other.layouts)
+        if any(_match(layout, checkpoint) for layout in other.layouts)
     ]
-    guess = f"; it looks like {' or '.join(fits)}" if fits else ""
-    wanted = ", ".join(layout.name for layout in about.layouts)
+    guess = f"; it looks like {' or '.join(others)}" if others else ""
+    layouts = ", ".join(layout.name for layout in spec.layouts)
     raise ValueError(
-        f"{file} is no {method} checkpoint ({wanted} layout). It holds {describe(found)}{guess}"
+        f"{file} is no {method} checkpoint ({layouts} layout). "
+        f"It holds {describe(checkpoint)}{guess}"
     )
 
 
-def _opened(
-    layout: Layout, found: Mapping[str, Any]
+def _match(
+    layout: Layout, checkpoint: Mapping[str, object]
 ) -> tuple[dict[str, Tensor], str | None] | None:
-    """The tensors and their container, if the file has this layout."""
+    """Return the tensors and their container if the file has this layout."""
     try:
-        tensors, container = unwrap(found, layout.containers)
+        tensors, container = unwrap(checkpoint, layout.containers)
     except ValueError:
         return None
     marked = all(any(re.match(mark, name) for name in tensors) for mark in layout.marks)
@@ -103,12 +110,12 @@ def _opened(
 
 
 def _renamed(layout: Layout, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """Tensors by timm's names, and the file's names of those left behind."""
+    """Rename tensors to timm's names; also return the names of those that are ignored."""
     kept: dict[str, Tensor] = {}
     dropped = []
     for name, tensor in tensors.items():
         new = _new_name(layout, name)
-        if any(re.match(pattern, new) for pattern in layout.drop):
+        if any(re.match(pattern, new) for pattern in layout.ignore):
             dropped.append(name)
         elif new in kept:
             raise ValueError(f"two tensors would be {new}, one of them {name}")
@@ -126,21 +133,21 @@ def _new_name(layout: Layout, name: str) -> str:
 
 
 def _unstacked(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Flax may keep the same tensor of all blocks as one, which the rules know by the block's number."""
-    apart: dict[str, Tensor] = {}
+    """Split tensors that Flax stacks over the blocks; the rules expect one tensor per block."""
+    split: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if "/encoderblock/" in name:
-            apart |= {
+            split |= {
                 name.replace("/encoderblock/", f"/encoderblock_{i}/"): part
                 for i, part in enumerate(tensor)
             }
         else:
-            apart[name] = tensor
-    return apart
+            split[name] = tensor
+    return split
 
 
 def _in_torch_order(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Flax keeps a kernel with its outputs last, and the heads of attention as an axis of their own."""
+    """Reorder Flax's kernels: their outputs come last, and attention heads have an axis."""
     return {name: _transposed(name, tensor) for name, tensor in state.items()}
 
 
@@ -148,16 +155,17 @@ def _transposed(name: str, tensor: Tensor) -> Tensor:
     if name == "patch_embed.proj.weight":
         return tensor.permute(3, 2, 0, 1)
     if name.endswith("attn.proj.weight"):
-        return tensor.flatten(0, 1).t()  # (heads, dim, C)
+        return tensor.flatten(0, 1).t()  # from (heads, dim, C)
     if re.search(r"attn\.[qkv]\.(weight|bias)$", name):
         return tensor.flatten(-2).t() if name.endswith("weight") else tensor.flatten()
     return tensor.t() if tensor.ndim == 2 and name.endswith("weight") else tensor
 
 
 def _fused(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Separate projections of queries, keys and values as timm's one; a key's bias that is missing counts for nothing.
+    """Concatenate separate projections of queries, keys and values to timm's `qkv`.
 
-    Adding a bias to all keys changes no softmax, which is why BEiT and DINO v3 train without it.
+    A missing key bias becomes zero: a bias of all keys changes no softmax, so BEiT and DINO v3
+    train without it.
     """
     fused = {}
     for name, tensor in state.items():
@@ -182,9 +190,9 @@ def _parts(state: Mapping[str, Tensor], block: str, kind: str) -> list[Tensor]:
 
 
 def _config(
-    method: str, about: Method, state: dict[str, Tensor], size: int, grey: tuple[float, float]
-) -> dict[str, Any]:
-    """The arguments of `Baseline`, read from the shapes; what the family's own tensors say is added to it."""
+    method: str, spec: Method, state: dict[str, Tensor], size: int, grey: tuple[float, float]
+) -> EncoderArguments:
+    """Read the arguments of `Baseline` from the shapes of the tensors."""
     stem = _tensor(state, "patch_embed.proj.weight")
     if stem.ndim != 4 or stem.shape[1] != 3 or stem.shape[2] != stem.shape[3]:
         raise ValueError(
@@ -194,27 +202,27 @@ def _config(
     blocks = {int(match[1]) for name in state if (match := re.match(r"blocks\.(\d+)\.", name))}
     config = {
         "method": method,
-        "family": about.family,
+        "family": spec.family,
         "img_size": size,
         "patch_size": stem.shape[2],
         "embed_dim": width,
         "depth": 1 + max(blocks, default=-1),
-        "num_heads": about.heads or max(1, width // 64),
+        "num_heads": spec.heads or max(1, width // 64),
         "mlp_ratio": _tensor(state, "blocks.0.mlp.fc1.weight").shape[0] / width,
         "grey_mean": grey[0],
         "grey_std": grey[1],
-        "mean": list(about.normalisation[0]),
-        "std": list(about.normalisation[1]),
-        "blur": about.blur,
-        "prefix": about.prefix,
-        "tanh_gelu": about.tanh_gelu,
+        "mean": list(spec.normalisation[0]),
+        "std": list(spec.normalisation[1]),
+        "blur": spec.blur,
+        "prefix": spec.prefix,
+        "tanh_gelu": spec.tanh_gelu,
     }
-    special: dict[str, Callable[[dict[str, Tensor]], dict[str, Any]]] = {
+    special: dict[str, Callable[[dict[str, Tensor]], EncoderArguments]] = {
         "eva": _eva,
         "beit": _beit,
         "sam": _sam,
     }
-    return config | (special[about.family](state) if about.family in special else {})
+    return config | (special[spec.family](state) if spec.family in special else {})
 
 
 def _tensor(state: Mapping[str, Tensor], name: str) -> Tensor:
@@ -223,8 +231,11 @@ def _tensor(state: Mapping[str, Tensor], name: str) -> Tensor:
     return state[name]
 
 
-def _eva(state: dict[str, Tensor]) -> dict[str, Any]:
-    """Registers and biases; the bias of the keys is masked in DINO v3's own code, and has no effect on attention."""
+def _eva(state: dict[str, Tensor]) -> EncoderArguments:
+    """Read registers and biases; split the qkv bias as timm's `Eva` does.
+
+    DINO v3's own code masks the bias of the keys, which has no effect on attention.
+    """
     biased = [name for name in state if name.endswith("attn.qkv.bias")]
     for name in biased:
         query, _, value = state.pop(name).chunk(3)
@@ -236,13 +247,13 @@ def _eva(state: dict[str, Tensor]) -> dict[str, Any]:
     return {"prefix": 1 + _tensor(state, "reg_token").shape[1], "qkv_bias": has_bias}
 
 
-def _beit(state: dict[str, Tensor]) -> dict[str, Any]:
+def _beit(state: dict[str, Tensor]) -> EncoderArguments:
     table = _tensor(state, "rel_pos_bias.relative_position_bias_table")
     return {"num_heads": table.shape[1], "final_norm": "norm.weight" in state}
 
 
-def _sam(state: dict[str, Tensor]) -> dict[str, Any]:
-    """Heads and which blocks see the whole image: those whose table is longer than a window's."""
+def _sam(state: dict[str, Tensor]) -> EncoderArguments:
+    """Read the heads and the global blocks: their tables are longer than a window's."""
     tables = {name: tensor for name, tensor in state.items() if _REL_POS.match(name)}
     width = _tensor(state, "patch_embed.proj.weight").shape[0]
     longer = {
@@ -255,7 +266,7 @@ def _sam(state: dict[str, Tensor]) -> dict[str, Any]:
 
 
 def _fit_positions(encoder: Baseline, state: dict[str, Tensor]) -> dict[str, list[list[int]]]:
-    """Resample the positions to the encoder's grid; their shapes before and after."""
+    """Resample the positions to the encoder's grid; return their shapes before and after."""
     own = encoder.net.state_dict()
     before = {
         name: state[name] for name in state if name in own and state[name].shape != own[name].shape
@@ -278,7 +289,9 @@ def _fit_positions(encoder: Baseline, state: dict[str, Tensor]) -> dict[str, lis
 def _resample_absolute(positions: Tensor, encoder: Baseline) -> Tensor:
     patches = positions.shape[1] - encoder.num_prefix_tokens
     if isqrt(patches) ** 2 != patches:
-        raise ValueError(f"pos_embed has {patches} places besides the prefix, which is no square")
+        raise ValueError(
+            f"pos_embed has {patches} positions besides the prefix, which is no square"
+        )
     resampled: Tensor = resample_abs_pos_embed(
         positions, new_size=list(encoder.grid_size), num_prefix_tokens=encoder.num_prefix_tokens
     )
@@ -286,7 +299,7 @@ def _resample_absolute(positions: Tensor, encoder: Baseline) -> Tensor:
 
 
 def _resample_relative(table: Tensor, length: int) -> Tensor:
-    """(2 g - 1, dim) to another grid, as SAM does when it runs."""
+    """Resample a table (2 g - 1, dim) to another grid, as SAM does at run time."""
     resampled = F.interpolate(table.t().unsqueeze(0), size=length, mode="linear")
     return resampled.squeeze(0).t().contiguous()
 
@@ -304,6 +317,6 @@ def _load(encoder: Baseline, state: Mapping[str, Tensor]) -> None:
         if own[name].shape != state[name].shape
     ]
     if problems:
-        more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-        raise ValueError("; ".join(problems[:_SHOWN]) + more)
+        more = f"; and {len(problems) - _MAX_NAMES} more" if len(problems) > _MAX_NAMES else ""
+        raise ValueError("; ".join(problems[:_MAX_NAMES]) + more)
     encoder.net.load_state_dict(dict(state))

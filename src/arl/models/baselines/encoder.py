@@ -1,7 +1,7 @@
 """Published encoders, built of timm's parts, behind A-ViT's interface.
 
-They read what A-ViT reads, normalised grey images and an anatomy (which they do not know), and
-bring the images to the three channels, the normalisation and the blur that they were trained with.
+The encoders take A-ViT's inputs: normalised grey images and an anatomy, which they ignore. They
+convert the images to the three channels, the normalisation and the blur of their own training.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,26 +17,25 @@ from timm.models.vision_transformer_sam import VisionTransformerSAM
 from torch import Tensor, nn
 
 FAMILIES = ("vit", "eva", "beit", "sam")
-WINDOW = 14  # of SAM's windowed blocks, patches
+WINDOW = 14  # side of a window in SAM's windowed blocks, patches
 
 
 class Baseline(nn.Module):
-    """Encoder of grey images (B, 1, S, S), normalised as A-ViT's are; its weights are those of `net`.
+    """Encoder of grey images (B, 1, S, S) with A-ViT's normalisation; `net` holds the weights.
 
     Args:
-        method: whose weights these are, e.g. "mae".
+        method: name of the method, e.g. "mae".
         family: vit (MAE, MoCo v3, DINO, iBOT, SigLIP2, ...), eva (DINO v3), beit (USFM) or sam
             (LVM-Med).
-        img_size: side of the only image size it reads, pixels.
-        grey_mean, grey_std: the normalisation of the images given.
-        mean, std: the normalisation it was trained with, of each of three channels in 0..1.
-        blur: standard deviation of the Gaussian that it was trained to see images through, pixels;
-            0: none.
+        img_size: side of the only supported image size, pixels.
+        grey_mean, grey_std: normalisation of the input images.
+        mean, std: normalisation of the pretraining, of three channels in 0..1.
+        blur: standard deviation of the Gaussian blur of the pretraining, pixels; 0: none.
         prefix: tokens before the patches: CLS and, in family eva, registers.
         tanh_gelu: the approximate GELU (vit).
         qkv_bias: whether queries and values have a bias (eva).
-        final_norm: whether the last block is followed by a LayerNorm (beit).
-        global_blocks: blocks without windows (sam); only matters beyond 14 x 14 patches.
+        final_norm: whether a LayerNorm follows the last block (beit).
+        global_blocks: blocks without windows (sam), for more than 14 x 14 patches.
 
     Raises:
         ValueError: an unknown family, or sizes that do not fit each other.
@@ -114,15 +113,14 @@ class Baseline(nn.Module):
         return blocks
 
     def forward(self, x: Tensor, anatomy: Tensor | None = None) -> Tensor:
-        """The same as `forward_features`: the encoder has no head."""
+        """Same as `forward_features`, since the encoder has no head."""
         return self.forward_features(x, anatomy)
 
     def forward_features(self, x: Tensor, anatomy: Tensor | None = None) -> Tensor:
-        """Grey images (B, 1, S, S) -> (B, prefix + L, C), normalised as the method's authors do; no use of `anatomy`.
+        """Grey images (B, 1, S, S) -> normalised tokens (B, prefix + L, C); `anatomy` is ignored.
 
         Raises:
-            ValueError: another number of channels, or another size than the encoder was imported
-                for.
+            ValueError: the images have several channels, or another size than `img_size`.
         """
         tokens: Tensor = self.net.forward_features(self._inputs(x))
         return tokens.flatten(2).transpose(1, 2) if self.family == "sam" else tokens
@@ -136,7 +134,7 @@ class Baseline(nn.Module):
         intermediates_only: bool = False,
         anatomy: Tensor | None = None,
     ) -> Any:
-        """Maps (B, C, h, w) after chosen blocks; arguments and results as in `AViT.forward_intermediates`."""
+        """Compute maps (B, C, h, w) after chosen blocks, as `AViT.forward_intermediates` does."""
         chosen = list(indices) if isinstance(indices, Sequence) else indices
         return self.net.forward_intermediates(
             self._inputs(x), chosen, norm=norm, intermediates_only=intermediates_only
@@ -146,18 +144,21 @@ class Baseline(nn.Module):
         side = self.grid_size[0] * self.patch_size
         if x.shape[1:] != (1, side, side):
             raise ValueError(
-                f"images have shape {tuple(x.shape)}, {self.method} was imported for (batch, 1, {side}, {side}): "
-                "import it again with another data.size"
+                f"images have shape {tuple(x.shape)}, {self.method} was imported for "
+                f"(batch, 1, {side}, {side}): import it again with another data.size"
             )
         coloured = x * self.scale + self.shift
         return gaussian_blur(coloured, self.blur) if self.blur else coloured
 
 
 def gaussian_blur(x: Tensor, sigma: float) -> Tensor:
-    """Blur images (B, C, H, W) by a Gaussian of `sigma` pixels, cut off at four; the borders are mirrored."""
+    """Blur images (B, C, H, W) by a Gaussian of `sigma` pixels.
+
+    The kernel ends at four sigma, and the borders are mirrored.
+    """
     reach = max(1, round(4 * sigma))
-    at = torch.arange(-reach, reach + 1, dtype=x.dtype, device=x.device)
-    kernel = torch.exp(-((at / sigma) ** 2) / 2)
+    distance = torch.arange(-reach, reach + 1, dtype=x.dtype, device=x.device)
+    kernel = torch.exp(-((distance / sigma) ** 2) / 2)
     kernel = (kernel / kernel.sum()).view(1, 1, 1, -1).expand(x.shape[1], 1, 1, -1)
     across = F.conv2d(F.pad(x, (reach, reach, 0, 0), mode="reflect"), kernel, groups=x.shape[1])
     return F.conv2d(
@@ -166,17 +167,17 @@ def gaussian_blur(x: Tensor, sigma: float) -> Tensor:
 
 
 def _vit(common: dict[str, Any], *, prefix: int, tanh_gelu: bool) -> nn.Module:
-    # SigLIP has no CLS token
+    # SigLIP has no CLS token.
     gelu = partial(nn.GELU, approximate="tanh") if tanh_gelu else nn.GELU
-    made: nn.Module = timm.models.VisionTransformer(
+    net: nn.Module = timm.models.VisionTransformer(
         **common, class_token=prefix == 1, global_pool="", act_layer=gelu, norm_layer=_NORM
     )
-    return made
+    return net
 
 
 def _eva(common: dict[str, Any], *, prefix: int, qkv_bias: bool) -> nn.Module:
-    """DINO v3: rotary positions of base 100, registers, layer scale and LayerNorm of epsilon 1e-5."""
-    made: nn.Module = Eva(
+    """Build DINO v3: rotary positions of base 100, registers, layer scale, LayerNorm eps 1e-5."""
+    net: nn.Module = Eva(
         **common,
         global_pool="",
         qkv_bias=qkv_bias,
@@ -190,12 +191,12 @@ def _eva(common: dict[str, Any], *, prefix: int, qkv_bias: bool) -> nn.Module:
         dynamic_img_size=True,
         norm_layer=partial(nn.LayerNorm, eps=1e-5),
     )
-    return made
+    return net
 
 
 def _beit(common: dict[str, Any], *, final_norm: bool) -> nn.Module:
-    """BEiT with one table of relative positions for all blocks, as in its pretraining."""
-    made = Beit(
+    """Build BEiT with one table of relative positions for all blocks, as in its pretraining."""
+    net: nn.Module = Beit(
         **common,
         global_pool="",
         init_values=0.1,
@@ -205,14 +206,16 @@ def _beit(common: dict[str, Any], *, final_norm: bool) -> nn.Module:
         norm_layer=_NORM,
     )
     if not final_norm:
-        made.norm = nn.Identity()
-    kept: nn.Module = made
-    return kept
+        net.norm = nn.Identity()
+    return net
 
 
 def _sam(common: dict[str, Any], *, grid: int, global_blocks: Sequence[int]) -> nn.Module:
-    """SAM's image encoder without its neck, as LVM-Med classifies; up to 14 x 14 patches a window is the image."""
-    made = VisionTransformerSAM(
+    """Build SAM's image encoder without its neck, as LVM-Med classifies.
+
+    Up to 14 x 14 patches the window is the image.
+    """
+    net: nn.Module = VisionTransformerSAM(
         **common,
         use_abs_pos=False,
         use_rel_pos=True,
@@ -221,9 +224,8 @@ def _sam(common: dict[str, Any], *, grid: int, global_blocks: Sequence[int]) -> 
         neck_chans=0,
         norm_layer=_NORM,
     )
-    made.neck, made.head = nn.Identity(), nn.Identity()
-    kept: nn.Module = made
-    return kept
+    net.neck, net.head = nn.Identity(), nn.Identity()
+    return net
 
 
 _NORM = partial(nn.LayerNorm, eps=1e-6)

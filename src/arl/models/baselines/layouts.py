@@ -1,8 +1,8 @@
-"""How the published checkpoints name their tensors, and what is known of each method.
+"""Tensor names of the published checkpoints, and the settings of each method.
 
-Sources are the authors' own saving and loading code. A rule is a regular expression on the whole
-name from its first
-character: upstream's `replace("module.", "")` would also change the middle of a name.
+The sources are the authors' own saving and loading code. A rule is a regular expression that is
+anchored at the first character. Upstream's `replace("module.", "")` would also change the middle
+of a name.
 """
 
 from dataclasses import dataclass
@@ -16,28 +16,45 @@ Rules = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class Layout:
-    """One way in which files of a method are written."""
+    """A file format of a method.
 
-    name: str  # official | timm | Hugging Face | open_clip | big_vision
-    marks: tuple[str, ...]  # regular expressions; in a file of this layout each fits some name
-    rename: Rules = ()  # applied one after the other; afterwards names are timm's
-    drop: tuple[str, ...] = ()  # regular expressions of renamed names that may stay behind
-    containers: tuple[str, ...] = ()  # entries of the file's top level that may hold the tensors
+    Attributes:
+        name: official | timm | Hugging Face | open_clip | big_vision.
+        marks: regular expressions; a file has this layout if each matches some name.
+        rename: rules that are applied in turn; afterwards the names are timm's.
+        ignore: regular expressions of renamed names that are not loaded.
+        containers: entries of the file's top level that may hold the tensors.
+    """
+
+    name: str
+    marks: tuple[str, ...]
+    rename: Rules = ()
+    ignore: tuple[str, ...] = ()
+    containers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Method:
-    """What a method's weights are and how they want to be used."""
+    """The weights of a method and the inputs that they expect.
 
-    family: str  # see `encoder.Baseline`
+    Attributes:
+        family: see `encoder.Baseline`.
+        normalisation: mean and deviation of the three channels.
+        pooling: gap | cls, the features that the authors or the paper classify.
+        blur: standard deviation of the Gaussian of the pretraining, pixels; 0: none.
+        prefix: tokens before the patches.
+        heads: attention heads; 0: one for each 64 channels.
+    """
+
+    family: str
     layouts: tuple[Layout, ...]
     licence: str
     normalisation: tuple[tuple[float, ...], tuple[float, ...]] = IMAGENET
-    pooling: str = "gap"  # what its authors or the paper classify by: gap | cls
+    pooling: str = "gap"
     blur: float = 0.0
     prefix: int = 1
     tanh_gelu: bool = False
-    heads: int = 0  # 0: one for each 64 channels
+    heads: int = 0
 
 
 _VIT = (
@@ -48,24 +65,24 @@ _VIT = (
     r"norm\.weight$",
 )
 _MAE_DECODER = (r"mask_token$", r"decoder_(embed|blocks|norm|pred)\.", r"decoder_pos_embed$")
-_MAE = Layout("official", _VIT, drop=(*_MAE_DECODER, r"head\."), containers=("model",))
+_MAE = Layout("official", _VIT, ignore=(*_MAE_DECODER, r"head\."), containers=("model",))
 
 _MOCO = Layout(
     "official",
     (r"module\.base_encoder\.cls_token$", r"module\.base_encoder\.blocks\.0\.attn\.qkv\.weight$"),
     rename=((r"module\.base_encoder\.", ""),),
-    drop=(r"head\.", r"module\.momentum_encoder\.", r"module\.predictor\."),
+    ignore=(r"head\.", r"module\.momentum_encoder\.", r"module\.predictor\."),
     containers=("state_dict",),
 )
 
 _BACKBONE: Rules = ((r"module\.", ""), (r"backbone\.", ""))
 _TEACHER = tuple(rf"(module\.)?(backbone\.)?{mark}" for mark in _VIT)
-_DINO = Layout("official", _TEACHER, rename=_BACKBONE, drop=(r"head\.",), containers=("teacher",))
+_DINO = Layout("official", _TEACHER, rename=_BACKBONE, ignore=(r"head\.",), containers=("teacher",))
 _IBOT = Layout(
     "official",
     _TEACHER,
     rename=_BACKBONE,
-    drop=(r"head\.", r"masked_embed$"),
+    ignore=(r"head\.", r"masked_embed$"),
     containers=("state_dict", "teacher"),
 )
 
@@ -77,7 +94,7 @@ _DINO_V3 = (
             (r"storage_tokens$", "reg_token"),
             (r"(blocks\.\d+)\.ls([12])\.gamma$", r"\1.gamma_\2"),
         ),
-        drop=(r"mask_token$", r"rope_embed\.periods$", r"blocks\.\d+\.attn\.qkv\.bias_mask$"),
+        ignore=(r"mask_token$", r"rope_embed\.periods$", r"blocks\.\d+\.attn\.qkv\.bias_mask$"),
     ),
     Layout("timm", (r"reg_token$", r"blocks\.0\.gamma_1$")),
     Layout(
@@ -96,7 +113,7 @@ _DINO_V3 = (
             (r"(blocks\.\d+)\.mlp\.up_proj\.", r"\1.mlp.fc1."),
             (r"(blocks\.\d+)\.mlp\.down_proj\.", r"\1.mlp.fc2."),
         ),
-        drop=(r"mask_token$", r"(\w+\.)?rope_embeddings\."),
+        ignore=(r"mask_token$", r"(\w+\.)?rope_embeddings\."),
     ),
 )
 
@@ -116,7 +133,7 @@ _SIGLIP2 = (
             (r"(blocks\.\d+)\.self_attn\.([qkv])_proj\.", r"\1.attn.\2."),
             (r"(blocks\.\d+)\.self_attn\.out_proj\.", r"\1.attn.proj."),
         ),
-        drop=(
+        ignore=(
             *_HEAD,
             r"text_model\.",
             r"logit_(scale|bias)$",
@@ -127,9 +144,9 @@ _SIGLIP2 = (
         "open_clip",
         tuple(rf"visual\.trunk\.{mark}" for mark in _SIGLIP_VIT),
         rename=((r"visual\.trunk\.", ""),),
-        drop=(*_HEAD, r"text\.", r"logit_(scale|bias)$"),
+        ignore=(*_HEAD, r"text\.", r"logit_(scale|bias)$"),
     ),
-    Layout("timm", _SIGLIP_VIT, drop=_HEAD),
+    Layout("timm", _SIGLIP_VIT, ignore=_HEAD),
     Layout(
         "big_vision",
         (r"params/img/embedding/kernel$", r"params/img/pos_embedding$"),
@@ -160,7 +177,7 @@ _SIGLIP2 = (
             (r"(blocks\.\d+)\.MlpBlock_0/Dense_1/kernel$", r"\1.mlp.fc2.weight"),
             (r"(blocks\.\d+)\.MlpBlock_0/Dense_1/bias$", r"\1.mlp.fc2.bias"),
         ),
-        drop=(*_HEAD, r"params/txt/", r"params/[tb]$", r"params/img/head/"),
+        ignore=(*_HEAD, r"params/txt/", r"params/[tb]$", r"params/img/head/"),
     ),
 )
 
@@ -173,11 +190,11 @@ _LVM_MED = (
     Layout(
         "official",
         (*_SAM_BLOCK, r"blocks\.0\.mlp\.lin1\.weight$"),
-        # timm's own filter renames these only below "image_encoder."
+        # timm's own filter renames these only below "image_encoder.".
         rename=((r"(blocks\.\d+)\.mlp\.lin([12])\.", r"\1.mlp.fc\2."),),
-        drop=(r"neck\.",),
+        ignore=(r"neck\.",),
     ),
-    Layout("timm", (*_SAM_BLOCK, r"blocks\.0\.mlp\.fc1\.weight$"), drop=(r"neck\.",)),
+    Layout("timm", (*_SAM_BLOCK, r"blocks\.0\.mlp\.fc1\.weight$"), ignore=(r"neck\.",)),
 )
 
 _USFM = Layout(
@@ -188,7 +205,7 @@ _USFM = Layout(
         r"blocks\.0\.gamma_1$",
         r"blocks\.0\.attn\.q_bias$",
     ),
-    drop=(
+    ignore=(
         r"mask_token$",
         r"(lm_)?head\.",
         r"decoder",
@@ -201,12 +218,11 @@ _USFM = Layout(
 
 METHODS: dict[str, Method] = {
     "mae": Method("vit", (_MAE,), META_NC),
-    "moco_v3": Method(
-        "vit", (_MOCO,), META_NC, pooling="cls", heads=12
-    ),  # twelve heads in its ViT-S too
+    # MoCo v3 has twelve heads in ViT-S too.
+    "moco_v3": Method("vit", (_MOCO,), META_NC, pooling="cls", heads=12),
     "dino": Method("vit", (_DINO,), "Apache-2.0", pooling="cls"),
     "ibot": Method("vit", (_IBOT,), "Apache-2.0", pooling="cls"),
-    # trained with the tanh form of GELU, whatever timm's copy says
+    # The authors trained with the tanh form of GELU; timm's configuration does not say so.
     "siglip2": Method("vit", _SIGLIP2, "Apache-2.0", HALF, prefix=0, tanh_gelu=True),
     "dino_v3": Method("eva", _DINO_V3, "DINOv3 License", pooling="cls", prefix=5),
     "lvm_med": Method(
