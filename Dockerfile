@@ -11,7 +11,7 @@ FROM ${BASE} AS lock
 WORKDIR /lock
 COPY requirements.lock pyproject.toml ./
 COPY bin/lock-for bin/
-RUN bin/lock-for --only setuptools wheel packaging > build \
+RUN bin/lock-for --only setuptools packaging > build \
     && bin/lock-for orchestrate > common \
     && bin/lock-for data orchestrate > data \
     && bin/lock-for train release orchestrate > train \

@@ -13,35 +13,46 @@ export MPLBACKEND := Agg
 
 # A machine without a GPU saves 5 GB with PyTorch's CPU packages: make setup TORCH_INDEX=<their index, see pytorch.org>
 TORCH_INDEX ?=
+# What a user needs. `dev` and `docs` come with `make setup-dev`.
+EXTRAS := data train monitor release orchestrate
 TORCH_PINS = $(shell grep -oE '^torch(vision)?==[0-9.]+' requirements.lock)
 WITHOUT_TORCH = awk '/^[a-z]/ { skip = /^(torch|torchvision|triton|nvidia-|cuda-)/ } !skip'
 
-.PHONY: help setup lock chromium run test test-all image-test lint ci clean
+.PHONY: help setup setup-dev lock debian run test test-all image-test lint docs house clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s :
 
 setup: $(VENV)/.installed ## .venv with the locked dependencies
 
-$(VENV)/.installed: requirements.lock pyproject.toml
+setup-dev: $(VENV)/.installed-dev ## the same, with what tests, lint and the documentation need
+
+$(VENV)/.installed: LOCK = requirements.lock
+$(VENV)/.installed-dev: LOCK = requirements-dev.lock
+$(VENV)/.installed $(VENV)/.installed-dev: requirements.lock requirements-dev.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 ifdef TORCH_INDEX
 	$(BIN)/python -m pip install --quiet --no-deps --index-url $(TORCH_INDEX) $(TORCH_PINS)
-	$(WITHOUT_TORCH) requirements.lock > $(VENV)/requirements.lock
+	$(WITHOUT_TORCH) $(LOCK) > $(VENV)/requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r $(VENV)/requirements.lock
 else
-	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r $(LOCK)
 endif
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
-	touch $@
+	touch $(VENV)/.installed $@
 
-lock: ## requirements.lock from pyproject.toml, with the reason for each package; needs uv
-	uv pip compile --quiet pyproject.toml --all-extras --generate-hashes --python-version 3.11 --no-emit-index-url \
-		--custom-compile-command "make lock" -o requirements.lock
+UV_COMPILE = uv pip compile --quiet --generate-hashes --python-version 3.11 --no-emit-index-url \
+	--custom-compile-command "make lock" $(UPGRADE) pyproject.toml
 
-chromium: ## a browser for the tests that open our pages
-	@command -v chromium > /dev/null || { test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -y -qq chromium > /dev/null; } \
-		|| { echo "the page tests need Chromium: sudo apt-get install chromium" >&2; exit 1; }
+lock: ## both locks from pyproject.toml, with the reason for each package; needs uv; UPGRADE=--upgrade takes newer versions
+	$(UV_COMPILE) $(EXTRAS:%=--extra %) -o requirements.lock
+	$(UV_COMPILE) --all-extras --constraint requirements.lock -o requirements-dev.lock
+
+debian: ## the Debian packages that the tests use, see debian-packages.txt
+	@missing=$$(for name in $$(sed 's/ *#.*//' debian-packages.txt); do dpkg -s $$name > /dev/null 2>&1 || echo $$name; done); \
+	test -z "$$missing" && exit 0; \
+	test "$$(id -u)" = 0 || { echo "the tests need Debian packages: sudo apt-get install" $$missing >&2; exit 1; }; \
+	apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing > /dev/null
 
 run: setup ## sample corpus, all stages, the gate's decision
 	arl sample --corpus data
@@ -53,21 +64,28 @@ demo-retrain: setup ## the loop on phantoms in build/demo-retrain: three batches
 	rm -rf build/demo-retrain
 	arl demo-retrain build/demo-retrain
 
-test: setup chromium ## the test suite, without the slow tests
+test: setup-dev debian ## the test suite, without the slow tests
 	OMP_NUM_THREADS=1 pytest -n 2 -m "not slow"
 
-test-all: setup chromium ## every test, also servers, whole pipelines and kill scripts
+test-all: setup-dev debian ## every test, also servers, whole pipelines and kill scripts
 	OMP_NUM_THREADS=1 pytest -n 2
 
-image-test: setup ## builds the images and runs the pipeline in their containers; as root, with 30 GB of disk
+image-test: setup-dev ## builds the images and runs the pipeline in their containers; as root, with 30 GB of disk
 	@command -v dockerd debootstrap > /dev/null || { apt-get update -qq && apt-get install -y -qq docker.io debootstrap > /dev/null; } \
 		|| echo "docker.io and debootstrap cannot be installed" >&2
 	OMP_NUM_THREADS=1 pytest -rs -s tests/pipelines/test_images.py
 
-lint: setup ## formatting, lint, types
+lint: setup-dev ## formatting, lint, types, declared dependencies
 	ruff format --check .
 	ruff check .
 	mypy
+	deptry src components pipelines
+
+house: setup-dev ## how the code and the documentation read, in figures
+	python scripts/house.py
+
+docs: setup-dev ## the documentation site, strictly, into build/site
+	zensical build --strict --clean
 
 clean: ## everything that `make run` wrote, but not the environment
 	rm -rf data out runs registry monitor build local_outputs

@@ -224,7 +224,7 @@ class Opened:
 def chromium() -> Iterator[Any]:
     executable = shutil.which("chromium")
     if executable is None:
-        pytest.fail("no chromium on the PATH, so pages cannot be opened: run `make chromium`")
+        pytest.fail("no chromium on the PATH, so pages cannot be opened: run `make debian`")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:

@@ -1,6 +1,8 @@
 """Each library does what we need of it: `pip check` passes on combinations that break at the first use."""
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -205,3 +207,26 @@ def test_safetensors_are_bytes_of_the_weights(tmp_path: Path) -> None:
 def test_commands_of_the_environment_are_on_hand() -> None:
     path = f"{BIN}:{os.environ['PATH']}"
     assert [name for name in ("arl", "dvc", "kfp") if not shutil.which(name, path=path)] == []
+
+
+# Licences that a reader may take for copyleft, and why the package may stay.
+LICENCES_EXPLAINED = {
+    "grandalf": "GPL-2.0 or EPL-1.0 at choice (LICENSE of the package); dvc draws graphs with it",
+    "pygit2": "GPL-2.0 with a linking exception for unlimited linking; dvc reads Git with it",
+}
+
+
+def test_the_default_install_has_no_copyleft_package() -> None:
+    """A package under GPL or AGPL alone fails; "GPL or something else" may be taken as the latter."""
+    lock = (Path(__file__).parents[1] / "requirements.lock").read_text(encoding="utf-8")
+    names = re.findall(r"(?m)^([a-z0-9._-]+)", lock)
+    command = [BIN / "pip-licenses", "--from=mixed", "--format=json", "--packages", *names]
+    listed = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert len(listed) > 200
+    copyleft = {
+        row["Name"].lower(): row["License"]
+        for row in listed
+        if re.search(r"(?<!L)(?<!Lesser )A?GPL|General Public License", row["License"])
+        and not re.search(r"\bOR\b|Lesser|LGPL", row["License"])
+    }
+    assert copyleft.keys() <= LICENCES_EXPLAINED.keys(), copyleft

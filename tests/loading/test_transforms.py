@@ -267,7 +267,7 @@ def test_canvases_are_grey_bytes(image, named):
 
 
 def test_pictures_of_the_augmentations(tmp_path):
-    script = Path(__file__).parents[2] / "docs/make_view_figure.py"
+    script = Path(__file__).parents[2] / "scripts/make_view_figure.py"
     spec = importlib.util.spec_from_file_location("make_view_figure", script)
     figure = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(figure)

@@ -1,9 +1,10 @@
-"""One picture of each augmentation of arl.loading.augment: python docs/make_view_figure.py [IMAGE FOLDER [SIDE]]
+"""Draw one picture of each augmentation of arl.loading.augment.
+
+    python scripts/make_view_figure.py [IMAGE FOLDER [SIDE]]
 
 Each PNG shows the image and four random versions with one part switched on, at full strength.
-`views.png` shows
-everything together: the image, two global crops and six local ones. Without arguments the pictures
-of docs/views.md are made, of a synthetic liver.
+`views.png` shows everything together: the image, two global crops and six local ones. Without
+arguments the script makes the pictures of docs/explanation/views.md, of a synthetic liver.
 """
 
 import sys
@@ -89,6 +90,6 @@ if __name__ == "__main__":
     if len(sys.argv) not in (1, 3, 4):
         sys.exit(__doc__)
     if len(sys.argv) == 1:
-        main(phantom(), Path(__file__).with_name("views"), 128)
+        main(phantom(), Path(__file__).parents[1] / "docs/explanation/views", 128)
     else:
         main(Image.open(sys.argv[1]), Path(sys.argv[2]), *(int(side) for side in sys.argv[3:]))
