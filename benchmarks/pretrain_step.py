@@ -16,7 +16,6 @@ import json
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import fields
 
 import timm
 import torch
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 from arl.commands.configure import compose
 from arl.models.avit import AViT
 from arl.training import distributed, optim
-from arl.training.pretrainer import Objective, Pretrainer, PretrainInputs
+from arl.training.pretrainer import Pretrainer, PretrainInputs
 
 SIZE, LOCAL, LOCALS, PATCHES = 224, 96, 4, 196
 # what both sides share: ViT-S/16, MAE's decoder and DINO's head
@@ -108,12 +107,7 @@ def arl_step(
     )
     params.model.conditioning = conditioning
     encoder = AViT(img_size=SIZE, **vars(params.model))
-    module = Pretrainer(
-        encoder,
-        Objective(
-            **{field.name: getattr(params.objective, field.name) for field in fields(Objective)}
-        ),
-    )
+    module = Pretrainer(encoder, params.objective)
     groups = optim.parameter_groups(module, weight_decay=0.05)
     batch = len(crops[0])
     engine = distributed.engine(

@@ -105,7 +105,7 @@ def test_wrong_flags(words: list[str], message: str, capsys: pytest.CaptureFixtu
 
 @pytest.mark.parametrize(
     ("override", "message"),
-    [("pretrain.epoch=1", "epoch"), ("pretrain.epochs=x", "Integer"), ("seed=[", "seed")],
+    [("pretrain.epoch=1", "epoch"), ("pretrain.epochs=x", "whole number"), ("seed=[", "seed")],
 )
 def test_wrong_override(
     override: str,

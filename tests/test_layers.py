@@ -35,6 +35,7 @@ BELOW = {
     "documents": set(),
     "files": set(),
     "model_config": set(),
+    "settings": set(),
     "progress": set(),
     "cli": {"params", "corpus"},
     "launch": {"cli", "corpus"},
@@ -44,6 +45,7 @@ FREE = {
     "arl.files",
     "arl.model_config",
     "arl.progress",
+    "arl.settings",
     "arl.corpus.anatomy",
 }
 # Package -> the only files that import it.

@@ -1,239 +1,51 @@
-"""The schema of params.yaml. Values live in conf/ and params.yaml, the schema lives here.
+"""params.yaml: all sections of the settings, how they are read, and how they are checked.
 
-Only stages see `Params`; the layers below take plain arguments.
+The layers below the stages take single sections (`arl.settings`) or plain arguments.
 """
 
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_args, get_type_hints
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from arl.corpus.anatomy import ANATOMIES, OTHER
+from arl.settings import (
+    Data,
+    Dicom,
+    Drift,
+    Evaluate,
+    Finetune,
+    Gate,
+    Model,
+    NonNegativeInt,
+    Objective,
+    Pretrain,
+    Probe,
+    Release,
+    Sample,
+    Section,
+    Task,
+    Watch,
+)
 
 PARAMS_FILE = Path("params.yaml")
 
 
 @dataclass
-class Thinning:
-    """Which frames of a clip ingest keeps; masked and official ones always."""
+class Params(Section):
+    """All settings of a run: the content of params.yaml."""
 
-    every: int  # frames from one kept to the next; 1: all
-    distance: int  # bits of the 64-bit perceptual hash in which a frame differs at least from the last one kept; 0: off
-    most: int  # frames of a clip; 0: no limit
-
-
-@dataclass
-class Data:
-    """Which part of the corpus is used, and how images are stored and read."""
-
-    size: int  # side of the square network input, pixels
-    store_size: int  # long side an ingested image is scaled down to, pixels; never up
-    sources: list[str]  # sources used for pretraining; empty: all of the corpus
-    held_out: list[
-        str
-    ]  # sources of downstream tasks, which pretraining does not see, not even their training split
-    pretrain_on_tasks: bool  # let pretraining see the training split of sources that a task names
-    splits: dict[str, str]  # source -> split protocol; a source not named uses "default"
-    workers: int  # decoding processes of ingest; 0: this process, which a decoder that crashes or hangs takes with it
-    input_seconds: int  # after which ingest gives up reading one input; 0: never
-    thinning: dict[str, Thinning]  # source -> rule; "default" is for those not named
-
-
-@dataclass
-class AnatomyWord:
-    """One rule: files whose text holds `word` show `anatomy`."""
-
-    word: str  # regular expression, in any case
-    anatomy: str
-
-
-@dataclass
-class Dicom:
-    """What is read out of hospital DICOM beside its pixels."""
-
-    burnt_in_text: str  # quarantine | mask
-    anatomy_from: list[
-        list[str]
-    ]  # attributes, in order: the first group that names an anatomy decides
-    anatomy_words: list[AnatomyWord]  # in order: the first word that is found decides
-    image_types: dict[str, str]  # third value of ImageType -> anatomy
-
-
-@dataclass
-class Sample:
-    """The sample corpus: synthetic phantoms and the real ultrasound files of pydicom-data."""
-
-    images_per_anatomy: int
-    images_per_task: int
-    size: int  # height of a phantom image, pixels
-
-
-@dataclass
-class Model:
-    """A-ViT (section 3.3)."""
-
-    patch_size: int
-    in_chans: int
-    embed_dim: int
-    depth: int
-    num_heads: int
-    mlp_ratio: float
-    conditioning: str  # acdt | cross_attention | film | lora | none
-    deform_kernel: int  # side of the deformable kernel, patches
-    anatomy_hidden: int  # width of the once-per-image anatomy MLP in each block
-
-
-@dataclass
-class Objective:
-    """Which terms of eq. 6 are on, and their constants."""
-
-    mim: bool  # L_MIM, eq. 3
-    adversarial: bool  # L_adv, eq. 4
-    self_distillation: bool  # L_SD, eq. 5
-    patch_distillation: bool  # iBOT's loss on masked tokens; needs drop_masked: false
-    contrastive: bool  # MoCo v3's loss
-    weighting: str  # adaptive (eq. 6) | constant
-    adversarial_weight: float  # the constant, or a factor on the adaptive weight
-    max_adversarial_weight: float  # clamp of lambda
-    mim_weight: float  # of L_MIM, a mean over a patch's pixels; eq. 3 is their sum, which is patch_size ** 2 here
-    discriminator_start: (
-        float  # share of the steps after which the generator sees the discriminator
-    )
-    reconstructed_crops: int  # global crops of an image that L_MIM and L_adv look at, at most
-    mask_ratio: float
-    drop_masked: bool  # encode visible tokens only; otherwise put a mask token in the grid
-    norm_pix_loss: bool
-    anatomy_dropout: float  # probability of the null condition in training
-    prototypes: int  # K of L_SD
-    head_hidden: int  # width of the projection head of L_SD, or of MoCo v3
-    student_temp: float
-    teacher_temp: float
-    warmup_teacher_temp: float
-    teacher_temp_warmup: float  # share of the steps
-    teacher_momentum: float  # at step 0; rises to 1 by a cosine
-    center_momentum: float
-    centering: str  # center | sinkhorn
-    contrastive_temp: float
-    global_crops_scale: list[float]
-    local_crops_scale: list[float]
-    local_crops_number: int
-    local_crops_size: int  # pixels
-    decoder_dim: int
-    decoder_depth: int
-    decoder_heads: int
-    discriminator_dim: int
-    discriminator_patches: int  # masked patches of an image that the discriminator judges
-
-
-@dataclass
-class Pretrain:
-    batch_size: int  # images over all ranks
-    share: float  # of the patients of the training split; smaller shares are parts of larger ones
-    epochs: int
-    max_steps: int  # 0: as many as `epochs` gives
-    base_lr: float  # lr = base_lr * batch_size / 256
-    min_lr: float
-    warmup: float  # share of the steps
-    weight_decay: float
-    clip_grad: float
-    precision: str  # fp32 | bf16
-    zero_stage: int
-    accumulation: int
-    checkpoint_every: int  # steps
-    examine_every: int  # steps between looks at the health of the features; 0: never
-    examine_images: int  # of the training split, fixed by the seed
-    grad_checkpointing: bool  # compute each block twice instead of keeping its activations
-    compile: bool  # torch.compile of each block; needs a C++ compiler, or a GPU
-    threads: int  # CPU threads of torch; part of the result, since sums are rounded per thread
-
-
-@dataclass
-class Finetune:
-    share: float  # of the training patients of each label, for label efficiency
-    epochs: int
-    batch_size: int
-    base_lr: float
-    min_lr: float
-    warmup: float  # share of the steps
-    layer_decay: float  # 1 is the paper's recipe
-    weight_decay: float
-    clip_grad: float
-    label_smoothing: float
-    upernet_channels: int  # of a segmentation head
-    precision: str
-    zero_stage: int
-    accumulation: int
-    checkpoint_every: int  # steps
-
-
-@dataclass
-class Task:
-    """A downstream task on the rows of the corpus."""
-
-    kind: str  # classification | segmentation
-    sources: list[str]
-    anatomy: str
-    classes: list[str]  # negative class first in a two-class task; ignored for segmentation
-    mask: str  # what the mask shows (segmentation), e.g. "lv"
-    margin: float  # largest loss of the main metric that still counts as not worse
-    floor: float  # lowest main metric a release may have
-
-
-@dataclass
-class Probe:
-    """Frozen features, `arl probe`."""
-
-    pooling: str  # gap: the mean of the patch tokens | cls
-    share: float  # as finetune.share
-    solver: str  # logistic: to its end, for each of many penalties | sgd: for each of many learning rates
-    batch_norm: bool  # features standardised before the head, as in MAE's linear probing
-    neighbours: int  # of the k-NN classifier
-
-
-@dataclass
-class Evaluate:
-    bootstrap: int  # resamples
-    confidence: float
-    anatomy: str  # what the model is told: given | none | shuffled, an audit of the conditioning
-
-
-@dataclass
-class Gate:
-    bootstrap: int
-    alpha: float
-    min_slice_patients: int  # smaller slices are reported and not tested
-
-
-@dataclass
-class Release:
-    signed: bool  # versions are signed with the key of $ARL_SIGNING_KEY, and none is used that $ARL_VERIFY_KEY refuses
-
-
-@dataclass
-class Drift:
-    batches: list[str]  # "source/batch"; empty: the newest batch of each source that has several
-    alpha: float
-    drift_share: float  # share of drifted columns that makes a batch drift
-    min_images: int
-
-
-@dataclass
-class Watch:
-    """The loop on arriving data, `arl watch` and pipelines/arl_monitor.py."""
-
-    source: str  # reader of what arrives; one that knows sites
-    quiet_seconds: float  # a batch in a folder is complete when nothing in it changed for so long; 0: by its marker only
-    cooldown_hours: float  # between the starts of two trainings
-    max_refused: float  # share of its inputs above which a batch is refused as a whole
-    attempts: int  # a run that failed so often is given up
-    lease_hours: float  # a run on a cluster that gives no sign for so long is taken over
-
-
-@dataclass
-class Params:
-    seed: int
-    experiment: str
+    seed: Annotated[NonNegativeInt, "Seed of every random decision."]
+    experiment: Annotated[str, "Name of the experiment of conf/experiment."]
     data: Data
     dicom: Dicom
     sample: Sample
@@ -241,8 +53,8 @@ class Params:
     objective: Objective
     pretrain: Pretrain
     finetune: Finetune
-    tasks: list[str]  # the ones that run
-    task: dict[str, Task]  # all that are defined
+    tasks: Annotated[list[str], "Tasks that run."]
+    task: Annotated[dict[str, Task], "Definitions of tasks, by name."]
     probe: Probe
     evaluate: Evaluate
     gate: Gate
@@ -250,45 +62,92 @@ class Params:
     drift: Drift
     watch: Watch
 
+    def __post_init__(self) -> None:
+        self._check_tasks()
+        self._check_anatomies()
+        self._check_sizes()
+        self._check_leakage()
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    def _check_tasks(self) -> None:
+        for name in self.tasks:
+            if name not in self.task:
+                raise ValueError(
+                    f"tasks names {name!r}, which `task` does not define"
+                    f"{did_you_mean(name, self.task)}; it defines {', '.join(sorted(self.task))}"
+                )
+        if len(set(self.tasks)) < len(self.tasks):
+            raise ValueError(f"tasks names a task twice: {', '.join(self.tasks)}")
+
+    def _check_anatomies(self) -> None:
+        used = {f"task.{name}.anatomy": task.anatomy for name, task in self.task.items()}
+        used |= {f"dicom.image_types.{key}": name for key, name in self.dicom.image_types.items()}
+        used |= {
+            f"dicom.anatomy_words[{i}].anatomy": rule.anatomy
+            for i, rule in enumerate(self.dicom.anatomy_words)
+        }
+        vocabulary = (*ANATOMIES, OTHER)
+        for key, anatomy in used.items():
+            if anatomy not in vocabulary:
+                raise ValueError(
+                    f"{key} is {anatomy!r}, which is no anatomy{did_you_mean(anatomy, vocabulary)}; "
+                    f"the vocabulary is {', '.join(vocabulary)}"
+                )
+
+    def _check_sizes(self) -> None:
+        patch = self.model.patch_size
+        sides = {"data.size": self.data.size}
+        if self.objective.self_distillation and self.objective.local_crops_number:
+            sides["objective.local_crops_size"] = self.objective.local_crops_size
+        for key, side in sides.items():
+            if side % patch:
+                raise ValueError(
+                    f"{key} is {side}, which is not a multiple of model.patch_size {patch}"
+                )
+
+    def _check_leakage(self) -> None:
+        """A source that evaluates a task stays out of pretraining, unless the user allows it."""
+        data = self.data
+        if data.pretrain_on_tasks:
+            return
+        for task in self.tasks:
+            for source in self.task[task].sources:
+                if (not data.sources or source in data.sources) and source not in data.held_out:
+                    raise ValueError(
+                        f"pretraining would read {source}, which evaluates task {task}: put it "
+                        "into data.held_out, or set data.pretrain_on_tasks=true"
+                    )
+
+
+def did_you_mean(word: str, names: Iterable[str]) -> str:
+    """'; did you mean X?' for the closest of `names`, or nothing."""
+    close = get_close_matches(word, list(names), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def from_config(config: DictConfig, origin: str) -> Params:
-    """Check a composed configuration against the schema.
+    """Check a composed configuration.
 
     Raises:
-        ValueError: an unknown key, a missing key or a wrong type, with its name.
+        ValueError: the first parameter that is unknown, missing or wrong, and what is valid.
     """
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(Params), config)
-        params = OmegaConf.to_object(merged)
+        values = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         raise ValueError(f"{origin}: {_one_line(error)}") from error
-    assert isinstance(params, Params)
-    undefined = [name for name in params.tasks if name not in params.task]
-    if undefined:
-        raise ValueError(
-            f"{origin}: tasks names {undefined}, which task does not define; it has {sorted(params.task)}"
-        )
-    if len(set(params.tasks)) < len(params.tasks):
-        raise ValueError(f"{origin}: tasks names a task twice: {params.tasks}")
-    _refuse_leak(params, origin)
-    return params
+    try:
+        # Only JSON lets pydantic be strict about types and accept mappings for classes.
+        return _schema().validate_json(json.dumps(values))
+    except ValidationError as error:
+        # A misspelt key is also a missing one: the misspelling comes first.
+        details = sorted(error.errors(), key=lambda detail: detail["type"] == "missing")
+        more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
+        where = f"{origin}: " if origin else ""
+        raise ValueError(f"{where}{_explain(details[0])}{more}") from error
 
 
-def _refuse_leak(params: Params, origin: str) -> None:
-    """A set that a task is judged on is held out of pretraining, unless someone said otherwise."""
-    data = params.data
-    for task in params.tasks:
-        for source in params.task[task].sources:
-            seen = (not data.sources or source in data.sources) and source not in data.held_out
-            if seen and not data.pretrain_on_tasks:
-                rule = "put it into data.held_out, or set data.pretrain_on_tasks=true"
-                raise ValueError(
-                    f"{origin}: pretraining would see {source}, on which task {task} is judged: {rule}"
-                )
+@cache
+def _schema() -> TypeAdapter[Params]:
+    return TypeAdapter(Params)
 
 
 def load(overrides: list[str], path: Path = PARAMS_FILE) -> Params:
@@ -308,11 +167,12 @@ def load(overrides: list[str], path: Path = PARAMS_FILE) -> Params:
         raise ValueError(f"{path} is not valid YAML: {_one_line(error)}") from error
     if not isinstance(config, DictConfig):
         raise ValueError(f"{path} is a list, not keys with values: `arl configure` writes it")
-    base = from_config(config, str(path))
-    known = OmegaConf.structured(base)
+    loaded = from_config(config, str(path))
+    if not overrides:
+        return loaded
     for override in overrides:
-        _apply(known, override)
-    return from_config(known, "overrides")
+        _apply(config, override)
+    return from_config(config, "")
 
 
 def _apply(config: DictConfig, override: str) -> None:
@@ -320,15 +180,79 @@ def _apply(config: DictConfig, override: str) -> None:
     if not separator:
         raise ValueError(f"override {override!r} is not key=value")
     try:
-        OmegaConf.update(
-            config, key, OmegaConf.create(f"v: {text}").v, merge=False, force_add=False
-        )
-    except (OmegaConfBaseException, yaml.YAMLError) as error:
+        OmegaConf.update(config, key, OmegaConf.create(f"v: {text}").v, merge=False)
+    except (OmegaConfBaseException, yaml.YAMLError, AttributeError, TypeError) as error:
         raise ValueError(f"override {override!r}: {_one_line(error)}") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def to_literals(params: Params) -> dict[str, Any]:
     """Plain dictionaries and lists, for params.yaml: DVC does not see through interpolations."""
-    literals = OmegaConf.to_container(OmegaConf.structured(params))
-    assert isinstance(literals, dict)
-    return {str(key): value for key, value in literals.items()}
+    return asdict(params)
+
+
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "finite": "a finite number",
+    "bool": "true or false",
+    "string": "text; put quotes around no, yes, on, off and numbers",
+    "list": "a list such as [a, b]",
+    "dict": "keys with values",
+    "dataclass": "keys with values",
+}
+_BOUNDS = {
+    "greater_than_equal": ("ge", "at least"),
+    "greater_than": ("gt", "greater than"),
+    "less_than_equal": ("le", "at most"),
+    "less_than": ("lt", "less than"),
+}
+
+
+def _explain(detail: ErrorDetails) -> str:
+    """One sentence about the first wrong parameter: its key, its value and what is valid."""
+    *section, name = detail["loc"] or ("",)
+    key = _key(detail["loc"])
+    value, rule, context = detail["input"], detail["type"], detail.get("ctx", {})
+    if rule == "unexpected_keyword_argument":
+        return f"{key} is not a parameter{did_you_mean(str(name), _fields(section))}"
+    if rule == "missing":
+        return f"{key} is missing: `arl configure` writes all parameters"
+    if rule == "value_error":
+        return f"{key}: {context['error']}" if key else str(context["error"])
+    if rule == "literal_error":
+        options = context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
+        return (
+            f"{key} is {_written(value)}{did_you_mean(str(value), options)}: choose one of "
+            f"{', '.join(options)}"
+        )
+    if rule in _BOUNDS:
+        bound, words = _BOUNDS[rule]
+        return f"{key} is {_written(value)}: it must be {words} {context[bound]}"
+    kind = _KINDS.get(rule.split("_")[0])
+    return f"{key} is {_written(value)}: " + (f"it must be {kind}" if kind else detail["msg"])
+
+
+def _key(location: Iterable[int | str]) -> str:
+    """("task", "lv", "classes", 0) -> task.lv.classes[0]."""
+    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    return "".join(parts).removeprefix(".")
+
+
+def _written(value: object) -> str:
+    text = repr(value) if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _fields(section: list[int | str]) -> list[str]:
+    """The names of the parameters of a section, e.g. of ("task", "lv")."""
+    hints: Any = Params
+    for name in section:
+        if is_dataclass(hints):
+            hints = get_type_hints(hints).get(str(name))
+        else:
+            hints = get_args(hints)[-1]
+    return [field.name for field in fields(hints)] if is_dataclass(hints) else []

@@ -39,7 +39,12 @@ def test_laptop_is_the_default() -> None:
 )
 def test_every_file_of_conf_fits_the_schema(file: Path) -> None:
     group = file.parent.name
-    composed = compose([] if group == "task" else [f"{group}={file.stem}"], CONF)
+    choices = {
+        "task": [],
+        # its image size is no multiple of the default model's patch
+        "data": [f"data={file.stem}", "model.patch_size=8"],
+    }
+    composed = compose(choices.get(group, [f"{group}={file.stem}"]), CONF)
     if group == "experiment":
         assert composed.experiment == file.stem
     if group == "task":
@@ -85,8 +90,8 @@ def test_the_command_writes_what_load_reads(
         ("experiment=hospital", "experiment/hospital"),
         ("modle=avit_small", "modle"),
         ("pretrain.epoch=1", "pretrain.epoch"),
-        ("+pretrain.epoch=1", "'epoch' not in 'Pretrain'"),
-        ("pretrain.epochs=many", "Integer"),
+        ("+pretrain.epoch=1", "pretrain.epoch is not a parameter"),
+        ("pretrain.epochs=many", "whole number"),
         ("model.depth=null", "depth"),
         ("tasks=[spleen]", "spleen"),
         ("laptop", "laptop"),
@@ -124,5 +129,5 @@ def test_an_experiment_with_an_unknown_key_is_refused(tmp_path: Path) -> None:
     (conf / "experiment" / "new.yaml").write_text(
         "# @package _global_\nexperiment: new\npretrain: {epoch: 3}\n"
     )
-    with pytest.raises(ValueError, match="'epoch' not in 'Pretrain'"):
+    with pytest.raises(ValueError, match="epoch is not a parameter"):
         compose(["experiment=new"], conf)

@@ -16,7 +16,8 @@ from arl import cli
 from arl.corpus import manifest
 from arl.files import read_json, tree_hash
 from arl.ingest import readers
-from arl.params import Params, Thinning
+from arl.params import Params
+from arl.settings import Thinning
 from arl.stages.ingest import ingest
 
 ROOT = Path(__file__).parents[2]

@@ -50,7 +50,7 @@ def test_pretraining_leaves_an_encoder_and_its_history(checkpoint: Path, runs: P
 def test_health_is_measured_without_a_trace_in_the_weights(
     checkpoint: Path, tiny_params: Params, tiny_corpus: Path, tmp_path: Path
 ) -> None:
-    settings = replace(tiny_params.pretrain, examine_every=2, examine_images=30)
+    settings = replace(tiny_params.pretrain, eval_every=2, eval_images=30)
     files = {"checkpoint": tmp_path / "examined", "metrics": tmp_path / "examined.json"}
     pretrain(replace(tiny_params, pretrain=settings), corpus=tiny_corpus, **files)
     assert tree_hash(files["checkpoint"]) == tree_hash(checkpoint)

@@ -11,18 +11,22 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from arl.settings import Training
 from arl.training import checkpoint, engine, optim
 
-RECIPE = engine.Recipe(
-    steps=7,
+STEPS = 7
+SETTINGS = Training(
+    fraction=1.0,
+    epochs=1,
     batch_size=6,
-    lr=0.05,
+    base_lr=0.05 * 256 / 6,
     min_lr=0.001,
     warmup=0.2,
+    weight_decay=0.1,
     clip_grad=1.0,
     precision="fp32",
     zero_stage=0,
-    seed=3,
+    gradient_accumulation_steps=1,
     checkpoint_every=2,
 )
 
@@ -60,13 +64,16 @@ def points(step: int, part: slice = slice(None)) -> Points:
     return Points(x[part], x[part, :3] * 2 - 1)
 
 
-def batches(start: int, stop: int = RECIPE.steps) -> Iterator[Points]:
+def batches(start: int, stop: int = STEPS) -> Iterator[Points]:
     yield from (points(step) for step in range(start, stop))
 
 
-def fit(module: nn.Module, recipe: engine.Recipe = RECIPE, **kwargs) -> list[dict[str, float]]:
-    groups = optim.parameter_groups(module, weight_decay=0.1)
-    return engine.fit(module, groups, kwargs.pop("inputs", batches), recipe, **kwargs)
+def fit(
+    module: nn.Module, settings: Training = SETTINGS, *, steps: int = STEPS, **kwargs
+) -> list[dict[str, float]]:
+    groups = optim.parameter_groups(module, weight_decay=settings.weight_decay)
+    inputs = kwargs.pop("inputs", batches)
+    return engine.fit(module, groups, inputs, settings, steps=steps, seed=3, **kwargs)
 
 
 def weights(module: nn.Module) -> list[Tensor]:
@@ -76,7 +83,8 @@ def weights(module: nn.Module) -> list[Tensor]:
 def test_imitated_bfloat16_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     fit(
         Regression(),
-        replace(RECIPE, steps=1, precision="bf16"),
+        replace(SETTINGS, precision="bf16"),
+        steps=1,
         inputs=lambda start: batches(start, 1),
     )
     has_instructions = "bf16" in Path("/proc/cpuinfo").read_text()
@@ -84,7 +92,7 @@ def test_imitated_bfloat16_is_told(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_loss_falls() -> None:
-    history = fit(Regression(), replace(RECIPE, steps=40), inputs=lambda start: batches(start, 40))
+    history = fit(Regression(), steps=40, inputs=lambda start: batches(start, 40))
     assert history[-1]["loss"] < 0.3 * history[0]["loss"]
     assert [record["step"] for record in history] == list(range(1, 41))
 
@@ -96,7 +104,7 @@ def test_the_first_gradient_norm_is_that_of_torch(zero_stage: int) -> None:
     module(points(0), 0.0)["loss"].backward()
     expected = sum(p.grad.square().sum().item() for p in module.parameters()) ** 0.5
     module.zero_grad()
-    history = fit(module, replace(RECIPE, zero_stage=zero_stage))
+    history = fit(module, replace(SETTINGS, zero_stage=zero_stage))
     assert history[0]["grad_norm"] == pytest.approx(expected, rel=1e-5)
 
 
@@ -105,18 +113,18 @@ def test_the_first_gradient_norm_is_that_of_torch(zero_stage: int) -> None:
 def test_a_killed_run_goes_on_to_the_same_bits(
     tmp_path: Path, killed_at: int, zero_stage: int
 ) -> None:
-    recipe = replace(RECIPE, zero_stage=zero_stage)
+    settings = replace(SETTINGS, zero_stage=zero_stage)
     whole = Regression()
-    expected = fit(whole, recipe)
+    expected = fit(whole, settings)
 
     def dying(start: int) -> Iterator[Points]:
         yield from batches(start, killed_at)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fit(Regression(), recipe, inputs=dying, state=tmp_path)
+        fit(Regression(), settings, inputs=dying, state=tmp_path)
     resumed = Regression()
-    assert fit(resumed, recipe, state=tmp_path) == expected
+    assert fit(resumed, settings, state=tmp_path) == expected
     assert all(torch.equal(a, b) for a, b in zip(weights(whole), weights(resumed), strict=True))
 
 
@@ -135,30 +143,27 @@ def test_accumulated_micro_batches_equal_one_batch() -> None:
     fit(once)
 
     def halves(start: int) -> Iterator[Points]:
-        for step in range(start, RECIPE.steps):
+        for step in range(start, STEPS):
             yield points(step, slice(0, 3))
             yield points(step, slice(3, 6))
 
-    fit(twice, replace(RECIPE, accumulation=2), inputs=halves)
+    fit(twice, replace(SETTINGS, gradient_accumulation_steps=2), inputs=halves)
     torch.testing.assert_close(weights(once), weights(twice), atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"precision": "fp8"}, "fp8"),
-        ({"steps": 0}, "nothing to train"),
-        ({"batch_size": 7, "accumulation": 2}, "7"),
-    ],
-)
-def test_recipes_that_cannot_be(change: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        fit(Regression(), replace(RECIPE, **change))
+def test_a_training_without_steps_is_an_error() -> None:
+    with pytest.raises(ValueError, match="steps is 0"):
+        fit(Regression(), steps=0)
+
+
+def test_a_batch_that_does_not_divide_is_an_error() -> None:
+    with pytest.raises(ValueError, match="batch_size 7 is not divisible by 1 ranks x 2"):
+        fit(Regression(), replace(SETTINGS, batch_size=7, gradient_accumulation_steps=2))
 
 
 def test_zero_stage_three_is_refused() -> None:
     with pytest.raises(ValueError, match="zero_stage 3"):
-        fit(Regression(), replace(RECIPE, zero_stage=3))
+        fit(Regression(), replace(SETTINGS, zero_stage=3))
 
 
 def test_a_truncated_state_is_passed_over(tmp_path: Path) -> None:
@@ -178,7 +183,7 @@ import json, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from dataclasses import replace
-from test_engine import RECIPE, Regression, fit, points
+from test_engine import SETTINGS, Regression, fit, points
 from arl.training import distributed
 distributed.initialize()
 share = 6 // distributed.world_size()
@@ -189,7 +194,7 @@ def inputs(start):
     yield from (points(step, part) for step in range(start, int(sys.argv[4])))
     raise KeyboardInterrupt
 try:
-    history = fit(module, replace(RECIPE, zero_stage=int(sys.argv[3])), inputs=inputs, state=Path(sys.argv[5]))
+    history = fit(module, replace(SETTINGS, zero_stage=int(sys.argv[3])), inputs=inputs, state=Path(sys.argv[5]))
 except KeyboardInterrupt:
     history = []
 if distributed.rank() == 0:
@@ -205,7 +210,7 @@ def free_port() -> int:
 
 
 def run_ranks(
-    folder: Path, world: int, zero_stage: int, stop: int = RECIPE.steps
+    folder: Path, world: int, zero_stage: int, stop: int = STEPS
 ) -> dict[str, list[float]]:
     """Train in `world` processes until step `stop`, going on from the state in the folder, if there is one."""
     script, out = folder / "rank.py", folder / f"{world}-{stop}.json"
@@ -246,7 +251,7 @@ def assert_same_training(found: dict[str, list[float]], expected: dict[str, list
 def undropped(zero_stage: int) -> dict[str, list[float]]:
     module = Regression()
     module.dropout.p = 0.0
-    history = fit(module, replace(RECIPE, zero_stage=zero_stage))
+    history = fit(module, replace(SETTINGS, zero_stage=zero_stage))
     return {"loss": [record["loss"] for record in history], "weight": module.linear.weight.tolist()}
 
 
@@ -268,12 +273,12 @@ def test_the_number_of_ranks_may_change(tmp_path: Path, zero_stage: int) -> None
 def test_the_module_is_examined_on_time_and_goes_on_training(tmp_path: Path) -> None:
     module, seen = Regression(), []
 
-    def examine() -> dict[str, float]:
+    def measure() -> dict[str, float]:
         module.eval()
         seen.append(module.training)
         return {"health": float(len(seen))}
 
-    history = fit(module, replace(RECIPE, examine_every=3), examine=examine)
+    history = fit(module, eval_every=3, evaluate=measure)
     assert {record["step"]: record.get("health") for record in history} == {
         **dict.fromkeys((1, 2, 4, 5)),
         3: 1.0,

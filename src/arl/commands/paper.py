@@ -19,8 +19,12 @@ from arl.files import atomic_directory, write_json
 from arl.params import Params
 from arl.progress import progress
 from arl.reports.experiment import write_page, write_report
+from arl.settings import AnatomyInput
 
-_TOLD = ("none", "shuffled")  # what an audit tells the model of the anatomy
+_TOLD: tuple[AnatomyInput, ...] = (
+    "none",
+    "shuffled",
+)  # what an audit tells the model of the anatomy
 _ALL = "all"
 _OF_THE_PAPER = ("table", "figure")  # how the names of its experiments begin
 _WAIT = 5.0  # seconds between looks at what other processes are making

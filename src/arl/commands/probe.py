@@ -53,7 +53,7 @@ def probe(
         split: rows[rows["split"] == split].reset_index(drop=True)
         for split in ("train", "val", "test")
     }
-    parts["train"] = subset(parts["train"], params.probe.share, params.seed)
+    parts["train"] = subset(parts["train"], params.probe.fraction, params.seed)
     known = {
         split: _features(Pooled(encoder, params.probe.pooling), corpus, part, config.size)
         for split, part in parts.items()
@@ -69,7 +69,7 @@ def probe(
         "patients": int(groups(parts["test"]).nunique()),
         "grouping": grouping(parts["test"]),
         "synthetic": bool(parts["test"]["synthetic"].any()),
-        "share": params.probe.share,
+        "fraction": params.probe.fraction,
         "solver": params.probe.solver,
         "batch_norm": params.probe.batch_norm,
         "strength": linear.strength,

@@ -22,6 +22,7 @@ from arl.experiments.spec import Experiment, Row
 from arl.files import atomic_directory, read_json, sha256, tree_hash, write_json
 from arl.model_config import read_config
 from arl.params import Params
+from arl.settings import AnatomyInput
 from arl.stages.evaluate import evaluate
 from arl.stages.finetune import finetune
 from arl.stages.pretrain import pretrain
@@ -157,7 +158,7 @@ class Runner:
                 predictions=folder / "predictions.parquet",
             )
 
-    def finetuned(self, params: Params, encoder: Path, task: str, told: str) -> Replicate:
+    def finetuned(self, params: Params, encoder: Path, task: str, told: AnatomyInput) -> Replicate:
         """The fine-tuned model's predictions when it is `told` an anatomy."""
         settings = [
             params.seed,

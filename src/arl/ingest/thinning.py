@@ -5,32 +5,11 @@ duplicate stills would therefore remove whole clips. Thinning is set per source 
 within one clip, and is counted.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from arl.corpus.pixels import perceptual_hash
 from arl.corpus.record import Entry, Record
-
-
-@dataclass(frozen=True)
-class Thinning:
-    """Rules for the frames of a clip to keep; the default keeps all frames."""
-
-    every: int = 1  # frames from one that is kept to the next, counted from the clip's first
-    distance: int = (
-        0  # bits, of 64, in which a frame differs at least from the last one kept before it
-    )
-    most: int = (
-        0  # frames of a clip, evenly spaced among those that the other rules leave; 0: no limit
-    )
-
-    def __post_init__(self) -> None:
-        if self.every < 1 or not 0 <= self.distance <= 64 or self.most < 0:
-            raise ValueError(
-                f"{self}: every must be 1 or more, distance 0 to 64, most 0 (no limit) or more"
-            )
-
+from arl.settings import Thinning
 
 WHOLE = Thinning()
 
@@ -67,8 +46,8 @@ class Thinner:
         return True
 
     def chosen(self, entries: list[Entry]) -> list[int]:
-        """Positions that stay by `most`, of frames that `keeps` has kept."""
-        if self._thinning.most == 0:
+        """Positions that stay by `max_frames`, of frames that `keeps` has kept."""
+        if self._thinning.max_frames == 0:
             return list(range(len(entries)))
         chosen = {position for position, entry in enumerate(entries) if is_fixed(entry)}
         clips: dict[str, list[int]] = {}
@@ -77,7 +56,7 @@ class Thinner:
                 clips.setdefault(entry.clip, []).append(position)
         for members in clips.values():
             free = [position for position in members if position not in chosen]
-            room = max(0, self._thinning.most - (len(members) - len(free)))
+            room = max(0, self._thinning.max_frames - (len(members) - len(free)))
             chosen |= {
                 free[int(place)]
                 for place in np.linspace(0, len(free) - 1, min(room, len(free))).round()

@@ -19,7 +19,8 @@ import cv2
 
 from arl.corpus.pixels import Stored, store
 from arl.corpus.record import Entry, Input, Refused
-from arl.ingest.thinning import WHOLE, Thinner, Thinning
+from arl.ingest.thinning import WHOLE, Thinner
+from arl.settings import Thinning
 
 
 @dataclass(frozen=True)

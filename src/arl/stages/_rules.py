@@ -1,7 +1,7 @@
 """The anatomy rules of params.yaml as the readers take them."""
 
 from arl.ingest.dicom.rules import AnatomyRules
-from arl.params import Dicom
+from arl.settings import Dicom
 
 
 def anatomy_rules(dicom: Dicom) -> AnatomyRules:

@@ -10,7 +10,8 @@ from arl.corpus.selection import task_rows
 from arl.evaluation.metrics import Ints
 from arl.evaluation.predictions import classification_table, segmentation_table
 from arl.loading.loader import Examples, evaluation_batches
-from arl.params import Params, Task
+from arl.params import Params
+from arl.settings import Task
 from arl.training.checkpoint import load_task_model
 from arl.training.engine import predict
 

@@ -99,7 +99,7 @@ def drift(params: Params, *, corpus: Path, checkpoint: Path, drift: Path) -> Non
     with atomic_directory(drift) as folder:
         result, samples = _compare(params, corpus, checkpoint, rows[is_new], reference, folder)
         result.write(folder / "drift.json")
-        rules = Rules(params.drift.alpha, params.drift.drift_share, PERMUTATIONS)
+        rules = Rules(params.drift.alpha, params.drift.drift_fraction, PERMUTATIONS)
         drift_page.write_page(result, samples, rules, folder)
 
 
@@ -223,7 +223,7 @@ def _test(
         numeric=NUMERIC,
         categorical=CATEGORICAL,
         alpha=params.drift.alpha,
-        drift_share=params.drift.drift_share,
+        drift_share=params.drift.drift_fraction,
         html=folder / "evidently.html",
     )
     # The other training sites are embedded too: their distances say how far apart sites are.

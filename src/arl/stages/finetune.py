@@ -1,7 +1,7 @@
 """Fine-tune the pretrained encoder for one task."""
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -9,12 +9,11 @@ import torch
 from arl.corpus.selection import subset
 from arl.corpus.shards import Layout
 from arl.files import tree_hash
-from arl.loading.loader import Examples, TrainingOrder, training_batches
+from arl.loading.loader import Batch, Examples, TrainingOrder, training_batches
 from arl.loading.transforms import TrainView
 from arl.model_config import TaskHead, TaskModelConfig
 from arl.params import Params
 from arl.stages._scoring import rows_of_task
-from arl.stages._training import recipe as training_recipe
 from arl.stages._training import state_folder
 from arl.training import distributed, engine, optim
 from arl.training.checkpoint import build_task_model, load_encoder, save_model
@@ -25,7 +24,7 @@ def finetune(params: Params, *, task: str, corpus: Path, checkpoint: Path, model
     """Fine-tune the pretrained encoder for one task.
 
     Reads the corpus and the encoder's checkpoint folder; writes the task's model folder
-    (safetensors and config.json). All weights are trained (appendix B), on finetune.share of the
+    (safetensors and config.json). All weights are trained (appendix B), on finetune.fraction of the
     training patients. A run that was killed goes on from its last checkpoint under $ARL_RUNS
     (default: runs/).
     """
@@ -34,7 +33,7 @@ def finetune(params: Params, *, task: str, corpus: Path, checkpoint: Path, model
     rows = rows_of_task(params, task, corpus)
     settings = params.task[task]
     rows = subset(
-        rows[rows["split"] == "train"].reset_index(drop=True), params.finetune.share, params.seed
+        rows[rows["split"] == "train"].reset_index(drop=True), params.finetune.fraction, params.seed
     )
     encoder, config = load_encoder(checkpoint)
     torch.manual_seed(params.seed)
@@ -51,12 +50,8 @@ def finetune(params: Params, *, task: str, corpus: Path, checkpoint: Path, model
         masks=segmentation,
     )
     order = _order(params, examples.layout)
-    recipe = training_recipe(
-        params.finetune,
-        steps=params.finetune.epochs * order.steps_per_epoch,
-        batch_size=order.batch_size,
-        seed=params.seed,
-    )
+    steps = params.finetune.epochs * order.steps_per_epoch
+    accumulation = params.finetune.gradient_accumulation_steps
     tuner = FineTuner(network, label_smoothing=params.finetune.label_smoothing)
     groups = optim.parameter_groups(
         tuner,
@@ -76,8 +71,10 @@ def finetune(params: Params, *, task: str, corpus: Path, checkpoint: Path, model
     engine.fit(
         tuner,
         groups,
-        lambda start: _inputs(examples, order, view, start, recipe),
-        recipe,
+        lambda start: _inputs(view, training_batches(examples, order, start, steps, accumulation)),
+        replace(params.finetune, batch_size=order.batch_size),
+        steps=steps,
+        seed=params.seed,
         state=state,
         title=task,
     )
@@ -97,11 +94,9 @@ def _order(params: Params, layout: Layout) -> TrainingOrder:
 
 
 def _inputs(
-    examples: Examples, order: TrainingOrder, view: TrainView, start: int, recipe: engine.Recipe
+    view: TrainView, batches: Iterator[tuple[int, TrainingOrder, Batch]]
 ) -> Iterator[TaskInputs]:
-    for step, place, batch in training_batches(
-        examples, order, start, recipe.steps, recipe.accumulation
-    ):
+    for step, place, batch in batches:
         seen = view(batch, step, rank=place.rank, world_size=place.world)
         target = batch.label if seen.mask is None else seen.mask.float()
         yield TaskInputs(seen.image, batch.anatomy, target)

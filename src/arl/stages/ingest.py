@@ -11,8 +11,9 @@ from arl.corpus.record import Input
 from arl.corpus.shards import BatchWriter
 from arl.files import read_json
 from arl.ingest.readers import names, reader, write
-from arl.ingest.thinning import WHOLE, Thinning
+from arl.ingest.thinning import WHOLE
 from arl.params import Params
+from arl.settings import Thinning
 from arl.stages._rules import anatomy_rules
 
 _CONFIGURED = (
@@ -157,5 +158,4 @@ def _name(source: str, name: str | None) -> str:
 
 def _thinning(params: Params, source: str) -> Thinning:
     rules = params.data.thinning
-    rule = rules.get(source, rules.get("default"))
-    return WHOLE if rule is None else Thinning(rule.every, rule.distance, rule.most)
+    return rules.get(source, rules.get("default", WHOLE))

@@ -1,7 +1,7 @@
 """Pretrain the anatomy-aware encoder (section 3)."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +25,10 @@ from arl.models.heads import Pooled
 from arl.models.reconstructor import Reconstructor
 from arl.objectives.collapse_metrics import rankme
 from arl.params import Params
-from arl.stages._training import recipe as training_recipe
 from arl.stages._training import runs, state_folder
 from arl.training import distributed, engine, optim
 from arl.training.engine import predict
-from arl.training.pretrainer import Objective, Pretrainer, PretrainInputs
+from arl.training.pretrainer import Pretrainer, PretrainInputs, decoder_config
 from arl.training.reconstruction import save_pretrained
 
 _EXAMINED = ("rankme", "knn")
@@ -53,18 +52,12 @@ def pretrain(params: Params, *, corpus: Path, checkpoint: Path, metrics: Path) -
         protocols=params.data.splits,
     )
     rows = subset(
-        rows[rows["split"] == "train"].reset_index(drop=True), params.pretrain.share, params.seed
+        rows[rows["split"] == "train"].reset_index(drop=True), params.pretrain.fraction, params.seed
     )
     examples = Examples(corpus, rows, params.data.size + params.data.size // 4)
     order = _order(params, examples.layout)
     settings = params.pretrain
-    recipe = training_recipe(
-        settings,
-        steps=settings.max_steps or settings.epochs * order.steps_per_epoch,
-        batch_size=settings.batch_size,
-        seed=params.seed,
-        examine_every=settings.examine_every,
-    )
+    steps = settings.max_steps or settings.epochs * order.steps_per_epoch
     torch.manual_seed(params.seed)
     pretrainer = _pretrainer(params)
     sections = [asdict(params.model), asdict(params.objective), asdict(settings)]
@@ -74,11 +67,14 @@ def pretrain(params: Params, *, corpus: Path, checkpoint: Path, metrics: Path) -
     history = engine.fit(
         pretrainer,
         optim.parameter_groups(pretrainer, weight_decay=settings.weight_decay),
-        lambda start: _inputs(params, pretrainer.objective, examples, order, start, recipe),
-        recipe,
+        lambda start: _inputs(params, examples, order, start, steps),
+        settings,
+        steps=steps,
+        seed=params.seed,
         state=state,
         log=runs() / "tensorboard" / state.name,
-        examine=_examination(params, pretrainer, examples, rows),
+        evaluate=_evaluation(params, pretrainer, examples, rows),
+        eval_every=settings.eval_every,
         title="pretraining",
     )
     if distributed.rank() == 0:
@@ -88,22 +84,22 @@ def pretrain(params: Params, *, corpus: Path, checkpoint: Path, metrics: Path) -
 
 def _pretrainer(params: Params) -> Pretrainer:
     encoder = AViT(img_size=params.data.size, **asdict(params.model))
-    pretrainer = Pretrainer(encoder, _objective(params))
+    pretrainer = Pretrainer(encoder, params.objective)
     encoder.set_grad_checkpointing(params.pretrain.grad_checkpointing)
     if params.pretrain.compile:
         encoder.compile_blocks()
     return pretrainer
 
 
-def _examination(
+def _evaluation(
     params: Params, pretrainer: Pretrainer, examples: Examples, rows: pd.DataFrame
 ) -> Callable[[], dict[str, float]]:
     """RankMe of a fixed pool of training images and, where labels are, k-NN among other patients' (`health`)."""
-    count = min(params.pretrain.examine_images, len(rows))
+    count = min(params.pretrain.eval_images, len(rows))
     pool = _pool(examples.layout, count, params.seed)
     labelled = _labelled(rows.iloc[pool])
 
-    def examine() -> dict[str, float]:
+    def evaluate() -> dict[str, float]:
         batches = (examples.take(part) for part in np.array_split(pool, -(-count // 64)))
         outputs = predict(
             Pooled(pretrainer.released_encoder(), "gap"), batches, size=params.data.size
@@ -117,7 +113,7 @@ def _examination(
             )
         return found
 
-    return examine
+    return evaluate
 
 
 def _pool(layout: Layout, count: int, seed: int) -> Indices:
@@ -152,20 +148,8 @@ def _order(params: Params, layout: Layout) -> TrainingOrder:
     )
 
 
-def _objective(params: Params) -> Objective:
-    names = {field.name for field in fields(Objective)}
-    return Objective(
-        **{name: value for name, value in asdict(params.objective).items() if name in names}
-    )
-
-
 def _inputs(
-    params: Params,
-    terms: Objective,
-    examples: Examples,
-    order: TrainingOrder,
-    start: int,
-    recipe: engine.Recipe,
+    params: Params, examples: Examples, order: TrainingOrder, start: int, steps: int
 ) -> Iterator[PretrainInputs]:
     """Micro-batches from a step on; their randomness is a function of (seed, step, position in the global batch)."""
     objective = params.objective
@@ -174,16 +158,16 @@ def _inputs(
         local_size=objective.local_crops_size,
         global_crops_scale=objective.global_crops_scale,
         local_crops_scale=objective.local_crops_scale,
-        local_crops_number=objective.local_crops_number if terms.self_distillation else 0,
-        global_crops_number=terms.global_crops_number,
+        local_crops_number=objective.local_crops_number if objective.self_distillation else 0,
+        global_crops_number=objective.global_crops_number,
         seed=params.seed,
     )
     patches = (params.data.size // params.model.patch_size) ** 2
     for step, place, batch in training_batches(
-        examples, order, start, recipe.steps, recipe.accumulation
+        examples, order, start, steps, params.pretrain.gradient_accumulation_steps
     ):
         crops = views(batch, step, rank=place.rank, world_size=place.world)
-        noise, dropped = _noise(params, terms.global_crops_number, place, step, patches)
+        noise, dropped = _noise(params, objective.global_crops_number, place, step, patches)
         anatomy = crops.anatomy.masked_fill(dropped, NULL_ANATOMY)
         yield PretrainInputs(crops.global_crops, crops.local_crops, anatomy, noise)
 
@@ -231,7 +215,9 @@ def _reconstructor(pretrainer: Pretrainer) -> Reconstructor | None:
     """The student with the decoder: the teacher, where there is one, never saw a mask."""
     if not pretrainer.objective.mim:
         return None
-    return Reconstructor(pretrainer.encoder, pretrainer.decoder, pretrainer.objective.decoder)
+    return Reconstructor(
+        pretrainer.encoder, pretrainer.decoder, decoder_config(pretrainer.objective)
+    )
 
 
 def _only_examined(record: dict[str, float]) -> dict[str, float]:

@@ -97,7 +97,7 @@ def _unseen(params: Params, inbox: str, journal: Journal) -> list[Drop]:
     known = handled(journal.entries(), "fingerprint")
     drops = [
         drop
-        for drop in look(inbox, params.watch.quiet_seconds, time.time())
+        for drop in look(inbox, params.watch.settle_seconds, time.time())
         if drop.fingerprint not in known
     ]
     for drop in drops:

@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from arl.loading.loader import Batch
 from arl.loading.transforms import eval_view
 from arl.progress import progress
+from arl.settings import Training
 from arl.training import checkpoint, distributed, optim
 
 
@@ -34,104 +34,73 @@ class Trainable(Protocol):
         """What follows an optimiser step, e.g. the teacher's moving average."""
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How long and how fast; `progress` runs from 0 to 1 over `steps`."""
-
-    steps: int
-    batch_size: int  # images over all ranks and accumulation steps
-    lr: float
-    min_lr: float
-    warmup: float  # share of the steps
-    clip_grad: float
-    precision: str
-    zero_stage: int
-    seed: int
-    accumulation: int = 1
-    checkpoint_every: int = 0  # steps; 0: never
-    examine_every: int = 0  # steps; 0: never
-
-    def __post_init__(self) -> None:
-        if self.precision not in ("fp32", "bf16"):
-            raise ValueError(f"precision {self.precision!r} is neither fp32 nor bf16")
-        if self.steps < 1:
-            raise ValueError(f"steps is {self.steps}: there is nothing to train")
-
-    @property
-    def micro_batch_size(self) -> int:
-        """Images of one forward pass on one rank."""
-        parts = distributed.world_size() * self.accumulation
-        if self.batch_size % parts:
-            raise ValueError(
-                f"batch_size {self.batch_size} is not divisible by {distributed.world_size()} ranks "
-                f"x {self.accumulation} accumulation steps"
-            )
-        return self.batch_size // parts
-
-
 def fit(
     module: nn.Module,
     groups: list[dict[str, Any]],
     inputs: Callable[[int], Iterator[Inputs]],
-    recipe: Recipe,
+    settings: Training,
     *,
+    steps: int,
+    seed: int,
     state: Path | None = None,
     log: Path | None = None,
-    examine: Callable[[], dict[str, float]] = dict,
+    evaluate: Callable[[], dict[str, float]] = dict,
+    eval_every: int = 0,
     title: str = "training",
 ) -> list[dict[str, float]]:
-    """Train `module` (a `Trainable`) for `recipe.steps` optimiser steps and return their history.
+    """Train `module` (a `Trainable`) for `steps` optimiser steps and return their history.
 
     Args:
         inputs: gives the micro-batches from an optimiser step on, so that training may start
             anywhere.
+        seed: of the random numbers that the module draws in a step.
         state: folder of resumable checkpoints; a run killed at any moment goes on from the last
             one.
         log: folder for TensorBoard, which also gets the images a second; None: no log.
-        examine: measures the module every `recipe.examine_every` steps and after the last one, on
-            rank 0; its numbers
-            join the history of that step.
+        evaluate: measures the module on rank 0; its numbers join the history of that step.
+        eval_every: steps between two calls of `evaluate`, which also follows the last step.
+            0: no calls.
 
     Raises:
-        ValueError: the recipe does not fit the ranks.
+        ValueError: there is no step to train, or the batch does not divide over the ranks.
         FloatingPointError: the loss is not finite; the message names the last good checkpoint.
     """
+    if steps < 1:
+        raise ValueError(f"steps is {steps}: training needs at least one")
     distributed.initialize()
     engine = distributed.engine(
         module,
         optim.adamw(groups),
-        micro_batch_size=recipe.micro_batch_size,
-        accumulation=recipe.accumulation,
-        clip_grad=recipe.clip_grad,
-        zero_stage=recipe.zero_stage,
+        micro_batch_size=micro_batch_size(settings),
+        accumulation=settings.gradient_accumulation_steps,
+        clip_grad=settings.clip_grad,
+        zero_stage=settings.zero_stage,
     )
     history = checkpoint.resume(engine, state) if state else []
     engine.train()
     batches = inputs(len(history))
     first = distributed.rank() == 0
-    if first and recipe.precision == "bf16" and not computes_in_bf16(engine.device):
+    if first and settings.precision == "bf16" and not computes_in_bf16(engine.device):
         print(
             f"{title}: this processor has no bfloat16 instructions, precision=fp32 is much faster",
             file=sys.stderr,
         )
-    bar = progress(recipe.steps, title, "step", initial=len(history), shown=first)
+    bar = progress(steps, title, "step", initial=len(history), shown=first)
     with _logbook(log if first else None, len(history)) as write:
-        for step in range(len(history), recipe.steps):
+        for step in range(len(history), steps):
             start = time.perf_counter()
-            record = _train_step(engine, batches, step, recipe, state)
-            speed = recipe.batch_size / (time.perf_counter() - start)
-            if (
-                first
-                and recipe.examine_every
-                and ((step + 1) % recipe.examine_every == 0 or step + 1 == recipe.steps)
-            ):
-                record |= _examined(engine.module, examine)
+            record = _train_step(
+                engine, batches, step, settings, steps=steps, seed=seed, state=state
+            )
+            speed = settings.batch_size / (time.perf_counter() - start)
+            if first and eval_every and ((step + 1) % eval_every == 0 or step + 1 == steps):
+                record |= _evaluated(engine.module, evaluate)
             history.append(record)
             # the speed differs from run to run, the history must not
             write(step + 1, record | {"images_per_second": speed})
             bar.set_postfix(loss=f"{record['loss']:.3f}", refresh=False)
             bar.update()
-            if state and recipe.checkpoint_every and (step + 1) % recipe.checkpoint_every == 0:
+            if state and settings.checkpoint_every and (step + 1) % settings.checkpoint_every == 0:
                 checkpoint.save(engine, state, history)
     bar.close()
     return history
@@ -143,10 +112,26 @@ def computes_in_bf16(device: torch.device) -> bool:
     return device.type != "cpu" or any(able[name] for name in able if "bf16" in name)
 
 
-def _examined(module: nn.Module, examine: Callable[[], dict[str, float]]) -> dict[str, float]:
-    found = examine()
-    module.train()  # examining it in evaluation mode leaves it there
-    return found
+def _evaluated(module: nn.Module, evaluate: Callable[[], dict[str, float]]) -> dict[str, float]:
+    numbers = evaluate()
+    # evaluation leaves the module in evaluation mode
+    module.train()
+    return numbers
+
+
+def micro_batch_size(settings: Training) -> int:
+    """Images of one forward pass on one rank.
+
+    Raises:
+        ValueError: the batch does not divide over the ranks and accumulation steps.
+    """
+    ranks, parts = distributed.world_size(), settings.gradient_accumulation_steps
+    if settings.batch_size % (ranks * parts):
+        raise ValueError(
+            f"batch_size {settings.batch_size} is not divisible by {ranks} ranks x {parts} "
+            "gradient_accumulation_steps"
+        )
+    return settings.batch_size // (ranks * parts)
 
 
 @contextmanager
@@ -167,23 +152,30 @@ def _logbook(folder: Path | None, done: int) -> Iterator[Callable[[int, dict[str
 
 
 def _train_step(
-    engine: Any, batches: Iterator[Inputs], step: int, recipe: Recipe, state: Path | None
+    engine: Any,
+    batches: Iterator[Inputs],
+    step: int,
+    settings: Training,
+    *,
+    steps: int,
+    seed: int,
+    state: Path | None,
 ) -> dict[str, float]:
     lr = optim.lr_at(
         step,
-        steps=recipe.steps,
-        lr=recipe.lr,
-        min_lr=recipe.min_lr,
-        warmup_steps=math.ceil(recipe.warmup * recipe.steps),
+        steps=steps,
+        lr=settings.lr,
+        min_lr=settings.min_lr,
+        warmup_steps=math.ceil(settings.warmup * steps),
     )
     optim.set_lr(engine.optimizer, lr)
     # drop path and the like: a function of the step, so that nothing has to be restored
-    torch.manual_seed(recipe.seed + step * distributed.world_size() + distributed.rank())
+    torch.manual_seed(seed + step * distributed.world_size() + distributed.rank())
     terms = [
-        _micro_step(engine, next(batches), step / recipe.steps, recipe)
-        for _ in range(recipe.accumulation)
+        _micro_step(engine, next(batches), step / steps, settings)
+        for _ in range(settings.gradient_accumulation_steps)
     ]
-    engine.module.after_step((step + 1) / recipe.steps)
+    engine.module.after_step((step + 1) / steps)
     mean = {name: sum(term[name] for term in terms) / len(terms) for name in terms[0]}
     mean["grad_norm"] = terms[-1]["grad_norm"]  # of the accumulated gradient
     record = {"step": step + 1, "lr": lr, **distributed.mean_over_ranks(mean)}
@@ -191,10 +183,12 @@ def _train_step(
     return record
 
 
-def _micro_step(engine: Any, inputs: Inputs, elapsed: float, recipe: Recipe) -> dict[str, float]:
+def _micro_step(
+    engine: Any, inputs: Inputs, elapsed: float, settings: Training
+) -> dict[str, float]:
     # bfloat16 by autocast: weights, optimiser and the teacher's average stay in float32, where a
     # momentum of 0.996 does not round to 1
-    with torch.autocast(engine.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+    with torch.autocast(engine.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
         terms = engine(inputs.to(engine.device), elapsed)
     engine.backward(terms["loss"])
     norm = distributed.step(engine)

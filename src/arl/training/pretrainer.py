@@ -23,6 +23,7 @@ from arl.objectives.masking import random_masking
 from arl.objectives.mim import denormalize_patches, mim_loss, normalize_patches
 from arl.objectives.schedules import teacher_momentum, warmup_schedule
 from arl.objectives.self_distillation import SelfDistillation, teacher_entropy
+from arl.settings import Objective
 
 
 @dataclass
@@ -40,87 +41,15 @@ class PretrainInputs:
         return replace(self, **moved)
 
 
-@dataclass(frozen=True)
-class Objective:
-    """Terms and constants of the loss; see `arl.params.Objective`."""
-
-    mim: bool
-    adversarial: bool
-    self_distillation: bool
-    patch_distillation: bool
-    contrastive: bool
-    weighting: str
-    adversarial_weight: float
-    max_adversarial_weight: float
-    mim_weight: float
-    discriminator_start: float
-    reconstructed_crops: int
-    mask_ratio: float
-    drop_masked: bool
-    norm_pix_loss: bool
-    prototypes: int
-    head_hidden: int
-    student_temp: float
-    teacher_temp: float
-    warmup_teacher_temp: float
-    teacher_temp_warmup: float
-    teacher_momentum: float
-    center_momentum: float
-    centering: str
-    contrastive_temp: float
-    decoder_dim: int
-    decoder_depth: int
-    decoder_heads: int
-    discriminator_dim: int
-    discriminator_patches: int
-
-    def __post_init__(self) -> None:
-        if not (self.mim or self.has_teacher):
-            raise ValueError(
-                "an objective needs mim, self_distillation, patch_distillation or contrastive"
-            )
-        if self.adversarial and not self.mim:
-            raise ValueError("the adversarial loss judges reconstructions: it needs mim")
-        if self.reconstructed_crops < 1:
-            raise ValueError(
-                f"reconstructed_crops {self.reconstructed_crops}: L_MIM needs one at least"
-            )
-        if self.weighting not in ("adaptive", "constant"):
-            raise ValueError(f"weighting {self.weighting!r} is neither adaptive nor constant")
-        if self.contrastive and (self.self_distillation or self.patch_distillation):
-            raise ValueError(
-                "contrastive has another head than self_distillation and patch_distillation: choose one"
-            )
-        if self.patch_distillation and self.drop_masked:
-            raise ValueError(
-                "patch_distillation compares masked tokens, which drop_masked drops: set it to false"
-            )
-
-    @property
-    def has_teacher(self) -> bool:
-        """Whether a moving average of the encoder gives targets."""
-        return self.self_distillation or self.patch_distillation or self.contrastive
-
-    @property
-    def global_crops_number(self) -> int:
-        """G: a teacher needs two views to compare, a reconstruction one."""
-        return 2 if self.has_teacher else 1
-
-    @property
-    def masks(self) -> bool:
-        """Whether the student sees masked images."""
-        return self.mim or self.patch_distillation
-
-    @property
-    def decoder(self) -> DecoderConfig:
-        """What L_MIM predicts pixels with."""
-        return DecoderConfig(
-            decoder_dim=self.decoder_dim,
-            depth=self.decoder_depth,
-            heads=self.decoder_heads,
-            norm_pix_loss=self.norm_pix_loss,
-            drop_masked=self.drop_masked,
-        )
+def decoder_config(objective: Objective) -> DecoderConfig:
+    """The decoder that predicts the pixels of L_MIM."""
+    return DecoderConfig(
+        decoder_dim=objective.decoder_dim,
+        depth=objective.decoder_depth,
+        heads=objective.decoder_heads,
+        norm_pix_loss=objective.norm_pix_loss,
+        drop_masked=objective.drop_masked,
+    )
 
 
 class Pretrainer(nn.Module):
@@ -131,7 +60,7 @@ class Pretrainer(nn.Module):
         self.objective = objective
         self.encoder = encoder
         if objective.mim:
-            self.decoder = build_decoder(encoder, objective.decoder)
+            self.decoder = build_decoder(encoder, decoder_config(objective))
         if objective.adversarial:
             self.discriminator = PatchDiscriminator(
                 encoder.patch_size,
@@ -159,7 +88,7 @@ class Pretrainer(nn.Module):
             terms |= self._learn_from_teacher(inputs, anatomy, tokens, mask, progress)
         if self.objective.mim:
             assert mask is not None
-            shown = self.objective.reconstructed_crops * len(inputs.anatomy)
+            shown = self.objective.max_reconstructed_crops * len(inputs.anatomy)
             kept = None if ids_keep is None else ids_keep[:shown]
             terms |= self._reconstruct(
                 inputs.global_crops[:shown],

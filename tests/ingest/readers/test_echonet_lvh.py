@@ -7,8 +7,8 @@ import pytest
 
 from arl.corpus.splits import read_split
 from arl.ingest.readers import echonet_lvh
-from arl.ingest.thinning import Thinning
 from arl.ingest.workers import Read, prepare
+from arl.settings import Thinning
 
 HEADER = ",HashedFileName,Calc,CalcValue,Frame,X1,X2,Y1,Y2,Frames,FPS,Width,Height,split\n"
 VIDEOS = [("0XA", "Batch1", "train"), ("0XB", "Batch2", "val"), ("0XC", "Batch4", "test")]

@@ -19,9 +19,10 @@ from types import ModuleType
 
 from arl.corpus.record import Input
 from arl.corpus.shards import BatchWriter, DuplicateIdError
-from arl.ingest.thinning import WHOLE, Thinning
+from arl.ingest.thinning import WHOLE
 from arl.ingest.workers import Read, outcomes
 from arl.progress import progress
+from arl.settings import Thinning
 
 HEADINGS = ("Layout", "Keys", "Coding", "Patient", "Split", "Licence", "Refuses")
 
