@@ -11,7 +11,7 @@ B, N, D = 2, 5, 7
 
 
 def _losses():
-    """A decoder's output with both losses on it, the adversarial one through a small discriminator."""
+    """A decoder's output with both losses; the adversarial one has a small discriminator."""
     generator = torch.Generator().manual_seed(0)
     weights = torch.randn(D, D, generator=generator, dtype=torch.float64, requires_grad=True)
     tokens = torch.randn(B, N, D, generator=generator, dtype=torch.float64)
@@ -24,7 +24,7 @@ def _losses():
     return mim, adversarial, reconstruction, target, mask, weights
 
 
-def test_gradient_of_mim_by_hand():
+def test_gradient_of_mim_by_hand() -> None:
     mim, _, reconstruction, target, mask, _ = _losses()
     errors = (reconstruction - target).detach()
     squared = 0.0
@@ -38,21 +38,21 @@ def test_gradient_of_mim_by_hand():
     )
 
 
-def test_equation_6_equalises_the_gradients():
+def test_equation_6_equalises_the_gradients() -> None:
     mim, adversarial, reconstruction, *_ = _losses()
     weight = adaptive_weight(mim, adversarial, reconstruction, eps=1e-12, max_weight=1e9)
     weighted = gradient_norm(weight * adversarial, reconstruction)
     assert math.isclose(float(weighted), float(gradient_norm(mim, reconstruction)), rel_tol=1e-9)
 
 
-def test_epsilon_is_added_to_the_adversarial_norm():
+def test_epsilon_is_added_to_the_adversarial_norm() -> None:
     mim, adversarial, reconstruction, *_ = _losses()
     mim_norm, norm = (float(gradient_norm(loss, reconstruction)) for loss in (mim, adversarial))
     weight = adaptive_weight(mim, adversarial, reconstruction, eps=0.5, max_weight=1e9)
     assert math.isclose(float(weight), mim_norm / (norm + 0.5), rel_tol=1e-12)
 
 
-def test_carries_no_gradient_and_keeps_the_graph():
+def test_carries_no_gradient_and_keeps_the_graph() -> None:
     mim, adversarial, reconstruction, *_, weights = _losses()
     weight = adaptive_weight(mim, adversarial, reconstruction)
     assert not weight.requires_grad
@@ -66,12 +66,12 @@ def test_carries_no_gradient_and_keeps_the_graph():
 
 
 @pytest.mark.parametrize("max_weight", [1.0, 37.0])
-def test_a_vanished_adversarial_gradient_is_clamped(max_weight):
+def test_a_vanished_adversarial_gradient_is_clamped(max_weight) -> None:
     mim, adversarial, reconstruction, *_ = _losses()
     weight = adaptive_weight(mim, 0 * adversarial, reconstruction, max_weight=max_weight)
     assert float(weight) == max_weight
 
 
-def test_no_reconstruction_error_no_weight():
+def test_no_reconstruction_error_no_weight() -> None:
     mim, adversarial, reconstruction, *_ = _losses()
     assert float(adaptive_weight(0 * mim, adversarial, reconstruction)) == 0

@@ -28,19 +28,19 @@ def _slow_sinkhorn(logits, temp, iterations):
 
 
 @pytest.mark.parametrize("iterations", [1, 3])
-def test_sinkhorn_equals_the_published_loop(iterations):
+def test_sinkhorn_equals_the_published_loop(iterations) -> None:
     logits = _logits()
     expected = _slow_sinkhorn(logits, 0.3, iterations)
     assert torch.allclose(sinkhorn_knopp(logits, 0.3, iterations), expected, rtol=1e-10)
 
 
-def test_sinkhorn_balances_rows_and_columns():
+def test_sinkhorn_balances_rows_and_columns() -> None:
     assignment = sinkhorn_knopp(_logits(), 0.5, iterations=200)
     assert torch.allclose(assignment.sum(dim=1), torch.ones(M, dtype=torch.float64))
     assert torch.allclose(assignment.sum(dim=0), torch.full((K,), M / K, dtype=torch.float64))
 
 
-def test_sinkhorn_does_not_overflow():
+def test_sinkhorn_does_not_overflow() -> None:
     logits = (200 * _logits()).half()  # exp(200 / 0.04) is infinite
     assignment = sinkhorn_knopp(logits, 0.04)
     assert assignment.dtype == torch.float32
@@ -48,7 +48,7 @@ def test_sinkhorn_does_not_overflow():
     assert torch.allclose(assignment.sum(dim=1), torch.ones(M))
 
 
-def test_targets_are_centred_and_sharpened():
+def test_targets_are_centred_and_sharpened() -> None:
     centering = Centering(K, 0.9, "center").double()
     centering.center.copy_(_logits(seed=1, rows=1))
     logits = _logits()
@@ -61,7 +61,7 @@ def test_targets_are_centred_and_sharpened():
             assert math.isclose(float(targets[m, k]), weights[k] / sum(weights), rel_tol=1e-10)
 
 
-def test_centre_is_a_moving_average():
+def test_centre_is_a_moving_average() -> None:
     centering = Centering(K, 0.9, "center").double()
     expected = [0.0] * K
     for step in range(3):
@@ -74,7 +74,7 @@ def test_centre_is_a_moving_average():
     )
 
 
-def test_a_constant_teacher_becomes_uniform():
+def test_a_constant_teacher_becomes_uniform() -> None:
     centering = Centering(K, 0.5, "center")
     logits = torch.tensor([[3.0, -1.0, 0.5, 0.0, 2.0, 1.0, -2.0]]).expand(M, K)
     assert centering(logits, 0.04).max() > 0.99
@@ -83,7 +83,7 @@ def test_a_constant_teacher_becomes_uniform():
     assert torch.allclose(centering(logits, 0.04), torch.full((M, K), 1 / K), atol=1e-5)
 
 
-def test_centre_is_saved_and_sinkhorn_has_none_to_move():
+def test_centre_is_saved_and_sinkhorn_has_none_to_move() -> None:
     moved = Centering(K, 0.9, "center")
     moved.update(torch.ones(2, K))
     loaded = Centering(K, 0.9, "center")
@@ -94,7 +94,7 @@ def test_centre_is_saved_and_sinkhorn_has_none_to_move():
     assert (sinkhorn.center == 0).all()
 
 
-def test_unknown_centering():
+def test_unknown_centering() -> None:
     with pytest.raises(
         ValueError, match="unknown centering 'none': expected one of center, sinkhorn"
     ):

@@ -42,14 +42,14 @@ def objective():
     return objective
 
 
-def test_equals_ibot(objective):
+def test_equals_ibot(objective) -> None:
     student, teacher = _tokens(0), _tokens(1)
     expected = _slow(student, teacher, objective.centering.center[0])
     loss = objective(student[MASK], teacher[MASK], MASK, TEACHER_TEMP)
     assert math.isclose(float(loss), expected, rel_tol=1e-10)
 
 
-def test_gradient_and_centre(objective):
+def test_gradient_and_centre(objective) -> None:
     student, teacher = _tokens(0)[MASK].requires_grad_(), _tokens(1)[MASK]
     before = objective.centering.center.clone()
     objective.eval()
@@ -62,7 +62,7 @@ def test_gradient_and_centre(objective):
     )
 
 
-def test_one_row_per_masked_patch(objective):
+def test_one_row_per_masked_patch(objective) -> None:
     tokens = _tokens(0)[MASK]
     with pytest.raises(ValueError, match="5 masked patches, but 4 student and 5 teacher rows"):
         objective(tokens[:4], tokens, MASK, TEACHER_TEMP)

@@ -27,20 +27,20 @@ def _slow(pred, target, mask):
     return total / masked / D
 
 
-def test_equals_equation_3():
+def test_equals_equation_3() -> None:
     pred, target, mask = _case()
     assert math.isclose(
         float(mim_loss(pred, target, mask)), _slow(pred, target, mask), rel_tol=1e-14
     )
 
 
-def test_gradient():
+def test_gradient() -> None:
     pred, target, mask = _case()
     assert torch.autograd.gradcheck(lambda p: mim_loss(p, target, mask), pred.requires_grad_())
 
 
 @pytest.mark.parametrize("visible", [1e3, math.nan, math.inf])
-def test_visible_patches_change_nothing(visible):
+def test_visible_patches_change_nothing(visible) -> None:
     pred, target, mask = _case()
     pred.requires_grad_()
     expected = mim_loss(pred, target, mask)
@@ -57,7 +57,7 @@ def test_visible_patches_change_nothing(visible):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_summed_in_float32(dtype):
+def test_half_precision_is_summed_in_float32(dtype) -> None:
     mask = torch.ones(2, 3, dtype=torch.bool)
     pred = torch.full((2, 3, 11), 300.0, dtype=dtype).requires_grad_()  # 300^2 overflows float16
     loss = mim_loss(pred, torch.zeros_like(pred), mask)
@@ -68,13 +68,13 @@ def test_half_precision_is_summed_in_float32(dtype):
     assert pred.grad.isfinite().all()
 
 
-def test_nothing_masked_is_an_error():
+def test_nothing_masked_is_an_error() -> None:
     pred, target, _ = _case()
     with pytest.raises(ValueError, match="none of the 21 patches is masked"):
         mim_loss(pred, target, torch.zeros(B, N, dtype=torch.bool))
 
 
-def test_shapes_must_agree():
+def test_shapes_must_agree() -> None:
     pred, target, mask = _case()
     with pytest.raises(ValueError, match=r"\(3, 7, 5\), \(3, 7, 4\)"):
         mim_loss(pred, target[:, :, :4], mask)
@@ -82,7 +82,7 @@ def test_shapes_must_agree():
         mim_loss(pred, target, mask.T)
 
 
-def test_normalised_patches():
+def test_normalised_patches() -> None:
     patches = torch.randn(B, N, 257, dtype=torch.float64) * 3 + 2
     normalised = normalize_patches(patches)
     assert torch.allclose(
@@ -94,7 +94,7 @@ def test_normalised_patches():
     assert torch.allclose(denormalize_patches(*normalised), patches, atol=1e-12)
 
 
-def test_a_black_patch_is_normalised_to_zero():
+def test_a_black_patch_is_normalised_to_zero() -> None:
     normalised = normalize_patches(torch.zeros(1, 2, 11, dtype=torch.bfloat16))
     assert (normalised.patches == 0).all()
     assert (denormalize_patches(*normalised) == 0).all()

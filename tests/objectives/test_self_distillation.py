@@ -43,13 +43,13 @@ def objective():
     return objective
 
 
-def test_equals_dino(objective):
+def test_equals_dino(objective) -> None:
     student, teacher = _logits(0, VIEWS), _logits(1, GLOBALS)
     expected = _slow(student, teacher, objective.centering.center[0])
     assert math.isclose(float(objective(student, teacher, TEACHER_TEMP)), expected, rel_tol=1e-10)
 
 
-def test_lists_and_stacks_are_the_same(objective):
+def test_lists_and_stacks_are_the_same(objective) -> None:
     student, teacher = _logits(0, VIEWS), _logits(1, GLOBALS)
     objective.eval()
     assert torch.equal(
@@ -58,7 +58,7 @@ def test_lists_and_stacks_are_the_same(objective):
     )
 
 
-def test_gradient_reaches_the_student_only(objective):
+def test_gradient_reaches_the_student_only(objective) -> None:
     objective.eval()
     student, teacher = _logits(0, VIEWS).requires_grad_(), _logits(1, GLOBALS).requires_grad_()
     assert torch.autograd.gradcheck(lambda s: objective(s, teacher, TEACHER_TEMP), student)
@@ -66,7 +66,7 @@ def test_gradient_reaches_the_student_only(objective):
     assert teacher.grad is None
 
 
-def test_the_centre_moves_in_training_only_and_after_its_use(objective):
+def test_the_centre_moves_in_training_only_and_after_its_use(objective) -> None:
     student, teacher = _logits(0, VIEWS), _logits(1, GLOBALS)
     before = objective.centering.center.clone()
     objective.eval()
@@ -79,7 +79,7 @@ def test_the_centre_moves_in_training_only_and_after_its_use(objective):
 
 
 @pytest.mark.parametrize("centering", ["center", "sinkhorn"])
-def test_the_loss_is_the_teachers_entropy_plus_a_divergence(centering):
+def test_the_loss_is_the_teachers_entropy_plus_a_divergence(centering) -> None:
     objective = SelfDistillation(K, STUDENT_TEMP, 0.9, centering).double()
     student, teacher = _logits(0, VIEWS), _logits(1, GLOBALS)
     targets = objective.targets(teacher, TEACHER_TEMP)
@@ -95,7 +95,7 @@ def test_the_loss_is_the_teachers_entropy_plus_a_divergence(centering):
     assert math.isclose(loss - float(teacher_entropy(targets)), divergence, rel_tol=1e-10)
 
 
-def test_a_perfect_student_pays_the_entropy_alone():
+def test_a_perfect_student_pays_the_entropy_alone() -> None:
     objective = SelfDistillation(K, 1.0, 0.9).double()
     logits = _logits(0, 1).expand(GLOBALS, B, K)
     targets = objective.targets(logits, 1.0)
@@ -106,20 +106,20 @@ def test_a_perfect_student_pays_the_entropy_alone():
     )
 
 
-def test_entropy():
+def test_entropy() -> None:
     assert math.isclose(
         float(teacher_entropy(torch.full((2, 3, K), 1 / K))), math.log(K), rel_tol=1e-6
     )
     assert float(teacher_entropy(torch.eye(K))) == 0
 
 
-def test_low_precision_logits_give_a_float32_loss():
+def test_low_precision_logits_give_a_float32_loss() -> None:
     objective = SelfDistillation(K, STUDENT_TEMP, 0.9)
     loss = objective(_logits(0, VIEWS).bfloat16(), _logits(1, GLOBALS).bfloat16(), 0.04)
     assert loss.dtype == torch.float32
     assert objective.centering.center.dtype == torch.float32
 
 
-def test_one_view_has_no_partner(objective):
+def test_one_view_has_no_partner(objective) -> None:
     with pytest.raises(ValueError, match="two different views: got 1 teacher, 1 student"):
         objective(_logits(0, 1), _logits(1, 1), TEACHER_TEMP)

@@ -50,7 +50,7 @@ def results(tmp_path_factory):
         "query_gradient",
     ],
 )
-def test_two_ranks_equal_one(results, name):
+def test_two_ranks_equal_one(results, name) -> None:
     first, second, expected = (result[name] for result in results)
     assert torch.allclose(first, expected, rtol=1e-12, atol=1e-14)
     assert torch.equal(first, second)

@@ -1,1 +1,1 @@
-"""The terms of the loss as functions of tensors, and the schedules of their constants."""
+"""Loss terms as functions of tensors, and the schedules of their constants; no networks."""

@@ -7,12 +7,12 @@ from arl.objectives.ranks import sum_over_ranks, world_size
 
 
 def gradient_norm(loss: Tensor, activation: Tensor) -> Tensor:
-    """L2 norm of d loss / d activation for the loss averaged over ranks; keeps the graph.
+    """Return the L2 norm of d loss / d activation, where loss is the mean over the ranks.
 
-    Each rank holds other rows of the activation, and its loss is one of `world_size` that are
-    averaged, so the norm is sqrt(sum over ranks of |g|^2) / world_size: what one process with
-    the whole batch would see.
+    The norm equals that of one process with the whole batch. The graph is kept.
     """
+    # Each rank holds other rows of the activation and one of the averaged losses. So the norm is
+    # sqrt(sum over ranks of |g|^2) / world_size.
     (gradient,) = torch.autograd.grad(loss, activation, retain_graph=True)
     squared = gradient.to(torch.promote_types(gradient.dtype, torch.float32)).square().sum()
     return sum_over_ranks(squared).sqrt() / world_size()
@@ -26,18 +26,22 @@ def adaptive_weight(
     eps: float = 1e-8,
     max_weight: float = 100.0,
 ) -> Tensor:
-    """lambda = |grad L_MIM| / (|grad L_adv| + eps), eq. 6: a scalar without a gradient, at most `max_weight`.
+    """Compute lambda = |grad L_MIM| / (|grad L_adv| + eps), eq. 6.
 
-    The paper does not say with respect to what. Here: the decoder's output. It is an activation,
-    so it is whole under ZeRO, and only the loss heads are differentiated twice, not the encoder.
-    The gradient per value is small (it falls with the number of pixels), hence the small eps.
+    The paper does not name the variable of the gradients. Here it is the decoder's output: an
+    activation is whole under ZeRO, and only the loss heads are differentiated twice.
 
     Args:
         mim: L_MIM, scalar, a function of `reconstruction`.
         adversarial: L_adv of the generator, scalar, a function of `reconstruction`.
         reconstruction: the decoder's output, part of the graph of both.
-        eps: eq. 6's epsilon, in the unit of the adversarial gradient's norm.
-        max_weight: clamp; a saturated discriminator has no gradient and lambda would blow up.
+        eps: eq. 6's epsilon, in the unit of the adversarial gradient's norm. The gradient per
+            value falls with the number of pixels, hence the small default.
+        max_weight: upper limit. A saturated discriminator has no gradient, and lambda would
+            diverge.
+
+    Returns:
+        A scalar without a gradient.
     """
     ratio = gradient_norm(mim, reconstruction) / (gradient_norm(adversarial, reconstruction) + eps)
     return ratio.clamp(max=max_weight).detach()

@@ -1,7 +1,7 @@
-"""Adversarial loss that keeps the speckle, eq. 4.
+"""Adversarial loss that preserves the speckle, eq. 4.
 
-D(x) is the sigmoid of a logit l, so -log D = softplus(-l) and -log(1 - D) = softplus(l):
-finite, and with a gradient, for any logit.
+D(x) is the sigmoid of a logit l, so -log D = softplus(-l) and -log(1 - D) = softplus(l). Both are
+finite and have a gradient for any logit.
 """
 
 import torch
@@ -14,18 +14,18 @@ def _wide(logits: Tensor) -> Tensor:
 
 
 def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """L_adv^(D), eq. 4, of the logits of real and of reconstructed patches, each of any shape.
+    """Compute L_adv^(D), eq. 4, of the logits of real and of reconstructed patches, of any shape.
 
-    The reconstruction must be detached by the caller.
+    The caller detaches the reconstruction.
     """
     return F.softplus(-_wide(real_logits)).mean() + F.softplus(_wide(fake_logits)).mean()
 
 
 def generator_loss(fake_logits: Tensor) -> Tensor:
-    """L_adv^(G), eq. 4, non-saturating: -E log D of the reconstructed patches."""
+    """Compute L_adv^(G), eq. 4, non-saturating: -E log D of the reconstructed patches."""
     return F.softplus(-_wide(fake_logits)).mean()
 
 
 def discriminator_accuracy(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """Share of patches told apart correctly, real and fake counted equally; 0.5 is chance."""
+    """Balanced accuracy of the discriminator over real and fake patches; 0.5 is chance."""
     return 0.5 * ((real_logits > 0).float().mean() + (fake_logits <= 0).float().mean())

@@ -1,4 +1,4 @@
-"""Teacher targets that cannot collapse: centring (DINO) or Sinkhorn-Knopp (SwAV, DINOv2), over all ranks."""
+"""Teacher targets that do not collapse: centring (DINO) or Sinkhorn-Knopp (SwAV, DINOv2)."""
 
 import torch
 from torch import Tensor, nn
@@ -9,17 +9,16 @@ CENTERINGS = ("center", "sinkhorn")
 
 
 def _logsumexp_of_all_rows(log_weights: Tensor) -> Tensor:
-    """log of the column sums (K,) of exp of the rows (M, K) of every rank."""
+    """Return the log of the column sums (K,) of exp of the rows (M, K) of all ranks."""
     largest = max_over_ranks(log_weights.amax(dim=0))
     return largest + sum_over_ranks((log_weights - largest).exp().sum(dim=0)).log()
 
 
 @torch.no_grad()
 def sinkhorn_knopp(logits: Tensor, temp: float, iterations: int = 3) -> Tensor:
-    """Assign rows to prototypes so that all prototypes are used alike.
+    """Assign rows to prototypes so that each prototype gets the same total weight.
 
-    Alternates between equal column sums and unit row sums, ending with the rows, in the log
-    domain: exp(logits / temp) overflows float32 already for logits of 4 at temp 0.04.
+    The iterations alternate between equal column sums and unit row sums, and end with the rows.
 
     Args:
         logits: teacher, (M, K) on this rank.
@@ -29,6 +28,7 @@ def sinkhorn_knopp(logits: Tensor, temp: float, iterations: int = 3) -> Tensor:
     Returns:
         Probabilities (M, K) in at least float32; rows sum to 1.
     """
+    # In the log domain, because exp(logits / temp) overflows float32 for logits of 4 at temp 0.04.
     log_weights = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temp
     for _ in range(iterations):
         log_weights = log_weights - _logsumexp_of_all_rows(log_weights)
@@ -39,11 +39,14 @@ def sinkhorn_knopp(logits: Tensor, temp: float, iterations: int = 3) -> Tensor:
 class Centering(nn.Module):
     """Teacher logits (M, K) to target probabilities (M, K).
 
-    `center`: softmax((logits - center) / temp), where the centre is a moving average of the mean
-    logits of all ranks. `sinkhorn`: Sinkhorn-Knopp over the batch of all ranks, without a state.
+    Args:
+        prototypes: K.
+        momentum: momentum of the centre, a moving average of the mean logits of all ranks.
+        centering: center: softmax((logits - center) / temp). sinkhorn: Sinkhorn-Knopp over the
+            batch of all ranks, without a state.
 
     Raises:
-        ValueError: an unknown kind of centring.
+        ValueError: `centering` is unknown.
     """
 
     center: Tensor  # (1, K)
@@ -60,14 +63,14 @@ class Centering(nn.Module):
 
     @torch.no_grad()
     def forward(self, teacher_logits: Tensor, teacher_temp: float) -> Tensor:
-        """Targets from the centre as it is; `update` moves it."""
+        """Compute targets with the current centre; `update` moves it."""
         if self.centering == "sinkhorn":
             return sinkhorn_knopp(teacher_logits, teacher_temp)
         return ((teacher_logits - self.center) / teacher_temp).softmax(dim=1)
 
     @torch.no_grad()
     def update(self, teacher_logits: Tensor) -> None:
-        """Move the centre towards the mean of the rows of all ranks, whose numbers may differ."""
+        """Move the centre towards the mean row of all ranks, whose numbers of rows may differ."""
         if self.centering == "sinkhorn":
             return
         total = sum_over_ranks(teacher_logits.to(self.center.dtype).sum(dim=0, keepdim=True))

@@ -1,4 +1,7 @@
-"""Symmetric InfoNCE of MoCo v3 (Chen, Xie and He, ICCV 2021), with the batch of all ranks as negatives."""
+"""Symmetric InfoNCE of MoCo v3 (Chen, Xie and He, ICCV 2021).
+
+The negatives are the batch of all ranks.
+"""
 
 import torch
 from torch import Tensor
@@ -8,7 +11,7 @@ from arl.objectives.ranks import rows_of_all_ranks
 
 
 def _info_nce(queries: Tensor, keys: Tensor, temperature: float) -> Tensor:
-    """Cross-entropy of each query's own key among the keys of all ranks, times 2 * temperature as published."""
+    """Cross-entropy of each query's own key among all keys, times 2 * temperature as published."""
     candidates, first = rows_of_all_ranks(F.normalize(keys, dim=1))
     logits = F.normalize(queries, dim=1) @ candidates.T / temperature
     own = torch.arange(len(queries), device=queries.device) + first
@@ -18,11 +21,11 @@ def _info_nce(queries: Tensor, keys: Tensor, temperature: float) -> Tensor:
 def contrastive_loss(
     queries: tuple[Tensor, Tensor], keys: tuple[Tensor, Tensor], temperature: float = 0.2
 ) -> Tensor:
-    """MoCo v3's loss: each view's queries against the other view's keys, a scalar.
+    """Compute MoCo v3's loss, a scalar: each view's queries against the other view's keys.
 
     Args:
         queries: predictor's output of view 1 and of view 2, each (B, D), with gradient.
-        keys: momentum encoder's output of view 1 and of view 2, each (B, D); gets no gradient.
+        keys: momentum encoder's output of view 1 and of view 2, each (B, D), without gradient.
         temperature: 0.2 for ViT-B/16.
     """
     precision = torch.promote_types(queries[0].dtype, torch.float32)

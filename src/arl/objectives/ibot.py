@@ -1,4 +1,7 @@
-"""Masked patch-token distillation of iBOT (Zhou et al., ICLR 2022), on gathered masked tokens as in DINOv2."""
+"""Masked patch-token distillation of iBOT (Zhou et al., ICLR 2022).
+
+As in DINOv2, the heads run on gathered masked tokens.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -7,11 +10,11 @@ from arl.objectives.centering import Centering
 
 
 class PatchDistillation(nn.Module):
-    """L_MIM of iBOT: teacher and student patch tokens of the same view, at the masked positions.
+    """L_MIM of iBOT: student against teacher at the masked patches of the same view.
 
-    Only masked tokens are passed, so the heads run on those alone; the centre is that of the
-    masked tokens. Every image weighs the same, however many of its patches are masked, and an
-    image without masked patches counts zero.
+    The caller passes the masked tokens only, and the centre is the mean of those. Every image has
+    the same weight, whatever its number of masked patches. An image without masked patches counts
+    zero.
 
     Args:
         prototypes: K.
@@ -49,8 +52,9 @@ class PatchDistillation(nn.Module):
         masked = int(counts.sum())
         if masked == 0 or not len(student_logits) == len(teacher_logits) == masked:
             raise ValueError(
-                f"{masked} masked patches, but {len(student_logits)} student and {len(teacher_logits)} teacher rows; "
-                f"one row per masked patch is needed, and at least one"
+                f"{masked} masked patches, but {len(student_logits)} student and "
+                f"{len(teacher_logits)} teacher rows: the loss needs one row per masked patch, "
+                "and at least one"
             )
         targets: Tensor = self.centering(teacher_logits, teacher_temp)
         if self.training:

@@ -5,15 +5,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-_EPS = 1e-6  # of the patch variance, as in MAE
+_EPS = 1e-6  # added to the variance of a patch, as in MAE
 
 
 def mim_loss(pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """L_MIM, eq. 3: squared error of the masked patches, averaged over them.
+    """Compute L_MIM, eq. 3: the squared error averaged over the masked patches.
 
     As in MAE, the squared L2 norm of a patch is divided by its number of values D, so that the
-    loss does not depend on the patch size; eq. 3 itself is D times this. Computed in float32
-    (float64 stays). What `pred` and `target` hold in visible patches changes nothing, even NaN.
+    loss does not depend on the patch size. Eq. 3 itself is D times this. The precision is at least
+    float32. The values of visible patches have no effect, even NaN.
 
     Args:
         pred: reconstruction, (B, N, D).
@@ -38,7 +38,7 @@ def mim_loss(pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
 
 
 class NormalizedPatches(NamedTuple):
-    """Patches with zero mean and unit variance, and what was taken away."""
+    """Patches with zero mean and unit variance, and their mean and deviation."""
 
     patches: Tensor  # (B, N, D)
     mean: Tensor  # (B, N, 1)
@@ -54,5 +54,5 @@ def normalize_patches(patches: Tensor) -> NormalizedPatches:
 
 
 def denormalize_patches(patches: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Back to pixels: a discriminator of pixels must see these, not normalised patches."""
+    """Undo `normalize_patches`: a discriminator of pixels must not see normalised patches."""
     return patches * std + mean

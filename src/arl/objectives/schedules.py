@@ -1,4 +1,4 @@
-"""Schedules of the objectives, as functions of progress: 0 at the first step, 1 at the end."""
+"""Schedules as functions of progress, which is 0 at the first step and 1 at the end."""
 
 import math
 
@@ -10,17 +10,17 @@ def _checked(progress: float) -> float:
 
 
 def cosine_schedule(progress: float, start: float, end: float) -> float:
-    """Half a cosine from `start` to `end`."""
+    """Return half a cosine from `start` to `end`."""
     return end + (start - end) * 0.5 * (1 + math.cos(math.pi * _checked(progress)))
 
 
 def warmup_schedule(progress: float, start: float, end: float, warmup: float) -> float:
-    """Linear from `start` to `end` over the first `warmup` share, then `end`: DINO's teacher temperature."""
+    """DINO's teacher temperature: linear from `start` to `end` until `warmup`, then constant."""
     if _checked(progress) >= warmup:
         return end
     return start + (end - start) * progress / warmup
 
 
 def teacher_momentum(progress: float, base: float) -> float:
-    """Momentum of the teacher's moving average: from `base` to 1 by a cosine."""
+    """Return the momentum of the teacher: a cosine from `base` to 1."""
     return cosine_schedule(progress, base, 1.0)

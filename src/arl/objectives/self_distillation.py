@@ -9,20 +9,22 @@ from arl.objectives.centering import Centering
 
 
 def teacher_entropy(targets: Tensor) -> Tensor:
-    """Mean entropy of the target probabilities (..., K), nats: ln K when uniform, 0 when one-hot.
+    """Return the mean entropy of target probabilities (..., K), in nats.
 
-    The loss minus this is KL(teacher || student).
+    It is ln K for uniform targets and 0 for one-hot targets.
+
+    The loss minus the entropy is KL(teacher || student).
     """
-    # not xlogy, which takes twice as long; 0 * log(tiny) is 0 as well
+    # xlogy takes twice as long, and 0 * log(tiny) is 0 as well.
     return -(targets * targets.clamp_min(torch.finfo(targets.dtype).tiny).log()).sum(dim=-1).mean()
 
 
 class SelfDistillation(nn.Module):
     """L_SD, eq. 5: cross-entropy between teacher and student over prototypes and pairs of views.
 
-    Eq. 5 sums over "output tokens", but z are distributions over prototypes; as in DINO the sum
-    goes over the K prototypes, and the mean over the images and the pairs (teacher global view,
-    student view) of different views. The first student views are the teacher's global views.
+    Eq. 5 sums over "output tokens", but z are distributions over prototypes. As in DINO, the sum
+    runs over the K prototypes. The mean runs over the images and over the pairs of a teacher's
+    global view and another view of the student. The first student views are the teacher's views.
 
     Args:
         prototypes: K.
@@ -44,7 +46,10 @@ class SelfDistillation(nn.Module):
 
     @torch.no_grad()
     def targets(self, teacher_logits: Sequence[Tensor] | Tensor, teacher_temp: float) -> Tensor:
-        """Target probabilities (G, B, K) of the teacher's logits, G x (B, K); moves the centre when training."""
+        """Compute target probabilities (G, B, K) of the teacher logits, G x (B, K).
+
+        In training mode the centre moves.
+        """
         views = torch.stack(tuple(teacher_logits))
         rows = views.flatten(0, 1)
         targets: Tensor = self.centering(rows, teacher_temp)
@@ -53,7 +58,13 @@ class SelfDistillation(nn.Module):
         return targets.view(views.shape)
 
     def cross_entropy(self, student_logits: Sequence[Tensor] | Tensor, targets: Tensor) -> Tensor:
-        """L_SD of the student's logits, V x (B, K) with the G global views first, and targets (G, B, K)."""
+        """Compute L_SD of the student's logits, V x (B, K), and targets (G, B, K).
+
+        The first G student views are the global views.
+
+        Raises:
+            ValueError: there are no two different views.
+        """
         views, images = targets.shape[:2]
         pairs = views * len(student_logits) - min(views, len(student_logits))
         if not pairs:
@@ -63,8 +74,7 @@ class SelfDistillation(nn.Module):
         precision = torch.promote_types(targets.dtype, torch.float32)
         total, loss = targets.sum(dim=0), targets.new_zeros(())
         for view, logits in enumerate(student_logits):
-            # cross-entropy is linear in the target: a view meets the sum of those that it is paired
-            # with
+            # Cross-entropy is linear in the target, so one product serves all pairs of a view.
             target = total - targets[view] if view < views else total
             loss = (
                 loss
@@ -78,7 +88,7 @@ class SelfDistillation(nn.Module):
         teacher_logits: Sequence[Tensor] | Tensor,
         teacher_temp: float,
     ) -> Tensor:
-        """L_SD, a scalar. `targets` and `cross_entropy` are its two halves, for those who log the entropy.
+        """Compute L_SD, a scalar, in one call; `targets` and `cross_entropy` are its two halves.
 
         Args:
             student_logits: one (B, K) per view, the global views first, in the teacher's order.

@@ -251,7 +251,7 @@ def test_a_file_that_would_run_code_is_refused(
 ) -> None:
     torch.save({"model": {}, "args": Harmful()}, tmp_path / "bad.pth")
     with pytest.raises(
-        ValueError, match=r"bad\.pth holds more than tensors, so that loading it could run code"
+        ValueError, match=r"bad\.pth holds more than tensors, so that loading could run code"
     ):
         import_baseline("mae", tmp_path / "bad.pth", size=48, grey=GREY)
     assert "executed" not in capsys.readouterr().out
