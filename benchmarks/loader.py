@@ -30,8 +30,9 @@ from PIL import Image
 from torch import Tensor
 from torchvision import datasets, transforms
 
+from arl.corpus.batch_summary import BatchOrigin
 from arl.corpus.manifest import read_manifest
-from arl.corpus.shards import BatchWriter
+from arl.corpus.shard_writer import BatchWriter
 from arl.loading.augment import Strength
 from arl.loading.loader import Examples, TrainingOrder, training_batches
 from arl.loading.transforms import MEAN, STD, MultiCrop
@@ -77,7 +78,13 @@ def write(images: Path, folder: Path, count: int) -> None:
     pictures = [cv2.imread(str(file), cv2.IMREAD_GRAYSCALE) for file in files[:count]]
     (folder / "files" / "all").mkdir(parents=True)
     with (
-        BatchWriter(folder / "arl", "s", "0000", STORED, licence="", citation="") as shards,
+        BatchWriter(
+            folder / "arl",
+            "s",
+            "0000",
+            STORED,
+            origin=BatchOrigin(licence="", citation=""),
+        ) as shards,
         webdataset.TarWriter(str(folder / "images.tar")) as tar,
     ):
         for number in range(count):

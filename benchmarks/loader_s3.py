@@ -33,7 +33,7 @@ import webdataset
 from PIL import Image
 from torch import Tensor
 
-from arl.corpus.s3_copy import at_hand
+from arl.corpus.s3_copy import local_copy
 from arl.storage.s3 import Store
 from arl.training.allocator import keep_freed_memory
 
@@ -65,7 +65,7 @@ def main() -> None:
             store.upload(file.relative_to(folder).as_posix(), file)
         store.upload("images.tar", folder / "images.tar")
         (folder / "s3").mkdir()
-        with at_hand(f"{address}/arl") as corpus:
+        with local_copy(f"{address}/arl") as corpus:
             (folder / "s3/arl").symlink_to(corpus)
         told = {"benchmark": "loader_s3", "store": args.address or "Swift on this machine"}
         print(json.dumps({**told, **sides(folder, store)}))

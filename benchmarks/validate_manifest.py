@@ -4,7 +4,7 @@
 
 Writes synthetic manifests and splits (no shards) into a temporary folder and runs the rules of the
 validate stage on them, in a process of its own whose peak memory is reported: every expectation on
-rows, and every rule across rows and files. With --leaks also the leak gate. Prints one JSON line.
+rows, and every rule across rows and files. With --duplicate_clusters also the leak gate. Prints one JSON line.
 """
 
 import argparse
@@ -35,23 +35,29 @@ def main() -> None:
     )
     parser.add_argument("--rows", type=int, default=5_200_000)
     parser.add_argument("--batches", type=int, default=26)
-    parser.add_argument("--leaks", action="store_true")
+    parser.add_argument("--duplicate_clusters", action="store_true")
     parser.add_argument("--run", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.run:
-        run(args.run, args.leaks)
+        run(args.run, args.duplicate_clusters)
         return
     with tempfile.TemporaryDirectory() as folder:
         for number in range(args.batches):
             write_batch(Path(folder), number, args.rows // args.batches)
-        words = [sys.executable, __file__, "--run", folder, *(["--leaks"] if args.leaks else [])]
+        words = [
+            sys.executable,
+            __file__,
+            "--run",
+            folder,
+            *(["--duplicate_clusters"] if args.duplicate_clusters else []),
+        ]
         subprocess.run(words, check=True)
 
 
 def run(corpus: Path, with_leaks: bool) -> None:
     """The rules, in this process."""
     from arl.corpus.checks.invariants import check_corpus
-    from arl.corpus.near_duplicates import leaks
+    from arl.corpus.near_duplicates import duplicate_clusters
     from arl.corpus.splits import with_splits
 
     withheld = pd.DataFrame({"id": pd.Series(dtype=str)})
@@ -69,9 +75,9 @@ def run(corpus: Path, with_leaks: bool) -> None:
             "perceptual_hash",
             "difference_hash",
         ]
-        leaks(with_splits(corpus, columns, {}))
+        duplicate_clusters(with_splits(corpus, columns, {}))
         marks.append(mark())
-    parts = list(zip(["rules", "leaks"], marks, marks[1:], strict=False))
+    parts = list(zip(["rules", "duplicate_clusters"], marks, marks[1:], strict=False))
     result = {
         "benchmark": "validate_manifest",
         "rows": max(finding.checked for finding in findings),

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from arl import params as parameters
-from arl.corpus.shards import BatchWriter
+from arl.corpus.batch_summary import BatchOrigin
+from arl.corpus.shard_writer import BatchWriter
 from arl.storage.signing import Keys
 
 ROOT = Path(__file__).parent.parent
@@ -70,7 +71,13 @@ def write_batch(
 ) -> None:
     """Two images of each patient: breast with a label, heart with a mask of the left ventricle."""
     rng = np.random.default_rng(seed)
-    with BatchWriter(corpus, source, batch, 64, licence="none", citation="tests") as writer:
+    with BatchWriter(
+        corpus,
+        source,
+        batch,
+        64,
+        origin=BatchOrigin(licence="none", citation="tests"),
+    ) as writer:
         for patient in range(patients):
             split = ("train", "train", "train", "val", "test")[patient % 5]
             malignant = bool((patient // 5) % 2)

@@ -72,7 +72,7 @@ def sources() -> list[Path]:
 
 
 def layer(name: str) -> str:
-    """arl.corpus.shards.BatchWriter -> data."""
+    """arl.corpus.shard_writer.BatchWriter -> corpus."""
     return name.split(".")[1]
 
 

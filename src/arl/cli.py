@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from arl.corpus.location import MODES, Mode
+
 _HERE = Path(__file__).parent
 _TYPES = {"Path": Path, "str": str, "int": int, "float": float}
 
@@ -29,6 +31,7 @@ class Argument:
     many: bool
     positional: bool
     required: bool
+    mode: Mode | None = None  # use of the corpus that the argument names
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,9 @@ def _argument(arg: ast.arg, *, positional: bool, default: ast.expr | None) -> Ar
     annotation = ast.unparse(arg.annotation) if arg.annotation else "str"
     many = annotation.startswith("list[")
     inner = annotation.removeprefix("list[").removesuffix("]").removesuffix(" | None")
-    return Argument(arg.arg, _TYPES[inner], many, positional, default is None)
+    mode = MODES.get(inner)
+    kind = Path if mode else _TYPES[inner]
+    return Argument(arg.arg, kind, many, positional, default is None, mode)
 
 
 def _parser(command: Command) -> argparse.ArgumentParser:
@@ -111,17 +116,16 @@ def _parser(command: Command) -> argparse.ArgumentParser:
 def call(name: str, overrides: Sequence[str] = (), /, **arguments: Any) -> Any:
     """Run a stage or command by name; `overrides` are key=value words on params.yaml, paths may be strings.
 
-    A corpus that is s3://bucket/prefix is fetched, or what is added to it is sent: see
-    `arl.corpus.s3_copy`.
+    A corpus at s3://bucket/prefix is replaced by a local copy, as far as the annotation of its
+    parameter needs; see `arl.corpus.location`.
     """
-    if str(arguments.get("corpus")).startswith("s3://"):
-        from arl.corpus.s3_copy import at_hand
-
-        with at_hand(
-            arguments["corpus"], adds=name == "ingest", shards=name == "validate"
-        ) as folder:
-            return call(name, overrides, **{**arguments, "corpus": folder})
     command = read_command(command_names()[name.replace("_", "-")])
+    for argument in command.arguments:
+        if argument.mode and str(arguments.get(argument.name)).startswith("s3://"):
+            from arl.corpus.s3_copy import local_copy  # the SDK takes time to import
+
+            with local_copy(arguments[argument.name], argument.mode) as folder:
+                return call(name, overrides, **{**arguments, argument.name: folder})
     function = getattr(importlib.import_module(command.module), command.function)
     paths = {a.name for a in command.arguments if a.type is Path} & arguments.keys()
     arguments |= {name: _paths(arguments[name]) for name in paths}

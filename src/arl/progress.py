@@ -9,7 +9,7 @@ _LOG_SECONDS = 15.0  # between lines where stderr is a log and no terminal
 
 
 def progress(
-    total: int, title: str, unit: str, *, initial: int = 0, shown: bool = True
+    total: int, title: str, unit: str, *, initial: int = 0, visible: bool = True
 ) -> "tqdm[Any]":
     """A progress bar; a line every few seconds where nobody watches."""
     watched = sys.stderr.isatty()
@@ -18,7 +18,7 @@ def progress(
         initial=initial,
         desc=title,
         unit=unit,
-        disable=not shown,
+        disable=not visible,
         file=sys.stderr,
         mininterval=0.2 if watched else _LOG_SECONDS,
         dynamic_ncols=watched,

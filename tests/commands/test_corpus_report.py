@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from arl.commands.corpus_report import corpus_report
-from arl.corpus.shards import BatchWriter
+from arl.corpus.batch_summary import BatchOrigin
+from arl.corpus.shard_writer import BatchWriter
 from arl.params import Params
 from arl.reports.corpus import _histogram
 from arl.stages.validate import validate
@@ -27,7 +28,7 @@ def corpus(tmp_path: Path) -> Path:
     """Two sources, an image that is in both of them on two sides and with two labels, refused inputs."""
     root = tmp_path / "corpus"
     with BatchWriter(
-        root, "clinic", "0000", 64, licence="CC0 <b>", citation="Nobody & al."
+        root, "clinic", "0000", 64, origin=BatchOrigin(licence="CC0 <b>", citation="Nobody & al.")
     ) as batch:
         for number in range(7):
             named = {
@@ -48,7 +49,9 @@ def corpus(tmp_path: Path) -> Path:
             )
         for number in range(3):
             batch.refuse(f"broken{number}.dcm", "not a DICOM <file>")
-    with BatchWriter(root, "phantom-x", "0000", 64, licence="none", citation="none") as batch:
+    with BatchWriter(
+        root, "phantom-x", "0000", 64, origin=BatchOrigin(licence="none", citation="none")
+    ) as batch:
         twin = speckle(0) + np.uint8(3)
         batch.accept(
             twin,
@@ -103,7 +106,9 @@ def test_the_validation_of_another_version_is_refused(
     corpus: Path, tmp_path: Path, tiny_params: Params
 ) -> None:
     validate(tiny_params, corpus=corpus, validation=tmp_path / "validation")
-    with BatchWriter(corpus, "clinic", "0001", 64, licence="CC0", citation="") as batch:
+    with BatchWriter(
+        corpus, "clinic", "0001", 64, origin=BatchOrigin(licence="CC0", citation="")
+    ) as batch:
         batch.accept(
             speckle(99), key="new", anatomy="breast", patient="p99", splits={"default": "train"}
         )

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from arl.commands.datasets import datasets
-from arl.corpus.shards import BatchWriter
+from arl.corpus.batch_summary import BatchOrigin
+from arl.corpus.shard_writer import BatchWriter
 from arl.ingest import readers
 from arl.ingest.readers import fallmud, write
 
@@ -27,9 +28,7 @@ def corpus(tmp_path: Path) -> Path:
         "our-muscle",
         "2026",
         64,
-        licence="",
-        citation="",
-        made_by={"reader": "fallmud"},
+        origin=BatchOrigin(licence="", citation="", reader="fallmud"),
     ) as writer:
         write(fallmud.read(muscle(tmp_path / "drop/FALLMUD")), writer)
     return tmp_path / "data"

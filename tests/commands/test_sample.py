@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from arl.commands.sample import sample
 from arl.corpus.anatomy import ANATOMIES
 from arl.corpus.manifest import read_manifest, read_quarantine
-from arl.corpus.shards import read_images, read_masks
+from arl.corpus.shard_reader import read_images, read_masks
 from arl.corpus.splits import read_split
 from arl.files import tree_hash
 from arl.params import Params, load

@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 
 from arl.corpus.near_duplicates import (
-    alike,
     clusters,
-    leaks,
-    mixed_labels,
+    contradictory_clusters,
+    duplicate_clusters,
+    merge_duplicate_groups,
     near_duplicates,
     near_pairs,
 )
@@ -84,7 +84,7 @@ def test_frames_of_a_clip_are_never_compared() -> None:
         ("a:3", "c", None, "train", 6, 7),
     )
     assert near_duplicates(rows).tolist() == []
-    assert leaks(rows).empty
+    assert duplicate_clusters(rows).empty
 
 
 def test_test_outranks_val_outranks_train_and_clips_go_whole() -> None:
@@ -100,18 +100,18 @@ def test_test_outranks_val_outranks_train_and_clips_go_whole() -> None:
         ("e:9", None, "x", "train", 0xFF << 50, 1),
         ("f:10", None, "x", "train", 0xF0F << 30, 0),
     )
-    found = leaks(rows).set_index("id")
+    found = duplicate_clusters(rows).set_index("id")
     assert set(found.index[found["withheld"]]) == {"a:1", "a:2", "c:4", "c:5", "e:9"}
     assert found.loc[["a:1", "a:2", "b:3", "c:4"], "cluster"].tolist() == ["a:1"] * 4
     assert set(found.index[found["exact"]]) == {"d:6", "d:7"}
     assert "f:10" not in found.index
-    mixed = mixed_labels(found.reset_index())
+    mixed = contradictory_clusters(found.reset_index())
     assert mixed.values.tolist() == [["a:1", "x, y", 3]]
 
 
 def test_an_image_without_a_split_is_on_no_side() -> None:
     rows = table(("a:1", None, None, None, 0, 0), ("a:2", None, None, "test", 0, 0))
-    assert leaks(rows)["withheld"].tolist() == [False, False]
+    assert duplicate_clusters(rows)["withheld"].tolist() == [False, False]
 
 
 def test_near_identical_images_without_patients_are_one_group() -> None:
@@ -124,4 +124,4 @@ def test_near_identical_images_without_patients_are_one_group() -> None:
         ("a:6", None, None, None, 0, 0),
     )
     rows.loc[5, "patient"] = "a:p"  # knows better
-    assert alike(rows).tolist() == ["a:1", "a:1", "a:1", "a:1", "a:5", "a:p"]
+    assert merge_duplicate_groups(rows).tolist() == ["a:1", "a:1", "a:1", "a:1", "a:5", "a:p"]

@@ -12,9 +12,16 @@ import pytest
 import torch
 
 from arl.corpus.manifest import read_manifest
-from arl.corpus.remote_shards import ADDRESS, Streamed, _extent, _Part, _shrink, streamed
-from arl.corpus.s3_copy import at_hand
-from arl.corpus.shards import read_images, read_masks
+from arl.corpus.remote_shards import (
+    ADDRESS,
+    RemoteShards,
+    _extent,
+    _PartialFile,
+    _shrink,
+    open_remote,
+)
+from arl.corpus.s3_copy import local_copy
+from arl.corpus.shard_reader import read_images, read_masks
 from arl.loading.loader import Examples, TrainingOrder, training_batches
 from arl.storage.s3 import Store
 
@@ -27,11 +34,11 @@ def test_a_row_group_is_read_from_its_bytes_alone(tiny_corpus: Path) -> None:
     assert footer.num_row_groups == 2
     for number in range(2):
         first, count = _extent(footer, number)
-        part = _Part(content[first : first + count], first, len(content))
+        part = _PartialFile(content[first : first + count], first, len(content))
         found = pq.ParquetFile(pa.PythonFile(part, "r"), metadata=footer).read_row_group(number)
         assert found.equals(pq.ParquetFile(shard).read_row_group(number))
     part.seek(first - 1)
-    with pytest.raises(OSError, match="are not those of the row group"):
+    with pytest.raises(OSError, match="are not part of the row group"):
         part.read(2)
     assert part.seek(-1, io.SEEK_END) == len(content) - 1
     with pytest.raises(IndexError, match="there are 2 row groups"):
@@ -48,14 +55,14 @@ def test_what_was_not_used_for_longest_goes(tmp_path: Path) -> None:
 
 
 def test_a_limit_is_a_positive_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert streamed(tmp_path / "folder") is None
+    assert open_remote(tmp_path / "folder") is None
     (tmp_path / ADDRESS).write_text("s3://bucket/corpus")
     for wrong in ("much", "0"):
         monkeypatch.setenv("ARL_CACHE_GIB", wrong)
         with pytest.raises(
             ValueError, match=f"ARL_CACHE_GIB is '{wrong}', which is not a positive number"
         ):
-            streamed(tmp_path)
+            open_remote(tmp_path)
 
 
 @pytest.fixture
@@ -75,7 +82,7 @@ def address(s3_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_training_reads_the_store_as_it_reads_a_folder(address: str, tmp_path: Path) -> None:
     given = tmp_path / "given"
     rows = read_manifest(given)
-    with at_hand(address) as name:
+    with local_copy(address) as name:
         corpus = Path(name)
     assert not list(corpus.rglob("shard-*.parquet"))
     assert read_manifest(corpus).equals(rows)
@@ -107,7 +114,7 @@ def test_training_reads_the_store_as_it_reads_a_folder(address: str, tmp_path: P
 def test_the_folder_stays_within_its_limit_and_damage_is_read_anew(
     address: str, tmp_path: Path
 ) -> None:
-    with at_hand(address) as name:
+    with local_copy(address) as name:
         corpus = Path(name)
     rows = read_manifest(corpus)
     sizes = [
@@ -115,7 +122,7 @@ def test_the_folder_stays_within_its_limit_and_damage_is_read_anew(
         for file in (tmp_path / "given").rglob("shard-*.parquet")
         for number in range(4)
     ]
-    small = Streamed(Store(address), tmp_path / "small", 3 * max(sizes))
+    small = RemoteShards(Store(address), tmp_path / "small", 3 * max(sizes))
     shards = sorted({f"{row.source}/{row.batch}/{row.shard}" for row in rows.itertuples()})
     for _ in range(2):
         for shard in shards:
@@ -141,6 +148,6 @@ def test_the_folder_stays_within_its_limit_and_damage_is_read_anew(
     assert all(np.array_equal(a, b) for a, b in zip(images, read_images(corpus, rows), strict=True))
 
     Store(address).remove(shards[0])
-    streamed.cache_clear()
+    open_remote.cache_clear()
     with pytest.raises(FileNotFoundError, match="the manifest of its batch names it"):
         read_images(corpus, rows)

@@ -5,8 +5,9 @@ import cv2
 import numpy as np
 import pytest
 
+from arl.corpus.batch_summary import BatchOrigin
 from arl.corpus.selection import select, task_rows
-from arl.corpus.shards import BatchWriter
+from arl.corpus.shard_writer import BatchWriter
 
 write_batch = runpy.run_path(str(Path(__file__).parents[1] / "conftest.py"))["write_batch"]
 BREAST = {
@@ -75,7 +76,13 @@ def test_tasks_that_the_corpus_cannot_serve(
 def test_what_leaks_is_in_no_split(tmp_path: Path) -> None:
     """A training image of one source is a test image of another, slightly brighter; sources are chosen afterwards."""
     image = speckle(0)
-    with BatchWriter(tmp_path, "pretraining", "0000", 64, licence="", citation="") as batch:
+    with BatchWriter(
+        tmp_path,
+        "pretraining",
+        "0000",
+        64,
+        origin=BatchOrigin(licence="", citation=""),
+    ) as batch:
         for number in range(3):
             splits = {"default": "train"}
             batch.accept(
@@ -85,7 +92,13 @@ def test_what_leaks_is_in_no_split(tmp_path: Path) -> None:
                 patient=str(number),
                 splits=splits,
             )
-    with BatchWriter(tmp_path, "task", "0000", 64, licence="", citation="") as batch:
+    with BatchWriter(
+        tmp_path,
+        "task",
+        "0000",
+        64,
+        origin=BatchOrigin(licence="", citation=""),
+    ) as batch:
         batch.accept(image + np.uint8(2), key="0", anatomy="breast", splits={"default": "test"})
     rows = select(tmp_path, sources=["pretraining"], protocols={})
     assert rows.set_index("id")["split"].to_dict() == {

@@ -13,14 +13,21 @@ import pandas as pd
 import pytest
 
 from arl.corpus import manifest
+from arl.corpus.batch_summary import BatchOrigin
 from arl.corpus.pixels import difference_hash, perceptual_hash, pixel_sha256
-from arl.corpus.shards import BatchWriter, read_images, read_masks, read_shard
+from arl.corpus.shard_reader import read_images, read_masks, read_shard
+from arl.corpus.shard_writer import BatchWriter
 from arl.files import tree_hash
 
 
 def writer(corpus: Path, batch: str = "0000", store_size: int = 512, **options: int) -> BatchWriter:
     return BatchWriter(
-        corpus, "probe-set", batch, store_size, licence="CC0", citation="Nobody 2020", **options
+        corpus,
+        "probe-set",
+        batch,
+        store_size,
+        origin=BatchOrigin(licence="CC0", citation="Nobody 2020"),
+        **options,
     )
 
 
@@ -136,7 +143,7 @@ def test_counts_add_up_and_refused_inputs_are_kept(tmp_path: Path) -> None:
         batch.expect(3)
         for frame in range(2):
             batch.accept(
-                noise(8, 8), key=f"clip-{frame}", input="clip", anatomy="lung", frame=frame
+                noise(8, 8), key=f"clip-{frame}", input_name="clip", anatomy="lung", frame=frame
             )
         batch.refuse("torn", "it is truncated")
         batch.accept(noise(8, 8), key="still", anatomy="lung")
@@ -150,7 +157,9 @@ def test_refusing_an_input_takes_its_images_back(tmp_path: Path) -> None:
     with writer(tmp_path) as batch:
         batch.accept(noise(8, 8), key="good", anatomy="lung")
         for frame in range(5):
-            identifier = batch.accept(noise(8, 8), key=f"f{frame}", input="clip", anatomy="lung")
+            identifier = batch.accept(
+                noise(8, 8), key=f"f{frame}", input_name="clip", anatomy="lung"
+            )
             batch.split("default", identifier, "train")
         batch.refuse("clip", "frame 5 is truncated")
         batch.split("default", "probe-set:good", "val")
@@ -232,8 +241,9 @@ _KILLED = """
 import os, signal, sys
 from pathlib import Path
 import numpy as np
-from arl.corpus.shards import BatchWriter, read_images, read_masks, read_shard
-with BatchWriter(Path(sys.argv[1]), "probe-set", "0000", 64, licence="", citation="", shard_bytes=1) as batch:
+from arl.corpus.shard_reader import read_images, read_masks, read_shard
+from arl.corpus.shard_writer import BatchWriter
+with BatchWriter(Path(sys.argv[1]), "probe-set", "0000", 64, origin=BatchOrigin(licence="", citation=""), shard_bytes=1) as batch:
     for number in range(100):
         batch.accept(np.full((9, 9), number, np.uint8), key=str(number), anatomy="lung")
         if number == 80:

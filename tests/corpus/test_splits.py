@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from arl.corpus import manifest, splits
-from arl.corpus.shards import BatchWriter
+from arl.corpus.batch_summary import BatchOrigin
+from arl.corpus.shard_writer import BatchWriter
 
 
 def random_rows(seed: int) -> pd.DataFrame:
@@ -81,7 +82,13 @@ def test_fractions_that_are_none(fractions: tuple[float, float, float]) -> None:
 
 def two_sources(corpus: Path) -> pd.DataFrame:
     for source in ("first", "second"):
-        with BatchWriter(corpus, source, "0000", 32, licence="", citation="") as batch:
+        with BatchWriter(
+            corpus,
+            source,
+            "0000",
+            32,
+            origin=BatchOrigin(licence="", citation=""),
+        ) as batch:
             for number in range(6):
                 image = np.random.default_rng(number).integers(0, 256, (16, 16), dtype=np.uint8)
                 identifier = batch.accept(image, key=str(number), anatomy="lung")

@@ -11,9 +11,10 @@ from pydicom.data import get_testdata_file
 from pydicom.pixels import iter_pixels
 
 from arl.corpus import manifest
+from arl.corpus.batch_summary import BatchOrigin
 from arl.corpus.pixels import perceptual_hash
 from arl.corpus.record import Entry, Input, Record
-from arl.corpus.shards import BatchWriter
+from arl.corpus.shard_writer import BatchWriter
 from arl.files import read_json
 from arl.ingest.readers import write
 from arl.ingest.workers import Read, prepare
@@ -116,7 +117,11 @@ def test_the_batch_counts_what_was_thinned(tmp_path: Path) -> None:
         Input("two", partial(clip, [0] * 7)),
     ]  # the second is a duplicate
     with BatchWriter(
-        tmp_path, "cine", "0000", 512, licence="", citation="", made_by={"reader": "x"}
+        tmp_path,
+        "cine",
+        "0000",
+        512,
+        origin=BatchOrigin(licence="", citation="", reader="x"),
     ) as writer:
         write(inputs, writer, thinning=Thinning(every=3))
     about = read_json(tmp_path / "cine/0000/batch.json")

@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 import pytest
 
+from arl.corpus.batch_summary import BatchOrigin
 from arl.corpus.record import Input
-from arl.corpus.shards import BatchWriter
+from arl.corpus.shard_writer import BatchWriter
 from arl.files import tree_hash
 from arl.ingest.readers import fallmud, write
 from arl.ingest.tables import read_csv
@@ -39,7 +40,11 @@ def test_any_number_of_workers_writes_the_same_bytes(tmp_path: Path) -> None:
     inputs = tree(tmp_path / "FALLMUD", 21)
     for workers in (0, 2):
         with BatchWriter(
-            tmp_path / str(workers), "fallmud", "0000", 20, licence="", citation=""
+            tmp_path / str(workers),
+            "fallmud",
+            "0000",
+            20,
+            origin=BatchOrigin(licence="", citation=""),
         ) as writer:
             write(inputs, writer, workers)
     assert len({tree_hash(tmp_path / str(workers)) for workers in (0, 2)}) == 1

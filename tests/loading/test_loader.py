@@ -10,7 +10,9 @@ import torch
 
 from arl.corpus import manifest
 from arl.corpus.anatomy import NULL_ANATOMY, anatomy_index
-from arl.corpus.shards import BatchWriter, Layout
+from arl.corpus.batch_summary import BatchOrigin
+from arl.corpus.shard_reader import RowGroupIndex
+from arl.corpus.shard_writer import BatchWriter
 from arl.loading.loader import (
     LANES,
     WINDOW,
@@ -26,7 +28,7 @@ COUNT = 23
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("corpus")
-    with BatchWriter(root, "s", "0000", 64, licence="", citation="") as batch:
+    with BatchWriter(root, "s", "0000", 64, origin=BatchOrigin(licence="", citation="")) as batch:
         for number in range(COUNT):
             mask = np.zeros((10, 20), bool)
             mask[: number % 11] = True
@@ -70,12 +72,12 @@ def test_no_masks_unless_asked_for(corpus: Path) -> None:
     assert examples.take(np.arange(2)).mask is None
 
 
-def layout(*counts: int) -> Layout:
+def layout(*counts: int) -> RowGroupIndex:
     """Row groups of these sizes."""
     group = np.repeat(np.arange(len(counts)), counts)
     bounds = np.concatenate([[0], np.cumsum(counts)])
     places = [("s/0000/shard-00000.parquet", number) for number in range(len(counts))]
-    return Layout(places, group, np.arange(len(group)), np.arange(len(group)), bounds)
+    return RowGroupIndex(places, group, np.arange(len(group)), np.arange(len(group)), bounds)
 
 
 def epoch(order: TrainingOrder, number: int) -> list[int]:
@@ -168,7 +170,7 @@ def test_a_restart_at_any_step_sees_the_same_batches(examples: Examples, corpus:
         micro_batch.batch.index.tolist() for micro_batch in training_batches(examples, order, 0, 17)
     ]
     for start in range(17):
-        again = TrainingOrder(Layout.of(manifest.read_manifest(corpus)), 4, seed=7)
+        again = TrainingOrder(RowGroupIndex.from_rows(manifest.read_manifest(corpus)), 4, seed=7)
         assert [
             micro_batch.batch.index.tolist()
             for micro_batch in training_batches(examples, again, start, 17)

@@ -8,8 +8,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from arl.corpus.batch_summary import BatchOrigin
 from arl.corpus.manifest import read_manifest
-from arl.corpus.shards import ROWS_PER_GROUP, SHARD_SCHEMA, BatchWriter, Layout, read_images
+from arl.corpus.shard_reader import ROWS_PER_GROUP, SHARD_SCHEMA, RowGroupIndex, read_images
+from arl.corpus.shard_writer import BatchWriter
 from arl.loading import row_group_cache as module
 from arl.loading.row_group_cache import RowGroupCache
 
@@ -18,7 +20,12 @@ COUNT = 3 * ROWS_PER_GROUP + 7
 
 def writer(corpus: Path, batch: str = "0000", **options: int) -> BatchWriter:
     return BatchWriter(
-        corpus, "probe-set", batch, 512, licence="CC0", citation="Nobody 2020", **options
+        corpus,
+        "probe-set",
+        batch,
+        512,
+        origin=BatchOrigin(licence="CC0", citation="Nobody 2020"),
+        **options,
     )
 
 
@@ -40,13 +47,13 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_layout_says_which_rows_lie_together(corpus: Path) -> None:
     rows = read_manifest(corpus).sample(frac=0.6, random_state=0)
-    layout = Layout.of(rows)
+    layout = RowGroupIndex.from_rows(rows)
     assert sorted(layout.members.tolist()) == list(range(len(rows)))
-    for group, (shard, number) in enumerate(layout.places):
+    for group, (shard, number) in enumerate(layout.row_groups):
         part = rows.iloc[layout.rows(group)]
         assert set(part["source"] + "/" + part["batch"] + "/" + part["shard"]) == {shard}
         assert (part["row"] // ROWS_PER_GROUP == number).all()
-        assert (layout.inside[layout.rows(group)] == part["row"] % ROWS_PER_GROUP).all()
+        assert (layout.row_in_group[layout.rows(group)] == part["row"] % ROWS_PER_GROUP).all()
         assert (layout.group[layout.rows(group)] == group).all()
 
 

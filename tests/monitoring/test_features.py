@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from arl.corpus.manifest import read_manifest
-from arl.corpus.shards import read_images
+from arl.corpus.shard_reader import read_images
 from arl.models.avit import AViT
 from arl.monitoring import features
 from arl.monitoring.features import (

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from arl.corpus.shards import BatchWriter
+from arl.corpus.batch_summary import BatchOrigin
+from arl.corpus.shard_writer import BatchWriter
 from arl.files import tree_hash
 from arl.model_config import EncoderConfig
 from arl.models.avit import AViT
@@ -45,7 +46,13 @@ def write(
     """
     probes = list((gains or {"linear": gain}).items())
     rng = np.random.default_rng(seed)
-    with BatchWriter(corpus, source, batch, 64, licence="none", citation="tests") as writer:
+    with BatchWriter(
+        corpus,
+        source,
+        batch,
+        64,
+        origin=BatchOrigin(licence="none", citation="tests"),
+    ) as writer:
         for patient in range(patients):
             level = rng.normal(90, 12)
             probe, factor = probes[patient % len(probes)]

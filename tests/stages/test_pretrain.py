@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from arl.corpus.shards import Layout
+from arl.corpus.shard_reader import RowGroupIndex
 from arl.files import read_json, tree_hash
 from arl.params import Params
 from arl.stages.finetune import finetune
@@ -69,7 +69,7 @@ def test_the_images_examined_lie_in_few_row_groups() -> None:
         {"source": "s", "batch": "b", "shard": "shard-00000.parquet"}, index=range(32_000)
     )
     rows = rows.assign(row=rows.index)[rows.index % 32 > 0]  # a row group holds 32
-    layout = Layout.of(rows)
+    layout = RowGroupIndex.from_rows(rows)
     pool = _pool(layout, 97, seed=3)
     groups, counts = np.unique(layout.group[pool], return_counts=True)
     assert sorted(counts.tolist()) == [1, *[8] * 12]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from arl.corpus.location import ReadableCorpus
 from arl.corpus.manifest import SCHEMA, corpus_version, read_manifest, read_quarantine
 from arl.files import read_json
 from arl.reports import corpus as corpus_page
@@ -12,7 +13,7 @@ _READ = [name for name in SCHEMA.names if name not in ("anatomy_rule", "pixel_sh
 
 
 def corpus_report(
-    *, corpus: Path = Path("data"), validation: Path = Path("out/validation"), page: Path
+    *, corpus: ReadableCorpus = Path("data"), validation: Path = Path("out/validation"), page: Path
 ) -> None:
     """Write one page to look at the corpus: what is in it, what was refused, what is alike, what breaks a rule.
 

@@ -6,13 +6,16 @@ from inspect import signature
 from pathlib import Path
 from textwrap import fill
 
+from arl.corpus.location import ReadableCorpus
 from arl.ingest import readers
 
 _WIDTH = 120
 _SHOWN = ("Layout", "Patient", "Split", "Coding", "Refuses")
 
 
-def datasets(names: list[str], *, corpus: Path = Path("data"), root: Path | None = None) -> None:
+def datasets(
+    names: list[str], *, corpus: ReadableCorpus = Path("data"), root: Path | None = None
+) -> None:
     """List the datasets that can be ingested, and which of them are here.
 
     Without a name, one line for each reader: what it reads, and how many images of it are in the

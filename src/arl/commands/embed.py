@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from arl.corpus.anatomy import OTHER, anatomy_index
+from arl.corpus.location import ReadableCorpus
 from arl.corpus.manifest import read_manifest
 from arl.corpus.record import Refused
 from arl.files import atomic_file
@@ -28,7 +29,7 @@ def embed(
     *,
     checkpoint: Path,
     out: Path,
-    corpus: Path | None = None,
+    corpus: ReadableCorpus | None = None,
     anatomy: str = OTHER,
     pooling: str = "gap",
 ) -> None:

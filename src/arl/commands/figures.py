@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from arl.corpus.location import ReadableCorpus
 from arl.corpus.selection import select
 from arl.experiments.pictures import (
     EACH,
@@ -27,7 +28,7 @@ from arl.training.reconstruction import has_reconstructor, load_reconstructor
 def figures(
     params: Params,
     *,
-    corpus: Path,
+    corpus: ReadableCorpus,
     checkpoint: Path,
     out: Path = Path("out/figures"),
     against: Path | None = None,

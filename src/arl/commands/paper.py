@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from arl.commands.configure import CONF
+from arl.corpus.location import ReadableCorpus
 from arl.corpus.manifest import read_manifest
 from arl.evaluation.comparison import Replicate, compare, correct
 from arl.evaluation.metrics import rounded
@@ -33,7 +34,7 @@ _WAIT = 5.0  # seconds between looks at what other processes are making
 def paper(
     experiment: str,
     *,
-    corpus: Path = Path("data"),
+    corpus: ReadableCorpus = Path("data"),
     out: Path = Path("out/paper"),
     scale: str = "laptop",
     work: Path = Path("runs/paper"),
@@ -116,7 +117,7 @@ def _run(
     waiting = deque(product(range(count), found.rows))
     done: dict[tuple[int, str], Measured] = {}
     used: dict[str, list[str]] = defaultdict(list)
-    bar = progress(len(waiting), found.name, "training", shown=bool(waiting))
+    bar = progress(len(waiting), found.name, "training", visible=bool(waiting))
     elsewhere = 0
     while waiting:
         replicate, row = waiting.popleft()

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from arl.corpus.location import ReadableCorpus
 from arl.corpus.selection import subset
 from arl.corpus.splits import grouping, groups
 from arl.evaluation.metrics import Floats, rounded, youden_threshold
@@ -28,7 +29,7 @@ def probe(
     params: Params,
     *,
     task: str,
-    corpus: Path,
+    corpus: ReadableCorpus,
     checkpoint: Path,
     metrics: Path,
     predictions: Path | None = None,

@@ -8,8 +8,10 @@ from functools import partial
 from pathlib import Path
 
 from arl.corpus.anatomy import ANATOMIES, anatomy_index
+from arl.corpus.batch_summary import BatchOrigin
+from arl.corpus.location import GrowingCorpus
 from arl.corpus.record import Entry, Input, Record
-from arl.corpus.shards import BatchWriter
+from arl.corpus.shard_writer import BatchWriter
 from arl.ingest.readers import pydicom_data, write
 from arl.params import Params
 from arl.phantoms.examination import LABELS, examine
@@ -32,7 +34,9 @@ _BATCHES = (
     # to look at
     _Batch("phantom-b", "0001", replace(BETA, gain=9, dynamic_range=50, lateral=0.0135), 0.2),
 )
-_LICENCE, _CITATION = "Synthetic: made by this software", "ARL phantoms (arl.phantoms)"
+_ORIGIN = BatchOrigin(
+    licence="Synthetic: made by this software", citation="ARL phantoms (arl.phantoms)"
+)
 # of a class's patients, in turn: balanced at any size, which a hash of so few patients would not be
 _SPLITS = (
     *("train", "test", "val", "train", "train", "test", "train", "train", "test", "train"),
@@ -40,7 +44,7 @@ _SPLITS = (
 )
 
 
-def sample(params: Params, *, corpus: Path) -> None:
+def sample(params: Params, *, corpus: GrowingCorpus) -> None:
     """Make the sample corpus: synthetic phantoms, and the real ultrasound files that pydicom-data ships.
 
     Writes the sources phantom-a, phantom-b and pydicom-data below `corpus`, in place of earlier
@@ -60,14 +64,10 @@ def sample(params: Params, *, corpus: Path) -> None:
     size, seconds = params.data.store_size, params.data.input_seconds
     with _replacing(corpus) as staging:
         for batch in _BATCHES:
-            with BatchWriter(
-                staging, batch.source, batch.name, size, licence=_LICENCE, citation=_CITATION
-            ) as writer:
+            with BatchWriter(staging, batch.source, batch.name, size, origin=_ORIGIN) as writer:
                 write(_patients(params, batch), writer, params.data.workers, seconds=seconds)
-        licence, citation = pydicom_data.LICENCE, pydicom_data.CITATION
-        with BatchWriter(
-            staging, "pydicom-data", "0000", size, licence=licence, citation=citation
-        ) as writer:
+        origin = BatchOrigin(licence=pydicom_data.LICENCE, citation=pydicom_data.CITATION)
+        with BatchWriter(staging, "pydicom-data", "0000", size, origin=origin) as writer:
             inputs = pydicom_data.read(pydicom_data.installed(), anatomy_rules(params.dicom))
             write(inputs, writer, params.data.workers, seconds=seconds)
 

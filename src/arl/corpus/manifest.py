@@ -17,7 +17,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from arl.files import read_json, sha256
+from arl.corpus.batch_summary import BATCH_FILE, BatchSummary
+from arl.files import sha256
 
 SPLITS = ("train", "val", "test")
 PROBES = ("linear", "convex", "sector", "unknown")
@@ -130,7 +131,7 @@ def corpus_version(corpus: Path) -> str:
     digest = hashlib.sha256()
     for folder in batch_folders(corpus):
         told = [
-            folder / "batch.json",
+            folder / BATCH_FILE,
             folder / "manifest.parquet",
             *sorted((folder / "splits").glob("*.parquet")),
         ]
@@ -149,23 +150,23 @@ def batch_folders(corpus: Path) -> list[Path]:
         raise FileNotFoundError(
             f"corpus {corpus} does not exist: run `arl sample` or `arl ingest` first"
         )
-    found = sorted(file.parent for file in corpus.glob("*/*/batch.json"))
+    found = sorted(file.parent for file in corpus.glob(f"*/*/{BATCH_FILE}"))
     folders = [
         folder for folder in found if not folder.name.startswith(".")
     ]  # what a killed writer left
     if not folders:
-        raise FileNotFoundError(f"corpus {corpus} holds no complete batch (no */*/batch.json)")
+        raise FileNotFoundError(f"corpus {corpus} holds no complete batch (no */*/{BATCH_FILE})")
     return folders
 
 
 def sources(corpus: Path) -> dict[str, dict[str, str]]:
     """Source -> its licence and citation, as the last batch has them."""
-    about = {
-        folder.parent.name: read_json(folder / "batch.json") for folder in batch_folders(corpus)
+    origins = {
+        folder.parent.name: BatchSummary.read(folder).origin for folder in batch_folders(corpus)
     }
     return {
-        source: {key: str(found[key]) for key in ("licence", "citation")}
-        for source, found in about.items()
+        source: {"licence": origin.licence, "citation": origin.citation}
+        for source, origin in origins.items()
     }
 
 

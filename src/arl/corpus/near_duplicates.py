@@ -1,13 +1,12 @@
 """Near-identical images on both sides of a split, over all sources.
 
-Two images are near-identical where their perceptual hashes (pHash) differ in at most `RADIUS` of 64
-bits and their difference hashes (dHash) in at most `CONFIRM`. On breast images these find the known
-duplicates of BUSI (142 clusters) and no pair of two patients in BUS-BRA; the same images have both
-distances 0. Frames of one group (patient, else clip) are alike by nature and are never compared.
+Two images are near-identical if their perceptual hashes (pHash) differ in at most `RADIUS` of 64
+bits and their difference hashes (dHash) in at most `CONFIRM`. Two copies of one image have both
+distances 0. Images of one group (patient, else clip) are similar by nature and are never compared.
 
-The search is exact: 64 bits in four parts of 16 can differ in 6 places only if one of the parts
-differs in at most one (pigeonhole), so that each image is held against those of 17 of 65,536
-buckets, four times.
+The search is exact. Split 64 bits into four parts of 16: if two hashes differ in at most 7 bits,
+one of the parts differs in at most one bit (pigeonhole). So each hash is compared with those in 17
+of 65,536 buckets, four times.
 """
 
 from collections.abc import Iterator
@@ -23,115 +22,129 @@ from arl.corpus.manifest import SPLITS
 from arl.corpus.splits import groups
 from arl.progress import progress
 
-RADIUS = 6  # bits of 64, of the perceptual hash
-CONFIRM = 10  # bits of 64, of the difference hash
+# Bits of 64 in which the perceptual hashes may differ.
+RADIUS = 6
+# Bits of 64 in which the difference hashes may differ.
+CONFIRM = 10
 _PARTS, _BITS = 4, 16
 _BUCKETS = 1 << _BITS
-_SPAN = 1024  # buckets that a thread takes at a time
-_BLOCK = 1 << 17  # pairs compared at a time, so that they stay in the processor's cache
-_LONG = 200_000  # images whose search takes long enough to show its progress
+# Buckets that a thread takes at a time.
+_BUCKETS_PER_TASK = 1024
+# Pairs compared at a time, so that they stay in the processor's cache.
+_PAIRS_PER_BLOCK = 1 << 17
+# Searches among fewer images finish before a progress bar is of use.
+_PROGRESS_IMAGES = 200_000
 
 Hashes = npt.NDArray[np.uint64]
 Integers = npt.NDArray[np.int64]
-Pairs = npt.NDArray[np.int64]  # (P, 2), the lower index first
+# (P, 2), the lower index first.
+Pairs = npt.NDArray[np.int64]
 
 
 def near_pairs(hashes: Hashes, group: Integers, radius: int = RADIUS) -> Pairs:
     """All pairs of different groups whose hashes (N,) differ in at most `radius` bits, sorted.
 
     Raises:
-        ValueError: the radius is above 7, where pairs would be missed.
+        ValueError: The radius is above 7, where the search would miss pairs.
     """
     if not 0 <= radius < 2 * _PARTS:
         raise ValueError(
-            f"radius {radius} is not 0 to {2 * _PARTS - 1}: {_PARTS} parts of the hash would miss pairs"
+            f"radius {radius} is not 0 to {2 * _PARTS - 1}: "
+            f"a search by {_PARTS} parts of the hash would miss pairs"
         )
-    spread = _spread(hashes)
-    shown = len(hashes) > _LONG
+    interleaved = _interleave(hashes)
+    visible = len(hashes) > _PROGRESS_IMAGES
     found = [np.empty((0, 2), np.int64)]
-    with ThreadPoolExecutor() as pool, progress(_PARTS, "near pairs", "part", shown=shown) as bar:
+    with (
+        ThreadPoolExecutor() as pool,
+        progress(_PARTS, "near pairs", "part", visible=visible) as bar,
+    ):
         for part in range(_PARTS):
-            index = _Index(spread, part)
-            spans = np.array_split(index.keys, -(-len(index.keys) // _SPAN) or 1)
+            index = _BucketIndex(interleaved, part)
+            tasks = np.array_split(index.keys, -(-len(index.keys) // _BUCKETS_PER_TASK) or 1)
             for pairs in pool.map(
-                lambda keys, index=index: _of_span(index, keys.tolist(), group, radius), spans
+                lambda keys, index=index: _pairs_of_buckets(index, keys.tolist(), group, radius),
+                tasks,
             ):
                 found.append(pairs)
             bar.update(1)
-    pairs = np.concatenate(found)
-    pairs = np.sort(pairs, axis=1)
+    pairs = np.sort(np.concatenate(found), axis=1)
     ordered: Pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
     return ordered
 
 
-def _spread(hashes: Hashes) -> Hashes:
-    """The bits dealt out to the parts in turn: neighbouring frequencies are alike, and would fill few buckets."""
-    spread = np.zeros_like(hashes)
+def _interleave(hashes: Hashes) -> Hashes:
+    """Deal the bits out to the parts in turn.
+
+    Neighbouring bits of a pHash are neighbouring frequencies, which correlate: contiguous parts
+    would fill few buckets.
+    """
+    interleaved = np.zeros_like(hashes)
     for bit in range(64):
-        place = np.uint64(bit % _PARTS * _BITS + bit // _PARTS)
-        spread |= ((hashes >> np.uint64(bit)) & np.uint64(1)) << place
-    return spread
+        target = np.uint64(bit % _PARTS * _BITS + bit // _PARTS)
+        interleaved |= ((hashes >> np.uint64(bit)) & np.uint64(1)) << target
+    return interleaved
 
 
-class _Index:
-    """Hashes sorted by one part of theirs."""
+class _BucketIndex:
+    """Hashes sorted by one of their parts; a bucket holds the hashes that share this part."""
 
-    def __init__(self, spread: Hashes, part: int) -> None:
+    def __init__(self, interleaved: Hashes, part: int) -> None:
         self.part = part
-        key = _part(spread, part)
+        key = _part(interleaved, part)
         self.order = np.argsort(key, kind="stable")
-        self.hashes = spread[self.order]
+        self.hashes = interleaved[self.order]
         counts = np.bincount(key, minlength=_BUCKETS)
-        self.keys = np.flatnonzero(counts)  # of the buckets that hold any
+        self.keys = np.flatnonzero(counts)
         self.starts = np.concatenate([[0], np.cumsum(counts)]).tolist()
 
     def bucket(self, key: int) -> slice:
-        """The hashes with this part."""
+        """Positions of the hashes in a bucket."""
         return slice(self.starts[key], self.starts[key + 1])
 
 
-def _part(spread: Hashes, part: int) -> npt.NDArray[np.uint16]:
-    return (spread >> np.uint64(part * _BITS)).astype(np.uint16)
+def _part(interleaved: Hashes, part: int) -> npt.NDArray[np.uint16]:
+    return (interleaved >> np.uint64(part * _BITS)).astype(np.uint16)
 
 
-def _of_span(index: _Index, keys: list[int], group: Integers, radius: int) -> Pairs:
-    """Near pairs of different groups that begin in these buckets and were in no earlier part's."""
-    found = [pairs for key in keys for pairs in _of_bucket(index, key, radius)]
+def _pairs_of_buckets(index: _BucketIndex, keys: list[int], group: Integers, radius: int) -> Pairs:
+    """Near pairs of different groups in these buckets that no earlier part has found."""
+    found = [pairs for key in keys for pairs in _pairs_of_bucket(index, key, radius)]
     if not found:
         return np.empty((0, 2), np.int64)
     pairs = np.concatenate(found)
-    first_seen = np.ones(len(pairs), bool)
+    is_new = np.ones(len(pairs), bool)
     difference = index.hashes[pairs[:, 0]] ^ index.hashes[pairs[:, 1]]
     for part in range(index.part):
-        first_seen &= np.bitwise_count(_part(difference, part)) > 1
-    pairs = index.order[pairs[first_seen]]
-    apart: Pairs = pairs[group[pairs[:, 0]] != group[pairs[:, 1]]]
-    return apart
+        is_new &= np.bitwise_count(_part(difference, part)) > 1
+    pairs = index.order[pairs[is_new]]
+    across_groups: Pairs = pairs[group[pairs[:, 0]] != group[pairs[:, 1]]]
+    return across_groups
 
 
-def _of_bucket(index: _Index, key: int, radius: int) -> Iterator[Pairs]:
-    """Near pairs, as places in the index, of a bucket with itself and with those whose part has one bit more."""
+def _pairs_of_bucket(index: _BucketIndex, key: int, radius: int) -> Iterator[Pairs]:
+    """Near pairs inside a bucket, and with the buckets whose key has one more bit set."""
     own = index.bucket(key)
     count = own.stop - own.start
     others = [index.bucket(key | 1 << bit) for bit in range(_BITS) if not key >> bit & 1]
-    places = np.concatenate([np.arange(place.start, place.stop) for place in (own, *others)])
-    step = max(1, _BLOCK // len(places))
+    positions = np.concatenate([np.arange(part.start, part.stop) for part in (own, *others)])
+    step = max(1, _PAIRS_PER_BLOCK // len(positions))
     for begin in range(0, count, step):
         rows = np.arange(own.start + begin, min(own.start + begin + step, own.stop))
-        near = np.bitwise_count(index.hashes[rows, None] ^ index.hashes[places]) <= radius
-        near[:, :count] &= rows[:, None] < places[:count]  # each pair of the bucket once
+        near = np.bitwise_count(index.hashes[rows, None] ^ index.hashes[positions]) <= radius
+        # Each pair inside the bucket only once.
+        near[:, :count] &= rows[:, None] < positions[:count]
         row, column = near.nonzero()
         if len(row):
-            yield np.stack([rows[row], places[column]], axis=1)
+            yield np.stack([rows[row], positions[column]], axis=1)
 
 
 def near_duplicates(rows: pd.DataFrame) -> Pairs:
-    """Confirmed pairs of near-identical images of different groups: positions in `rows`, sorted.
+    """Positions of near-identical images of different groups.
 
     Args:
-        rows: manifest rows, at least id, patient, clip, perceptual_hash and difference_hash. Of
-            equal hashes in a group
-            the first row stands for all.
+        rows: Manifest rows with at least id, patient, clip, perceptual_hash and difference_hash.
+            Of equal hashes in a group, the first row represents all.
     """
     group = pd.factorize(groups(rows))[0].astype(np.int64)
     perceptual = rows["perceptual_hash"].to_numpy(np.uint64)
@@ -154,43 +167,42 @@ def clusters(count: int, pairs: Pairs) -> Integers:
     return names
 
 
-def alike(rows: pd.DataFrame) -> "pd.Series[str]":
-    """`groups`, where those without a patient that hold near-identical images are one: what no split may divide."""
+def merge_duplicate_groups(rows: pd.DataFrame) -> "pd.Series[str]":
+    """The group of each row, where groups with near-identical images count as one.
+
+    Only groups without a patient are merged. No split may divide the result.
+    """
     unit = groups(rows)
-    unknown = np.flatnonzero(rows["patient"].isna())
+    without_patient = np.flatnonzero(rows["patient"].isna())
     code, names = pd.factorize(unit)
-    pairs = code[unknown[near_duplicates(rows.iloc[unknown])]]
+    pairs = code[without_patient[near_duplicates(rows.iloc[without_patient])]]
     return pd.Series(names[clusters(len(names), pairs)[code]], rows.index)
 
 
-def leaks(rows: pd.DataFrame) -> pd.DataFrame:
-    """The members of all clusters of near-identical images, and which of them training has to leave out.
+def duplicate_clusters(rows: pd.DataFrame) -> pd.DataFrame:
+    """The members of all clusters of near-identical images, and which ones training leaves out.
 
-    A cluster belongs to its most guarded side: test before val before train. Members on another
-    side are withheld, with the frames of their clip on that side.
+    A cluster belongs to its most protected split: test before val before train. Members in another
+    split are withheld, together with the frames of their clip in that split.
 
     Args:
-        rows: manifest rows with their `split`: id, source, patient, clip, label, pixel_sha256, both
-            hashes.
+        rows: Manifest rows with their `split`: id, source, patient, clip, label, pixel_sha256 and
+            both hashes.
 
     Returns:
         id, source, label, split, `cluster` (the id of its first member), `exact` (another member
-        has the same pixels), `withheld`; sorted by cluster.
+        has the same pixels) and `withheld`, sorted by cluster.
     """
     rows = rows.reset_index(drop=True)
     pairs = near_duplicates(rows)
     cluster = clusters(len(rows), pairs)
-    rank = (
-        rows["split"]
-        .map({name: place for place, name in enumerate(SPLITS)})
-        .fillna(len(SPLITS))
-        .to_numpy(int)
-    )
-    guarded = np.zeros(len(rows), int)
-    placed = rank < len(SPLITS)
-    np.maximum.at(guarded, cluster[placed], rank[placed])
-    rows = rows.assign(cluster=cluster, withheld=placed & (rank < guarded[cluster]))
-    rows["withheld"] |= _with_their_clip(rows)
+    rank_of = {name: rank for rank, name in enumerate(SPLITS)}
+    rank = rows["split"].map(rank_of).fillna(len(SPLITS)).to_numpy(int)
+    cluster_rank = np.zeros(len(rows), int)
+    has_split = rank < len(SPLITS)
+    np.maximum.at(cluster_rank, cluster[has_split], rank[has_split])
+    rows = rows.assign(cluster=cluster, withheld=has_split & (rank < cluster_rank[cluster]))
+    rows["withheld"] |= _in_withheld_clip(rows)
     members = rows[np.isin(cluster, cluster[pairs[:, 0]]) | rows["withheld"]]
     exact = members.duplicated(["cluster", "pixel_sha256"], keep=False)
     named = members.assign(cluster=rows["id"].to_numpy()[members["cluster"]], exact=exact)
@@ -199,19 +211,19 @@ def leaks(rows: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def _with_their_clip(rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
+def _in_withheld_clip(rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
     """Rows whose clip has a withheld frame in the same split."""
     clip, split = (pd.factorize(rows[name])[0] for name in ("clip", "split"))
     key = clip * (len(SPLITS) + 2) + split
-    chosen = rows["withheld"].to_numpy() & (clip >= 0)
-    return np.isin(key, np.unique(key[chosen])) & (clip >= 0)
+    withheld = rows["withheld"].to_numpy() & (clip >= 0)
+    return np.isin(key, np.unique(key[withheld])) & (clip >= 0)
 
 
-def mixed_labels(found: pd.DataFrame) -> pd.DataFrame:
-    """Clusters whose members have different labels: `cluster`, `labels`, `images`."""
-    labelled = found.dropna(subset=["label"]).groupby("cluster", sort=True)
+def contradictory_clusters(members: pd.DataFrame) -> pd.DataFrame:
+    """Clusters of `duplicate_clusters` with different labels: `cluster`, `labels`, `images`."""
+    labelled = members.dropna(subset=["label"]).groupby("cluster", sort=True)
     table = labelled.agg(
         labels=("label", lambda labels: ", ".join(sorted(set(labels)))), images=("id", "size")
     )
-    mixed: pd.DataFrame = table[labelled["label"].nunique() > 1].reset_index()
-    return mixed
+    contradictory: pd.DataFrame = table[labelled["label"].nunique() > 1].reset_index()
+    return contradictory

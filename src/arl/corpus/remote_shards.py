@@ -1,8 +1,8 @@
-"""Shards in an S3 store, read a row group at a time and kept in a folder of bounded size.
+"""Shards in an S3 store, read a row group at a time through a cache folder of bounded size.
 
 An epoch reads each row group once, in an order that jumps between shards (`loader.TrainingOrder`).
-So the unit of reading is the row group, one request of a few megabytes, and what is kept of it
-serves later epochs, restarts, and the other processes of a node.
+So the unit of reading is the row group: one request of a few megabytes. The cache serves later
+epochs, restarts and the other processes of a node.
 """
 
 import io
@@ -17,23 +17,28 @@ import pyarrow.parquet as pq
 from arl.files import atomic_file
 from arl.storage.s3 import Store
 
-ADDRESS = ".store"  # in the folder of a corpus whose shards are elsewhere: s3://bucket/prefix
-LIMIT = "ARL_CACHE_GIB"  # how much of a corpus' shards is kept
+# File in the folder of a corpus whose shards are in a store; it holds s3://bucket/prefix.
+ADDRESS = ".store"
+# Environment variable: size of the cache.
+LIMIT = "ARL_CACHE_GIB"
 _DEFAULT_GIB = 50.0
-_TAIL = 1 << 18  # bytes at the end of a shard, which hold its footer
-_MAGIC = 8  # bytes: length of the footer, "PAR1"
-_ROOM = 0.05  # share of the limit that is written between two looks at the folder, and then freed
+# Bytes at the end of a shard that normally hold its footer.
+_TAIL = 1 << 18
+# Bytes of the footer's length and of "PAR1".
+_MAGIC = 8
+# Fraction of the limit that is written between two cleanups, and that a cleanup frees.
+_HEADROOM = 0.05
 
 
 @lru_cache
-def streamed(corpus: Path) -> "Streamed | None":
-    """The shards of the store that a corpus folder names; None: it names none.
+def open_remote(corpus: Path) -> "RemoteShards | None":
+    """The shards in the store that a corpus folder names, or None if it names no store.
 
     Raises:
-        ValueError: $ARL_CACHE_GIB is no positive number.
+        ValueError: $ARL_CACHE_GIB is not a positive number.
     """
-    named = corpus / ADDRESS
-    if not named.is_file():
+    address_file = corpus / ADDRESS
+    if not address_file.is_file():
         return None
     limit = os.environ.get(LIMIT) or str(_DEFAULT_GIB)
     try:
@@ -41,44 +46,46 @@ def streamed(corpus: Path) -> "Streamed | None":
     except ValueError:
         size = 0
     if size <= 0:
-        raise ValueError(f"{LIMIT} is {limit!r}, which is not a positive number of GiB")
-    return Streamed(Store(named.read_text(encoding="utf-8").strip()), corpus / ".row-groups", size)
+        raise ValueError(f"{LIMIT} is {limit!r}, not a positive number of GiB")
+    store = Store(address_file.read_text(encoding="utf-8").strip())
+    return RemoteShards(store, corpus / ".row-groups", size)
 
 
-class Streamed:
-    """Row groups of the shards below a store's address. May be used from several threads and processes."""
+class RemoteShards:
+    """Row groups of the shards below a store's address. Safe for several threads and processes."""
 
     def __init__(self, store: Store, cache: Path, limit: int) -> None:
-        """`limit`: bytes of row groups that stay in the folder `cache`."""
+        """`limit`: bytes of row groups that the folder `cache` keeps."""
         self._store, self._cache, self._limit = store, cache, limit
         self._footers: dict[str, tuple[pq.FileMetaData, int]] = {}
         self._lock = Lock()
-        self._written = int(limit * _ROOM)  # since the last look, so that there is one at the start
+        # Written since the last cleanup; the start value makes the first write clean up.
+        self._written = int(limit * _HEADROOM)
 
     def read(self, shard: str, number: int, columns: list[str]) -> pa.Table:
         """Columns of a row group.
 
         Raises:
-            FileNotFoundError: the store has no such shard.
-            ArrowInvalid, IndexError: it holds no such row group, or a damaged one, which is not
-                kept.
-            OSError: see `Store`.
+            FileNotFoundError: The store has no such shard.
+            ArrowInvalid: The row group is damaged; the cache does not keep it.
+            IndexError: The shard has no such row group.
+            OSError: The store fails; see `Store`.
         """
         footer, size = self._footer(shard)
         first, count = _extent(footer, number)
-        place = self._cache / shard / str(number)
-        part = _Part(self._bytes(shard, place, first, count), first, size)
+        cached = self._cache / shard / str(number)
+        part = _PartialFile(self._bytes(shard, cached, first, count), first, size)
         try:
             with pq.ParquetFile(
                 pa.PythonFile(part, "r"), metadata=footer, page_checksum_verification=True
             ) as file:
                 return file.read_row_group(number, columns=columns, use_threads=False)
         except (pa.ArrowException, OSError) as error:
-            place.unlink(missing_ok=True)
+            cached.unlink(missing_ok=True)
             raise pa.ArrowInvalid(str(error)) from error
 
     def _footer(self, shard: str) -> tuple[pq.FileMetaData, int]:
-        """What the shard says of its row groups, and its length."""
+        """Metadata of the shard's row groups, and the shard's length."""
         if shard not in self._footers:
             size = self._store.size(shard)
             count = min(_TAIL, size)
@@ -87,46 +94,50 @@ class Streamed:
             if count < needed <= size:
                 count, tail = needed, self._store.read(shard, size - needed, needed)
             self._footers[shard] = (
-                pq.read_metadata(pa.PythonFile(_Part(tail, size - count, size), "r")),
+                pq.read_metadata(pa.PythonFile(_PartialFile(tail, size - count, size), "r")),
                 size,
             )
         return self._footers[shard]
 
-    def _bytes(self, shard: str, place: Path, first: int, count: int) -> bytes:
+    def _bytes(self, shard: str, cached: Path, first: int, count: int) -> bytes:
         try:
-            found = place.read_bytes()
+            content = cached.read_bytes()
         except FileNotFoundError:
-            found = b""
-        if len(found) == count:
-            os.utime(place)  # the folder forgets what was not used for longest
-            return found
-        found = self._store.read(shard, first, count)
+            content = b""
+        if len(content) == count:
+            # The cleanup deletes the least recently used files.
+            os.utime(cached)
+            return content
+        content = self._store.read(shard, first, count)
         self._make_room(count)
-        with atomic_file(place) as partial:
-            partial.write_bytes(found)
-        return found
+        with atomic_file(cached) as partial:
+            partial.write_bytes(content)
+        return content
 
     def _make_room(self, count: int) -> None:
         with self._lock:
             self._written += count
-            if self._written < self._limit * _ROOM:
+            if self._written < self._limit * _HEADROOM:
                 return
             self._written = 0
-            _shrink(self._cache, int(self._limit * (1 - _ROOM)))
+            _shrink(self._cache, int(self._limit * (1 - _HEADROOM)))
 
 
 def _shrink(folder: Path, limit: int) -> None:
-    """Delete the files used longest ago until the others have `limit` bytes; other processes may do so too."""
-    found = []
+    """Delete the least recently used files until `limit` bytes remain.
+
+    Other processes may clean up the same folder.
+    """
+    files = []
     for file in folder.rglob("*"):
         try:
             if file.is_file():
-                told = file.stat()
-                found.append((told.st_mtime_ns, told.st_size, file))
+                status = file.stat()
+                files.append((status.st_mtime_ns, status.st_size, file))
         except FileNotFoundError:
             continue
-    total = sum(size for _, size, _ in found)
-    for _, size, file in sorted(found):
+    total = sum(size for _, size, _ in files)
+    for _, size, file in sorted(files):
         if total <= limit:
             return
         file.unlink(missing_ok=True)
@@ -134,11 +145,11 @@ def _shrink(folder: Path, limit: int) -> None:
 
 
 def _extent(footer: pq.FileMetaData, number: int) -> tuple[int, int]:
-    """Where a row group begins in its shard, and its length, bytes."""
+    """Offset and length of a row group in its shard, bytes."""
     if not 0 <= number < footer.num_row_groups:
         raise IndexError(f"there are {footer.num_row_groups} row groups")
     group = footer.row_group(number)
-    columns = [group.column(place) for place in range(group.num_columns)]
+    columns = [group.column(i) for i in range(group.num_columns)]
     first = min(column.dictionary_page_offset or column.data_page_offset for column in columns)
     last = max(
         (c.dictionary_page_offset or c.data_page_offset) + c.total_compressed_size for c in columns
@@ -146,11 +157,11 @@ def _extent(footer: pq.FileMetaData, number: int) -> tuple[int, int]:
     return first, last - first
 
 
-class _Part(io.RawIOBase):
-    """A file of which only the bytes from `first` on are known."""
+class _PartialFile(io.RawIOBase):
+    """A file of which only the bytes from `first` on are present."""
 
     def __init__(self, data: bytes, first: int, size: int) -> None:
-        self._data, self._first, self._size, self._place = data, first, size, 0
+        self._data, self._first, self._size, self._position = data, first, size, 0
 
     def readable(self) -> bool:
         return True
@@ -159,20 +170,22 @@ class _Part(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._place = (
-            offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
+        self._position = (
+            offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
         )
-        return self._place
+        return self._position
 
     def tell(self) -> int:
-        return self._place
+        return self._position
 
     def read(self, count: int = -1) -> bytes:
-        begin = self._place - self._first
-        wanted = self._size - self._place if count < 0 else min(count, self._size - self._place)
+        begin = self._position - self._first
+        wanted = (
+            self._size - self._position if count < 0 else min(count, self._size - self._position)
+        )
         if begin < 0 or begin + wanted > len(self._data):
             raise OSError(
-                f"bytes {self._place} to {self._place + wanted} are not those of the row group"
+                f"bytes {self._position} to {self._position + wanted} are not part of the row group"
             )
-        self._place += wanted
+        self._position += wanted
         return self._data[begin : begin + wanted]

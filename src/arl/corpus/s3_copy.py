@@ -1,12 +1,10 @@
-"""A corpus in an S3 store, for steps that share no volume: what they read is fetched, and what they add is sent.
+"""A corpus in an S3 store, for steps that share no volume.
 
-Images are fetched when they are looked at (`streamed`), but for steps that need the shards as
-files.
+    s3://bucket/prefix/<source>/<batch>/...   as in a folder; batch.json is uploaded last
 
-    s3://bucket/prefix/<source>/<batch>/...    as in a folder; batch.json is written last, once, and makes it a batch
-
-A batch is written once and never changed, so a file that is here with its size is not fetched
-again.
+Tables are copied to the cache. Images stay in the store, and `remote_shards` reads them when they
+are needed, except for steps that need the shards as files. A batch never changes, so a file that is
+in the cache with its size is not fetched again.
 """
 
 import tempfile
@@ -15,65 +13,74 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+from arl.corpus.batch_summary import BATCH_FILE
+from arl.corpus.location import Mode
 from arl.corpus.remote_shards import ADDRESS
 from arl.progress import progress
 from arl.storage.backends import cache, locked
 from arl.storage.s3 import Listed, Store, is_address
 
-_HEAD = "batch.json"
-_THREADS = 8  # files under way at once
+# Files in transfer at the same time.
+_THREADS = 8
 
 
 @contextmanager
-def at_hand(corpus: str, *, adds: bool = False, shards: bool = False) -> Iterator[str]:
-    """A corpus as a folder: `corpus` itself or, where that is s3://bucket/prefix, a copy in the cache ($ARL_CACHE).
+def local_copy(corpus: str, mode: Mode = "read") -> Iterator[str]:
+    """A corpus as a folder: `corpus` itself, or a copy in $ARL_CACHE if it is s3://bucket/prefix.
 
     Args:
-        adds: for who adds batches and reads none: the folder only tells which batches there are,
-            and what is new is
-            sent when the block ends without an error.
-        shards: for who needs the shards as files, on a disk that holds them all.
+        mode: "read" copies the tables. "full" copies the shards, too. "append" yields an empty
+            corpus that only knows which batches exist; the batches that the block adds are
+            uploaded if it ends without an error.
 
     Raises:
-        FileNotFoundError: the store holds no complete batch, and one is to be read.
-        OSError: see `arl.storage.s3.Store`; or a batch of this name was added by someone else
-            meanwhile.
+        FileNotFoundError: The store holds no complete batch, and the mode is not "append".
+        OSError: The store fails (see `arl.storage.s3.Store`), or another process has added a batch
+            of the same name in the meantime.
     """
     if not is_address(corpus):
         yield corpus
         return
-    store, place = Store(corpus), cache() / "corpus"
-    place.mkdir(parents=True, exist_ok=True)
-    if adds:
-        with tempfile.TemporaryDirectory(dir=place) as name:
-            heads = [item for item in _complete(store) if item.key.endswith(f"/{_HEAD}")]
-            _fetch(store, heads, Path(name))
+    store, root = Store(corpus), cache() / "corpus"
+    root.mkdir(parents=True, exist_ok=True)
+    if mode == "append":
+        with tempfile.TemporaryDirectory(dir=root) as name:
+            summaries = [item for item in _complete_batches(store) if _is_summary(item.key)]
+            _fetch(store, summaries, Path(name))
             yield name
-            _send(store, Path(name), {item.key for item in heads})
+            _upload_new(store, Path(name), {item.key for item in summaries})
         return
-    folder = place / store.address.removeprefix("s3://").replace("/", "-")
+    folder = root / store.address.removeprefix("s3://").replace("/", "-")
     with locked(folder):
-        items = _complete(store)
+        items = _complete_batches(store)
         if not items:
             raise FileNotFoundError(
-                f"corpus {corpus} holds no complete batch (no <source>/<batch>/{_HEAD})"
+                f"corpus {corpus} holds no complete batch (no <source>/<batch>/{BATCH_FILE})"
             )
         if not (folder / ADDRESS).is_file():
             (folder / ADDRESS).write_text(store.address, encoding="utf-8")
-        # a shard that is here is looked after, too
+        # A shard that an earlier "full" copy fetched is kept up to date.
         _fetch(
             store,
-            [i for i in items if shards or not _is_shard(i.key) or (folder / i.key).is_file()],
+            [
+                item
+                for item in items
+                if mode == "full" or not _is_shard(item.key) or (folder / item.key).is_file()
+            ],
             folder,
         )
     yield str(folder)
 
 
-def _complete(store: Store) -> list[Listed]:
-    """The files of all complete batches; those of one that is being sent are no part of the corpus yet."""
+def _complete_batches(store: Store) -> list[Listed]:
+    """The files of all complete batches; a batch that is being uploaded is not complete."""
     items = store.objects()
-    batches = {item.key.removesuffix(_HEAD) for item in items if item.key.endswith(f"/{_HEAD}")}
+    batches = {item.key.removesuffix(BATCH_FILE) for item in items if _is_summary(item.key)}
     return [item for item in items if "/".join(item.key.split("/")[:2]) + "/" in batches]
+
+
+def _is_summary(key: str) -> bool:
+    return key.endswith(f"/{BATCH_FILE}")
 
 
 def _is_shard(key: str) -> bool:
@@ -81,65 +88,70 @@ def _is_shard(key: str) -> bool:
 
 
 def _fetch(store: Store, items: Iterable[Listed], folder: Path) -> None:
-    """Download what is not here, and what makes a batch complete last."""
-    missing = [item for item in items if not _is_here(folder / item.key, item.size)]
+    """Download the missing files; each batch.json after all other files."""
+    missing = [item for item in items if not _has_size(folder / item.key, item.size)]
     for item in missing:
         if not (folder / item.key).resolve().is_relative_to(folder.resolve()):
-            raise OSError(f"{store.address}/{item.key}: its name leads out of the corpus")
-    heads = [item for item in missing if item.key.endswith(f"/{_HEAD}")]
+            raise OSError(f"{store.address}/{item.key}: the name leads out of the corpus")
+    summaries = [item for item in missing if _is_summary(item.key)]
+    others = [item for item in missing if not _is_summary(item.key)]
     with (
         progress(len(missing), "fetching the corpus", "file") as bar,
         ThreadPoolExecutor(_THREADS) as pool,
     ):
-        for part in ([item for item in missing if item not in heads], heads):
+        for part in (others, summaries):
             for _ in pool.map(lambda item: store.download(item.key, folder / item.key), part):
                 bar.update()
     for item in missing:
-        if not _is_here(folder / item.key, item.size):
+        if not _has_size(folder / item.key, item.size):
             raise OSError(
-                f"{store.address}/{item.key} has not the {item.size} bytes that were listed: it has changed"
+                f"{store.address}/{item.key} does not have the {item.size} bytes "
+                "that the store listed: it has changed"
             )
 
 
-def _is_here(file: Path, size: int) -> bool:
+def _has_size(file: Path, size: int) -> bool:
     return file.is_file() and file.stat().st_size == size
 
 
-def _send(store: Store, corpus: Path, known: set[str]) -> None:
-    """Upload the batches whose head is not among `known`, each of them whole before its head."""
-    for head in sorted(corpus.glob(f"*/*/{_HEAD}")):
-        if head.relative_to(corpus).as_posix() not in known:
-            _send_batch(store, corpus, head)
+def _upload_new(store: Store, corpus: Path, existing: set[str]) -> None:
+    """Upload the batches whose batch.json is not `existing`."""
+    for summary in sorted(corpus.glob(f"*/*/{BATCH_FILE}")):
+        if summary.relative_to(corpus).as_posix() not in existing:
+            _upload_batch(store, corpus, summary)
 
 
-def _send_batch(store: Store, corpus: Path, head: Path) -> None:
-    batch = head.parent.relative_to(corpus).as_posix()
+def _upload_batch(store: Store, corpus: Path, summary: Path) -> None:
+    batch = summary.parent.relative_to(corpus).as_posix()
     files = {
         path.relative_to(corpus).as_posix(): path
-        for path in sorted(head.parent.rglob("*"))
+        for path in sorted(summary.parent.rglob("*"))
         if path.is_file()
     }
-    last = files.pop(f"{batch}/{_HEAD}").read_bytes()
-    if store.exists(f"{batch}/{_HEAD}"):
-        _check_same(store, batch, last)  # before any of its files is touched
+    content = files.pop(f"{batch}/{BATCH_FILE}").read_bytes()
+    if store.exists(f"{batch}/{BATCH_FILE}"):
+        # Before any file of that batch is overwritten.
+        _check_same(store, batch, content)
         return
     for key, path in files.items():
         store.upload(key, path)
-    found = {item.key: item.size for item in store.objects(f"{batch}/")}
+    sizes = {item.key: item.size for item in store.objects(f"{batch}/")}
     for key, path in files.items():
-        if found.get(key) != path.stat().st_size:
+        if sizes.get(key) != path.stat().st_size:
             raise OSError(
-                f"{store.address}/{key} has {found.get(key)} of {path.stat().st_size} bytes: send it again"
+                f"{store.address}/{key} has {sizes.get(key)} of {path.stat().st_size} bytes: "
+                "upload it again"
             )
     try:
-        store.put_if_absent(f"{batch}/{_HEAD}", last)
+        store.put_if_absent(f"{batch}/{BATCH_FILE}", content)
     except FileExistsError:
-        _check_same(store, batch, last)
+        _check_same(store, batch, content)
 
 
-def _check_same(store: Store, batch: str, head: bytes) -> None:
-    """Another try of this step may have been faster; anything else of this name is not ours to change."""
-    if store.get(f"{batch}/{_HEAD}") != head:
+def _check_same(store: Store, batch: str, content: bytes) -> None:
+    """Accept an equal batch, which another attempt of this step has uploaded; refuse any other."""
+    if store.get(f"{batch}/{BATCH_FILE}") != content:
         raise FileExistsError(
-            f"{store.address}/{batch} was added by someone else meanwhile: choose another batch name"
+            f"another process has added {store.address}/{batch} in the meantime: "
+            "choose another batch name"
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from arl.corpus.manifest import SCHEMA, read_manifest
-from arl.corpus.near_duplicates import leaks
+from arl.corpus.near_duplicates import duplicate_clusters
 from arl.corpus.splits import groups, read_split
 
 WITHHELD = "withheld"
@@ -44,7 +44,7 @@ def select(
             f"corpus {corpus} has no source {missing}; it has {sorted(set(rows['source']))}"
         )
     rows = rows.assign(split=read_split(corpus, rows, protocols))
-    found = leaks(rows)
+    found = duplicate_clusters(rows)
     rows = rows.drop(columns=_HASHES)
     rows.loc[rows["id"].isin(found.loc[found["withheld"], "id"]), "split"] = WITHHELD
     rows = rows[rows["source"].isin(sources)] if sources else rows

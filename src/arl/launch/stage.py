@@ -25,10 +25,10 @@ def launch(name: str, overrides: list[str], version: str, /, **arguments: Any) -
 
         trainjob.run(trainjob.Job(**needs), name, overrides, version, arguments)
     elif needs.get("processes", 1) > 1:
-        from arl.corpus.s3_copy import at_hand
+        from arl.corpus.s3_copy import local_copy
         from arl.launch import torchrun
 
-        with at_hand(arguments["corpus"]) as corpus:  # once for all processes
+        with local_copy(arguments["corpus"]) as corpus:  # once for all processes
             torchrun.run(needs["processes"], name, overrides, {**arguments, "corpus": corpus})
     else:
         call(name, overrides, **arguments)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from arl.corpus.anatomy import anatomy_index
-from arl.corpus.shards import Indices, Layout
+from arl.corpus.shard_reader import Indices, RowGroupIndex
 from arl.loading.row_group_cache import MEMORY, RowGroupCache
 
 LANES = 32  # sequences that are read side by side, see `TrainingOrder`
@@ -117,7 +117,7 @@ class TrainingOrder:
     drops other rows.
     """
 
-    layout: Layout  # of the examples
+    layout: RowGroupIndex  # of the examples
     batch_size: int  # over all ranks
     seed: int
     rank: int = 0
@@ -171,9 +171,9 @@ class TrainingOrder:
 
 
 @lru_cache(maxsize=2)
-def _sequence(layout: Layout, seed: int, epoch: int) -> Indices:
+def _sequence(layout: RowGroupIndex, seed: int, epoch: int) -> Indices:
     """All rows, row group by row group, in the random order of an epoch."""
-    groups = np.random.default_rng([seed, epoch]).permutation(len(layout.places))
+    groups = np.random.default_rng([seed, epoch]).permutation(len(layout.row_groups))
     first, count = layout.bounds[groups], np.diff(layout.bounds)[groups]
     ends = np.cumsum(count)
     within = np.arange(len(layout)) - np.repeat(ends - count, count)

@@ -20,7 +20,7 @@ import pandas as pd
 
 from arl.corpus.pixels import in_channels, letterbox, stretch
 from arl.corpus.record import Pixels
-from arl.corpus.shards import Indices, Layout, RowGroup, cores
+from arl.corpus.shard_reader import Indices, RowGroup, RowGroupIndex, num_cpus
 
 MEMORY = 4 << 30  # bytes of decoded canvases in the cache
 _MIN_READERS = 8  # threads: a remote store answers late, a disk does not mind
@@ -66,7 +66,7 @@ class RowGroupCache:
             memory: bytes of decoded canvases to hold.
         """
         self._fit = stretch if stretched else letterbox
-        self.layout = Layout.of(rows)
+        self.layout = RowGroupIndex.from_rows(rows)
         self._corpus, self._size, self._masks = corpus, size, masks
         self._max_canvases = memory // (size * size * (2 if masks else 1))
         # position of each row among the members of its row group
@@ -77,7 +77,9 @@ class RowGroupCache:
         self._row_groups: OrderedDict[int, Future[Canvases]] = OrderedDict()
         self._num_canvases = 0
         self._lock = Lock()
-        self._pool = ThreadPoolExecutor(max(cores(), _MIN_READERS), thread_name_prefix="canvases")
+        self._pool = ThreadPoolExecutor(
+            max(num_cpus(), _MIN_READERS), thread_name_prefix="canvases"
+        )
 
     def __len__(self) -> int:
         return len(self._position)
@@ -141,10 +143,10 @@ class RowGroupCache:
 
     def _load(self, number: int) -> Canvases:
         members = self.layout.rows(number)
-        shard, row_group = self.layout.places[number]
+        shard, row_group = self.layout.row_groups[number]
         stored = RowGroup(self._corpus, shard, row_group, masks=self._masks)
         canvases = self._empty(len(members))
-        for position, row in enumerate(self.layout.inside[members].tolist()):
+        for position, row in enumerate(self.layout.row_in_group[members].tolist()):
             image = in_channels(stored.image(row), 1)
             canvas, canvases.extents[position] = self._fit(image, self._size)
             cv2.transpose(canvas, dst=canvases.images[position].T)

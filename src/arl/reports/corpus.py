@@ -10,10 +10,10 @@ import pandas as pd
 from markupsafe import Markup
 
 from arl.corpus.manifest import sources
-from arl.corpus.near_duplicates import CONFIRM, RADIUS, mixed_labels
+from arl.corpus.near_duplicates import CONFIRM, RADIUS, contradictory_clusters
 from arl.corpus.pixels import encode_png, fit, letterbox
 from arl.corpus.record import Pixels
-from arl.corpus.shards import read_images
+from arl.corpus.shard_reader import read_images
 from arl.files import atomic_file, read_json
 from arl.reports import html
 
@@ -324,7 +324,7 @@ def _thumbnail(row: "pd.Series[Any]", image: Pixels) -> Markup:
 def _alike(corpus: Path, rows: pd.DataFrame, alike: pd.DataFrame) -> Markup:
     if alike.empty:
         return html.paragraph("No two images of different patients or clips are near-identical.")
-    mixed = mixed_labels(alike)
+    mixed = contradictory_clusters(alike)
     counts = html.facts(
         {
             "clusters": alike["cluster"].nunique(),

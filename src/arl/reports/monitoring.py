@@ -13,7 +13,7 @@ from markupsafe import Markup
 from arl.corpus.manifest import QUARANTINE, SCHEMA, read_table
 from arl.corpus.pixels import encode_png, fit
 from arl.corpus.record import Pixels
-from arl.corpus.shards import read_images
+from arl.corpus.shard_reader import read_images
 from arl.files import atomic_file, read_json
 from arl.monitoring.journal import Entry, Journal, trained_on, waiting
 from arl.monitoring.runs import Run, current

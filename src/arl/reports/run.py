@@ -12,7 +12,7 @@ from markupsafe import Markup
 from arl.corpus.manifest import read_manifest, read_quarantine
 from arl.corpus.pixels import encode_png, fit, letterbox
 from arl.corpus.record import Pixels
-from arl.corpus.shards import read_images
+from arl.corpus.shard_reader import read_images
 from arl.evaluation.metrics import TITLES
 from arl.evaluation.predictions import labels, read_predictions, scores
 from arl.evaluation.summary import calibration_pairs

@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from arl.corpus.checks.validation import Finding
 from arl.corpus.manifest import read_manifest, read_quarantine
-from arl.corpus.near_duplicates import mixed_labels
+from arl.corpus.near_duplicates import contradictory_clusters
 from arl.reports import html
 
 _MOST_CLUSTERS = 100  # on the page
@@ -21,7 +21,7 @@ def _failed(findings: list[Finding], severity: str) -> int:
 
 
 def write_page(corpus: Path, findings: list[Finding], found: pd.DataFrame, folder: Path) -> None:
-    """Write <folder>/index.html; `found` are the near-identical images, see `near_duplicates.leaks`."""
+    """Write <folder>/index.html; `found` are the near-identical images, see `near_duplicates.duplicate_clusters`."""
     rows, quarantine = read_manifest(corpus, _SHOWN), read_quarantine(corpus)
     body = (
         _verdict(findings)
@@ -50,7 +50,7 @@ def _clusters(found: pd.DataFrame) -> Markup:
     """The clusters that have members on two sides of a split, or of two labels; the others are counted."""
     if found.empty:
         return html.paragraph("No two images of different patients or clips are near-identical.")
-    mixed = set(mixed_labels(found)["cluster"])
+    mixed = set(contradictory_clusters(found)["cluster"])
     worth = found[found["cluster"].isin(mixed | set(found.loc[found["withheld"], "cluster"]))]
     shown = list(dict.fromkeys(worth["cluster"]))[:_MOST_CLUSTERS]
     counts = html.facts(

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from arl.corpus.location import ReadableCorpus
 from arl.corpus.manifest import batch_folders
 from arl.files import read_json
 from arl.monitoring.journal import Journal
@@ -18,7 +19,7 @@ from arl.storage.signing import keys_from_environment
 def close_run(
     params: Params,
     *,
-    corpus: Path,
+    corpus: ReadableCorpus,
     registry: str,
     monitor: Path,
     verdict: Path | None = None,

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+from arl.corpus.location import ReadableCorpus
 from arl.corpus.manifest import batch_folders
 from arl.files import read_json, write_json
 from arl.monitoring.journal import Journal, trained_on
@@ -13,7 +14,7 @@ from arl.storage.registry import Registry
 from arl.storage.signing import keys_from_environment
 
 
-def compare(params: Params, *, corpus: Path, registry: str, monitor: Path) -> None:
+def compare(params: Params, *, corpus: ReadableCorpus, registry: str, monitor: Path) -> None:
     """Compare the batches of the monitoring run with what the champion was trained on.
 
     Reads the run under way, the corpus and the champion's encoder; writes

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from arl.corpus.location import ReadableCorpus
 from arl.corpus.manifest import SCHEMA, read_table
 from arl.files import read_json, write_json
 from arl.monitoring.drift_result import DriftResult
@@ -18,7 +19,7 @@ _SO = {
 }
 
 
-def decide(params: Params, *, corpus: Path, monitor: Path) -> None:
+def decide(params: Params, *, corpus: ReadableCorpus, monitor: Path) -> None:
     """Decide what the batches of the monitoring run ask for, write it into the log, and add the new one to the corpus.
 
     Reads what `arl take_batch` and `arl compare` found; writes <monitor>/runs/<run>/decision.json

@@ -9,8 +9,9 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
+from arl.corpus.location import ReadableCorpus
 from arl.corpus.selection import select
-from arl.corpus.shards import read_images
+from arl.corpus.shard_reader import read_images
 from arl.corpus.splits import groups
 from arl.evaluation.statistics import holm
 from arl.files import atomic_directory
@@ -72,7 +73,7 @@ class Pair:
     compared_with: str
 
 
-def drift(params: Params, *, corpus: Path, checkpoint: Path, drift: Path) -> None:
+def drift(params: Params, *, corpus: ReadableCorpus, checkpoint: Path, drift: Path) -> None:
     """Compare new batches with the other training images.
 
     Reads the corpus and the encoder's checkpoint folder. The new batches are those of

@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from arl.corpus.location import ReadableCorpus
 from arl.corpus.splits import grouping
 from arl.evaluation.calibration import fit_temperature, with_temperature
 from arl.evaluation.metrics import (
@@ -22,7 +23,9 @@ from arl.params import Params
 from arl.stages._scoring import rows_of_task, score
 
 
-def evaluate(params: Params, *, task: str, corpus: Path, model: Path, evaluation: Path) -> None:
+def evaluate(
+    params: Params, *, task: str, corpus: ReadableCorpus, model: Path, evaluation: Path
+) -> None:
     """Measure a fine-tuned model on the test images of its task.
 
     Reads the corpus and the model folder. Writes a folder with metrics.json (figures with intervals

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 
+from arl.corpus.location import ReadableCorpus
 from arl.corpus.selection import subset
-from arl.corpus.shards import Layout
+from arl.corpus.shard_reader import RowGroupIndex
 from arl.files import tree_hash
 from arl.loading.loader import Batch, Examples, TrainingOrder, training_batches
 from arl.loading.transforms import TrainView
@@ -20,7 +21,9 @@ from arl.training.checkpoint import build_task_model, load_encoder, save_model
 from arl.training.finetuner import FineTuner, TaskInputs
 
 
-def finetune(params: Params, *, task: str, corpus: Path, checkpoint: Path, model: Path) -> None:
+def finetune(
+    params: Params, *, task: str, corpus: ReadableCorpus, checkpoint: Path, model: Path
+) -> None:
     """Fine-tune the pretrained encoder for one task.
 
     Reads the corpus and the encoder's checkpoint folder; writes the task's model folder
@@ -86,7 +89,7 @@ def finetune(params: Params, *, task: str, corpus: Path, checkpoint: Path, model
     engine.forget(state)
 
 
-def _order(params: Params, layout: Layout) -> TrainingOrder:
+def _order(params: Params, layout: RowGroupIndex) -> TrainingOrder:
     batch_size = min(params.finetune.batch_size, len(layout))
     return TrainingOrder(
         layout, batch_size, params.seed, distributed.rank(), distributed.world_size()

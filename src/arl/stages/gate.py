@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from arl.corpus.location import ReadableCorpus
 from arl.corpus.manifest import sources
 from arl.evaluation.gate import (
     Decision,
@@ -26,7 +27,7 @@ from arl.storage.signing import keys_from_environment
 def gate(
     params: Params,
     *,
-    corpus: Path,
+    corpus: ReadableCorpus,
     models: list[Path],
     evaluations: list[Path],
     registry: str,

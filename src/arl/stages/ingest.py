@@ -7,9 +7,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from arl.corpus.batch_summary import BATCH_FILE, BatchOrigin, BatchSummary
+from arl.corpus.location import GrowingCorpus
 from arl.corpus.record import Input
-from arl.corpus.shards import BatchWriter
-from arl.files import read_json
+from arl.corpus.shard_writer import BatchWriter
 from arl.ingest.readers import names, reader, write
 from arl.ingest.thinning import WHOLE
 from arl.params import Params
@@ -27,7 +28,7 @@ def ingest(
     source: str,
     *,
     root: Path,
-    corpus: Path,
+    corpus: GrowingCorpus,
     batch: str = "0000",
     name: str | None = None,
     site: str | None = None,
@@ -76,15 +77,21 @@ def ingest(
     inputs = _part(module.read(root, **options, **_configured(params, module)), part)
     if existing not in ("refuse", "keep"):
         raise ValueError(f"existing is {existing!r}: it is refuse or keep")
-    if existing == "keep" and (corpus / called / batch / "batch.json").is_file():
+    if existing == "keep" and (corpus / called / batch / BATCH_FILE).is_file():
         _check_same(corpus / called / batch, len(inputs))
         return
     thinning = _thinning(params, called)
-    made_by = {"reader": source, "options": options, "thinning": asdict(thinning)}
-    if "burnt_in_text" in signature(module.read).parameters:
-        made_by["burnt_in_text"] = params.dicom.burnt_in_text
-    about = {"licence": module.LICENCE, "citation": module.CITATION, "made_by": made_by}
-    with BatchWriter(corpus, called, batch, params.data.store_size, **about) as writer:
+    origin = BatchOrigin(
+        licence=module.LICENCE,
+        citation=module.CITATION,
+        reader=source,
+        options=options,
+        thinning=asdict(thinning),
+        burnt_in_text=params.dicom.burnt_in_text
+        if "burnt_in_text" in signature(module.read).parameters
+        else None,
+    )
+    with BatchWriter(corpus, called, batch, params.data.store_size, origin=origin) as writer:
         write(
             inputs,
             writer,
@@ -92,13 +99,11 @@ def ingest(
             thinning=thinning,
             seconds=params.data.input_seconds,
         )
-    counts = read_json(writer.folder / "batch.json")
-    told = "{given} inputs, {accepted} accepted ({images} images), {refused} refused".format(
-        **counts
-    )
+    summary = BatchSummary.read(writer.folder)
+    thinned = f", {summary.thinned} frames thinned" if summary.thinned else ""
     print(
-        f"{writer.folder}: {told}"
-        + (f", {counts['thinned']} frames thinned" if counts["thinned"] else "")
+        f"{writer.folder}: {summary.given} inputs, {summary.accepted} accepted "
+        f"({summary.images} images), {summary.refused} refused{thinned}"
     )
 
 
@@ -112,7 +117,7 @@ def _part(inputs: list[Input], part: str) -> list[Input]:
 
 
 def _check_same(folder: Path, given: int) -> None:
-    before = read_json(folder / "batch.json")["given"]
+    before = BatchSummary.read(folder).given
     if before != given:
         raise ValueError(
             f"{folder} was made of {before} inputs and there are {given} now: a batch is written once; "

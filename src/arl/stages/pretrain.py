@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from arl.corpus.anatomy import NULL_ANATOMY
+from arl.corpus.location import ReadableCorpus
 from arl.corpus.selection import select, subset
-from arl.corpus.shards import Indices, Layout
+from arl.corpus.shard_reader import Indices, RowGroupIndex
 from arl.corpus.splits import groups
 from arl.evaluation.probe import NEIGHBOURS, knn_accuracy
 from arl.files import write_json
@@ -35,7 +36,7 @@ _EXAMINED = ("rankme", "knn")
 _OF_GROUP = 8  # images of a row group among those examined: many would be frames of few clips
 
 
-def pretrain(params: Params, *, corpus: Path, checkpoint: Path, metrics: Path) -> None:
+def pretrain(params: Params, *, corpus: ReadableCorpus, checkpoint: Path, metrics: Path) -> None:
     """Pretrain the encoder on the training images of the corpus.
 
     Reads the corpus; writes the encoder (safetensors and config.json) into the checkpoint folder,
@@ -116,10 +117,10 @@ def _evaluation(
     return evaluate
 
 
-def _pool(layout: Layout, count: int, seed: int) -> Indices:
+def _pool(layout: RowGroupIndex, count: int, seed: int) -> Indices:
     """Positions of `count` images, a few of each of some row groups: all of a group are decoded to have one of them."""
     rng = np.random.default_rng(seed)
-    shuffled, turn = rng.permutation(len(layout)), rng.permutation(len(layout.places))
+    shuffled, turn = rng.permutation(len(layout)), rng.permutation(len(layout.row_groups))
     nth = np.empty(len(layout), np.int64)
     nth[shuffled] = pd.Series(layout.group[shuffled]).groupby(layout.group[shuffled]).cumcount()
     order = np.lexsort((nth, turn[layout.group], nth // _OF_GROUP))
@@ -138,7 +139,7 @@ def _labelled(rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
     return chosen if enough else np.zeros(len(rows), bool)
 
 
-def _order(params: Params, layout: Layout) -> TrainingOrder:
+def _order(params: Params, layout: RowGroupIndex) -> TrainingOrder:
     return TrainingOrder(
         layout,
         batch_size=params.pretrain.batch_size,

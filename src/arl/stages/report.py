@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+from arl.corpus.location import ReadableCorpus
 from arl.files import atomic_directory, read_json
 from arl.params import Params
 from arl.reports import run as run_page
@@ -11,7 +12,7 @@ from arl.reports import run as run_page
 def report(
     params: Params,
     *,
-    corpus: Path,
+    corpus: ReadableCorpus,
     validation: Path,
     metrics: Path,
     evaluations: list[Path],

@@ -6,6 +6,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+from arl.corpus.location import ReadableCorpus
 from arl.corpus.manifest import batch_folders
 from arl.files import read_json, tree_hash, write_json
 from arl.ingest.dicom.deidentify import secret_key
@@ -18,7 +19,9 @@ from arl.stages.ingest import ingest
 from arl.stages.validate import validate
 
 
-def take_batch(params: Params, inbox: str, *, corpus: Path, monitor: Path, owner: str = "") -> None:
+def take_batch(
+    params: Params, inbox: str, *, corpus: ReadableCorpus, monitor: Path, owner: str = ""
+) -> None:
     """Take the next batch that has arrived into a corpus of its own, and hold it against the rules.
 
     Goes on with the run that is under way, or begins one for the oldest complete batch of the inbox

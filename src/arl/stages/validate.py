@@ -7,8 +7,9 @@ import pandas as pd
 
 from arl.corpus.checks.invariants import check_corpus
 from arl.corpus.checks.validation import SEVERITIES, Finding, examples
+from arl.corpus.location import FullCorpus
 from arl.corpus.manifest import corpus_version
-from arl.corpus.near_duplicates import leaks, mixed_labels
+from arl.corpus.near_duplicates import contradictory_clusters, duplicate_clusters
 from arl.corpus.splits import with_splits
 from arl.files import atomic_directory, write_json
 from arl.params import Params
@@ -26,7 +27,7 @@ _FACTS = [
 ]
 
 
-def validate(params: Params, *, corpus: Path, validation: Path) -> None:
+def validate(params: Params, *, corpus: FullCorpus, validation: Path) -> None:
     """Check the corpus against its rules; stop the pipeline where a critical one fails.
 
     Reads every manifest, split file and shard index of the corpus. Writes a folder with result.json
@@ -37,7 +38,7 @@ def validate(params: Params, *, corpus: Path, validation: Path) -> None:
     Raises:
         ValueError: a critical rule fails; the message names the first one and the page.
     """
-    found = leaks(with_splits(corpus, _FACTS, params.data.splits))
+    found = duplicate_clusters(with_splits(corpus, _FACTS, params.data.splits))
     findings = check_corpus(corpus, params.data.splits, found[found["withheld"]]) + _leak_findings(
         found
     )
@@ -57,7 +58,7 @@ def validate(params: Params, *, corpus: Path, validation: Path) -> None:
 
 def _leak_findings(found: pd.DataFrame) -> list[Finding]:
     """Near-identical images: what training leaves out, and labels that contradict each other."""
-    withheld, mixed = found.loc[found["withheld"], "id"], mixed_labels(found)["cluster"]
+    withheld, mixed = found.loc[found["withheld"], "id"], contradictory_clusters(found)["cluster"]
     apart = "near-identical images are in one split only (else training leaves the others out)"
     alike = "near-identical images have one label"
     return [

@@ -85,7 +85,7 @@ def fit(
             f"{title}: this processor has no bfloat16 instructions, precision=fp32 is much faster",
             file=sys.stderr,
         )
-    bar = progress(steps, title, "step", initial=len(history), shown=first)
+    bar = progress(steps, title, "step", initial=len(history), visible=first)
     with _logbook(log if first else None, len(history)) as write:
         for step in range(len(history), steps):
             start = time.perf_counter()

@@ -10,10 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from arl.corpus.batch_summary import BatchOrigin
 from arl.corpus.checks.invariants import check_across
 from arl.corpus.checks.validation import Finding
 from arl.corpus.manifest import SCHEMA
-from arl.corpus.shards import BatchWriter
+from arl.corpus.shard_writer import BatchWriter
 from arl.corpus.splits import SPLIT_SCHEMA
 
 Damage = Callable[[Path], None]
@@ -27,7 +28,11 @@ def corpus(tmp_path: Path) -> Path:
     for seed, source in enumerate(("clinic", "it's a hospital".replace(" ", "_").replace("'", ""))):
         random = np.random.default_rng(seed)
         with BatchWriter(
-            tmp_path / "it's", source, "0000", 64, licence="CC0", citation="none"
+            tmp_path / "it's",
+            source,
+            "0000",
+            64,
+            origin=BatchOrigin(licence="CC0", citation="none"),
         ) as batch:
             for i in range(6):
                 image = random.integers(0, 256, (37, 53), dtype=np.uint8)

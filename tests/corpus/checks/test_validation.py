@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from arl.corpus.batch_summary import BatchOrigin
 from arl.corpus.checks.validation import Finding, check_rows
 from arl.corpus.manifest import SCHEMA, manifest_parts, read_manifest
-from arl.corpus.shards import BatchWriter
+from arl.corpus.shard_writer import BatchWriter
 
 Damage = Callable[[pd.DataFrame], None]
 
@@ -29,9 +30,21 @@ def fill(batch: BatchWriter, seed: int, *, synthetic: bool = False) -> None:
 
 
 def make(corpus: Path) -> Path:
-    with BatchWriter(corpus, "clinic", "0000", 64, licence="CC0", citation="none") as batch:
+    with BatchWriter(
+        corpus,
+        "clinic",
+        "0000",
+        64,
+        origin=BatchOrigin(licence="CC0", citation="none"),
+    ) as batch:
         fill(batch, 2)
-    with BatchWriter(corpus, "phantom-breast", "0000", 64, licence="CC0", citation="none") as batch:
+    with BatchWriter(
+        corpus,
+        "phantom-breast",
+        "0000",
+        64,
+        origin=BatchOrigin(licence="CC0", citation="none"),
+    ) as batch:
         fill(batch, 3, synthetic=True)
     return corpus
 

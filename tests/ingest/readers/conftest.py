@@ -13,7 +13,9 @@ import pytest
 from PIL import Image
 
 from arl.corpus import manifest
-from arl.corpus.shards import BatchWriter, read_images, read_masks
+from arl.corpus.batch_summary import BatchOrigin
+from arl.corpus.shard_reader import read_images, read_masks
+from arl.corpus.shard_writer import BatchWriter
 from arl.corpus.splits import read_split
 from arl.files import read_json
 from arl.ingest.readers import write
@@ -36,7 +38,13 @@ def ingest(tmp_path: Path) -> Callable[..., Ingested]:
     def ingest_(module: ModuleType, root: Path, **options: Any) -> Ingested:
         inputs = module.read(root, **options)
         corpus = tmp_path / "data"
-        with BatchWriter(corpus, "source", "0000", 512, licence="", citation="") as writer:
+        with BatchWriter(
+            corpus,
+            "source",
+            "0000",
+            512,
+            origin=BatchOrigin(licence="", citation=""),
+        ) as writer:
             write(inputs, writer)
         refused = manifest.read_quarantine(corpus)
         about = read_json(corpus / "source/0000/batch.json")
@@ -115,7 +123,11 @@ def batch_of(tmp_path: Path) -> Callable[..., Batch]:
         source = reader.__name__.rpartition(".")[2].replace("_", "-")
         inputs = reader.read(root)
         with BatchWriter(
-            corpus, source, "0000", 512, licence=reader.LICENCE, citation=reader.CITATION
+            corpus,
+            source,
+            "0000",
+            512,
+            origin=BatchOrigin(licence=reader.LICENCE, citation=reader.CITATION),
         ) as writer:
             write(inputs, writer, workers)
         counts = read_json(corpus / source / "0000" / "batch.json")

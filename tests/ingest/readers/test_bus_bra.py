@@ -9,8 +9,10 @@ import pandas as pd
 import pytest
 
 from arl.corpus import manifest
+from arl.corpus.batch_summary import BatchOrigin
 from arl.corpus.record import Refused
-from arl.corpus.shards import BatchWriter, read_images, read_masks
+from arl.corpus.shard_reader import read_images, read_masks
+from arl.corpus.shard_writer import BatchWriter
 from arl.corpus.splits import read_split, split_by_patient
 from arl.ingest.readers import bus_bra, write
 
@@ -61,7 +63,13 @@ def root(tmp_path: Path) -> Path:
 
 
 def ingest(root: Path, corpus: Path) -> pd.DataFrame:
-    with BatchWriter(corpus, "bus-bra", "0000", 512, licence="", citation="") as writer:
+    with BatchWriter(
+        corpus,
+        "bus-bra",
+        "0000",
+        512,
+        origin=BatchOrigin(licence="", citation=""),
+    ) as writer:
         write(bus_bra.read(root), writer)
     return manifest.read_manifest(corpus)
 

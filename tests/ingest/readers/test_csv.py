@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from arl.corpus.shards import read_masks
+from arl.corpus.shard_reader import read_masks
 from arl.corpus.splits import grouping, read_split
 from arl.ingest.readers import csv
 

@@ -15,8 +15,9 @@ from pydicom.dataset import Dataset
 
 from arl import params
 from arl.corpus import manifest, splits
+from arl.corpus.batch_summary import BatchOrigin
 from arl.corpus.record import Input, Refused
-from arl.corpus.shards import BatchWriter
+from arl.corpus.shard_writer import BatchWriter
 from arl.ingest.dicom.burnt_in_text import KEEP, MASK, QUARANTINE, words
 from arl.ingest.readers import dicom_folder, pydicom_data, write
 from arl.ingest.readers.dicom_folder import Reading
@@ -179,7 +180,11 @@ def test_counts_add_up_over_a_mixed_drop(tmp_path: Path) -> None:
     shutil.copy(real("gdcm-US-ALOKA-16.dcm"), drop / "b" / "again.dcm")
     (drop / "empty").write_bytes(b"")
     with BatchWriter(
-        tmp_path / "data", "dicom-folder", "0000", 256, licence="", citation=""
+        tmp_path / "data",
+        "dicom-folder",
+        "0000",
+        256,
+        origin=BatchOrigin(licence="", citation=""),
     ) as writer:
         write(read(drop), writer)
     rows, refused = (
@@ -205,7 +210,11 @@ def test_a_later_drop_of_the_same_files_adds_nothing(tmp_path: Path) -> None:
     shutil.copy(real("gdcm-US-ALOKA-16.dcm"), drop / "one.dcm")
     for batch in ("0000", "0001"):
         with BatchWriter(
-            tmp_path / "data", "dicom-folder", batch, 256, licence="", citation=""
+            tmp_path / "data",
+            "dicom-folder",
+            batch,
+            256,
+            origin=BatchOrigin(licence="", citation=""),
         ) as writer:
             write(read(drop), writer)
         (drop / "one.dcm").rename(drop / "renamed.dcm")
@@ -266,7 +275,13 @@ def test_the_sample_files_are_six_and_all_accepted(tmp_path: Path) -> None:
         for input, name in zip(inputs, pydicom_data.FILES, strict=True)
         if "color3d" not in name
     ]
-    with BatchWriter(tmp_path, "pydicom-data", "0000", 256, licence="", citation="") as writer:
+    with BatchWriter(
+        tmp_path,
+        "pydicom-data",
+        "0000",
+        256,
+        origin=BatchOrigin(licence="", citation=""),
+    ) as writer:
         write(small, writer)
     rows = manifest.read_manifest(tmp_path)
     assert manifest.read_quarantine(tmp_path).empty

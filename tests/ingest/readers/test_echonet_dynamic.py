@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from arl.corpus.shards import read_images, read_masks
+from arl.corpus.shard_reader import read_images, read_masks
 from arl.corpus.splits import grouping, read_split
 from arl.ingest.contours import polygon_mask
 from arl.ingest.readers import echonet_dynamic

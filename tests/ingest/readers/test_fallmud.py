@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from arl.corpus import manifest, splits
-from arl.corpus.shards import BatchWriter, read_images, read_masks
+from arl.corpus.batch_summary import BatchOrigin
+from arl.corpus.shard_reader import read_images, read_masks
+from arl.corpus.shard_writer import BatchWriter
 from arl.ingest.readers import fallmud, write
 
 
@@ -43,7 +45,13 @@ def root(tmp_path: Path) -> Path:
 
 def test_both_parts_with_masks_of_another_suffix(root: Path, tmp_path: Path) -> None:
     corpus = tmp_path / "data"
-    with BatchWriter(corpus, "fallmud", "0000", 512, licence="", citation="") as writer:
+    with BatchWriter(
+        corpus,
+        "fallmud",
+        "0000",
+        512,
+        origin=BatchOrigin(licence="", citation=""),
+    ) as writer:
         write(fallmud.read(root), writer)
     rows = manifest.read_manifest(corpus)
     keys = [f"NeilCronin/img_0000{n}" for n in range(3)] + [f"RyanCunningham/{n}" for n in range(3)]
@@ -69,7 +77,13 @@ def test_what_has_no_partner_or_is_torn_is_quarantined(root: Path, tmp_path: Pat
     (root / "RyanCunningham/images/1.png").unlink()
     (root / "NeilCronin/images/img_00002.tif").write_bytes(b"II*\x00")
     cv2.imwrite(str(root / "RyanCunningham/fascicle_masks/2.png"), fascicles(0).T)
-    with BatchWriter(tmp_path / "data", "fallmud", "0000", 512, licence="", citation="") as writer:
+    with BatchWriter(
+        tmp_path / "data",
+        "fallmud",
+        "0000",
+        512,
+        origin=BatchOrigin(licence="", citation=""),
+    ) as writer:
         write(fallmud.read(root), writer)
     refused = manifest.read_quarantine(tmp_path / "data")[["input", "reason"]].values.tolist()
     assert [name for name, _ in refused] == [

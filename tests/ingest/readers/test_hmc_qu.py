@@ -8,7 +8,7 @@ import openpyxl
 import pytest
 from scipy.io import savemat
 
-from arl.corpus.shards import read_masks
+from arl.corpus.shard_reader import read_masks
 from arl.corpus.splits import grouping
 from arl.ingest.readers import hmc_qu
 

@@ -24,8 +24,10 @@ from pydicom.dataset import FileDataset
 from pydicom.uid import ExplicitVRBigEndian, JPEG2000Lossless, RLELossless
 
 from arl.corpus import manifest
+from arl.corpus.batch_summary import BatchOrigin
 from arl.corpus.record import Input, Record, refusal
-from arl.corpus.shards import BatchWriter, read_images
+from arl.corpus.shard_reader import read_images
+from arl.corpus.shard_writer import BatchWriter
 from arl.ingest.dicom.burnt_in_text import KEEP
 from arl.ingest.dicom.rules import AnatomyRules
 from arl.ingest.readers import dicom_folder, reader, write
@@ -125,7 +127,9 @@ def _numbered(input: Input, number: int) -> Iterator[Record]:
 
 def account(corpus: Path, inputs: list[Input], source: str, mutants: int) -> Counter[str]:
     """Ingest the mutants, read the batch back, and count their ends."""
-    with BatchWriter(corpus, source, "0000", 64, licence="", citation="") as writer:
+    with BatchWriter(
+        corpus, source, "0000", 64, origin=BatchOrigin(licence="", citation="")
+    ) as writer:
         write(inputs, writer, 1, seconds=SECONDS)
     rows, refused = manifest.read_manifest(corpus), manifest.read_quarantine(corpus)
     assert len(read_images(corpus, rows)) == len(rows)

@@ -8,7 +8,9 @@ import pandas as pd
 import pytest
 
 from arl.corpus import manifest
-from arl.corpus.shards import BatchWriter, read_images, read_masks
+from arl.corpus.batch_summary import BatchOrigin
+from arl.corpus.shard_reader import read_images, read_masks
+from arl.corpus.shard_writer import BatchWriter
 from arl.corpus.splits import SPLIT_SCHEMA
 from arl.ingest.dicom.deidentify import keyed_hash
 from arl.ingest.readers import phantom_table, picture_table, write
@@ -41,7 +43,13 @@ def ingested(
     root: Path, corpus: Path, site: str = "st-mary", batch: str = "0000"
 ) -> tuple[list, list[str]]:
     """Accepted rows, and the reasons of what was refused."""
-    with BatchWriter(corpus, "picture-table", batch, 512, licence="", citation="") as writer:
+    with BatchWriter(
+        corpus,
+        "picture-table",
+        batch,
+        512,
+        origin=BatchOrigin(licence="", citation=""),
+    ) as writer:
         write(picture_table.read(root, site), writer)
     folder = corpus / "picture-table" / batch
     rows = manifest.read_table(folder / "manifest.parquet", manifest.SCHEMA)

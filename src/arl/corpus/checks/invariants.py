@@ -17,10 +17,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from arl.corpus.batch_summary import BatchSummary
 from arl.corpus.checks.validation import Finding, Severity, check_rows, examples
 from arl.corpus.manifest import SCHEMA, batch_folders, check_schema, manifest_parts
 from arl.corpus.splits import DEFAULT, SPLIT_SCHEMA
-from arl.files import read_json
 
 _MEMORY = "1500MB"
 
@@ -294,14 +294,14 @@ def _counts(folders: list[Path]) -> Finding:
 
 
 def _adds_up(folder: Path) -> bool:
-    counts = read_json(folder / "batch.json")
+    summary = BatchSummary.read(folder)
     images = pq.read_metadata(folder / "manifest.parquet").num_rows
     refused = pq.read_metadata(folder / "quarantine.parquet").num_rows
     return (
-        counts.get("images") == images
-        and counts.get("refused") == refused
-        and counts.get("given") == counts.get("accepted", 0) + refused
-        and all(sum(split.values()) == images for split in counts.get("splits", {}).values())
+        summary.images == images
+        and summary.refused == refused
+        and summary.given == summary.accepted + refused
+        and all(sum(split.values()) == images for split in summary.splits.values())
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from arl.corpus.pixels import unpack
-from arl.corpus.shards import read_shard
+from arl.corpus.shard_reader import read_shard
 from arl.ingest.dicom.burnt_in_text import words
 
 _KEY = 8  # bytes that are compared at once

@@ -18,7 +18,7 @@ import re
 from types import ModuleType
 
 from arl.corpus.record import Input
-from arl.corpus.shards import BatchWriter, DuplicateIdError
+from arl.corpus.shard_writer import BatchWriter, DuplicateIdError
 from arl.ingest.thinning import WHOLE
 from arl.ingest.workers import Read, outcomes
 from arl.progress import progress
