@@ -173,7 +173,7 @@ def test_refusing_an_input_takes_its_images_back(tmp_path: Path) -> None:
 def test_a_lost_input_is_an_error(tmp_path: Path) -> None:
     batch = writer(tmp_path)
     batch.expect(2)
-    with pytest.raises(ValueError, match="1 accepted and 0 refused of 2 given"), batch:
+    with pytest.raises(ValueError, match="1 inputs are accepted and 0 refused of 2 given"), batch:
         batch.accept(noise(8, 8), key="a", anatomy="lung")
     assert not list(tmp_path.rglob("*.parquet"))
 
@@ -242,8 +242,10 @@ import os, signal, sys
 from pathlib import Path
 import numpy as np
 from arl.corpus.shard_reader import read_images, read_masks, read_shard
+from arl.corpus.batch_summary import BatchOrigin
 from arl.corpus.shard_writer import BatchWriter
-with BatchWriter(Path(sys.argv[1]), "probe-set", "0000", 64, origin=BatchOrigin(licence="", citation=""), shard_bytes=1) as batch:
+with BatchWriter(Path(sys.argv[1]), "probe-set", "0000", 64,
+        origin=BatchOrigin(licence="", citation=""), shard_bytes=1) as batch:
     for number in range(100):
         batch.accept(np.full((9, 9), number, np.uint8), key=str(number), anatomy="lung")
         if number == 80:

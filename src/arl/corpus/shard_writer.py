@@ -154,7 +154,7 @@ class BatchWriter:
     def __enter__(self) -> Self:
         if self.folder.exists():
             raise ValueError(
-                f"{self.folder} exists: a batch is written only once; "
+                f"{self.folder} exists: a batch is written once; "
                 "choose another batch name or delete it"
             )
         self._ids_of_other_batches = _ids_of_source(self.folder.parent)
