@@ -59,9 +59,7 @@ def test_a_limit_is_a_positive_number(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / ADDRESS).write_text("s3://bucket/corpus")
     for wrong in ("much", "0"):
         monkeypatch.setenv("ARL_CACHE_GIB", wrong)
-        with pytest.raises(
-            ValueError, match=f"ARL_CACHE_GIB is '{wrong}', not a positive number"
-        ):
+        with pytest.raises(ValueError, match=f"ARL_CACHE_GIB is '{wrong}', not a positive number"):
             open_remote(tmp_path)
 
 
