@@ -24,7 +24,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from arl.evaluation.gate import PairedTask, Settings, decide
+from arl.evaluation.decision import Settings
+from arl.evaluation.gate import PairedTask, decide
 from arl.evaluation.statistics import (
     auroc_statistic,
     clopper_pearson,

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from arl.commands.configure import compose
 from arl.commands.probe import probe
-from arl.files import read_json
+from arl.evaluation.results import ProbeMetrics
 from arl.params import Params
 from arl.stages.pretrain import pretrain
 
@@ -51,8 +51,8 @@ def measure(choices: list[str], corpus: Path, minutes: float, task: str) -> dict
             checkpoint=folder / "encoder",
             metrics=folder / "probe.json",
         )
-        found = read_json(folder / "probe.json")
-    auroc = {kind: found[kind]["auroc"] for kind in ("linear", "knn")}
+        measured = ProbeMetrics.read(folder / "probe.json")
+    auroc = {"linear": vars(measured.linear["auroc"]), "knn": vars(measured.knn["auroc"])}
     images = steps * params.pretrain.batch_size
     return {
         "choices": choices,

@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 from scipy.stats import norm
 
-from arl.evaluation.gate import Decision, PairedTask, Settings, decide
+from arl.evaluation.decision import Decision, Settings
+from arl.evaluation.gate import PairedTask, decide
 
 Tables = Callable[..., list[pd.DataFrame]]
 SETTINGS = Settings(bootstrap=300, alpha=0.05, min_slice_patients=20, seed=0)
@@ -15,7 +16,7 @@ SETTINGS = Settings(bootstrap=300, alpha=0.05, min_slice_patients=20, seed=0)
 def task(challenger: pd.DataFrame, champion: pd.DataFrame | None, **changes) -> PairedTask:
     basis = PairedTask(
         name="breast",
-        main="auroc" if "label" in challenger else "dice",
+        main_metric="auroc" if "label" in challenger else "dice",
         margin=0.05,
         floor=0.6,
         images=challenger["id"].tolist(),
@@ -34,7 +35,7 @@ def test_a_clearly_worse_model_is_rejected(classifications: Tables) -> None:
     decision = judge(worse, champion)
     assert decision.verdict == "reject"
     assert "The loss is larger than the 0.050 that may be accepted" in decision.reasons[0]
-    found = decision.tasks[0]
+    found = decision.tasks["breast"]
     assert found.difference is not None
     assert found.difference.high < -0.05
 
@@ -46,7 +47,7 @@ def test_an_equal_model_is_promoted_where_there_are_many_patients(classification
         "1,000 images of 1,000 patients. A loss of 0.050 or more is ruled out."
         in decision.reasons[0]
     )
-    found = decision.tasks[0]
+    found = decision.tasks["breast"]
     assert found.power is not None
     assert found.power > 0.99
     assert found.detectable is not None
@@ -61,7 +62,7 @@ def test_an_equal_model_is_promoted_where_there_are_many_patients(classification
 def test_an_equal_model_is_inconclusive_where_there_are_few(classifications: Tables) -> None:
     decision = judge(*classifications(40, 0.85, 0.85))
     assert decision.verdict == "inconclusive"
-    found = decision.tasks[0]
+    found = decision.tasks["breast"]
     assert found.power is not None
     assert found.patients_needed is not None
     assert found.power < 0.5
@@ -117,10 +118,12 @@ def test_patients_count_and_not_images(classifications: Tables) -> None:
 def test_two_perfect_models_on_few_patients_are_inconclusive(classifications: Tables) -> None:
     decision = judge(*classifications(30, 0.999999, 0.9999999))
     assert decision.verdict == "inconclusive"
-    assert decision.tasks[0].power == 0
-    assert decision.tasks[0].detectable == pytest.approx(0.181, abs=5e-4)
+    assert decision.tasks["breast"].power == 0
+    assert decision.tasks["breast"].detectable == pytest.approx(0.181, abs=5e-4)
     assert "a model that fails 18.1% of patients may fail none of so few" in decision.reasons[0]
-    assert decision.tasks[0].patients_needed == 117  # 59 pairs, of which each takes two patients
+    assert (
+        decision.tasks["breast"].patients_needed == 117
+    )  # 59 pairs, of which each takes two patients
     assert judge(*classifications(118, 0.999999, 0.9999999)).verdict == "promote"
 
 
@@ -151,13 +154,13 @@ def test_a_worse_slice_rejects_although_the_whole_is_not_worse(classifications: 
     noise = np.random.default_rng(0).random(int(north.sum())) * 0.9
     challenger.loc[north, "score_1"] = 0.5 * challenger.loc[north, "score_1"] + 0.5 * noise
     decision = judge(challenger, champion, margin=0.15)
-    assert decision.tasks[0].difference is not None
-    assert decision.tasks[0].difference.low > -0.15
+    assert decision.tasks["breast"].difference is not None
+    assert decision.tasks["breast"].difference.low > -0.15
     assert decision.verdict == "reject"
     assert (
         "breast: for site north the new model is worse than the current one" in decision.reasons[-1]
     )
-    worse = {(part.origin, part.name): part.worse for part in decision.tasks[0].slices}
+    worse = {(part.origin, part.name): part.worse for part in decision.tasks["breast"].slices}
     assert worse[("site", "north")]
     assert not worse[("site", "south")]
 
@@ -170,7 +173,10 @@ def test_slices_that_are_the_whole_or_too_small_or_of_one_class_are_not_tested(
     site[10:60][challenger["label"][10:60] == 1] = "rest"
     for table in (challenger, champion):
         table["site"] = site
-    parts = {(part.origin, part.name): part for part in judge(challenger, champion).tasks[0].slices}
+    parts = {
+        (part.origin, part.name): part
+        for part in judge(challenger, champion).tasks["breast"].slices
+    }
     assert {origin for origin, _ in parts} == {"site", "device"}  # one probe only
     assert parts[("site", "tiny")].note == "fewer than 20 patients"
     assert "needs every class" in parts[("site", "benign only")].note
@@ -186,7 +192,7 @@ def test_slices_of_equal_models_share_their_error(classifications: Tables) -> No
         for table in (challenger, champion):
             table["site"] = [f"s{i % 8}" for i in np.arange(240) // 2]
         decision = decide([task(challenger, champion)], replace(SETTINGS, bootstrap=200))
-        rejected += any(part.worse for part in decision.tasks[0].slices)
+        rejected += any(part.worse for part in decision.tasks["breast"].slices)
     assert rejected <= 6
 
 
@@ -210,8 +216,8 @@ def test_several_classes(classifications: Tables) -> None:
 
     champion, equal, worse = scored(0.8), scored(0.8), scored(0.1)
     for main in ("auroc", "top1"):
-        assert judge(equal, champion, main=main, margin=0.1).verdict == "promote"
-        assert judge(worse, champion, main=main, margin=0.1).verdict == "reject"
+        assert judge(equal, champion, main_metric=main, margin=0.1).verdict == "promote"
+        assert judge(worse, champion, main_metric=main, margin=0.1).verdict == "reject"
 
 
 @pytest.mark.parametrize("who", ["new", "current"])
@@ -241,7 +247,7 @@ def test_undefined_or_missing_predictions_reject(classifications: Tables, who: s
         decision = spoiled(change)
         assert decision.verdict == "reject"
         assert decision.reasons[0].startswith(reason)
-        assert decision.tasks[0].difference is None
+        assert decision.tasks["breast"].difference is None
 
 
 def test_other_labels_and_one_class_reject(classifications: Tables) -> None:
@@ -270,7 +276,11 @@ def test_the_worst_task_decides(classifications: Tables) -> None:
         "lung",
         "thyroid",
     ]
-    assert [result.verdict for result in decision.tasks] == ["promote", "inconclusive", "reject"]
+    assert [result.verdict for result in decision.tasks.values()] == [
+        "promote",
+        "inconclusive",
+        "reject",
+    ]
 
 
 def test_the_same_input_gives_the_same_decision(classifications: Tables) -> None:

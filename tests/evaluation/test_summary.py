@@ -7,6 +7,7 @@ from sklearn.metrics import roc_auc_score
 
 from arl.evaluation import metrics
 from arl.evaluation.predictions import main_statistic
+from arl.evaluation.results import Estimate
 from arl.evaluation.statistics import cluster_bootstrap, clustered_interval
 from arl.evaluation.summary import Summary
 
@@ -20,15 +21,17 @@ def summary(table: pd.DataFrame, main: str = "auroc", threshold: float | None = 
 def test_two_classes(classifications: Tables) -> None:
     table = classifications(60, 0.9, images=2)[0]
     found = summary(table).metrics()
-    assert found["auroc"]["value"] == pytest.approx(roc_auc_score(table["label"], table["score_1"]))
+    assert found["auroc"].value == pytest.approx(roc_auc_score(table["label"], table["score_1"]))
     matrix = np.array(summary(table).confusion())
     assert matrix.sum() == 120
     for name in ("accuracy", "sensitivity", "specificity"):
-        assert found[name]["value"] == pytest.approx(getattr(metrics, name)(matrix))
-        assert found[name]["low"] < found[name]["value"] < found[name]["high"]
-    assert found["ece"]["low"] is None
+        assert found[name].value == pytest.approx(getattr(metrics, name)(matrix))
+        assert found[name].low < found[name].value < found[name].high
+    assert found["ece"].low is None
     delong = summary(table).delong()
-    assert delong == vars(clustered_interval(table["label"], table["score_1"], table["patient"]))
+    assert delong == Estimate.of(
+        clustered_interval(table["label"], table["score_1"], table["patient"])
+    )
     assert set(found) == {"auroc", "accuracy", "sensitivity", "specificity", "brier", "ece"}
 
 
@@ -40,14 +43,14 @@ def test_several_classes(classifications: Tables) -> None:
     assert set(found) == {"auroc", "accuracy", "top1", "top3", "brier", "ece"}
     matrix = np.array(summary(table, "top1", None).confusion())
     assert found["accuracy"] == found["top1"]
-    assert found["top1"]["value"] == pytest.approx(metrics.accuracy(matrix))
-    assert found["top3"]["value"] > found["top1"]["value"]
+    assert found["top1"].value == pytest.approx(metrics.accuracy(matrix))
+    assert found["top3"].value > found["top1"].value
 
 
 def test_masks(segmentations: Tables) -> None:
     table = segmentations(50, 0.7)[0]
     found = summary(table, "dice", None)
-    assert found.metrics()["dice"]["value"] == pytest.approx(table["dice"].mean())
+    assert found.metrics()["dice"].value == pytest.approx(table["dice"].mean())
     assert set(found.metrics()) == {"dice", "iou"}
     assert found.confusion() is None
     assert found.delong() is None
@@ -59,14 +62,14 @@ def test_slices_say_why_they_have_no_value(classifications: Tables) -> None:
     table.loc[table["site"] == "tiny", "label"] = [0, 0, 0, 0, 1]
     found = summary(table).slices()
     assert set(found) == {"site", "probe", "device"}
-    assert found["probe"] == {"linear": {"n": 60, "patients": 60, **found["probe"]["linear"]}}
-    assert found["site"]["malignant only"]["value"] is None
-    assert "needs every class" in found["site"]["malignant only"]["note"]
+    assert (found["probe"]["linear"].images, found["probe"]["linear"].patients) == (60, 60)
+    assert found["site"]["malignant only"].estimate is None
+    assert "needs every class" in found["site"]["malignant only"].note
     tiny = found["site"]["tiny"]
-    assert tiny["value"] is not None
-    assert tiny["low"] is None
-    assert "resamples leave the statistic undefined" in tiny["note"]
-    assert "note" not in found["device"]["A"]
+    assert tiny.estimate is not None
+    assert tiny.estimate.low is None
+    assert "resamples leave the statistic undefined" in tiny.note
+    assert not found["device"]["A"].note
 
 
 def test_fewer_patients_detect_only_larger_differences(classifications: Tables) -> None:
@@ -89,9 +92,9 @@ def test_a_perfect_model_is_not_certain(classifications: Tables) -> None:
     table = classifications(40, 0.9)[0]
     table["score_1"] = 0.1 + 0.8 * table["label"]
     found = summary(table).metrics()
-    assert found["auroc"] == {"value": 1, "low": pytest.approx(0.025 ** (1 / 20)), "high": 1}
-    assert found["accuracy"] == {"value": 1, "low": pytest.approx(0.025 ** (1 / 40)), "high": 1}
-    assert found["sensitivity"] == {"value": 1, "low": pytest.approx(0.025 ** (1 / 20)), "high": 1}
+    assert found["auroc"] == Estimate(1, pytest.approx(0.025 ** (1 / 20)), 1)
+    assert found["accuracy"] == Estimate(1, pytest.approx(0.025 ** (1 / 40)), 1)
+    assert found["sensitivity"] == Estimate(1, pytest.approx(0.025 ** (1 / 20)), 1)
 
 
 def test_what_cannot_be_measured(classifications: Tables) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from arl.evaluation.decision import Decision, read_decision
 from arl.files import read_json
 from arl.model_config import EncoderConfig, TaskHead, TaskModelConfig
 from arl.models.avit import AViT
@@ -70,9 +71,9 @@ class Run:
                 evaluation=folder,
             )
 
-    def judge(self) -> dict[str, object]:
+    def judge(self) -> Decision:
         gate(self.params, corpus=self.corpus, **self.files)
-        return read_json(self.folder / "decision" / "decision.json")
+        return read_decision(self.folder / "decision")
 
     def publish(self) -> dict[str, object]:
         receipt = self.folder / "receipt.json"

@@ -1,4 +1,3 @@
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 from arl.corpus.selection import task_rows
 from arl.evaluation.metrics import youden_threshold
+from arl.evaluation.results import Metrics, read_metrics
 from arl.files import tree_hash
 from arl.params import Params
 from arl.stages._scoring import score
@@ -21,11 +21,9 @@ from arl.stages.evaluate import evaluate
 Runs = Callable[..., Any]
 
 
-def measured(run: Any, task: str) -> tuple[dict[str, Any], pd.DataFrame]:
+def measured(run: Any, task: str) -> tuple[Metrics, pd.DataFrame]:
     folder = run.folder / "evaluations" / task
-    return json.loads((folder / "metrics.json").read_text()), pd.read_parquet(
-        folder / "predictions.parquet"
-    )
+    return read_metrics(folder), pd.read_parquet(folder / "predictions.parquet")
 
 
 def test_a_classification_is_measured_on_its_test_patients(
@@ -50,17 +48,17 @@ def test_a_classification_is_measured_on_its_test_patients(
         *["id", "patient", "site", "probe", "device", "synthetic"],
         *["label", "score_0", "score_1"],
     ]
-    assert (about["n"], about["patients"], about["grouping"], about["main"]) == (
+    assert (about.images, about.patients, about.grouping, about.main_metric) == (
         6,
         6,
         "patient",
         "auroc",
     )
-    assert about["synthetic"] is False
-    assert about["model"] == tree_hash(run.folder / "models/breast")
+    assert about.synthetic is False
+    assert about.model_hash == tree_hash(run.folder / "models/breast")
     expected = roc_auc_score(table["label"], table["score_1"])
-    assert about["metrics"]["auroc"]["value"] == pytest.approx(expected, abs=5e-5)
-    assert set(about["slices"]["device"]) == {"scanner 0", "scanner 1"}
+    assert about.metrics["auroc"].value == pytest.approx(expected, abs=5e-5)
+    assert set(about.slices["device"]) == {"scanner 0", "scanner 1"}
 
 
 def test_the_confusion_matrix_follows_from_predictions_and_threshold(
@@ -68,20 +66,18 @@ def test_the_confusion_matrix_follows_from_predictions_and_threshold(
 ) -> None:
     run = make_run(lenient)
     about, table = measured(run, "breast")
-    called = (table["score_1"] >= about["threshold"]).astype(int)
+    called = (table["score_1"] >= about.threshold).astype(int)
     assert (
-        np.array(about["confusion"]).tolist()
+        np.array(about.confusion).tolist()
         == pd.crosstab(table["label"], called)
         .reindex(index=[0, 1], columns=[0, 1], fill_value=0)
         .to_numpy()
         .tolist()
     )
-    (_, false_positive), (_, true_positive) = about["confusion"]
+    (_, false_positive), (_, true_positive) = about.confusion
     positives = int((table["label"] == 1).sum())
-    assert about["metrics"]["sensitivity"]["value"] == pytest.approx(
-        true_positive / positives, abs=5e-5
-    )
-    assert about["metrics"]["specificity"]["value"] == pytest.approx(
+    assert about.metrics["sensitivity"].value == pytest.approx(true_positive / positives, abs=5e-5)
+    assert about.metrics["specificity"].value == pytest.approx(
         1 - false_positive / (len(table) - positives), abs=5e-5
     )
 
@@ -104,16 +100,16 @@ def test_the_threshold_is_of_validation_images(
     validation = score(
         run.folder / "models/breast", tiny_corpus, rows[rows["split"] == "val"], settings
     )
-    assert about["threshold"] == youden_threshold(validation["label"], validation["score_1"])
+    assert about.threshold == youden_threshold(validation["label"], validation["score_1"])
 
 
 def test_a_segmentation_is_measured_by_image(lenient: Params, make_run: Runs) -> None:
     run = make_run(lenient)
     about, table = measured(run, "lv")
-    assert about["main"] == "dice"
-    assert about["threshold"] is None
-    assert about["confusion"] is None
-    assert about["metrics"]["dice"]["value"] == pytest.approx(table["dice"].mean(), abs=5e-5)
+    assert about.main_metric == "dice"
+    assert about.threshold is None
+    assert about.confusion is None
+    assert about.metrics["dice"].value == pytest.approx(table["dice"].mean(), abs=5e-5)
     assert (table["iou"] <= table["dice"]).all()
 
 

@@ -6,7 +6,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from arl.files import read_json, tree_hash
+from arl.evaluation.results import Interval, read_metrics
+from arl.files import tree_hash
 from arl.params import Params
 
 Runs = Callable[..., Any]
@@ -17,16 +18,16 @@ def test_a_first_release_is_judged_by_its_floors(
 ) -> None:
     run = make_run(lenient)
     decision = run.judge()
-    assert (decision["verdict"], decision["champion"]) == ("promote", None)
-    assert [reason.split(":")[0] for reason in decision["reasons"]] == ["breast", "lv"]
-    assert decision["models"] == {
+    assert (decision.verdict, decision.champion) == ("promote", None)
+    assert [reason.split(":")[0] for reason in decision.reasons] == ["breast", "lv"]
+    assert decision.models == {
         task: tree_hash(run.folder / "models" / task) for task in ("breast", "lv")
     }
     assert capsys.readouterr().out.startswith("gate: promote\n  breast: there is no current model")
 
     strict = {name: replace(task, floor=0.99) for name, task in lenient.task.items()}
     run.params = replace(lenient, task=strict)
-    assert run.judge()["verdict"] == "reject"
+    assert run.judge().verdict == "reject"
 
 
 def test_the_champion_is_scored_on_the_same_images(lenient: Params, make_run: Runs) -> None:
@@ -34,12 +35,11 @@ def test_the_champion_is_scored_on_the_same_images(lenient: Params, make_run: Ru
     first.judge()
     version = first.publish()["version"]
     decision = second.judge()
-    assert decision["champion"] == version
+    assert decision.champion == version
     for task in ("breast", "lv"):
-        measured = read_json(first.folder / "evaluations" / task / "metrics.json")
-        main = measured["main"]
-        assert decision["tasks"][task]["champion"]["value"] == measured["metrics"][main]["value"]
-        assert decision["tasks"][task]["difference"] is not None
+        measured = read_metrics(first.folder / "evaluations" / task)
+        assert decision.tasks[task].champion == Interval(**vars(measured.main))
+        assert decision.tasks[task].difference is not None
 
 
 def test_the_champion_against_itself_is_no_difference(lenient: Params, make_run: Runs) -> None:
@@ -49,8 +49,8 @@ def test_the_champion_against_itself_is_no_difference(lenient: Params, make_run:
     run.judge()
     run.publish()
     decision = run.judge()
-    assert decision["verdict"] == "promote"
-    assert decision["tasks"]["breast"]["difference"] == {"value": 0, "low": 0, "high": 0}
+    assert decision.verdict == "promote"
+    assert decision.tasks["breast"].difference == Interval(0, 0, 0)
 
 
 def test_few_patients_are_inconclusive(lenient: Params, make_run: Runs) -> None:
@@ -58,7 +58,7 @@ def test_few_patients_are_inconclusive(lenient: Params, make_run: Runs) -> None:
     first, second = make_run(params, seed=0), make_run(params, seed=1)
     first.judge()
     first.publish()
-    assert second.judge()["verdict"] in ("inconclusive", "reject")
+    assert second.judge().verdict in ("inconclusive", "reject")
 
 
 @pytest.mark.parametrize("width", [1280, 390])
@@ -72,8 +72,8 @@ def test_the_page_opens_and_says_why(
     opened = open_page(second.folder / "decision/index.html", width)
     assert (opened.errors, opened.requests, opened.overflow) == ([], [], 0)
     for words in [
-        *decision["reasons"],
-        f"Judged against release {decision['champion']}",
+        *decision.reasons,
+        f"Judged against release {decision.champion}",
         "fewer than 20 patients",
     ]:
         assert words in opened.text
@@ -97,7 +97,7 @@ def test_synthetic_images_and_dropped_tasks_are_noted(lenient: Params, make_run:
     table = run.folder / "evaluations/breast/predictions.parquet"
     pd.read_parquet(table).assign(synthetic=True).to_parquet(table)
     run.params = replace(lenient, tasks=["breast"])
-    notes = run.judge()["notes"]
+    notes = run.judge().notes
     assert notes == [
         "The current release also has lv, which the new one would lack.",
         "Synthetic images in breast: these figures say nothing about patients.",
@@ -107,7 +107,7 @@ def test_synthetic_images_and_dropped_tasks_are_noted(lenient: Params, make_run:
 def test_only_the_tasks_that_run_count(lenient: Params, make_run: Runs) -> None:
     run = make_run(lenient)
     run.params = replace(lenient, tasks=["lv"])
-    assert list(run.judge()["tasks"]) == ["lv"]
+    assert list(run.judge().tasks) == ["lv"]
 
 
 def test_an_image_without_prediction_rejects(lenient: Params, make_run: Runs) -> None:
@@ -115,11 +115,11 @@ def test_an_image_without_prediction_rejects(lenient: Params, make_run: Runs) ->
     table = run.folder / "evaluations/breast/predictions.parquet"
     pd.read_parquet(table)[1:].to_parquet(table)
     decision = run.judge()
-    assert decision["verdict"] == "reject"
-    assert decision["reasons"][0].startswith(
+    assert decision.verdict == "reject"
+    assert decision.reasons[0].startswith(
         "breast: the new model gives no prediction for 1 of 6 test images"
     )
-    assert decision["tasks"]["breast"]["difference"] is None
+    assert decision.tasks["breast"].difference is None
 
 
 def test_what_the_gate_refuses(lenient: Params, make_run: Runs) -> None:

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from arl.corpus.manifest import batch_folders, read_manifest
-from arl.files import read_json, tree_hash, write_json
+from arl.evaluation.decision import Decision, Settings
+from arl.files import read_json, tree_hash
 from arl.monitoring.journal import Entry, Journal
 from arl.monitoring.runs import begin, current
 from arl.params import Params
@@ -371,10 +372,9 @@ def test_what_came_of_a_training_is_told_once(loop: Loop) -> None:
         step()
     before = champion_of(loop)
     verdict = loop.folder / "verdict"
-    write_json(
-        verdict / "decision.json",
-        {"verdict": "reject", "reasons": ["lv: worse."], "notes": ["Synthetic images in lv."]},
-    )
+    settings = Settings(bootstrap=2, alpha=0.05, min_slice_patients=20, seed=0)
+    judged = Decision("reject", ["lv: worse."], {}, settings, notes=["Synthetic images in lv."])
+    judged.write(verdict / Decision.FILE)
     close_run(
         loop.params,
         corpus=loop.corpus,

@@ -4,11 +4,13 @@ from pathlib import Path
 import pytest
 
 from arl.commands.probe import probe
-from arl.files import read_json
+from arl.evaluation.results import ProbeMetrics
 from arl.params import Params
 
 
-def probed(params: Params, run: object, corpus: Path, folder: Path, task: str = "breast") -> dict:
+def probed(
+    params: Params, run: object, corpus: Path, folder: Path, task: str = "breast"
+) -> ProbeMetrics:
     probe(
         params,
         task=task,
@@ -16,7 +18,7 @@ def probed(params: Params, run: object, corpus: Path, folder: Path, task: str = 
         checkpoint=run.folder / "pretrain",
         metrics=folder / "probe.json",
     )
-    return read_json(folder / "probe.json")
+    return ProbeMetrics.read(folder / "probe.json")
 
 
 def test_frozen_features_are_measured_on_the_test_patients(
@@ -26,10 +28,12 @@ def test_frozen_features_are_measured_on_the_test_patients(
     found = probed(
         replace(lenient, probe=replace(lenient.probe, neighbours=5)), run, tiny_corpus, tmp_path
     )
-    assert (found["n"], found["patients"], found["grouping"]) == (6, 6, "patient")
-    for kind in ("linear", "knn"):
-        auroc = found[kind]["auroc"]
-        assert 0 <= auroc["low"] <= auroc["value"] <= auroc["high"] <= 1
+    assert (found.images, found.patients, found.grouping) == (6, 6, "patient")
+    for estimates in (found.linear, found.knn):
+        auroc = estimates["auroc"]
+        assert auroc.low is not None
+        assert auroc.high is not None
+        assert 0 <= auroc.low <= auroc.value <= auroc.high <= 1
 
 
 def test_pooling_changes_the_features(lenient: Params, make_run, tiny_corpus, tmp_path) -> None:
@@ -39,7 +43,7 @@ def test_pooling_changes_the_features(lenient: Params, make_run, tiny_corpus, tm
     cls = probed(
         replace(lenient, probe=replace(lenient.probe, pooling="cls")), run, tiny_corpus, tmp_path
     )
-    assert gap["linear"]["brier"] != cls["linear"]["brier"]
+    assert gap.linear["brier"] != cls.linear["brier"]
 
 
 def test_a_segmentation_has_no_probe(lenient: Params, make_run, tiny_corpus, tmp_path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from arl.evaluation.results import ReleaseMetrics, read_metrics
 from arl.files import read_json, sha256, tree_hash
 from arl.params import Params
 from arl.storage.registry import Registry, tasks_of
@@ -47,7 +48,7 @@ def test_a_promoted_run_becomes_the_champion(lenient: Params, make_run: Runs) ->
     for model in tasks_of(folder).values():
         load_task_model(model)
     assert read_json(folder / "decision.json") == read_json(run.folder / "decision/decision.json")
-    assert set(read_json(folder / "metrics.json")) == {"breast", "lv"}
+    assert set(ReleaseMetrics.read(folder / "metrics.json").tasks) == {"breast", "lv"}
 
 
 def test_the_manifest_says_where_a_version_comes_from(
@@ -184,9 +185,9 @@ def test_the_model_card_has_measured_values_and_no_claims(lenient: Params, make_
     run = judged(make_run, lenient)
     version = run.publish()["version"]
     card = (run.registry / "versions" / version / "model_card.md").read_text()
-    found = read_json(run.folder / "evaluations/breast/metrics.json")["metrics"]["auroc"]
+    auroc = read_metrics(run.folder / "evaluations/breast").metrics["auroc"]
     assert card.startswith(f"# ARL {version}\n")
-    assert f"| AUROC | {found['value']:.3f} | {found['low']:.3f} to {found['high']:.3f} |" in card
+    assert f"| AUROC | {auroc.value:.3f} | {auroc.low:.3f} to {auroc.high:.3f} |" in card
     assert "not a medical device" in card
     assert "6 test images of 6 patients" in card
     assert "Synthetic" not in card

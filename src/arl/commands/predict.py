@@ -16,6 +16,7 @@ from arl.evaluation.calibration import with_temperature
 from arl.evaluation.maps import evidence, patch_maps, principal_colours
 from arl.evaluation.metrics import Floats
 from arl.evaluation.panels import Panel
+from arl.evaluation.results import Metrics
 from arl.files import atomic_directory, write_json
 from arl.inference.answers import Answer, Facts
 from arl.inference.inputs import InputImage, as_batch, read_inputs
@@ -110,7 +111,11 @@ def _classified(
     scores = logits.double().softmax(dim=1).numpy()
     mean = scores.mean(axis=0)
     about = chosen.evaluation
-    probabilities = mean if about is None else with_temperature(mean, about["temperature"])
+    probabilities = (
+        mean
+        if about is None or about.temperature is None
+        else with_temperature(mean, about.temperature)
+    )
     called = _called(mean, about)
     facts = Facts(
         file=pictures[0].file,
@@ -137,13 +142,13 @@ def _classified(
     )
 
 
-def _called(mean: Floats, about: dict[str, Any] | None) -> int | None:
+def _called(mean: Floats, about: Metrics | None) -> int | None:
     if about is None:
         return None
-    return int(mean.argmax()) if about["threshold"] is None else int(mean[1] >= about["threshold"])
+    return int(mean.argmax()) if about.threshold is None else int(mean[1] >= about.threshold)
 
 
-def _notes(pictures: list[InputImage], about: dict[str, Any] | None) -> list[str]:
+def _notes(pictures: list[InputImage], about: Metrics | None) -> list[str]:
     notes = []
     if about is None:
         return [
@@ -151,10 +156,10 @@ def _notes(pictures: list[InputImage], about: dict[str, Any] | None) -> list[str
         ]
     if len(pictures) > 1:
         notes.append("The mean of several pictures; the temperature was fitted on single ones.")
-    devices = {one.device for one in pictures if one.device} - set(about["slices"]["device"])
+    devices = {one.device for one in pictures if one.device} - about.slices["device"].keys()
     if devices:
         notes.append(f"No test image came from {', '.join(sorted(devices))}.")
-    if about["synthetic"]:
+    if about.synthetic:
         notes.append(
             "The model was measured on synthetic images: its figures say nothing about patients."
         )

@@ -1,7 +1,6 @@
 """Measure what the frozen encoder's features know of a classification task."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,11 +9,12 @@ import torch
 from arl.corpus.location import ReadableCorpus
 from arl.corpus.selection import subset
 from arl.corpus.splits import grouping, groups
-from arl.evaluation.metrics import Floats, rounded, youden_threshold
+from arl.evaluation.metrics import Floats, youden_threshold
 from arl.evaluation.predictions import score_table, write_predictions
 from arl.evaluation.probe import Part, Probed, knn_scores, linear_probe, sgd_probe
+from arl.evaluation.results import Estimate, ProbeMetrics
 from arl.evaluation.summary import Summary
-from arl.files import tree_hash, write_json
+from arl.files import tree_hash
 from arl.loading.loader import Examples, evaluation_batches
 from arl.models.heads import Pooled
 from arl.params import Params
@@ -61,30 +61,28 @@ def probe(
     }
     linear = _linear(params, known)
     neighbours = knn_scores(known["train"], known["test"].features, params.probe.neighbours)
-    about = {
-        "task": task,
-        "classes": settings.classes,
-        "checkpoint": tree_hash(checkpoint),
-        "pooling": params.probe.pooling,
-        "n": len(parts["test"]),
-        "patients": int(groups(parts["test"]).nunique()),
-        "grouping": grouping(parts["test"]),
-        "synthetic": bool(parts["test"]["synthetic"].any()),
-        "fraction": params.probe.fraction,
-        "solver": params.probe.solver,
-        "batch_norm": params.probe.batch_norm,
-        "strength": linear.strength,
-        "threshold": _threshold(known["val"], linear),
-    }
-    found = {
-        name: _measured(params, parts["test"], known["test"], scores)
-        for name, scores in (("linear", linear.scores), ("knn", neighbours))
-    }
+    result = ProbeMetrics(
+        task=task,
+        classes=settings.classes,
+        encoder_hash=tree_hash(checkpoint),
+        pooling=params.probe.pooling,
+        images=len(parts["test"]),
+        patients=int(groups(parts["test"]).nunique()),
+        grouping=grouping(parts["test"]),
+        synthetic=bool(parts["test"]["synthetic"].any()),
+        fraction=params.probe.fraction,
+        solver=params.probe.solver,
+        batch_norm=params.probe.batch_norm,
+        strength=linear.strength,
+        linear=_measured(params, parts["test"], known["test"], linear.scores),
+        knn=_measured(params, parts["test"], known["test"], neighbours),
+        threshold=_threshold(known["val"], linear),
+    )
     if predictions is not None:
         write_predictions(
             score_table(parts["test"], known["test"].labels, linear.scores), predictions
         )
-    write_json(metrics, {**about, **rounded(found)})
+    result.write(metrics)
 
 
 def _threshold(val: Part, linear: Probed) -> float | None:
@@ -111,7 +109,9 @@ def _features(model: Pooled, corpus: Path, rows: pd.DataFrame, size: int) -> Par
     return Part(features, rows["target"].to_numpy(np.int64))
 
 
-def _measured(params: Params, rows: pd.DataFrame, test: Part, scores: Floats) -> dict[str, Any]:
+def _measured(
+    params: Params, rows: pd.DataFrame, test: Part, scores: Floats
+) -> dict[str, Estimate]:
     summary = Summary(
         score_table(rows, test.labels, scores),
         "auroc",

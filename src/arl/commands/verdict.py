@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from arl.files import read_json
+from arl.evaluation.decision import read_decision
 
 
 def verdict(*, decision: Path, report: Path) -> None:
@@ -10,8 +10,8 @@ def verdict(*, decision: Path, report: Path) -> None:
 
     Reads the decision folder of `arl gate`; writes nothing.
     """
-    decided = read_json(decision / "decision.json")
-    print(f"gate: {decided['verdict']}")
-    for reason in decided["reasons"]:
+    decided = read_decision(decision)
+    print(f"gate: {decided.verdict}")
+    for reason in decided.reasons:
         print(f"  {reason}")
     print(f"report: {report / 'index.html'}")

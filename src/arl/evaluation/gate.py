@@ -10,16 +10,16 @@ rejects; a task that is neither shown to be worse nor not to be leaves the verdi
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
+from arl.evaluation.decision import Decision, Settings, SliceResult, TaskResult, Verdict
 from arl.evaluation.predictions import ORIGINS, independent_units, main_statistic, measured
+from arl.evaluation.results import Interval
 from arl.evaluation.statistics import (
     Difference,
-    Interval,
     Resampled,
     bootstrap_interval,
     cluster_bootstrap,
@@ -30,27 +30,9 @@ from arl.evaluation.statistics import (
     power,
 )
 
-Verdict = Literal["promote", "reject", "inconclusive"]
 NAMES = {"auroc": "AUROC", "top1": "Top-1 accuracy", "dice": "Dice"}
-_WANTED_POWER = 0.8
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How strict the gate is."""
-
-    bootstrap: int  # resamples
-    alpha: float  # two-sided for a task's interval, one-sided and shared among all slices
-    min_slice_patients: int  # smaller slices are not tested
-    seed: int
-
-    def __post_init__(self) -> None:
-        if not 0 < self.alpha < 1:
-            raise ValueError(f"gate alpha {self.alpha:g} must be within 0 and 1")
-
-    @property
-    def confidence(self) -> float:
-        return 1 - self.alpha
+_TARGET_POWER = 0.8
+_SEVERITY: tuple[Verdict, ...] = ("promote", "inconclusive", "reject")
 
 
 @dataclass(frozen=True)
@@ -58,7 +40,7 @@ class PairedTask:
     """The test images of a task with the predictions of both models; see `predictions` for the tables."""
 
     name: str
-    main: str  # auroc | top1 | dice
+    main_metric: str  # auroc | top1 | dice
     margin: float  # largest loss that still counts as not worse
     floor: float  # lowest main metric a release may have
     images: Sequence[str]  # ids of all test images
@@ -72,60 +54,6 @@ class PairedTask:
             )
 
 
-@dataclass(frozen=True)
-class SliceResult:
-    """One site, probe or device."""
-
-    origin: str  # site | probe | device
-    name: str
-    images: int
-    patients: int
-    difference: Interval | None = None
-    p_value: float | None = None  # one-sided, adjusted
-    worse: bool = False
-    note: str = ""  # why it was not tested
-
-    def sentence(self, task: str, main: str) -> str:
-        assert self.difference is not None
-        assert self.p_value is not None
-        return (
-            f"{task}: for {self.origin} {self.name} the new model is worse than the current one: {NAMES[main]} "
-            f"{_signed(self.difference)} on {_amount(self.images, self.patients)} (adjusted p = {self.p_value:.4f})."
-        )
-
-
-@dataclass(frozen=True)
-class TaskResult:
-    """What was found for a task."""
-
-    task: str
-    main: str
-    verdict: Verdict
-    reasons: list[str]
-    images: int
-    patients: int
-    margin: float
-    floor: float
-    synthetic: bool
-    challenger: Interval | None = None
-    champion: Interval | None = None
-    difference: Interval | None = None
-    unseen: float | None = None  # loss by failures that none of so many patients need show
-    detectable: float | None = None  # smallest true difference that is seen with a power of 80 %
-    power: float | None = None  # probability that an equal model would have been found not worse
-    patients_needed: int | None = None  # for a power of 0.8
-    slices: list[SliceResult] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Decision:
-    """The verdict over all tasks, and its reasons in words."""
-
-    verdict: Verdict
-    reasons: list[str]
-    tasks: list[TaskResult]
-
-
 def decide(tasks: Sequence[PairedTask], settings: Settings) -> Decision:
     """Judge a challenger on all of its tasks.
 
@@ -135,23 +63,20 @@ def decide(tasks: Sequence[PairedTask], settings: Settings) -> Decision:
     names = [task.name for task in tasks]
     if not names or len(set(names)) < len(names):
         raise ValueError(f"the gate needs one entry for each task, got {names}")
-    judged = _with_slices([_judge(task, settings) for task in tasks], settings)
-    verdicts = {result.verdict for result in judged}
-    verdict: Verdict = (
-        "reject"
-        if "reject" in verdicts
-        else "inconclusive"
-        if "inconclusive" in verdicts
-        else "promote"
+    results = _with_slices([_judge(task, settings) for task in tasks], settings)
+    return Decision(
+        verdict=max((result.verdict for result in results), key=_SEVERITY.index),
+        reasons=[reason for result in results for reason in result.reasons],
+        tasks={result.task: result for result in results},
+        settings=settings,
     )
-    return Decision(verdict, [reason for result in judged for reason in result.reasons], judged)
 
 
 def _judge(task: PairedTask, settings: Settings) -> TaskResult:
     """The verdict on a task as a whole, and its slices with p values that are not adjusted yet."""
     result = TaskResult(
         task=task.name,
-        main=task.main,
+        main_metric=task.main_metric,
         verdict="reject",
         reasons=[],
         images=len(task.images),
@@ -166,15 +91,15 @@ def _judge(task: PairedTask, settings: Settings) -> TaskResult:
     challenger = task.challenger.sort_values("id", ignore_index=True)
     try:
         if task.champion is None:
-            [drawn] = _bootstrap([challenger], task.main, settings)
+            [drawn] = _bootstrap([challenger], task.main_metric, settings)
             return _first(
-                replace(result, challenger=_interval(drawn, challenger, task.main, settings))
+                replace(result, challenger=_interval(drawn, challenger, task.main_metric, settings))
             )
         champion = task.champion.sort_values("id", ignore_index=True)
         return _compared(result, challenger, champion, settings)
     except ValueError as error:
         return replace(
-            result, reasons=[f"{task.name}: {NAMES[task.main]} cannot be measured: {error}."]
+            result, reasons=[f"{task.name}: {NAMES[task.main_metric]} cannot be measured: {error}."]
         )
 
 
@@ -238,7 +163,7 @@ def _below_floor(result: TaskResult) -> list[str]:
     assert result.challenger is not None
     if result.challenger.value >= result.floor:
         return []
-    measured_value = f"{NAMES[result.main]} {result.challenger.value:.3f}"
+    measured_value = f"{NAMES[result.main_metric]} {result.challenger.value:.3f}"
     return [f"{result.task}: {measured_value} is below the required minimum of {result.floor:.3f}."]
 
 
@@ -248,7 +173,7 @@ def _first(result: TaskResult) -> TaskResult:
         return replace(result, reasons=below)
     assert result.challenger is not None
     reason = (
-        f"{result.task}: there is no current model to compare with; {NAMES[result.main]} "
+        f"{result.task}: there is no current model to compare with; {NAMES[result.main_metric]} "
         f"{_plain(result.challenger)} on {_amount(result.images, result.patients)} reaches the required minimum "
         f"of {result.floor:.3f}."
     )
@@ -258,7 +183,7 @@ def _first(result: TaskResult) -> TaskResult:
 def _compared(
     result: TaskResult, challenger: pd.DataFrame, champion: pd.DataFrame, settings: Settings
 ) -> TaskResult:
-    main, units = result.main, independent_units(challenger, result.main)
+    main, units = result.main_metric, independent_units(challenger, result.main_metric)
     ours, theirs = _bootstrap([challenger, champion], main, settings)
     found = _difference(challenger, champion, ours, theirs, units, settings)
     result = replace(
@@ -296,7 +221,7 @@ def _needed(result: TaskResult, units: int, error: float, settings: Settings) ->
     if units < 1:
         return None
     return patients_needed(
-        result.patients, units, error, result.margin, _WANTED_POWER, settings.confidence
+        result.patients, units, error, result.margin, _TARGET_POWER, settings.confidence
     )
 
 
@@ -304,7 +229,7 @@ def _compare_with_margin(result: TaskResult, settings: Settings) -> tuple[Verdic
     assert result.difference is not None
     assert result.challenger is not None
     assert result.champion is not None
-    name = NAMES[result.main]
+    name = NAMES[result.main_metric]
     measured_values = (
         f"{result.task}: {name} {result.challenger.value:.3f}, the current model {result.champion.value:.3f}; "
         f"difference {_signed(result.difference)} on {_amount(result.images, result.patients)}"
@@ -334,7 +259,7 @@ def _chance(result: TaskResult) -> str:
         return ""
     chance = f"; with these patients an equally good model would have been accepted {result.power:.0%} of the time"
     if result.patients_needed > result.patients:
-        chance += f", and {result.patients_needed:,} patients would make that {_WANTED_POWER:.0%}"
+        chance += f", and {result.patients_needed:,} patients would make that {_TARGET_POWER:.0%}"
     return chance
 
 
@@ -397,9 +322,19 @@ def _adjusted(
 
 
 def _judge_slices(result: TaskResult, slices: list[SliceResult]) -> TaskResult:
-    worse = [part.sentence(result.task, result.main) for part in slices if part.worse]
+    worse = [_slice_reason(result, part) for part in slices if part.worse]
     verdict: Verdict = "reject" if worse else result.verdict
     return replace(result, slices=slices, verdict=verdict, reasons=[*result.reasons, *worse])
+
+
+def _slice_reason(result: TaskResult, part: SliceResult) -> str:
+    assert part.difference is not None
+    assert part.p_value is not None
+    return (
+        f"{result.task}: for {part.origin} {part.name} the new model is worse than the current one:"
+        f" {NAMES[result.main_metric]} {_signed(part.difference)} on"
+        f" {_amount(part.images, part.patients)} (adjusted p = {part.p_value:.4f})."
+    )
 
 
 def _signed(interval: Interval) -> str:

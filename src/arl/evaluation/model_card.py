@@ -1,8 +1,9 @@
 """A model card in Markdown, made of measured values and nothing else."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from arl.evaluation.decision import Decision
+from arl.evaluation.results import Estimate, Metrics, SliceMetric
 from arl.model_config import ModelConfig
 
 _LABELS = {
@@ -25,8 +26,8 @@ device."""
 
 def model_card(
     version: str,
-    evaluations: Sequence[Mapping[str, Any]],
-    decision: Mapping[str, Any],
+    evaluations: Sequence[Metrics],
+    decision: Decision,
     config: ModelConfig,
 ) -> str:
     """The card of a release.
@@ -34,93 +35,92 @@ def model_card(
     Args:
         evaluations: the metrics.json of each task.
         decision: the gate's decision.json.
-        config: the encoder's config.
+        config: the encoder's config.json.
     """
     parts = [f"# ARL {version}", LIMITS, *_warning(evaluations), _model(config), "## Measured"]
-    parts += [_task(about) for about in evaluations]
+    parts += [_task(metrics) for metrics in evaluations]
     parts += [
         "## Why it was released",
-        "\n".join(f"- {line}" for line in [*decision["reasons"], *decision["notes"]]),
+        "\n".join(f"- {line}" for line in [*decision.reasons, *decision.notes]),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _warning(evaluations: Sequence[Mapping[str, Any]]) -> list[str]:
-    synthetic = [about["task"] for about in evaluations if about["synthetic"]]
+def _warning(evaluations: Sequence[Metrics]) -> list[str]:
+    synthetic = [metrics.task for metrics in evaluations if metrics.synthetic]
     if not synthetic:
         return []
     return [
-        f"**Synthetic images.** The test images of {', '.join(synthetic)} are phantoms: no figure is clinical."
+        f"**Synthetic images.** The test images of {', '.join(synthetic)} are phantoms:"
+        " no figure is clinical."
     ]
 
 
 def _model(config: ModelConfig) -> str:
     encoder = ", ".join(f"{name} {value}" for name, value in sorted(config.encoder.items()))
-    return (
-        f"## Model\n\nAn anatomy-aware vision transformer (A-ViT) with one head a task: {encoder}."
+    return f"## Model\n\nAn anatomy-aware vision transformer (A-ViT), one head a task: {encoder}."
+
+
+def _task(metrics: Metrics) -> str:
+    classes = f"; classes {', '.join(metrics.classes)}" if metrics.classes else ""
+    head = f"### {metrics.task}\n\n{metrics.kind.capitalize()}{classes}. {_images(metrics)}"
+    rows = [_row(_LABELS[name], estimate) for name, estimate in metrics.metrics.items()]
+    columns = f"| metric | value | {metrics.confidence:.0%} interval |"
+    table = "\n".join([columns, "|---|---|---|", *rows])
+    return "\n\n".join(
+        [head, table, *_threshold(metrics), *_calibration(metrics), _slices(metrics)]
     )
 
 
-def _task(about: Mapping[str, Any]) -> str:
-    classes = f"; classes {', '.join(about['classes'])}" if about["classes"] else ""
-    head = f"### {about['task']}\n\n{about['kind'].capitalize()}{classes}. {_images(about)}"
-    rows = [_row(_LABELS[name], entry) for name, entry in about["metrics"].items()]
-    table = "\n".join(
-        [f"| metric | value | {about['confidence']:.0%} interval |", "|---|---|---|", *rows]
-    )
-    return "\n\n".join([head, table, *_threshold(about), *_calibration(about), *_slices(about)])
-
-
-def _images(about: Mapping[str, Any]) -> str:
-    kind = " synthetic" if about["synthetic"] else ""
+def _images(metrics: Metrics) -> str:
+    kind = " synthetic" if metrics.synthetic else ""
     groups = {
         "patient": "patients",
         "clip": "patients or clips",
         "image": "images taken as independent",
     }
-    return f"{about['n']:,}{kind} test images of {about['patients']:,} {groups[about['grouping']]}."
+    patients = f"{metrics.patients:,} {groups[metrics.grouping]}"
+    return f"{metrics.images:,}{kind} test images of {patients}."
 
 
-def _row(label: str, entry: Mapping[str, float | None]) -> str:
-    interval = "–" if entry["low"] is None else f"{entry['low']:.3f} to {entry['high']:.3f}"
-    return f"| {label} | {entry['value']:.3f} | {interval} |"
+def _row(label: str, estimate: Estimate) -> str:
+    interval = "–" if estimate.low is None else f"{estimate.low:.3f} to {estimate.high:.3f}"
+    return f"| {label} | {estimate.value:.3f} | {interval} |"
 
 
-def _threshold(about: Mapping[str, Any]) -> list[str]:
-    if about["threshold"] is None:
+def _threshold(metrics: Metrics) -> list[str]:
+    if metrics.threshold is None:
         return []
-    positive = about["classes"][1]
     return [
-        f"Called {positive} from a score of {about['threshold']:.4f}, chosen on validation images (Youden)."
+        f"Called {metrics.classes[1]} from a score of {metrics.threshold:.4f},"
+        " chosen on validation images (Youden)."
     ]
 
 
-def _calibration(about: Mapping[str, Any]) -> list[str]:
-    if about["temperature"] is None:
+def _calibration(metrics: Metrics) -> list[str]:
+    if metrics.temperature is None or metrics.calibrated is None:
         return []
-    after = about["calibrated"]
     return [
-        f"Scores become probabilities with a temperature of {about['temperature']:.3f}, fitted on validation images: "
-        f"with it the test images' calibration error is {after['ece']:.3f} and their Brier score {after['brier']:.3f}."
+        f"Scores become probabilities with a temperature of {metrics.temperature:.3f}, fitted on"
+        " validation images: with it the test images' calibration error is"
+        f" {metrics.calibrated.ece:.3f} and their Brier score {metrics.calibrated.brier:.3f}."
     ]
 
 
-def _slices(about: Mapping[str, Any]) -> list[str]:
+def _slices(metrics: Metrics) -> str:
+    columns = f"| by | name | images | patients | {_LABELS[metrics.main_metric]} |"
     rows = [
-        f"| {origin} | {name} | {part['n']} | {part['patients']} | {_value(part)} |"
-        for origin, parts in about["slices"].items()
+        f"| {origin} | {name} | {part.images} | {part.patients} | {_value(part)} |"
+        for origin, parts in metrics.slices.items()
         for name, part in parts.items()
     ]
-    head = [
-        f"| by | name | images | patients | {_LABELS[about['main']]} |",
-        "|---|---|---|---|---|",
-    ]
-    return ["\n".join([*head, *rows])]
+    return "\n".join([columns, "|---|---|---|---|---|", *rows])
 
 
-def _value(part: Mapping[str, Any]) -> str:
-    if part["value"] is None:
-        return f"not defined: {part['note']}"
-    return f"{part['value']:.3f}" + (
-        "" if part["low"] is None else f" ({part['low']:.3f} to {part['high']:.3f})"
-    )
+def _value(part: SliceMetric) -> str:
+    if part.estimate is None:
+        return f"not defined: {part.note}"
+    value = f"{part.estimate.value:.3f}"
+    if part.estimate.low is None:
+        return value
+    return f"{value} ({part.estimate.low:.3f} to {part.estimate.high:.3f})"

@@ -7,7 +7,6 @@ the statistic of each resample, (b,); nan where a resample leaves it undefined.
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +15,7 @@ from scipy.stats import beta, binomtest, norm, rankdata
 from scipy.stats import t as student
 
 from arl.evaluation.metrics import Floats, Ints, check_classes, check_scores
+from arl.evaluation.results import Interval
 
 Statistic = Callable[[Floats], Floats]
 
@@ -24,15 +24,6 @@ _MAX_UNDEFINED = 0.05  # share of resamples without a value beyond which there i
 _GROUPS = 400  # groups of patients of the jackknife, where there are more patients
 _ROUNDING = 1e-12
 _POWER = 0.8  # of a detectable difference
-
-
-@dataclass(frozen=True)
-class Interval:
-    """An estimate and its confidence limits."""
-
-    value: float
-    low: float
-    high: float
 
 
 # --- AUROC without resampling ----------------------------------------------------------------

@@ -1,14 +1,12 @@
 """From a table of predictions to the figures of a model, each with its interval over patients."""
 
-from dataclasses import asdict
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
 from arl.evaluation import metrics
 from arl.evaluation.metrics import Bools, Floats, Ints
 from arl.evaluation.predictions import ORIGINS, independent_units, labels, main_statistic, scores
+from arl.evaluation.results import Estimate, SliceMetric
 from arl.evaluation.statistics import (
     Resampled,
     Statistic,
@@ -20,8 +18,6 @@ from arl.evaluation.statistics import (
     mean_statistic,
     unseen_loss,
 )
-
-Entry = dict[str, float | None]
 
 
 class Summary:
@@ -50,7 +46,7 @@ class Summary:
         self.seed = seed
         self.confidence = confidence
 
-    def metrics(self) -> dict[str, Entry]:
+    def metrics(self) -> dict[str, Estimate]:
         """Name -> value, low and high of every figure."""
         return self._segmentation() if self.main == "dice" else self._classification()
 
@@ -72,17 +68,17 @@ class Summary:
             else (s[:, 1] >= self.threshold).astype(np.int64)
         )
 
-    def _segmentation(self) -> dict[str, Entry]:
+    def _segmentation(self) -> dict[str, Estimate]:
         patients = self.table["patient"].nunique()
-        return self._entries(
+        return self._estimates(
             {name: (mean_statistic(self.table[name]), patients) for name in ("dice", "iou")}
         )
 
-    def _classification(self) -> dict[str, Entry]:
+    def _classification(self) -> dict[str, Estimate]:
         y, s = labels(self.table), scores(self.table)
         right = np.asarray(self._called() == y)
         everyone = np.ones(len(y), bool)
-        found = self._entries(
+        estimates = self._estimates(
             {
                 "auroc": (
                     main_statistic(self.table, "auroc"),
@@ -91,42 +87,41 @@ class Summary:
                 "brier": (mean_statistic(metrics.brier_losses(y, s)), 0),
             }
         )
-        found["accuracy"] = self._share(right, everyone)
+        estimates["accuracy"] = self._proportion(right, everyone)
         if self.threshold is not None:
-            found["sensitivity"] = self._share(right, y == 1)
-            found["specificity"] = self._share(right, y == 0)
+            estimates["sensitivity"] = self._proportion(right, y == 1)
+            estimates["specificity"] = self._proportion(right, y == 0)
         else:
             for k in [1, 3] if s.shape[1] > 3 else [1]:
-                found[f"top{k}"] = self._share(metrics.top_k_hits(y, s, k), everyone)
+                estimates[f"top{k}"] = self._proportion(metrics.top_k_hits(y, s, k), everyone)
         outcomes, probabilities = calibration_pairs(y, s)
         error = metrics.expected_calibration_error(outcomes, probabilities)
         # no interval: resampling an absolute error biases it upwards
-        return {**found, "ece": {"value": error, "low": None, "high": None}}
+        return {**estimates, "ece": Estimate(error)}
 
-    def _share(self, right: Bools, where: Bools) -> Entry:
-        return asdict(
-            clustered_proportion(right[where], self.table.loc[where, "patient"], self.confidence)
-        )
+    def _proportion(self, right: Bools, where: Bools) -> Estimate:
+        patients = self.table.loc[where, "patient"]
+        return Estimate.of(clustered_proportion(right[where], patients, self.confidence))
 
-    def delong(self) -> Entry | None:
+    def delong(self) -> Estimate | None:
         """AUROC of two classes with DeLong's interval over patients, beside the bootstrap's; None for other tasks."""
         if self.main == "dice" or scores(self.table).shape[1] != 2:
             return None
         y, s = labels(self.table), scores(self.table)[:, 1]
-        return asdict(clustered_interval(y, s, self.table["patient"], self.confidence))
+        return Estimate.of(clustered_interval(y, s, self.table["patient"], self.confidence))
 
-    def _entries(self, wanted: dict[str, tuple[Statistic, int]]) -> dict[str, Entry]:
+    def _estimates(self, wanted: dict[str, tuple[Statistic, int]]) -> dict[str, Estimate]:
         statistics = [statistic for statistic, _ in wanted.values()]
         drawn = cluster_bootstrap(
             statistics, self.table["patient"], resamples=self.resamples, seed=self.seed
         )
         return {
-            name: self._entry(resampled, units)
+            name: self._estimate(resampled, units)
             for (name, (_, units)), resampled in zip(wanted.items(), drawn, strict=True)
         }
 
-    def _entry(self, resampled: Resampled, units: int) -> Entry:
-        return asdict(bootstrap_interval(resampled, units, self.confidence))
+    def _estimate(self, resampled: Resampled, units: int) -> Estimate:
+        return Estimate.of(bootstrap_interval(resampled, units, self.confidence))
 
     def detectable(self) -> float:
         """The smallest true distance of the main metric from a fixed value that so many patients show (power 80 %).
@@ -146,8 +141,8 @@ class Summary:
             unseen_loss(units, 1 - self.confidence),
         )
 
-    def slices(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """The main metric by site, probe and device; a slice where it is undefined says why in `note`."""
+    def slices(self) -> dict[str, dict[str, SliceMetric]]:
+        """The main metric by site, probe and device."""
         return {
             origin: {
                 str(name): self._slice(part) for name, part in self.table.groupby(origin, sort=True)
@@ -155,18 +150,19 @@ class Summary:
             for origin in ORIGINS
         }
 
-    def _slice(self, part: pd.DataFrame) -> dict[str, Any]:
-        found: dict[str, Any] = {"n": len(part), "patients": int(part["patient"].nunique())}
-        found |= {"value": None, "low": None, "high": None}
+    def _slice(self, part: pd.DataFrame) -> SliceMetric:
+        images, patients = len(part), int(part["patient"].nunique())
+        estimate = None
         try:
             statistic = main_statistic(part, self.main)
-            found["value"] = float(statistic(np.ones((1, len(part))))[0])
-            drawn = cluster_bootstrap(
+            estimate = Estimate(float(statistic(np.ones((1, len(part))))[0]))
+            resampled = cluster_bootstrap(
                 [statistic], part["patient"], resamples=self.resamples, seed=self.seed
             )
-            return found | self._entry(drawn[0], independent_units(part, self.main))
+            estimate = self._estimate(resampled[0], independent_units(part, self.main))
         except ValueError as reason:
-            return {**found, "note": str(reason)}
+            return SliceMetric(images, patients, estimate, note=str(reason))
+        return SliceMetric(images, patients, estimate)
 
 
 def calibration_pairs(y: Ints, s: Floats) -> tuple[Ints, Floats]:

@@ -18,6 +18,7 @@ from arl.commands.probe import probe
 from arl.corpus.manifest import read_manifest
 from arl.evaluation.comparison import Replicate
 from arl.evaluation.predictions import read_predictions
+from arl.evaluation.results import ProbeMetrics, read_metrics
 from arl.experiments.spec import Experiment, Row
 from arl.files import atomic_directory, read_json, sha256, tree_hash, write_json
 from arl.model_config import read_config
@@ -144,7 +145,7 @@ class Runner:
         )
         return Replicate(
             read_predictions(folder / "predictions.parquet"),
-            read_json(folder / "metrics.json")["threshold"],
+            ProbeMetrics.read(folder / "metrics.json").threshold,
         )
 
     def _probe(self, params: Params, encoder: Path, task: str, to: Path) -> None:
@@ -182,7 +183,7 @@ class Runner:
         )
         return Replicate(
             read_predictions(folder / "predictions.parquet"),
-            read_json(folder / "metrics.json")["threshold"],
+            read_metrics(folder).threshold,
         )
 
 

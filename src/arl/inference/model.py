@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from arl.files import read_json, tree_hash
+from arl.evaluation.results import Metrics, ReleaseMetrics, read_metrics
+from arl.files import tree_hash
 from arl.storage.registry import Registry, tasks_of
 from arl.storage.signing import keys_from_environment
 
@@ -15,8 +15,8 @@ class Chosen:
 
     folder: Path
     name: str
-    evaluation: dict[str, Any] | None  # its metrics.json; None: it was not evaluated
-    card: str | None  # its model card; None: it was not released
+    evaluation: Metrics | None  # None: the model was not evaluated
+    card: str | None  # None: the model was not released
 
 
 def chosen_model(
@@ -30,12 +30,12 @@ def chosen_model(
     """
     if model is None:
         return _champion(registry, task, signed)
-    found = None if evaluation is None else read_json(evaluation / "metrics.json")
-    if found is not None and found["model"] != tree_hash(model):
+    metrics = None if evaluation is None else read_metrics(evaluation)
+    if metrics is not None and metrics.model_hash != tree_hash(model):
         raise ValueError(
             f"{evaluation} is the evaluation of another model than {model}: evaluate again"
         )
-    return Chosen(model, str(model), found, None)
+    return Chosen(model, str(model), metrics, None)
 
 
 def _champion(registry: str, task: str, signed: bool) -> Chosen:
@@ -54,6 +54,5 @@ def _champion(registry: str, task: str, signed: bool) -> Chosen:
             f"release {version} has models for {', '.join(tasks)}: choose one with --task, not {task!r}"
         )
     card = (folder / "model_card.md").read_text(encoding="utf-8")
-    return Chosen(
-        tasks[task], f"release {version}, {task}", read_json(folder / "metrics.json")[task], card
-    )
+    metrics = ReleaseMetrics.read(folder / ReleaseMetrics.FILE).tasks[task]
+    return Chosen(tasks[task], f"release {version}, {task}", metrics, card)

@@ -4,26 +4,28 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from arl.evaluation.gate import NAMES, Decision, SliceResult, TaskResult
-from arl.evaluation.statistics import Interval
+from arl.evaluation.decision import Decision, SliceResult, TaskResult
+from arl.evaluation.gate import NAMES
+from arl.evaluation.results import Interval
 from arl.reports import html, plots
 
 
-def write_page(judged: Decision, champion: str | None, notes: list[str], folder: Path) -> None:
+def write_page(judged: Decision, folder: Path) -> None:
     """Write <folder>/index.html."""
-    body = html.verdict(judged.verdict, _summary(judged, champion))
-    for note in notes:
+    results = list(judged.tasks.values())
+    body = html.verdict(judged.verdict, _summary(judged))
+    for note in judged.notes:
         body += html.note(note, "warn")
     body += html.section("Reasons", html.bullets(judged.reasons))
-    body += html.section("Tasks", _tasks_table(judged.tasks) + _forest(judged.tasks))
-    slices = [(result, part) for result in judged.tasks for part in result.slices]
+    body += html.section("Tasks", _tasks_table(results) + _forest(results))
+    slices = [(result, part) for result in results for part in result.slices]
     body += html.section("Sites, probes and devices", _slices_table(slices))
     page = html.page("Gate", body, subtitle="May the new models replace the ones in use?")
     (folder / "index.html").write_text(page, encoding="utf-8")
 
 
-def _summary(judged: Decision, champion: str | None) -> str:
-    against = f"against release {champion}" if champion else "as a first release"
+def _summary(judged: Decision) -> str:
+    against = f"against release {judged.champion}" if judged.champion else "as a first release"
     meaning = {
         "promote": "no task is worse than its margin allows, and no site, probe or device is worse",
         "reject": "at least one task, site, probe or device is not good enough",
@@ -57,7 +59,7 @@ def _tasks_table(tasks: list[TaskResult]) -> Markup:
         [
             result.task,
             html.badge(result.verdict),
-            NAMES[result.main],
+            NAMES[result.main_metric],
             result.images,
             result.patients,
             _text(result.challenger, ".3f"),

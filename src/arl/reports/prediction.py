@@ -40,14 +40,14 @@ def _model(chosen: Chosen, config: TaskModelConfig) -> Markup:
     rows = [
         [
             name,
-            entry["value"],
-            None if entry["low"] is None else f"{entry['low']:.3f} to {entry['high']:.3f}",
+            entry.value,
+            None if entry.low is None else f"{entry.low:.3f} to {entry.high:.3f}",
         ]
-        for name, entry in about["metrics"].items()
+        for name, entry in about.metrics.items()
     ]
-    kind = "synthetic " if about["synthetic"] else ""
-    caption = f"On {about['n']:,} {kind}test images of {about['patients']:,} {about['grouping']}s."
-    return html.table(["metric", "value", f"{about['confidence']:.0%} interval"], rows, caption)
+    kind = "synthetic " if about.synthetic else ""
+    caption = f"On {about.images:,} {kind}test images of {about.patients:,} {about.grouping}s."
+    return html.table(["metric", "value", f"{about.confidence:.0%} interval"], rows, caption)
 
 
 def _file(answer: Answer) -> Markup:

@@ -13,8 +13,10 @@ from arl.corpus.manifest import read_manifest, read_quarantine
 from arl.corpus.pixels import encode_png, fit, letterbox
 from arl.corpus.record import Pixels
 from arl.corpus.shard_reader import read_images
+from arl.evaluation.decision import Decision
 from arl.evaluation.metrics import TITLES
 from arl.evaluation.predictions import labels, read_predictions, scores
+from arl.evaluation.results import Estimate, Interval, Metrics
 from arl.evaluation.summary import calibration_pairs
 from arl.reports import html, monitoring_plots
 from arl.reports import plots as results
@@ -36,9 +38,9 @@ class RunResults:
     experiment: str
     seed: int
     tasks: list[str]
-    decided: dict[str, Any]
+    decided: Decision
     receipt: dict[str, Any]
-    measured: Sequence[tuple[dict[str, Any], Path]]  # metrics and folder of each evaluation
+    measured: Sequence[tuple[Metrics, Path]]  # metrics and folder of each evaluation
     validated: dict[str, Any]
     pretraining: dict[str, Any]
     drift: dict[str, Any]
@@ -62,9 +64,9 @@ def write_page(run: RunResults, corpus: Path, folder: Path) -> None:
 def _head(run: RunResults, corpus: Path) -> Markup:
     decided, receipt = run.decided, run.receipt
     rows = read_manifest(corpus)
-    notes = (html.note(note, "warn") for note in decided["notes"])
+    notes = (html.note(note, "warn") for note in decided.notes)
     return (
-        html.verdict(decided["verdict"], _summary(decided, receipt))
+        html.verdict(decided.verdict, _summary(decided, receipt))
         + Markup("").join(notes)
         + html.facts(
             {
@@ -80,20 +82,18 @@ def _head(run: RunResults, corpus: Path) -> Markup:
     )
 
 
-def _summary(decided: dict[str, Any], receipt: dict[str, Any]) -> str:
-    before = f"release {decided['champion']}" if decided["champion"] else "no release before it"
-    if decided["verdict"] == "promote":
+def _summary(decided: Decision, receipt: dict[str, Any]) -> str:
+    before = f"release {decided.champion}" if decided.champion else "no release before it"
+    if decided.verdict == "promote":
         return f"The new models became release {receipt['version']}; compared with {before}."
     stays = (
-        f"Release {decided['champion']} stays in use"
-        if decided["champion"]
-        else "Nothing was released"
+        f"Release {decided.champion} stays in use" if decided.champion else "Nothing was released"
     )
     because = {
         "reject": "a task or a part of it is not good enough",
         "inconclusive": "there are too few patients",
     }
-    return f"{stays}: {because[decided['verdict']]}."
+    return f"{stays}: {because[decided.verdict]}."
 
 
 def _decision(run: RunResults) -> Markup:
@@ -113,49 +113,47 @@ def _decision(run: RunResults) -> Markup:
     rows = [
         [
             name,
-            html.badge(task["verdict"]),
-            TITLES[task["main"]],
-            _interval(task["challenger"]),
-            _interval(task["champion"]),
-            _interval(task["difference"], sign="+"),
-            task["margin"],
-            task["floor"],
-            task["images"],
-            task["patients"],
+            html.badge(task.verdict),
+            TITLES[task.main_metric],
+            _interval(task.challenger),
+            _interval(task.champion),
+            _interval(task.difference, sign="+"),
+            task.margin,
+            task.floor,
+            task.images,
+            task.patients,
         ]
         for name in run.tasks
-        if (task := decided["tasks"].get(name))
+        if (task := decided.tasks.get(name))
     ]
     link = html.link("decision/index.html", "The gate in full, with sites, probes and devices")
     return (
-        html.bullets(decided["reasons"])
+        html.bullets(decided.reasons)
         + html.table(columns, rows)
         + Markup("<p>{}</p>\n").format(link)
     )
 
 
-def _interval(entry: dict[str, Any] | None, sign: str = "") -> str | None:
-    if entry is None or entry["value"] is None:
+def _interval(entry: Estimate | Interval | None, sign: str = "") -> str | None:
+    if entry is None:
         return None
-    value = f"{entry['value']:{sign}.3f}"
+    value = f"{entry.value:{sign}.3f}"
     return (
-        value
-        if entry["low"] is None
-        else f"{value} ({entry['low']:{sign}.3f} to {entry['high']:{sign}.3f})"
+        value if entry.low is None else f"{value} ({entry.low:{sign}.3f} to {entry.high:{sign}.3f})"
     )
 
 
-def _tasks(found: Sequence[tuple[dict[str, Any], Path]]) -> Markup:
+def _tasks(found: Sequence[tuple[Metrics, Path]]) -> Markup:
     rows = [
         [
-            about["task"],
-            html.badge("synthetic") if about["synthetic"] else "real",
-            about["n"],
-            about["patients"],
-            TITLES[about["main"]],
-            _interval(about["metrics"][about["main"]]),
-            _interval(about["delong"]),
-            about["detectable"],
+            about.task,
+            html.badge("synthetic") if about.synthetic else "real",
+            about.images,
+            about.patients,
+            TITLES[about.main_metric],
+            _interval(about.main),
+            _interval(about.delong),
+            about.detectable_difference,
         ]
         for about, _ in found
     ]
@@ -167,41 +165,39 @@ def _tasks(found: Sequence[tuple[dict[str, Any], Path]]) -> Markup:
     columns = ["task", "data", "images", "patients", "metric", "value", "DeLong", "detectable"]
     table = html.table(columns, rows, caption)
     return table + Markup("").join(
-        html.section(str(about["task"]), _task(about, at), 3) for about, at in found
+        html.section(about.task, _task(about, at), 3) for about, at in found
     )
 
 
-def _task(about: dict[str, Any], folder: Path) -> Markup:
+def _task(about: Metrics, folder: Path) -> Markup:
     values = {
         TITLES.get(name, name): _fact(entry)
-        for name, entry in sorted(about["metrics"].items(), key=_order)
+        for name, entry in sorted(about.metrics.items(), key=_order)
     }
     return html.facts(values) + html.gallery(
         _task_figures(about, read_predictions(folder / "predictions.parquet"))
     )
 
 
-def _fact(entry: dict[str, Any]) -> Markup | None:
-    if entry["value"] is None:
-        return None
-    value = Markup("{:.3f}").format(entry["value"])
-    if entry["low"] is None:
+def _fact(entry: Estimate) -> Markup:
+    value = Markup("{:.3f}").format(entry.value)
+    if entry.low is None:
         return value
-    return value + Markup("<small>{:.3f} to {:.3f}</small>").format(entry["low"], entry["high"])
+    return value + Markup("<small>{:.3f} to {:.3f}</small>").format(entry.low, entry.high)
 
 
-def _order(entry: tuple[str, Any]) -> tuple[int, str]:
+def _order(entry: tuple[str, Estimate]) -> tuple[int, str]:
     """Metrics as TITLES lists them, others after."""
     names = list(TITLES)
     return (names.index(entry[0]) if entry[0] in names else len(names), entry[0])
 
 
-def _task_figures(about: dict[str, Any], table: pd.DataFrame) -> list[Markup]:
-    title = f"{about['task']}{' (synthetic)' if about['synthetic'] else ''}"
-    if about["main"] == "dice":
+def _task_figures(about: Metrics, table: pd.DataFrame) -> list[Markup]:
+    title = f"{about.task}{' (synthetic)' if about.synthetic else ''}"
+    if about.main_metric == "dice":
         return [_overlap(table, title)]
-    drawings = [] if about["threshold"] is None else [_roc(table, about, title)]
-    matrix = results.confusion(np.array(about["confusion"]), about["classes"], title=title)
+    drawings = [] if about.threshold is None else [_roc(table, about, title)]
+    matrix = results.confusion(np.array(about.confusion), about.classes, title=title)
     reliability = results.calibration(*calibration_pairs(labels(table), scores(table)), title=title)
     return [
         *drawings,
@@ -212,16 +208,16 @@ def _task_figures(about: dict[str, Any], table: pd.DataFrame) -> list[Markup]:
     ]
 
 
-def _roc(table: pd.DataFrame, about: dict[str, Any], title: str) -> Markup:
+def _roc(table: pd.DataFrame, about: Metrics, title: str) -> Markup:
     curve = results.roc(
         labels(table),
         scores(table)[:, 1],
         table["patient"],
         title=title,
-        threshold=about["threshold"],
+        threshold=about.threshold,
     )
     return html.figure(
-        curve, f"ROC curve, positive class {about['classes'][1]}.", f"ROC curve of {title}"
+        curve, f"ROC curve, positive class {about.classes[1]}.", f"ROC curve of {title}"
     )
 
 

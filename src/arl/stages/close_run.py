@@ -7,6 +7,7 @@ from typing import Any
 
 from arl.corpus.location import ReadableCorpus
 from arl.corpus.manifest import batch_folders
+from arl.evaluation.decision import read_decision
 from arl.files import read_json
 from arl.monitoring.journal import Journal
 from arl.monitoring.runs import Run, begin, current, end
@@ -101,9 +102,9 @@ def _keep_pages(verdict: Path, target: Path) -> None:
 def _outcome(run: Run, corpus: Path, store: Registry, verdict: Path | None) -> dict[str, Any]:
     before = read_json(run.folder / "champion.json")["version"]
     after = store.champion()
-    judged = read_json(verdict / "decision.json") if verdict else {}
-    word = judged.get("verdict") or ("promote" if after != before else "not promoted")
-    more = [*judged.get("reasons", []), *judged.get("notes", [])]
+    judged = read_decision(verdict) if verdict else None
+    more = [*judged.reasons, *judged.notes] if judged else []
+    word = judged.verdict if judged else "promote" if after != before else "not promoted"
     about = {"run": run.name, "verdict": word, "before": before, "champion": after}
     if word == "promote" and after != before:
         batches = [folder.relative_to(corpus).as_posix() for folder in batch_folders(corpus)]

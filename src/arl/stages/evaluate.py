@@ -1,7 +1,6 @@
 """Measure a fine-tuned model on the test images of its task."""
 
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
@@ -13,12 +12,12 @@ from arl.evaluation.metrics import (
     brier_losses,
     expected_calibration_error,
     main_metric,
-    rounded,
     youden_threshold,
 )
 from arl.evaluation.predictions import labels, scores, write_predictions
+from arl.evaluation.results import Calibration, Metrics
 from arl.evaluation.summary import Summary, calibration_pairs
-from arl.files import atomic_directory, tree_hash, write_json
+from arl.files import atomic_directory, tree_hash
 from arl.params import Params
 from arl.stages._scoring import rows_of_task, score
 
@@ -56,20 +55,33 @@ def evaluate(
         confidence=params.evaluate.confidence,
         seed=params.seed,
     )
+    test_rows = rows[rows["split"] == "test"]
     try:
-        found = _found(summary, rows[rows["split"] == "test"])
+        temperature, calibrated = _temperature(tables, main)
+        metrics = Metrics(
+            task=task,
+            kind=settings.kind,
+            classes=settings.classes,
+            model_hash=tree_hash(model),
+            images=len(test_rows),
+            patients=int(tables["test"]["patient"].nunique()),
+            grouping=grouping(test_rows),
+            synthetic=bool(tables["test"]["synthetic"].any()),
+            main_metric=main,
+            confidence=summary.confidence,
+            metrics=summary.metrics(),
+            delong=summary.delong(),
+            detectable_difference=summary.detectable(),
+            confusion=summary.confusion(),
+            slices=summary.slices(),
+            threshold=threshold,
+            temperature=temperature,
+            calibrated=calibrated,
+        )
     except ValueError as error:
         raise ValueError(f"task {task}, model {model}: {error}") from error
-    about = {
-        "task": task,
-        "kind": settings.kind,
-        "classes": settings.classes,
-        "model": tree_hash(model),
-    }
     with atomic_directory(evaluation) as folder:
-        # a threshold is half-way between two scores, and rounding it could move an image across
-        exact = {"threshold": threshold, **_temperature(tables, main)}
-        write_json(folder / "metrics.json", {**about, **rounded(found), **exact})
+        metrics.write(folder / Metrics.FILE)
         write_predictions(tables["test"], folder / "predictions.parquet")
 
 
@@ -77,32 +89,15 @@ def _threshold(validation: pd.DataFrame) -> float:
     return youden_threshold(labels(validation), scores(validation)[:, 1])
 
 
-def _temperature(tables: dict[str, pd.DataFrame], main: str) -> dict[str, Any]:
-    """The temperature that validation images give, and the calibration of the test images with it; None for masks."""
+def _temperature(
+    tables: dict[str, pd.DataFrame], main: str
+) -> tuple[float | None, Calibration | None]:
+    """The temperature of the validation images and the calibration of the test images with it."""
     if main == "dice":
-        return {"temperature": None, "calibrated": None}
+        return None, None
     test = tables["test"]
     temperature = fit_temperature(labels(tables["val"]), scores(tables["val"]))
-    s = with_temperature(scores(test), temperature)
-    error = expected_calibration_error(*calibration_pairs(labels(test), s))
-    found = {"ece": error, "brier": float(brier_losses(labels(test), s).mean())}
-    return {"temperature": temperature, "calibrated": rounded(found)}
-
-
-def _found(summary: Summary, rows: pd.DataFrame) -> dict[str, Any]:
-    table = summary.table
-    return {
-        "n": len(table),
-        "patients": int(table["patient"].nunique()),
-        "grouping": grouping(
-            rows
-        ),  # what `patients` counts: a source without patients has clips or images
-        "synthetic": bool(table["synthetic"].any()),
-        "main": summary.main,
-        "confidence": summary.confidence,
-        "metrics": summary.metrics(),
-        "delong": summary.delong(),
-        "detectable": summary.detectable(),
-        "confusion": summary.confusion(),
-        "slices": summary.slices(),
-    }
+    probabilities = with_temperature(scores(test), temperature)
+    ece = expected_calibration_error(*calibration_pairs(labels(test), probabilities))
+    brier = float(brier_losses(labels(test), probabilities).mean())
+    return temperature, Calibration(ece, brier)

@@ -1,22 +1,18 @@
 """Decide whether the new models may replace the ones in use."""
 
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from arl.corpus.location import ReadableCorpus
 from arl.corpus.manifest import sources
-from arl.evaluation.gate import (
-    Decision,
-    PairedTask,
-    Settings,
-    decide,
-)
-from arl.evaluation.metrics import main_metric, rounded
+from arl.evaluation.decision import Decision, Settings, SourceTerms
+from arl.evaluation.gate import PairedTask, decide
+from arl.evaluation.metrics import main_metric
 from arl.evaluation.predictions import read_predictions
-from arl.files import atomic_directory, read_json, tree_hash, write_json
+from arl.evaluation.results import read_metrics
+from arl.files import atomic_directory, tree_hash
 from arl.params import Params
 from arl.reports import gate as gate_page
 from arl.stages._scoring import rows_of_task, score
@@ -47,31 +43,26 @@ def gate(
     """
     torch.set_num_threads(params.pretrain.threads)
     hashes = {tree_hash(model): model for model in models}
-    found = {task: _evaluation_of(task, evaluations, hashes) for task in params.tasks}
+    evaluated = {task: _evaluation_of(task, evaluations, hashes) for task in params.tasks}
     store = Registry(registry, keys_from_environment(params.release.signed))
     champion = store.champion()
     current = tasks_of(store.fetch(champion)) if champion is not None else {}
     judged = decide(
-        [_pair(params, task, corpus, found[task], current.get(task)) for task in params.tasks],
+        [_pair(params, task, corpus, evaluated[task], current.get(task)) for task in params.tasks],
         _settings(params),
     )
-    notes = _notes(judged, sorted(current))
-    with atomic_directory(decision) as folder:
-        content = {
-            **_json(judged),
-            "champion": champion,
-            "sources": sources(corpus),
-            "notes": notes,
-            "settings": asdict(_settings(params)),
-            "models": {
-                task: read_json(path / "metrics.json")["model"] for task, path in found.items()
-            },
-        }
-        write_json(folder / "decision.json", content)
-        gate_page.write_page(judged, champion, notes, folder)
-    print(
-        "\n".join([f"gate: {judged.verdict}", *(f"  {line}" for line in [*judged.reasons, *notes])])
+    judged = replace(
+        judged,
+        champion=champion,
+        notes=_notes(judged, sorted(current)),
+        models={task: read_metrics(folder).model_hash for task, folder in evaluated.items()},
+        sources={name: SourceTerms(**terms) for name, terms in sources(corpus).items()},
     )
+    with atomic_directory(decision) as folder:
+        judged.write(folder / Decision.FILE)
+        gate_page.write_page(judged, folder)
+    lines = [f"gate: {judged.verdict}", *(f"  {line}" for line in judged.reasons + judged.notes)]
+    print("\n".join(lines))
 
 
 def _settings(params: Params) -> Settings:
@@ -82,20 +73,17 @@ def _settings(params: Params) -> Settings:
 def _evaluation_of(task: str, evaluations: list[Path], models: dict[str, Path]) -> Path:
     """The evaluation folder of a task, made from one of the models (by content hash)."""
     of_task = {
-        folder: about
-        for folder in evaluations
-        if (about := read_json(folder / "metrics.json"))["task"] == task
+        folder: metrics for folder in evaluations if (metrics := read_metrics(folder)).task == task
     }
     if not of_task:
-        raise ValueError(
-            f"task {task!r} has no evaluation among {', '.join(str(folder) for folder in evaluations)}"
-        )
-    for folder, about in of_task.items():
-        if about["model"] in models:
+        folders = ", ".join(str(folder) for folder in evaluations)
+        raise ValueError(f"task {task!r} has no evaluation among {folders}")
+    for folder, metrics in of_task.items():
+        if metrics.model_hash in models:
             return folder
-    given = ", ".join(str(path) for path in models.values())
+    names = ", ".join(str(path) for path in models.values())
     raise ValueError(
-        f"{next(iter(of_task))} is the evaluation of another model than {given}: evaluate again"
+        f"{next(iter(of_task))} is the evaluation of another model than {names}: evaluate again"
     )
 
 
@@ -108,7 +96,7 @@ def _pair(
     rows = rows[rows["split"] == "test"]
     return PairedTask(
         name=task,
-        main=main_metric(settings.kind, len(settings.classes)),
+        main_metric=main_metric(settings.kind, len(settings.classes)),
         margin=settings.margin,
         floor=settings.floor,
         images=rows["id"].tolist(),
@@ -119,20 +107,13 @@ def _pair(
 
 def _notes(judged: Decision, champions_tasks: list[str]) -> list[str]:
     """What a reader must know beside the reasons."""
-    dropped = sorted(set(champions_tasks) - {result.task for result in judged.tasks})
-    synthetic = [result.task for result in judged.tasks if result.synthetic]
-    notes = (
-        [f"The current release also has {', '.join(dropped)}, which the new one would lack."]
-        if dropped
-        else []
-    )
+    dropped = sorted(set(champions_tasks) - judged.tasks.keys())
+    synthetic = [task for task, result in judged.tasks.items() if result.synthetic]
+    notes = []
+    if dropped:
+        names = ", ".join(dropped)
+        notes.append(f"The current release also has {names}, which the new one would lack.")
     if synthetic:
-        notes.append(
-            f"Synthetic images in {', '.join(synthetic)}: these figures say nothing about patients."
-        )
+        names = ", ".join(synthetic)
+        notes.append(f"Synthetic images in {names}: these figures say nothing about patients.")
     return notes
-
-
-def _json(judged: Decision) -> dict[str, Any]:
-    tasks = {result.task: rounded(asdict(result)) for result in judged.tasks}
-    return {"verdict": judged.verdict, "reasons": judged.reasons, "tasks": tasks}

@@ -9,8 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from arl.evaluation.decision import Decision, read_decision
 from arl.evaluation.model_card import model_card
-from arl.files import read_json, tree_hash, write_json
+from arl.evaluation.results import Metrics, ReleaseMetrics, read_metrics
+from arl.files import tree_hash, write_json
 from arl.model_config import read_config
 from arl.params import Params
 from arl.storage.registry import Registry, version_of
@@ -44,47 +46,45 @@ def release(
             or there is no key
             to sign with.
     """
-    decided = read_json(decision / "decision.json")
+    decided = read_decision(decision)
     version = None
-    if decided["verdict"] == "promote":
+    if decided.verdict == "promote":
         tasks = _judged_models(decided, models)
-        figures = [
-            _figures_of(task, decided["models"][task], evaluations) for task in sorted(tasks)
-        ]
+        metrics = [_metrics_of(task, decided.models[task], evaluations) for task in sorted(tasks)]
         version = version_of(checkpoint, tasks)
         documents = {
-            "decision.json": _text(decided),
-            "metrics.json": _text({about["task"]: about for about in figures}),
+            Decision.FILE: decided.to_text(),
+            ReleaseMetrics.FILE: ReleaseMetrics({one.task: one for one in metrics}).to_text(),
             "licences.json": _text(_licences(decided)),
             "sbom.json": _text(sbom("arl")),
-            "model_card.md": model_card(version, figures, decided, read_config(checkpoint)),
+            "model_card.md": model_card(version, metrics, decided, read_config(checkpoint)),
         }
         store = Registry(registry, keys_from_environment(params.release.signed))
         store.add_version(checkpoint, tasks, documents=documents, provenance=_provenance(params))
-        store.promote(version, expected=decided["champion"])
-    write_json(receipt, {"verdict": decided["verdict"], "version": version})
+        store.promote(version, expected=decided.champion)
+    write_json(receipt, {"verdict": decided.verdict, "version": version})
 
 
-def _judged_models(decided: dict[str, Any], models: list[Path]) -> dict[str, Path]:
+def _judged_models(decided: Decision, models: list[Path]) -> dict[str, Path]:
     """Task -> model folder, for the very models the decision is about."""
     folders = {tree_hash(model): model for model in models}
-    for task, digest in decided["models"].items():
+    for task, digest in decided.models.items():
         if digest not in folders:
             given = ", ".join(str(model) for model in models)
             raise ValueError(
                 f"the gate judged another model for {task} than those in {given}: run the gate again"
             )
-    return {task: folders[digest] for task, digest in decided["models"].items()}
+    return {task: folders[digest] for task, digest in decided.models.items()}
 
 
-def _figures_of(task: str, model: str, evaluations: list[Path]) -> dict[str, Any]:
+def _metrics_of(task: str, model_hash: str, evaluations: list[Path]) -> Metrics:
     for folder in evaluations:
-        about: dict[str, Any] = read_json(folder / "metrics.json")
-        if (about["task"], about["model"]) == (task, model):
-            return about
-    given = ", ".join(str(folder) for folder in evaluations)
+        metrics = read_metrics(folder)
+        if (metrics.task, metrics.model_hash) == (task, model_hash):
+            return metrics
+    folders = ", ".join(str(folder) for folder in evaluations)
     raise ValueError(
-        f"none of {given} is the evaluation of the model for {task} that the gate judged"
+        f"none of {folders} is the evaluation of the model for {task} that the gate judged"
     )
 
 
@@ -92,9 +92,12 @@ def _text(value: Any) -> str:
     return json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n"
 
 
-def _licences(decided: dict[str, Any]) -> dict[str, Any]:
+def _licences(decided: Decision) -> dict[str, Any]:
     """Of the code, and of the images that the models have seen or were measured on: weights may fall under both."""
-    return {"code": licence_of("arl"), "data": decided["sources"]}
+    return {
+        "code": licence_of("arl"),
+        "data": {name: asdict(terms) for name, terms in decided.sources.items()},
+    }
 
 
 def _provenance(params: Params) -> dict[str, Any]:

@@ -4,6 +4,8 @@ import shutil
 from pathlib import Path
 
 from arl.corpus.location import ReadableCorpus
+from arl.evaluation.decision import read_decision
+from arl.evaluation.results import read_metrics
 from arl.files import atomic_directory, read_json
 from arl.params import Params
 from arl.reports import run as run_page
@@ -26,12 +28,10 @@ def report(
     Reads the corpus and what the other stages wrote. Writes a folder with index.html and copies of
     the pages of validation, gate and drift; the folder can be moved and opened anywhere.
     """
-    decided = read_json(decision / "decision.json")
-    measured = [(read_json(folder / "metrics.json"), folder) for folder in evaluations]
+    decided = read_decision(decision)
+    measured = [(read_metrics(folder), folder) for folder in evaluations]
     # a former experiment may have left evaluations of tasks that this one does not have
-    found = [
-        (metrics_, folder) for metrics_, folder in measured if metrics_["task"] in params.tasks
-    ]
+    found = [(metrics_, folder) for metrics_, folder in measured if metrics_.task in params.tasks]
     with atomic_directory(report) as out:
         for name, folder in {
             "validation": validation,
