@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_curve
 
-from arl.evaluation.statistics import Interval
+from arl.evaluation.results import Interval
 from arl.reports import plots
 
 RNG = np.random.default_rng(0)

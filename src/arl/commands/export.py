@@ -58,7 +58,7 @@ def _load(folder: Path) -> tuple[nn.Module, ModelConfig]:
 def _config(
     network: nn.Module, config: ModelConfig, chosen: Chosen, difference: float
 ) -> dict[str, Any]:
-    about = chosen.evaluation or {}
+    metrics = chosen.evaluation
     classes = config.task.classes if isinstance(config, TaskModelConfig) else []
     return {
         **config.to_json(),
@@ -68,8 +68,8 @@ def _config(
         "id2label": {str(index): name for index, name in enumerate(classes)},
         "label2id": {name: index for index, name in enumerate(classes)},
         "anatomies": list(ANATOMIES),
-        "temperature": about.get("temperature"),
-        "threshold": about.get("threshold"),
+        "temperature": metrics.temperature if metrics else None,
+        "threshold": metrics.threshold if metrics else None,
         "onnx": {"opset": OPSET, "greatest_difference": difference, "inputs": ["image", "anatomy"]},
     }
 

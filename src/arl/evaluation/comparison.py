@@ -17,8 +17,8 @@ import pandas as pd
 from arl.evaluation import metrics
 from arl.evaluation.metrics import Bools, Floats
 from arl.evaluation.predictions import independent_units, labels, scores
+from arl.evaluation.results import Interval
 from arl.evaluation.statistics import (
-    Interval,
     Resampled,
     Statistic,
     bootstrap_interval,

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from arl.evaluation.metrics import Floats
+from arl.evaluation.results import Interval
 from arl.evaluation.speckle import local_snr, spectrum_distance
-from arl.evaluation.statistics import Interval, bca_limits, cluster_bootstrap, mean_statistic
+from arl.evaluation.statistics import bca_limits, cluster_bootstrap, mean_statistic
 from arl.models.reconstructor import Reconstructor
 from arl.objectives.masking import Masking, random_masking
 

@@ -15,7 +15,7 @@ from arl.evaluation.maps import offset_fields, patch_maps, plane, principal_colo
 from arl.evaluation.metrics import Floats, Ints
 from arl.evaluation.panels import Grid, Panel, Scatter, Section
 from arl.evaluation.reconstruction import completed, masks, seen, speckle
-from arl.evaluation.statistics import Interval
+from arl.evaluation.results import Interval
 from arl.loading.loader import Batch, Examples
 from arl.loading.transforms import denormalize, eval_view
 from arl.models.avit import AViT

@@ -9,7 +9,7 @@ import pandas as pd
 from arl.evaluation.comparison import Figure, Replicate
 from arl.evaluation.metrics import TITLES
 from arl.evaluation.panels import Section
-from arl.evaluation.statistics import Interval
+from arl.evaluation.results import Interval
 from arl.experiments.spec import Experiment
 
 Cells = dict[

@@ -11,7 +11,7 @@ from arl.evaluation.comparison import Figure, one_matrix
 from arl.evaluation.metrics import TITLES
 from arl.evaluation.panels import Section
 from arl.evaluation.predictions import labels, scores
-from arl.evaluation.statistics import Interval
+from arl.evaluation.results import Interval
 from arl.experiments.report import (
     PROTOCOL_TITLES,
     Findings,

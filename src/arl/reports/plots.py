@@ -13,7 +13,7 @@ from sklearn.metrics import roc_curve
 
 from arl.evaluation.metrics import Floats, Ints, accuracy, auroc, check_scores, reliability
 from arl.evaluation.panels import Panel
-from arl.evaluation.statistics import Interval
+from arl.evaluation.results import Interval
 
 _INK = "#17222d"
 _ACCENT = "#0b5c8a"
