@@ -52,7 +52,7 @@ def decide(corpus: str, monitor: str, overrides: list) -> str:
 
     call("decide", overrides, corpus=corpus, monitor=monitor)
     run = read_json(Path(monitor) / "open.json")["name"]
-    return read_json(Path(monitor) / "runs" / run / "decision.json")["decision"]
+    return read_json(Path(monitor) / "runs" / run / "decision.json")["decision"]["word"]
 
 
 @step("train")
@@ -80,5 +80,6 @@ def close_run(
         monitor=monitor,
         verdict=None,
         error=error,
+        outage="",
         owner=owner,
     )

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from arl.corpus.location import MODES, Mode
+from arl.outages import OUTAGE_EXIT, is_outage
 
 _HERE = Path(__file__).parent
 _TYPES = {"Path": Path, "str": str, "int": int, "float": float}
@@ -172,7 +173,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         call(words[0], overrides, **arguments)
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"arl {words[0]}: {error}", file=sys.stderr)
-        return 1
+        return OUTAGE_EXIT if is_outage(error) else 1
     return 0
 
 

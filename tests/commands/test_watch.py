@@ -19,7 +19,7 @@ import yaml
 
 from arl import params
 from arl.files import read_json, tree_hash
-from arl.monitoring.journal import Entry, Journal
+from arl.monitoring.journal import Journal, LogEntry
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -70,10 +70,13 @@ class Project:
         return told
 
     def events(self) -> list[str]:
-        return [str(entry.get("decision") or entry["event"]) for entry in self.journal.entries()]
+        return [
+            entry.event if entry.decision is None else entry.decision.word
+            for entry in self.journal.entries()
+        ]
 
-    def outcome(self) -> Entry:
-        [outcome] = [entry for entry in self.journal.entries() if entry["event"] == "outcome"]
+    def outcome(self) -> LogEntry:
+        [outcome] = [entry for entry in self.journal.entries() if entry.event == "outcome"]
         return outcome
 
     @property
@@ -191,7 +194,7 @@ def test_killed_at_every_step_it_ends_as_if_nothing_had_been(
         assert len(list((each.folder / "monitor/runs").iterdir())) == 1
     assert len(project.champions) == 2
     assert project.champions == calm.champions  # the same bits
-    words = [[entry["words"] for entry in each.journal.entries()] for each in (project, calm)]
+    words = [[entry.words for entry in each.journal.entries()] for each in (project, calm)]
     assert words[0] == words[1]
     left = project.journal.file.read_bytes(), tree_hash(project.folder / "data")
     told = project.watch()
@@ -230,8 +233,8 @@ def killed_at_random(project: Project, rng: random.Random, seconds: float) -> li
 def same_end(project: Project, calm: Project) -> None:
     """The same decisions in the same words, corpus, commits and champion, and nothing half done."""
     assert project.events() == calm.events() == ["baseline", "retrain", "outcome"]
-    assert [entry["words"] for entry in project.journal.entries()] == [
-        entry["words"] for entry in calm.journal.entries()
+    assert [entry.words for entry in project.journal.entries()] == [
+        entry.words for entry in calm.journal.entries()
     ]
     assert project.champions == calm.champions  # the same bits
     assert project.batches() == calm.batches()
@@ -281,7 +284,7 @@ def test_a_training_outlives_its_killed_parent_and_is_not_started_twice(
         time.sleep(2)
     events = Counter(project.events())
     assert (events["retrain"], events["outcome"], len(project.champions)) == (1, 1, 2)
-    assert project.outcome()["verdict"] == "promote"
+    assert project.outcome().label == "promote"
 
 
 def wait_for(process: "subprocess.Popen[str]", words: str) -> list[int]:
@@ -325,11 +328,12 @@ def test_a_full_disk_loses_nothing(
         1, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     )
     assert "failed: " in told
+    assert "failed" not in project.events()  # an outage is no attempt
     assert "File too large" in told or "disk full" in told
     assert tree_hash(project.inbox) == before[1]
     assert project.champions == project.champions[:1]
     project.watch()
-    assert [event for event in project.events() if event != "failed"] == ["baseline", "no-drift"]
+    assert [event for event in project.events() if event != "outage"] == ["baseline", "no-drift"]
     assert project.batches() == ["clinic", "picture-table"]
     assert not list(project.folder.rglob("*.partial"))
 

@@ -10,26 +10,29 @@ from pathlib import Path
 import pytest
 
 from arl.files import tree_hash
-from arl.ingest.inbox import Drop
+from arl.ingest.inbox import IncomingBatch
 from arl.monitoring.runs import (
     Run,
     adopt,
     begin,
     current,
+    discard,
     end,
-    forget,
-    holder,
-    leased_by,
+    leased_by_other,
     link_batches,
     lock,
+    lock_holder,
+    park,
+    read_run,
     run_name,
+    unpark,
 )
 
-DROP = Drop("clinic/week-1", 3, 60, "f" * 64)
+BATCH = IncomingBatch("clinic/week-1", 3, 60, "f" * 64)
 
 
 def a_run(monitor: Path, **changes: object) -> Run:
-    about = {"name": "r1", "batches": ["s/r0", "s/r1"], "hash": "h", "drop": DROP, **changes}
+    about = {"name": "r1", "batches": ["s/r0", "s/r1"], "hash": "h", "incoming": BATCH, **changes}
     return Run(monitor=monitor, **about)
 
 
@@ -42,12 +45,12 @@ def test_a_run_outlives_its_process(tmp_path: Path) -> None:
     assert current(tmp_path) is None
     for run in (
         a_run(tmp_path),
-        a_run(tmp_path, drop=None, hash="", batches=["s/r0"], owner="job"),
+        a_run(tmp_path, incoming=None, hash="", batches=["s/r0"], owner="job"),
     ):
         begin(run)
         assert current(tmp_path) == run
     assert a_run(tmp_path).new == "s/r1"
-    assert a_run(tmp_path, drop=None).new is None
+    assert a_run(tmp_path, incoming=None).new is None
 
 
 def test_the_end_of_a_run_keeps_its_results(tmp_path: Path) -> None:
@@ -60,7 +63,7 @@ def test_the_end_of_a_run_keeps_its_results(tmp_path: Path) -> None:
     assert current(tmp_path) is None
     assert [path.name for path in run.folder.iterdir()] == ["drift"]
     begin(run)
-    forget(run)
+    discard(run)
     assert current(tmp_path) is None
     assert not run.folder.exists()
 
@@ -80,7 +83,7 @@ def test_one_process_holds_the_lock(tmp_path: Path) -> None:
     with lock(tmp_path / "monitor") as first, lock(tmp_path / "monitor") as second:
         assert first is not None
         assert second is None
-        assert f"process {os.getpid()} of" in holder(tmp_path / "monitor")
+        assert f"process {os.getpid()} of" in lock_holder(tmp_path / "monitor")
     with lock(tmp_path / "monitor") as again:
         assert again is not None
 
@@ -114,11 +117,57 @@ def test_the_lock_of_a_killed_process_is_free_when_its_last_child_has_ended(tmp_
 def test_a_lease_ends(tmp_path: Path) -> None:
     run = a_run(tmp_path, owner="job-1")
     begin(run)
-    assert leased_by(run, "job-2", hours=1)
-    assert not leased_by(run, "job-1", hours=1)
-    assert not leased_by(a_run(tmp_path, owner=""), "job-2", hours=1)
+    assert leased_by_other(run, "job-2", hours=1)
+    assert not leased_by_other(run, "job-1", hours=1)
+    assert not leased_by_other(a_run(tmp_path, owner=""), "job-2", hours=1)
     os.utime(tmp_path / "open.json", (time.time() - 7200,) * 2)
-    assert not leased_by(run, "job-2", hours=1)
+    assert not leased_by_other(run, "job-2", hours=1)
+
+
+def test_a_lease_from_the_future_ends_too(tmp_path: Path) -> None:
+    run = a_run(tmp_path, owner="job-1")
+    begin(run)
+    os.utime(tmp_path / "open.json", (time.time() + 1e8,) * 2)
+    assert leased_by_other(run, "job-2", hours=1)  # job-1 may live; its clock was wrong
+    assert abs((tmp_path / "open.json").stat().st_mtime - time.time()) < 60
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b"{", b"[]", b"\xff", b'{"format": "arl.monitoring-run/9"}']
+)
+def test_a_damaged_state_is_restored_from_its_copy(tmp_path: Path, damage: bytes) -> None:
+    run = a_run(tmp_path)
+    begin(run)
+    (tmp_path / "open.json").write_bytes(damage)
+    assert current(tmp_path) == run
+    assert current(tmp_path) == run
+    assert len(list(tmp_path.glob("open.json.damaged-*"))) == 1
+    (tmp_path / "open.json").write_bytes(damage)
+    (run.folder / "run.json").write_bytes(damage)
+    assert current(tmp_path) is None  # and the loop begins anew
+
+
+def test_the_state_is_readable_by_its_owner_only(tmp_path: Path) -> None:
+    begin(a_run(tmp_path))
+    assert (tmp_path / "open.json").stat().st_mode & 0o077 == 0
+
+
+def test_a_run_that_is_set_aside_comes_back_as_it_was(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+    begin(run)
+    (run.folder / "intake.json").write_text("{}")
+    park(run)
+    assert current(tmp_path) is None
+    begin(a_run(tmp_path, name="r2"))
+    (tmp_path / "open.json").write_text("damaged")
+    restored = current(tmp_path)
+    assert restored is not None
+    assert restored.name == "r2"  # not the parked one
+    end(restored)
+    assert read_run(tmp_path, "r1") == run
+    unpark(run)
+    assert current(tmp_path) == run
+    assert (run.folder / "intake.json").exists()
 
 
 def test_a_view_is_made_of_links_that_may_move(tmp_path: Path) -> None:
@@ -148,7 +197,7 @@ def test_a_batch_is_adopted_once(tmp_path: Path) -> None:
     assert (tmp_path / "data/s/r1/batch.json").is_file()
     adopt(run, tmp_path / "data")
     assert tree_hash(tmp_path / "data") == before
-    adopt(a_run(tmp_path / "monitor", drop=None), tmp_path / "data")
+    adopt(a_run(tmp_path / "monitor", incoming=None), tmp_path / "data")
     assert tree_hash(tmp_path / "data") == before
 
 

@@ -14,7 +14,9 @@ import pytest
 from arl.corpus.manifest import batch_folders, read_manifest
 from arl.evaluation.decision import Decision, Settings
 from arl.files import read_json, tree_hash
-from arl.monitoring.journal import Entry, Journal
+from arl.ingest.inbox import list_batches
+from arl.monitoring.drift_result import DriftResult
+from arl.monitoring.journal import BatchDecision, Journal, LogEntry
 from arl.monitoring.runs import begin, current
 from arl.params import Params
 from arl.stages.close_run import close_run
@@ -67,11 +69,25 @@ class Loop:
             error=error,
         )
 
-    def run(self) -> Entry:
+    def run(self) -> BatchDecision:
         """All steps but a training; the decision."""
         for step in (self.take_batch, self.compare, self.decide, self.close_run):
             step()
-        return [entry for entry in self.journal.entries() if entry["event"] == "decision"][-1]
+        return self.decisions[-1].decision
+
+    @property
+    def decisions(self) -> list[LogEntry]:
+        return [entry for entry in self.journal.entries() if entry.decision is not None]
+
+    @property
+    def words(self) -> list[str]:
+        """The sentences of the last decision."""
+        return self.decisions[-1].words
+
+    def alias(self, name: str) -> str:
+        """The name of a batch in the log."""
+        listed = list_batches(str(self.inbox), 0, 0)
+        return next(batch.alias for batch in listed if batch.name == f"clinic/{name}")
 
     @property
     def batches(self) -> list[str]:
@@ -107,21 +123,19 @@ def champion_of(loop: Loop) -> str:
 def test_a_batch_like_the_others_is_kept_and_starts_nothing(loop: Loop) -> None:
     loop.deliver("week-1")
     decided = loop.run()
-    assert decided["decision"] == "no-drift"
+    assert decided.word == "no-drift"
     [run] = (loop.monitor / "runs").iterdir()
     assert loop.batches == ["clinic/0000", f"picture-table/{run.name}"]
-    assert decided["batches"] == [f"picture-table/{run.name}"]
-    assert (decided["drop"], decided["files"], decided["counts"]["images"]) == (
-        "clinic/week-1",
+    assert decided.batches == [f"picture-table/{run.name}"]
+    assert (decided.incoming, decided.num_files, decided.counts.images) == (
+        loop.alias("week-1"),
         61,
         60,
     )
-    assert decided["words"][0].startswith("clinic/week-1 arrived with 61 files (")
-    assert (
-        "60 of 60 inputs were accepted, as 60 images; 0 went into quarantine" in decided["words"][0]
-    )
-    assert any("did not move" in words for words in decided["words"])
-    assert champion_of(loop) in decided["words"][-1]
+    assert loop.words[0].startswith(f"{loop.alias('week-1')} arrived with 61 files (")
+    assert "60 of 60 inputs were accepted, as 60 images; 0 went into quarantine" in loop.words[0]
+    assert any("did not move" in words for words in loop.words)
+    assert champion_of(loop) in loop.words[-1]
     assert current(loop.monitor) is None
     assert {path.name for path in run.iterdir()} >= {
         "drift",
@@ -143,7 +157,7 @@ def test_the_same_batch_is_not_looked_at_twice(loop: Loop) -> None:
     assert (tree_hash(loop.corpus), loop.journal.file.read_bytes()) == before
     shutil.copytree(batch, loop.inbox / "clinic/again")
     (loop.inbox / "clinic/again.complete").touch()
-    assert loop.run()["decision"] == "duplicate"
+    assert loop.run().word == "duplicate"
     assert len(list((loop.monitor / "runs").iterdir())) == 1
     told = loop.journal.file.read_bytes()
     loop.run()
@@ -155,22 +169,22 @@ def test_the_same_batch_is_not_looked_at_twice(loop: Loop) -> None:
 def test_another_gain_asks_for_a_training_once_in_the_cool_down(loop: Loop) -> None:
     loop.deliver("week-1", gain=1.5)
     decided = loop.run()
-    assert decided["decision"] == "retrain"
-    assert decided["drift"]["sites"][0]["drifted"]
-    assert any("moved away from" in words for words in decided["words"])
+    assert decided.word == "retrain"
+    assert decided.shifts[0].drifted
+    assert any("moved away from" in words for words in loop.words)
     loop.deliver("week-2", gain=1.5, seed=2)
     cooling = loop.run()
-    assert cooling["decision"] == "cooling-down"
-    assert "less than 1 h ago (watch.cooldown_hours)" in cooling["words"][-1]
-    assert cooling["batches"][0] in loop.batches  # kept all the same
+    assert cooling.word == "cooling-down"
+    assert "less than 1 h ago (watch.cooldown_hours)" in loop.words[-1]
+    assert cooling.batches[0] in loop.batches  # kept all the same
     # when the cool-down is over, the batch is looked at again without a new one
     loop.run()
-    assert [entry["event"] for entry in loop.journal.entries()].count("decision") == 2
+    assert len(loop.decisions) == 2
     loop.params = replace(loop.params, watch=replace(loop.params.watch, cooldown_hours=0.0))
     again = loop.run()
-    assert (again["decision"], again["drop"]) == ("retrain", None)
-    assert again["batches"] == cooling["batches"]
-    assert again["words"][0] == f"Batches that waited are tested with it: {cooling['batches'][0]}."
+    assert (again.word, again.incoming) == ("retrain", None)
+    assert again.batches == cooling.batches
+    assert loop.words[0] == f"Batches that waited are tested with it: {cooling['batches'][0]}."
     assert len(loop.batches) == 3
 
 
@@ -178,13 +192,13 @@ def test_another_gain_asks_for_a_training_once_in_the_cool_down(loop: Loop) -> N
 def test_few_patients_wait_for_the_next_batch(loop: Loop) -> None:
     loop.deliver("week-1", patients=10)
     first = loop.run()
-    assert first["decision"] == "too-few"
+    assert first.word == "too-few"
     assert loop.run() == first  # nothing is looked at again for itself
     loop.deliver("week-2", patients=10, seed=2)
     second = loop.run()
-    assert second["decision"] == "no-drift"
-    assert second["batches"][:1] == first["batches"]
-    assert second["drift"]["images"] == 40
+    assert second.word == "no-drift"
+    assert second.batches[:1] == first.batches
+    assert second.images == 40
 
 
 @pytest.mark.slow
@@ -192,7 +206,7 @@ def test_the_reference_is_what_the_champion_was_trained_on(loop: Loop) -> None:
     loop.deliver("week-1")
     loop.run()
     baseline = loop.journal.entries()[0]
-    assert (baseline["event"], baseline["champion"], baseline["trained_on"]) == (
+    assert (baseline.event, baseline.champion, baseline.trained_on) == (
         "baseline",
         champion_of(loop),
         ["clinic/0000"],
@@ -200,11 +214,9 @@ def test_the_reference_is_what_the_champion_was_trained_on(loop: Loop) -> None:
     loop.deliver("week-2", seed=2)
     loop.run()
     [_, second] = sorted((loop.monitor / "runs").iterdir())
-    drift = read_json(second / "drift" / "drift.json")
-    assert drift["batches"] == [f"picture-table/{second.name}"]
-    assert (
-        drift["reference_patients"] == 18
-    )  # the training part of clinic/0000; week-1 does not count
+    drift = DriftResult.read(second / "drift" / "drift.json")
+    assert drift.batches == [f"picture-table/{second.name}"]
+    assert drift.reference_patients == 18  # the training part of clinic/0000; week-1 does not count
 
 
 @pytest.mark.parametrize(
@@ -218,26 +230,27 @@ def test_a_corrupt_batch_is_refused_and_touches_nothing(loop: Loop, torn: int, r
     batch = loop.deliver("week-1", torn=torn)
     before = tree_hash(loop.corpus), tree_hash(batch)
     decided = loop.run()
-    assert decided["decision"] == "refused"
-    assert reason in decided["words"][1]
-    assert decided["batches"] == []
+    assert decided.word == "refused"
+    assert reason in loop.words[1]
+    assert decided.batches == []
     assert (tree_hash(loop.corpus), tree_hash(batch)) == before
     loop.deliver("week-2", torn=2, seed=2)
-    assert loop.run()["decision"] == "no-drift"
+    assert loop.run().word == "no-drift"
 
 
 def test_phantoms_are_called_synthetic(loop: Loop) -> None:
     loop.params = replace(loop.params, watch=replace(loop.params.watch, source="phantom-table"))
     loop.deliver("week-1")
-    assert "inputs were accepted, as 60 synthetic images;" in loop.run()["words"][0]
+    loop.run()
+    assert "inputs were accepted, as 60 synthetic images;" in loop.words[0]
 
 
 def test_a_batch_without_its_table_is_refused(loop: Loop) -> None:
     batch = loop.deliver("week-1")
     (batch / "pictures.csv").unlink()
     decided = loop.run()
-    assert decided["decision"] == "refused"
-    assert "pictures.csv does not exist" in decided["words"][1]
+    assert decided.word == "refused"
+    assert "pictures.csv does not exist" in loop.words[1]
 
 
 @pytest.mark.slow
@@ -248,7 +261,7 @@ def test_a_batch_that_breaks_a_rule_of_the_corpus_is_refused(loop: Loop) -> None
     loop.params = replace(loop.params, watch=replace(loop.params.watch, max_refused=1.0))
     before = tree_hash(loop.corpus)
     decided = loop.run()
-    assert decided["decision"] == "refused"
+    assert decided.word == "refused"
     assert tree_hash(loop.corpus) == before
 
 
@@ -259,13 +272,12 @@ def test_a_half_uploaded_batch_is_left_alone(
     (loop.inbox / "clinic/week-1.complete").write_text("99")
     loop.take_batch()
     assert (
-        "clinic/week-1 is left alone: it waits for the 99 files that its marker tells of"
-        in capsys.readouterr().out
+        "is left alone: its marker announces 99 files and there are 61" in capsys.readouterr().out
     )
     assert current(loop.monitor) is None
     assert loop.journal.entries() == []
     (loop.inbox / "clinic/week-1.complete").write_text("61")
-    assert loop.run()["decision"] == "no-drift"
+    assert loop.run().word == "no-drift"
 
 
 @pytest.mark.slow
@@ -281,7 +293,7 @@ def test_a_batch_that_changes_while_it_is_read_is_looked_at_anew(loop: Loop) -> 
     loop.take_batch()
     assert current(loop.monitor) is None
     assert not run.folder.exists()
-    assert loop.run()["decision"] == "no-drift"
+    assert loop.run().word == "no-drift"
 
 
 def test_mistakes_in_the_settings_are_no_fault_of_the_batch(
@@ -289,7 +301,7 @@ def test_mistakes_in_the_settings_are_no_fault_of_the_batch(
 ) -> None:
     loop.deliver("week-1")
     good = loop.params
-    for source, message in (("bus-bra", "public set"), ("nothing", "has no reader")):
+    for source, message in (("bus-bra", "one public dataset"), ("nothing", "has no reader")):
         loop.params = replace(good, watch=replace(good.watch, source=source))
         with pytest.raises(ValueError, match=message):
             loop.take_batch()
@@ -331,21 +343,27 @@ def test_every_step_twice_is_every_step_once(loop: Loop) -> None:
     assert current(loop.monitor) is None
 
 
-def test_a_failure_is_tried_again_and_given_up_at_last(loop: Loop) -> None:
+def test_a_failure_is_tried_again_and_set_aside_at_last(loop: Loop) -> None:
     loop.deliver("week-1")
     loop.take_batch()
     for attempt in range(1, 4):
         loop.close_run(error="dvc repro failed: no GPU")
         assert (current(loop.monitor) is None) == (attempt == 3)
-    words = [entry["words"][0] for entry in loop.journal.entries()]
-    assert words[0].endswith("failed: dvc repro failed: no GPU; the next look goes on from there.")
-    assert words[2].endswith("that was attempt 3 of 3.")
-    assert words[3].startswith("clinic/week-1 was given up after 3 attempts")
+    entries = loop.journal.entries()
+    assert [entry.event for entry in entries] == ["failed"] * 3 + ["stuck"]
+    assert (
+        entries[0].words[0].endswith("failed: dvc repro failed: no GPU; the next poll resumes it.")
+    )
+    assert f"`arl retry {entries[3].run}`" in entries[3].words[0]
     assert loop.batches == ["clinic/0000"]
     loop.take_batch()
     assert current(loop.monitor) is None  # not begun again by itself
-    os.utime(loop.inbox / "clinic/week-1/0.png")  # sent again
-    assert loop.run()["decision"] == "no-drift"
+    loop.deliver("week-2", seed=2)
+    assert loop.run().word == "no-drift"  # other batches go on
+    loop.journal.append("retry", ["The GPU is back."], run=entries[3].run, person="eve")
+    assert loop.run().word == "no-drift"
+    assert len(loop.batches) == 3
+    assert loop.decisions[-1].run == entries[3].run  # the same run
 
 
 def test_two_owners_of_one_run(loop: Loop, capsys: pytest.CaptureFixture[str]) -> None:
@@ -353,8 +371,8 @@ def test_two_owners_of_one_run(loop: Loop, capsys: pytest.CaptureFixture[str]) -
     loop.take_batch(owner="job-1")
     loop.take_batch(owner="job-2")
     [told] = loop.journal.entries()
-    assert told["decision"] == "already-running"
-    assert told["words"][0].startswith("job-2 found run ")
+    assert told.decision.word == "already-running"
+    assert told.words[0].startswith("job-2 found run ")
     run = current(loop.monitor)
     assert run is not None
     assert run.owner == "job-1"
@@ -383,17 +401,17 @@ def test_what_came_of_a_training_is_told_once(loop: Loop) -> None:
         verdict=verdict,
     )
     outcome = loop.journal.entries()[-1]
-    assert (outcome["event"], outcome["verdict"], outcome["champion"]) == (
+    assert (outcome.event, outcome.outcome.verdict, outcome.outcome.champion) == (
         "outcome",
         "reject",
         before,
     )
-    assert outcome["words"] == [
+    assert outcome.words == [
         f"The challenger was not promoted (reject): release {before} stays in use.",
         "lv: worse.",
         "Synthetic images in lv.",
     ]
-    assert "trained_on" not in outcome
+    assert outcome.trained_on is None
 
 
 @pytest.mark.slow
@@ -409,19 +427,17 @@ def test_a_promotion_makes_the_corpus_the_new_reference(
     challenger.publish()
     loop.close_run()
     outcome = loop.journal.entries()[-1]
-    assert (outcome["verdict"], outcome["before"], outcome["champion"]) == (
+    assert (outcome.outcome.verdict, outcome.outcome.before, outcome.champion) == (
         "promote",
         before,
         champion_of(loop),
     )
-    assert outcome["champion"] != before
-    assert outcome["trained_on"] == loop.batches
+    assert outcome.champion != before
+    assert outcome.trained_on == loop.batches
     loop.deliver("week-2", gain=1.5, seed=2, device="bright")
     again = loop.run()  # such pictures are known now
-    assert again["decision"] == "no-drift"
-    assert (
-        again["drift"]["sites"][0]["compared_with"] == "its own training images of the same scanner"
-    )
+    assert again.word == "no-drift"
+    assert again.shifts[0].compared_with == "its own training images of the same scanner"
 
 
 @pytest.mark.parametrize(
@@ -449,7 +465,7 @@ def test_pages_open_without_a_network(
         texts.append(opened.text)
     index, quiet, refused, trained = texts
     assert f"elease {champion_of(loop)} is in use" in index
-    for word in ("no-drift", "refused", "retrain", "promote", "clinic/week-3"):
+    for word in ("no-drift", "refused", "retrain", "promote", loop.alias("week-3")):
         assert word in index
     assert "No drift" in quiet
     assert "60 of its 60 inputs cannot be accepted" in refused

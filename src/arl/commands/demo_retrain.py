@@ -17,7 +17,8 @@ import cv2
 import numpy as np
 
 from arl.files import read_json
-from arl.monitoring.journal import Entry, Journal
+from arl.ingest.inbox import list_batches
+from arl.monitoring.journal import Journal, LogEntry
 from arl.phantoms.examination import Phantom, examine
 from arl.phantoms.scanner import ALPHA, Scanner
 
@@ -250,11 +251,8 @@ def _watch(project: Path) -> None:
             for delivery in _DELIVERIES:
                 _deliver(project, inbox / _SITE, delivery)
                 for entry in _decided(project, delivery, watcher):
-                    print(
-                        f"demo: {entry.get('decision') or entry.get('verdict') or entry['event']}",
-                        flush=True,
-                    )
-                    print("\n".join(f"  {words}" for words in entry["words"]), flush=True)
+                    print(f"demo: {entry.label}", flush=True)
+                    print("\n".join(f"  {words}" for words in entry.words), flush=True)
         finally:
             watcher.terminate()
             watcher.wait()
@@ -275,25 +273,29 @@ def _deliver(project: Path, site: Path, delivery: _Delivery) -> None:
 
 def _decided(
     project: Path, delivery: _Delivery, watcher: "subprocess.Popen[bytes]"
-) -> Iterator[Entry]:
+) -> Iterator[LogEntry]:
     """The entries of the log on a delivery, until its run is closed.
 
     Raises:
         ValueError: the watcher ended, or gave the run up.
     """
-    journal, told = Journal(project / "monitor"), 0
+    journal, printed = Journal(project / "monitor"), 0
+    listed = list_batches(str(project / "inbox"), 0, time.time())
+    [batch] = [batch for batch in listed if batch.name == f"{_SITE}/{delivery.name}"]
     while True:
         time.sleep(1)
         entries = journal.entries()
         runs = {
-            entry["run"] for entry in entries if entry.get("drop") == f"{_SITE}/{delivery.name}"
+            entry.run
+            for entry in entries
+            if entry.decision is not None and entry.decision.incoming == batch.alias
         }
-        found = [entry for entry in entries if entry.get("run") in runs]
-        yield from found[told:]
-        told = len(found)
-        if found and not (project / "monitor" / "open.json").exists():
+        of_batch = [entry for entry in entries if entry.run in runs]
+        yield from of_batch[printed:]
+        printed = len(of_batch)
+        if of_batch and not (project / "monitor" / "open.json").exists():
             return
-        if watcher.poll() is not None or any(entry["event"] == "given-up" for entry in entries):
+        if watcher.poll() is not None or any(entry.event == "stuck" for entry in entries):
             raise ValueError(
                 f"arl watch did not deal with {delivery.name}; {project / 'watch.txt'} says why"
             )
@@ -308,7 +310,7 @@ def _champions(project: Path) -> list[str]:
 
 def _check(project: Path, first: list[str], seconds: float) -> None:
     entries = Journal(project / "monitor").entries()
-    decisions = [entry["decision"] for entry in entries if entry["event"] == "decision"]
+    decisions = [entry.decision.word for entry in entries if entry.decision is not None]
     expected = [delivery.expected for delivery in _DELIVERIES]
     champions = _champions(project)
     print(

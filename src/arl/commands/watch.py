@@ -1,4 +1,4 @@
-"""Watch an inbox, and carry every batch that arrives through to a decision and, where it asks for one, a training."""
+"""Watch an inbox: take each incoming batch to a decision and, where it asks for one, a training."""
 
 import shutil
 import subprocess
@@ -6,32 +6,45 @@ import sys
 import time
 from pathlib import Path
 
-from arl.files import read_json
-from arl.monitoring.journal import Journal
-from arl.monitoring.runs import Run, current, holder, lock
+from arl.monitoring.journal import BatchDecision, Journal
+from arl.monitoring.runs import Run, RunDecision, current, lock, lock_holder
+from arl.outages import OUTAGE_EXIT, is_outage
 
-# where dvc.yaml has them
+# The paths of dvc.yaml.
 CORPUS, REGISTRY, VERDICT = Path("data"), "registry", Path("out/decision")
 _GIT = ["git", "-c", "user.name=arl watch", "-c", "user.email=arl-watch@localhost"]
-_LINES = 15  # of a failed step's output that are shown
+_MAX_LINES = 15  # of a failed step's output on the terminal
+# What DVC prints when one of its stages ended with OUTAGE_EXIT, or when its own disk is full.
+_OUTAGE_MARKS = (f"exited with {OUTAGE_EXIT}", "No space left on device", "Disk quota exceeded")
+
+
+class StepError(ValueError):
+    """A step of a run failed; the same batch would make it fail again."""
+
+
+class OutageError(StepError):
+    """A step of a run ended because a store, a network, a disk or a credential is not available."""
 
 
 def watch(inbox: str, *, every: float = 0, monitor: Path = Path("monitor")) -> None:
-    """Watch an inbox, a folder or s3://bucket/prefix: `arl watch /srv/inbox`, once, or again every so many seconds.
+    """Watch an inbox: take each incoming batch to a decision and, where it asks for one, a training.
 
-    Each complete batch (see `arl.ingest.inbox`) is ingested, validated, compared with what the
-    champion was trained on
-    and decided on: retrain, no-drift, too-few, cooling-down or refused. Unless refused it becomes a
-        new version of the corpus (`dvc add data`, committed where there is git); retrain then runs
-        all stages (`dvc repro`), whose gate decides what is released. Settings are in params.yaml,
-        section watch. Every decision is a line of <monitor>/log.jsonl; <monitor>/index.html shows
-        all runs. One process works at a time, another one is told so; a run that was killed at any
-        step is gone on with by the next look.
+    Each complete batch is ingested, validated, compared with what the champion was trained on, and
+    decided on: retrain, no-drift, too-few, cooling-down or refused. Unless refused it becomes part
+    of a new version of the corpus (`dvc add data`, committed where there is git). The decision
+    retrain runs all stages (`dvc repro`), whose gate decides on the release. Settings: section watch
+    of params.yaml. Writes a line of <monitor>/log.jsonl for each decision, and the page
+    <monitor>/index.html. One process works at a time. An interrupted run resumes at the next poll.
+
+    Args:
+        inbox: a folder or s3://bucket/prefix with <site>/<batch>/ folders.
+        every: seconds between two polls; 0: poll once.
+        monitor: folder of the loop's state and log.
 
     Raises:
-        ValueError: a step failed; its last lines say why. With --every it is told, and looked at
-            again.
-        FileNotFoundError: this is not the folder of a project.
+        ValueError: a step failed; the last lines of its output say why. With `every`, the message
+            goes to stderr and the next poll resumes the run.
+        FileNotFoundError: the current folder is no project.
     """
     for name in ("params.yaml", "dvc.yaml", ".dvc"):
         if not Path(name).exists():
@@ -40,107 +53,98 @@ def watch(inbox: str, *, every: float = 0, monitor: Path = Path("monitor")) -> N
             )
     while True:
         try:
-            _look(inbox, monitor)
-        except ValueError as error:
+            _poll(inbox, monitor)
+        except (ValueError, OSError) as error:
             if not every:
                 raise
-            print(f"arl watch: {error}", file=sys.stderr)
+            print(f"arl watch: {error}", file=sys.stderr, flush=True)
         if not every:
             return
         time.sleep(every)
 
 
-def _look(inbox: str, monitor: Path) -> None:
-    """Deal with everything that is complete in the inbox, if no other process does."""
-    with lock(monitor) as held:
-        if held is None:
-            _tell_running(inbox, monitor)
+def _poll(inbox: str, monitor: Path) -> None:
+    """Deal with all complete batches of the inbox, unless another process does."""
+    with lock(monitor) as descriptor:
+        if descriptor is None:
+            _log_running(inbox, monitor)
             return
-        steps = _Steps(monitor, held)
+        steps = _Steps(monitor, descriptor)
         while steps.next_run(inbox):
             pass
 
 
-def _tell_running(inbox: str, monitor: Path) -> None:
+def _log_running(inbox: str, monitor: Path) -> None:
     run = current(monitor)
-    what = f"run {run.name}" if run else "a run"
-    words = f"A look at {inbox} was asked for while {what} is under way ({holder(monitor)}): it was left alone."
-    Journal(monitor).append(
-        "decision", [words], decision="already-running", active=run.name if run else None
-    )
+    name = f"run {run.name}" if run else "a run"
+    words = f"A poll of {inbox} found {name} under way ({lock_holder(monitor)}) and left it alone."
+    decision = BatchDecision(word="already-running", active=run.name if run else None)
+    Journal(monitor).append("decision", [words], decision=decision)
     print(f"watch: already-running: {words}")
 
 
 class _Steps:
     """The steps of runs, as child processes that hold the lock too."""
 
-    def __init__(self, monitor: Path, held: int) -> None:
-        self._monitor, self._held = monitor, held
+    def __init__(self, monitor: Path, lock_descriptor: int) -> None:
+        self._monitor, self._lock = monitor, lock_descriptor
 
     def next_run(self, inbox: str) -> bool:
-        """Carry one run to its end; whether there was one."""
+        """Carry one run to its end; False where there is none."""
         try:
             self._stage("take-batch", inbox, "--corpus", CORPUS)
             run = current(self._monitor)
             if run is None:
                 return False
             verdict = self._decide_and_train(run)
-        except ValueError as error:
-            self._note(error)
-            raise
-        self._conclude(*(("--verdict", verdict) if verdict else ()))
+            self._close(*(("--verdict", verdict) if verdict else ()))
+        except (ValueError, OSError) as error:
+            failed = current(self._monitor)
+            self._log(error)
+            if failed is None or current(self._monitor) is not None:
+                raise
+            # The run is set aside: other batches go on.
+            print(f"arl watch: {error}", file=sys.stderr, flush=True)
+            return True
         print(f"watch: {run.folder / 'index.html'}")
         return True
 
-    def _note(self, error: ValueError) -> None:
-        """Write a failure of the run under way into the log, if that can be written."""
+    def _log(self, error: ValueError | OSError) -> None:
+        """Write a failure of the run under way into the log, if the log can be written."""
         if current(self._monitor) is None:
             return
+        outage = isinstance(error, OutageError) or is_outage(error)
         try:
-            self._conclude("--error", str(error).splitlines()[0])
-        except ValueError as second:
-            print(f"arl watch: the failure could not be noted: {second}", file=sys.stderr)
+            self._close("--outage" if outage else "--error", str(error).splitlines()[0])
+        except (ValueError, OSError) as second:
+            print(f"arl watch: the failure could not be logged: {second}", file=sys.stderr)
 
     def _decide_and_train(self, run: Run) -> Path | None:
-        """The gate's decision folder, where there was a training."""
+        """The gate's decision folder; None where nothing was trained."""
         self._stage("compare", "--corpus", CORPUS, "--registry", REGISTRY)
         self._stage("decide", "--corpus", CORPUS)
-        decided = read_json(run.folder / "decision.json")
-        print(
-            "\n".join(
-                [
-                    f"watch: {run.name}: {decided['decision']}",
-                    *(f"  {words}" for words in decided["words"]),
-                ]
-            )
-        )
-        if decided["decision"] != "refused":
+        decided = RunDecision.read(run.folder / "decision.json")
+        word = decided.decision.word
+        print("\n".join([f"watch: {run.name}: {word}", *(f"  {line}" for line in decided.words)]))
+        if word != "refused":
             self._run("dvc add", ["dvc", "add", "--quiet", str(CORPUS)])
             self._commit(f"Corpus: batch {run.new}" if run.new else "Corpus", f"{CORPUS}.dvc")
-        if decided["decision"] != "retrain":
+        if word != "retrain":
             return None
         if not Journal(self._monitor).of_run(run.name, "outcome"):
             self._run("dvc repro", ["dvc", "repro"])
             self._commit(f"Training on batch {run.new}" if run.new else "Training", "dvc.lock")
         return VERDICT
 
-    def _conclude(self, *words: str | Path) -> None:
+    def _close(self, *words: str | Path) -> None:
         self._stage("close-run", "--corpus", CORPUS, "--registry", REGISTRY, *words)
 
     def _stage(self, name: str, *words: str | Path) -> None:
-        command = [
-            sys.executable,
-            "-m",
-            "arl.cli",
-            name,
-            *map(str, words),
-            "--monitor",
-            str(self._monitor),
-        ]
-        self._run(name, command)
+        command = [sys.executable, "-m", "arl.cli", name, *map(str, words)]
+        self._run(name, [*command, "--monitor", str(self._monitor)])
 
     def _commit(self, message: str, file: str) -> None:
-        """Commit a file that DVC has changed, and nothing else."""
+        """Commit a file that DVC has changed, and no other file."""
         if (
             shutil.which("git") is None
             or subprocess.run(["git", "rev-parse"], capture_output=True).returncode
@@ -153,10 +157,11 @@ class _Steps:
             )
 
     def _run(self, name: str, command: list[str]) -> None:
-        """Run a step to its end; what it says goes to a file, so that it can outlive this process.
+        """Run a step to its end; its output goes to a file, so that it can outlive this process.
 
         Raises:
-            ValueError: it failed.
+            StepError: the step failed.
+            OutageError: the step ended because something around it is not available.
         """
         file = self._monitor / "steps" / f"{name.replace(' ', '-')}.txt"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -164,13 +169,16 @@ class _Steps:
         print(f"watch: {name} ...", flush=True)
         with file.open("wb") as output:
             done = subprocess.run(
-                command, stdout=output, stderr=subprocess.STDOUT, pass_fds=[self._held], check=False
+                command, stdout=output, stderr=subprocess.STDOUT, pass_fds=[self._lock], check=False
             )
-        told = file.read_text(encoding="utf-8", errors="replace").splitlines()
-        if done.returncode:
-            nothing = f"exit code {done.returncode} and not a word: is the disk full?"
-            last = next((line for line in reversed(told) if line.strip()), nothing)
-            raise ValueError(
-                "\n".join([f"{name} failed: {last}", *told[-_LINES:], f"all of it: {file}"])
-            )
-        print(f"watch: {name} took {time.monotonic() - started:.0f} s", flush=True)
+        if done.returncode == 0:
+            print(f"watch: {name} took {time.monotonic() - started:.0f} s", flush=True)
+            return
+        text = file.read_text(encoding="utf-8", errors="replace")
+        lines = text.splitlines()
+        silent = f"exit code {done.returncode} without a message: is the disk full?"
+        last = next((line for line in reversed(lines) if line.strip()), silent)
+        outage = done.returncode == OUTAGE_EXIT or any(mark in text for mark in _OUTAGE_MARKS)
+        raise (OutageError if outage or not text.strip() else StepError)(
+            "\n".join([f"{name} failed: {last}", *lines[-_MAX_LINES:], f"full output: {file}"])
+        )

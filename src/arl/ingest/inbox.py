@@ -1,17 +1,22 @@
 """Batches that arrive in a folder or an S3 store, and which of them are complete.
 
     <inbox>/<site>/<batch>/...         the files of a batch, in any folders
-                   <batch>.complete    beside it, written last by whoever sends it: empty, or the number of files
+                   <batch>.complete    marker; its sender writes it last: empty, or the number of files
 
-A sender that writes no marker can be served in a folder, not in S3: a batch is complete as well
-once nothing in it has changed for a while. That goes by the time of the last change of the inodes,
-which no copying tool sets back. Nothing here ever writes into an inbox.
+A folder can also serve a sender that writes no marker: a batch is complete once none of its files
+has changed for a while. The time is that of the last change of the inode, which no copying tool
+sets back. Nothing here writes into an inbox.
+
+An entry that cannot be read as a batch (a link, a FIFO, a name that is not UTF-8, a marker that is
+no number, a folder without read permission) is a batch with a `problem`. The loop refuses that batch and
+goes on with the others.
 """
 
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator
+import stat
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,85 +26,194 @@ from arl.storage.s3 import Store, is_address
 
 MARKER = ".complete"
 _SITE = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
+# int() refuses more than 4,300 digits, and a batch never has that many files.
+_COUNT = re.compile(r"[0-9]{1,12}", re.ASCII)
+_ALIAS_DIGITS = 12
+_MARKER_BYTES = 64  # read of a marker: enough for every valid one
 
 
 @dataclass(frozen=True)
-class Drop:
-    """One batch in an inbox."""
+class IncomingBatch:
+    """One batch of an inbox.
 
-    name: str  # "<site>/<batch>"
-    files: int
-    size: int  # bytes
-    fingerprint: str  # of its name, its files' names, sizes and, in a folder, times: whether it has changed, unread
-    waiting_for: str = ""  # why it is not complete; empty: it is
+    Attributes:
+        name: "<site>/<batch>"; bytes that are not UTF-8 are written as \\xNN.
+        fingerprint: SHA-256 over the batch's name and its files' names, sizes and, in a folder,
+            times. Another fingerprint means that the batch has changed.
+        incomplete_reason: why the batch is not complete yet; empty: the batch is complete.
+        problem: why the batch can never be read as it is; empty: it can.
+    """
+
+    name: str
+    num_files: int
+    num_bytes: int
+    fingerprint: str
+    incomplete_reason: str = ""
+    problem: str = ""
 
     @property
     def site(self) -> str:
+        """The folder that the sending site owns."""
         return self.name.partition("/")[0]
 
+    @property
+    def alias(self) -> str:
+        """A name for logs and pages: the folder's own name is the sender's choice, and may be a
+        patient's. `arl inbox` lists both."""
+        site = self.site if _SITE.fullmatch(self.site) else "unnamed-site"
+        return f"{site}/{self.fingerprint[:_ALIAS_DIGITS]}"
 
-def look(inbox: str, quiet: float, now: float) -> list[Drop]:
-    """Every batch of an inbox, in the order of their names.
+
+class _OddEntryError(Exception):
+    """An entry of a batch that is not a readable file or folder."""
+
+
+def list_batches(inbox: str, settle_seconds: float, now: float) -> list[IncomingBatch]:
+    """List every batch of an inbox, in the order of their names.
 
     Args:
         inbox: a folder, or s3://bucket/prefix.
-        quiet: seconds without a change after which a batch of a folder needs no marker; 0: it
-            always does.
+        settle_seconds: seconds without a change after which a batch of a folder needs no marker;
+            0: a batch always needs one.
         now: seconds since the epoch.
 
     Raises:
         FileNotFoundError: there is no such folder or bucket.
-        OSError: it cannot be read; see `arl.storage.s3.Store` for what S3 raises.
+        OSError: the inbox itself cannot be read; `arl.storage.s3.Store` lists the errors of S3.
     """
     if is_address(inbox):
-        return _look_in_store(Store(inbox))
+        return _list_store(Store(inbox))
     root = Path(inbox)
     if not root.is_dir():
         raise FileNotFoundError(
             f"inbox {inbox} is not a folder; an inbox is a folder or s3://bucket/prefix"
         )
     return [
-        _drop_in_folder(site.name, batch, quiet, now)
-        for site in _folders(root)
-        for batch in _folders(site)
-        if not batch.name.startswith(".")
+        _batch_in_folder(site.name, batch, settle_seconds, now)
+        for site in _entries_of(root)
+        if site.is_dir()
+        for batch in _batches_of(site)
     ]
 
 
-def _folders(root: Path) -> list[Path]:
-    return sorted(
-        path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")
-    )
+def find_batch(inbox: str, name: str, settle_seconds: float, now: float) -> IncomingBatch | None:
+    """Look at one batch by its name; None where it is gone.
+
+    Raises:
+        OSError: as `list_batches`.
+    """
+    if is_address(inbox):
+        store = Store(inbox)
+        found = _list_store(store, prefix=name)
+        return next((batch for batch in found if batch.name == name), None)
+    site, _, batch = name.partition("/")
+    folder = Path(inbox, site, batch)
+    if not folder.is_dir():
+        return None
+    return _batch_in_folder(site, folder, settle_seconds, now)
 
 
-def _drop_in_folder(site: str, batch: Path, quiet: float, now: float) -> Drop:
-    marker = batch.with_name(batch.name + MARKER)
-    claim = (
-        marker.read_text(encoding="utf-8", errors="replace").strip() if marker.is_file() else None
-    )
-    entries = sorted(_entries(batch))
-    changed = max((changed for *_, changed in entries), default=batch.stat().st_ctime)
-    settled = bool(quiet) and now - changed >= quiet
-    text = "".join(f"{name}\0{size}\0{time}\n" for name, size, time, _ in entries)
-    return _drop(site, batch.name, [size for _, size, *_ in entries], text, claim, settled)
+def _entries_of(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
-def _entries(batch: Path) -> Iterator[tuple[str, int, int, float]]:
-    """Relative name, bytes, time of the content in ns and time of the last change in s of every file."""
-    for folder, _, names in os.walk(batch):
-        for name in names:
-            file = Path(folder, name)
-            about = file.stat()
-            yield (
-                file.relative_to(batch).as_posix(),
-                about.st_size,
-                about.st_mtime_ns,
-                about.st_ctime,
-            )
+def _batches_of(site: Path) -> list[Path]:
+    """Folders of a site, and links, which are refused by name instead of being left out in silence."""
+    try:
+        entries = _entries_of(site)
+    except PermissionError:
+        return [site / "*"]
+    return [path for path in entries if path.is_symlink() or path.is_dir()]
 
 
-def _look_in_store(store: Store) -> list[Drop]:
-    objects = {item.key: item.size for item in store.objects()}
+def _batch_in_folder(site: str, batch: Path, settle_seconds: float, now: float) -> IncomingBatch:
+    name, marker = f"{_printable(site)}/{_printable(batch.name)}", None
+    try:
+        for text, what in ((site, "the site's name"), (batch.name, "the batch's name")):
+            if _printable(text) != text:
+                raise _OddEntryError(f"{what} is not UTF-8")
+        marker = _read_marker(batch.with_name(batch.name + MARKER))
+        files = sorted(_walk(batch))
+        changed = max((file[3] for file in files), default=batch.stat().st_ctime)
+    except FileNotFoundError:
+        return IncomingBatch(name, 0, 0, "", incomplete_reason="its files are being changed")
+    except (_OddEntryError, OSError) as error:
+        problem = str(error) if isinstance(error, _OddEntryError) else _reason_of(error)
+        return _refused(name, marker, problem, batch)
+    text = "".join(f"{name}\0{size}\0{time}\n" for name, size, time, _ in files)
+    settled = bool(settle_seconds) and now - changed >= settle_seconds
+    return _batch(site, batch.name, [size for _, size, *_ in files], text, marker, settled)
+
+
+def _refused(name: str, marker: str | None, problem: str, batch: Path) -> IncomingBatch:
+    """A batch with a problem; a change of its folder or marker gives it another fingerprint."""
+    changed = [
+        path.lstat().st_ctime_ns
+        for path in (batch, batch.with_name(batch.name + MARKER))
+        if os.path.lexists(path)
+    ]
+    text = f"{name}\n{marker}\n{problem}\n{changed}"
+    digest = hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
+    return IncomingBatch(name, 0, 0, digest, problem=problem)
+
+
+def _printable(name: str) -> str:
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _reason_of(error: OSError) -> str:
+    """The system's words without the path, which may name a patient."""
+    return f"one of its entries cannot be read: {error.strerror or type(error).__name__}"
+
+
+def _read_marker(marker: Path) -> str | None:
+    """The text of a marker; None where there is none."""
+    if not os.path.lexists(marker):
+        return None
+    if not stat.S_ISREG(marker.lstat().st_mode):
+        raise _OddEntryError("its marker is not a plain file")
+    with marker.open("rb") as stream:
+        return stream.read(_MARKER_BYTES).decode("utf-8", "replace").strip()
+
+
+def _walk(batch: Path) -> Iterator[tuple[str, int, int, float]]:
+    """Relative name, bytes, content time in ns and change time in s of every file.
+
+    Raises:
+        _OddEntryError: an entry is neither a file nor a folder, or its name is not UTF-8.
+        OSError: an entry cannot be read.
+    """
+    folders = [batch]
+    if batch.is_symlink():
+        raise _OddEntryError("it is a link, and a batch holds plain files and folders")
+    while folders:
+        folder = folders.pop()
+        for entry in os.scandir(folder):
+            status = entry.stat(follow_symlinks=False)
+            name = Path(entry.path).relative_to(batch).as_posix()
+            if _printable(name) != name:
+                raise _OddEntryError("the name of one of its files is not UTF-8")
+            if stat.S_ISDIR(status.st_mode):
+                folders.append(Path(entry.path))
+            elif stat.S_ISREG(status.st_mode):
+                if not os.access(entry.path, os.R_OK):
+                    raise PermissionError(13, "Permission denied")
+                yield name, status.st_size, status.st_mtime_ns, status.st_ctime
+            else:
+                raise _OddEntryError(f"one of its entries is {_kind(status.st_mode)}")
+
+
+def _kind(mode: int) -> str:
+    kinds = {
+        stat.S_ISLNK: "a link",
+        stat.S_ISFIFO: "a FIFO",
+        stat.S_ISSOCK: "a socket",
+    }
+    return next((name for test, name in kinds.items() if test(mode)), "a device")
+
+
+def _list_store(store: Store, prefix: str = "") -> list[IncomingBatch]:
+    objects = {item.key: item.size for item in store.objects(prefix)}
     batches: dict[tuple[str, str], dict[str, int]] = {}
     for key, size in objects.items():
         site, _, rest = key.partition("/")
@@ -107,60 +221,75 @@ def _look_in_store(store: Store) -> list[Drop]:
         if slash and name:
             batches.setdefault((site, batch), {})[name] = size
     return [
-        _drop_in_store(store, objects, *place, files) for place, files in sorted(batches.items())
+        _batch_in_store(store, objects, site, batch, files)
+        for (site, batch), files in sorted(batches.items())
     ]
 
 
-def _drop_in_store(
-    store: Store, objects: dict[str, int], site: str, batch: str, files: dict[str, int]
-) -> Drop:
-    marker = f"{site}/{batch}{MARKER}"
-    claim = store.get(marker).decode("utf-8", "replace").strip() if marker in objects else None
+def _batch_in_store(
+    store: Store, objects: Mapping[str, int], site: str, batch: str, files: dict[str, int]
+) -> IncomingBatch:
+    key = f"{site}/{batch}{MARKER}"
+    marker = None
+    if key in objects:
+        marker = store.get(key)[:_MARKER_BYTES].decode("utf-8", "replace").strip()
     text = "".join(f"{name}\0{size}\n" for name, size in sorted(files.items()))
-    return _drop(site, batch, files.values(), text, claim, settled=False)
+    return _batch(site, batch, list(files.values()), text, marker, settled=False)
 
 
-def _drop(
-    site: str, batch: str, sizes: Iterable[int], text: str, claim: str | None, settled: bool
-) -> Drop:
-    """`claim`: what the marker says, None where there is none; `text`: what the fingerprint is made of."""
-    sizes = list(sizes)
+def _batch(
+    site: str, batch: str, sizes: list[int], text: str, marker: str | None, settled: bool
+) -> IncomingBatch:
+    """`marker`: its text, None where there is none; `text`: what the fingerprint is made of."""
+    problem = _problem(site, marker)
+    # A sender mends a wrong name or marker without touching the files.
+    mended = f"{marker}\n" if problem else ""
     fingerprint = hashlib.sha256(
-        f"{site}/{batch}\n{text}".encode("utf-8", "surrogateescape")
+        f"{site}/{batch}\n{mended}{text}".encode("utf-8", "surrogateescape")
     ).hexdigest()
-    missing = _missing(site, batch, len(sizes), claim, settled)
-    return Drop(f"{site}/{batch}", len(sizes), sum(sizes), fingerprint, missing)
+    reason = "" if problem else _incomplete_reason(len(sizes), marker, settled)
+    return IncomingBatch(
+        f"{_printable(site)}/{batch}", len(sizes), sum(sizes), fingerprint, reason, problem
+    )
 
 
-def _missing(site: str, batch: str, files: int, claim: str | None, settled: bool) -> str:
+def _problem(site: str, marker: str | None) -> str:
     if not _SITE.fullmatch(site):
-        return f"a name of its site: {site!r} is not a short name of lower-case letters, digits and dashes"
-    if not files:
-        return "its files: there is none"
-    if claim is None:
-        return "" if settled else f"the marker {batch}{MARKER}, which its sender writes last"
-    if claim and not claim.isdigit():
-        return f"a marker that is empty or the number of its files, not {claim[:32]!r}"
-    if claim and int(claim) != files:
-        return f"the {claim} files that its marker tells of: there are {files}"
+        return "the name of its site is not a short name of lower-case letters, digits and dashes"
+    if marker and not _COUNT.fullmatch(marker):
+        return "its marker is neither empty nor the number of its files"
     return ""
 
 
-def fetch(inbox: str, drop: Drop, folder: Path) -> Path:
-    """Where the files of a drop can be read: its place in the inbox, or `folder`, which then holds copies.
+def _incomplete_reason(num_files: int, marker: str | None, settled: bool) -> str:
+    if not num_files:
+        return "it has no files yet"
+    if marker is None:
+        return "" if settled else "its sender has not written its marker yet"
+    if marker and int(marker) != num_files:
+        return f"its marker announces {int(marker)} files and there are {num_files}"
+    return ""
+
+
+def fetch(inbox: str, batch: IncomingBatch, folder: Path) -> Path:
+    """Return a folder with the files of a batch: its folder in the inbox, or a copy in `folder`.
+
+    Copies of hospital files are readable by their owner only; `discard` removes them.
 
     Raises:
         OSError: an object is gone or was replaced by one of another size.
     """
     if not is_address(inbox):
-        return Path(inbox, drop.name)
+        return Path(inbox, batch.name)
     if folder.is_dir():
         return folder
     store = Store(inbox)
-    objects = store.objects(f"{drop.name}/")
+    objects = store.objects(f"{batch.name}/")
     with atomic_directory(folder) as partial, progress(len(objects), "fetching", "file") as bar:
+        partial.chmod(0o700)
         for item in objects:
-            _download(store, item.key, item.size, partial, item.key.removeprefix(f"{drop.name}/"))
+            name = item.key.removeprefix(f"{batch.name}/")
+            _download(store, item.key, item.size, partial, name)
             bar.update()
     return folder
 
@@ -168,9 +297,9 @@ def fetch(inbox: str, drop: Drop, folder: Path) -> Path:
 def _download(store: Store, key: str, size: int, folder: Path, name: str) -> None:
     file = folder / name
     if not file.resolve().is_relative_to(folder.resolve()):
-        raise OSError(f"{store.address}/{key}: its name leads out of the batch's folder")
+        raise OSError("the name of an object leads out of the folder of its batch")
     store.download(key, file)
     if file.stat().st_size != size:
         raise OSError(
-            f"{store.address}/{key} has {file.stat().st_size} bytes, {size} were listed: it has changed"
+            f"an object has {file.stat().st_size} bytes, {size} were listed: it has changed"
         )

@@ -14,8 +14,9 @@ from arl.corpus.manifest import QUARANTINE, SCHEMA, read_table
 from arl.corpus.pixels import encode_png, fit
 from arl.corpus.record import Pixels
 from arl.corpus.shard_reader import read_images
-from arl.files import atomic_file, read_json
-from arl.monitoring.journal import Entry, Journal, trained_on, waiting
+from arl.files import atomic_file
+from arl.monitoring.drift_result import DriftResult, SiteShift
+from arl.monitoring.journal import Journal, LogEntry, trained_on, waiting
 from arl.monitoring.runs import Run, current
 from arl.reports import html, monitoring_plots
 from arl.reports.counts import counts
@@ -37,27 +38,30 @@ _KINDS = {  # of a decision or an event that says what came of a run
     "refused": "bad",
     "reject": "bad",
     "failed": "bad",
-    "given-up": "bad",
+    "stuck": "bad",
+    "outage": "warn",
+    "held": "warn",
+    "damaged": "bad",
 }
 
 
 def write_run(journal: Journal, run: Run, corpus: Path, champion: str | None) -> None:
     """Write <run>/index.html and strip.png, its pictures for the index."""
-    entries = [entry for entry in journal.entries() if entry.get("run") == run.name]
-    decided = next((entry for entry in entries if entry["event"] == "decision"), None)
+    entries = [entry for entry in journal.entries() if entry.run == run.name]
+    decided = next((entry for entry in entries if entry.event == "decision"), None)
     home = corpus if run.new and (corpus / run.new).is_dir() else run.corpus
     rows = _rows(home, run.new)
     if len(rows):
         _write(run.folder / "strip.png", _strip(read_images(home, _spread(rows, _STRIP))))
     body = (
         _head(run, decided, entries)
-        + html.section("Why", html.bullets(decided["words"]) if decided else _failures(entries))
+        + html.section("Why", html.bullets(decided.words) if decided else _failures(entries))
         + html.section("What arrived", _arrived(run, decided, home, rows))
         + html.section("What shifted", _shifted(run))
         + html.section("What came of it", _outcome(run, entries, champion))
         + html.section("Log of this run", _log(entries))
     )
-    subtitle = f"Run {run.name}: {run.drop.name if run.drop else 'batches that waited'}."
+    subtitle = f"Run {run.name}: {run.incoming.alias if run.incoming else 'batches that waited'}."
     _write(run.folder / "index.html", html.page("Monitoring run", body, subtitle=subtitle).encode())
 
 
@@ -100,43 +104,41 @@ def _spread(rows: pd.DataFrame, number: int) -> pd.DataFrame:
     return ordered.iloc[np.unique(np.linspace(0, len(ordered) - 1, number).astype(int))]
 
 
-def _head(run: Run, decided: Entry | None, entries: Sequence[Entry]) -> Markup:
-    word, said = _state_of(decided, entries)
-    counts = (decided or {}).get("counts") or {}
-    return html.verdict(word, said, _KINDS.get(word, "info")) + html.facts(
+def _head(run: Run, decided: LogEntry | None, entries: Sequence[LogEntry]) -> Markup:
+    word, summary = _state_of(decided, entries)
+    decision = decided.decision if decided else None
+    counts = decision.counts if decision else None
+    champion = decision.champion if decision else None
+    return html.verdict(word, summary, _KINDS.get(word, "info")) + html.facts(
         {
-            "arrived": run.drop.name if run.drop else "nothing new",
-            "files": run.drop.files if run.drop else None,
-            "images accepted": counts.get("images"),
-            "in quarantine": counts.get("refused"),
-            "compared with": _link_free((decided or {}).get("champion")),
+            "arrived": run.incoming.alias if run.incoming else "nothing new",
+            "files": run.incoming.num_files if run.incoming else None,
+            "images accepted": counts.images if counts else None,
+            "in quarantine": counts.refused if counts else None,
+            "compared with": f"release {champion}" if champion else None,
         }
     )
 
 
-def _link_free(version: str | None) -> str | None:
-    return None if version is None else f"release {version}"
-
-
-def _state_of(decided: Entry | None, entries: Sequence[Entry]) -> tuple[str, str]:
+def _state_of(decided: LogEntry | None, entries: Sequence[LogEntry]) -> tuple[str, str]:
     """One word and one sentence for a run: what came of it, else what was decided."""
     last = entries[-1] if entries else None
-    if last is not None and last["event"] in ("failed", "given-up"):
-        return last["event"], last["words"][0]
-    if decided is None:
+    if last is not None and last.event in ("failed", "stuck", "outage"):
+        return last.event, last.words[0]
+    if decided is None or decided.decision is None:
         return "under-way", "The run has not come to a decision yet."
-    if last is not None and last["event"] == "outcome":
-        return decided["decision"], f"{decided['why']} {last['words'][0]}"
-    return decided["decision"], decided["why"]
+    if last is not None and last.event == "outcome":
+        return decided.decision.word, f"{decided.decision.why} {last.words[0]}"
+    return decided.decision.word, decided.decision.why
 
 
-def _failures(entries: Sequence[Entry]) -> Markup:
+def _failures(entries: Sequence[LogEntry]) -> Markup:
     return html.bullets(
-        [words for entry in entries for words in entry["words"]] or ["Nothing was decided yet."]
+        [words for entry in entries for words in entry.words] or ["Nothing was decided yet."]
     )
 
 
-def _arrived(run: Run, decided: Entry | None, home: Path, rows: pd.DataFrame) -> Markup:
+def _arrived(run: Run, decided: LogEntry | None, home: Path, rows: pd.DataFrame) -> Markup:
     if run.new is None:
         return html.paragraph("Nothing new: batches that had waited were tested again.")
     link = run.folder / "validation" / "index.html"
@@ -249,13 +251,13 @@ def _shifted(run: Run) -> Markup:
         if (folder / name).is_file()
     ]
     return (
-        _sites(read_json(folder / "drift.json")["sites"])
+        _sites(DriftResult.read(folder / "drift.json").sites)
         + Markup("").join(shown)
         + Markup("<p>{}</p>\n").format(html.link("drift/index.html", "The tests in full"))
     )
 
 
-def _sites(sites: list[dict[str, Any]]) -> Markup:
+def _sites(sites: list[SiteShift]) -> Markup:
     if not sites:
         return html.paragraph("There were too few patients to test.")
     columns = [
@@ -269,74 +271,66 @@ def _sites(sites: list[dict[str, Any]]) -> Markup:
     ]
     rows = [
         [
-            _label(site),
-            html.badge("drift" if site["drifted"] else "no-drift"),
-            site["compared_with"],
-            site["patients"],
-            site["reference_patients"],
-            f"{site['mmd2']:.4f}".replace("-", "−"),
-            f"{site['p_adjusted']:.4f}",
+            site.label,
+            html.badge("drift" if site.drifted else "no-drift"),
+            site.compared_with,
+            site.patients,
+            site.reference_patients,
+            f"{site.mmd2:.4f}".replace("-", "−"),
+            f"{site.p_adjusted:.4f}",
         ]
         for site in sites
     ]
     return html.table(columns, rows)
 
 
-def _label(site: dict[str, Any]) -> str:
-    return ", ".join(filter(None, (site["site"], site.get("part"))))
-
-
-def _outcome(run: Run, entries: Sequence[Entry], champion: str | None) -> Markup:
-    outcome = next((entry for entry in entries if entry["event"] == "outcome"), None)
+def _outcome(run: Run, entries: Sequence[LogEntry], champion: str | None) -> Markup:
+    outcome = next((entry for entry in entries if entry.event == "outcome"), None)
     use = html.facts({"in use now": champion or "no release"})
     if outcome is None:
         return html.paragraph("Nothing was trained.") + use
     gate = Markup("")
     if (run.folder / "gate" / "index.html").is_file():
         gate = Markup("<p>{}</p>\n").format(html.link("gate/index.html", "The gate in full"))
-    word = outcome["verdict"]
-    return html.verdict(word, outcome["words"][0], _KINDS.get(word, "info")) + (
-        html.bullets(outcome["words"][1:]) + gate + use
+    word = outcome.label
+    return html.verdict(word, outcome.words[0], _KINDS.get(word, "info")) + (
+        html.bullets(outcome.words[1:]) + gate + use
     )
 
 
-def _log(entries: Sequence[Entry]) -> Markup:
+def _log(entries: Sequence[LogEntry]) -> Markup:
     rows = [
         [
-            entry["at"].replace("T", " ").removesuffix("+00:00"),
-            _badge(_word(entry)),
-            " ".join(entry["words"]),
+            entry.at.replace("T", " ").removesuffix("+00:00"),
+            _badge(entry.label),
+            " ".join(entry.words),
         ]
         for entry in reversed(entries)
     ]
     return html.table(["UTC", "what", "in words"], rows) if rows else html.paragraph("Empty.")
 
 
-def _word(entry: Entry) -> str:
-    return str(entry.get("decision") or entry.get("verdict") or entry["event"])
-
-
 def _badge(word: str) -> Markup:
     return Markup('<span class="badge {}">{}</span>').format(_KINDS.get(word, "info"), word)
 
 
-def _runs(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
+def _runs(entries: Sequence[LogEntry]) -> dict[str, list[LogEntry]]:
     """Run -> its entries, newest run first."""
-    found: dict[str, list[Entry]] = {}
+    found: dict[str, list[LogEntry]] = {}
     for entry in entries:
-        if entry.get("run"):
-            found.setdefault(entry["run"], []).append(entry)
+        if entry.run:
+            found.setdefault(entry.run, []).append(entry)
     return dict(sorted(found.items(), reverse=True))
 
 
-def _state(champion: str | None, entries: Sequence[Entry], monitor: Path) -> Markup:
+def _state(champion: str | None, entries: Sequence[LogEntry], monitor: Path) -> Markup:
     run = current(monitor)
     waits = waiting(entries)
     running = f"Run {run.name} is under way." if run else "No run is under way."
     word = f"release {champion} is in use" if champion else "nothing has been released"
     known = trained_on(entries, champion) if champion else None
     decisions = [
-        entry["decision"] for entry in entries if entry["event"] == "decision" and entry.get("run")
+        entry.decision.word for entry in entries if entry.decision is not None and entry.run
     ]
     return html.verdict(word, running, "good" if champion else "warn") + html.facts(
         {
@@ -349,26 +343,26 @@ def _state(champion: str | None, entries: Sequence[Entry], monitor: Path) -> Mar
     )
 
 
-def _runs_table(monitor: Path, runs: dict[str, list[Entry]]) -> Markup:
+def _runs_table(monitor: Path, runs: dict[str, list[LogEntry]]) -> Markup:
     columns = ["began (UTC)", "arrived", "pictures", "images", "decision", "came of it", "in words"]
     return html.table(columns, [_run_row(monitor, name, entries) for name, entries in runs.items()])
 
 
-def _run_row(monitor: Path, name: str, entries: list[Entry]) -> list[object]:
-    decided = next((entry for entry in entries if entry["event"] == "decision"), None)
-    outcome = next((entry for entry in entries if entry["event"] == "outcome"), None)
-    word, said = _state_of(decided, entries)
-    counts = (decided or {}).get("counts") or {}
+def _run_row(monitor: Path, name: str, entries: list[LogEntry]) -> list[object]:
+    decided = next((entry for entry in entries if entry.event == "decision"), None)
+    outcome = next((entry for entry in entries if entry.event == "outcome"), None)
+    word, summary = _state_of(decided, entries)
+    decision = decided.decision if decided else None
     page = monitor / "runs" / name / "index.html"
     began = f"{name[:4]}-{name[4:6]}-{name[6:8]} {name[9:11]}:{name[11:13]}:{name[13:15]}"
     return [
         html.link(f"runs/{name}/index.html", began) if page.is_file() else began,
-        (decided or {}).get("drop") or "waiting batches",
+        (decision.incoming if decision else None) or "waiting batches",
         _strip_of(monitor / "runs" / name / "strip.png"),
-        counts.get("images"),
+        decision.counts.images if decision and decision.counts else None,
         _badge(word),
-        _badge(outcome["verdict"]) if outcome else None,
-        said,
+        _badge(outcome.label) if outcome else None,
+        summary,
     ]
 
 
@@ -381,42 +375,42 @@ def _strip_of(file: Path) -> Markup | None:
     )
 
 
-def _history(runs: dict[str, list[Entry]]) -> Markup:
+def _history(runs: dict[str, list[LogEntry]]) -> Markup:
     tested = [
-        (name, entry)
+        (name, entry.decision)
         for name, entries in sorted(runs.items())
         for entry in entries
-        if entry["event"] == "decision" and entry.get("drift", {}).get("sites")
+        if entry.decision is not None and entry.decision.shifts
     ]
     if not tested:
         return html.paragraph("No batch has been compared yet.")
     points = [
-        (f"{entry['drop'] or 'waiting batches'}, {name[4:6]}-{name[6:8]}", _label(site), site)
-        for name, entry in tested
-        for site in entry["drift"]["sites"]
+        (f"{decision.incoming or 'waiting batches'}, {name[4:6]}-{name[6:8]}", site.label, site)
+        for name, decision in tested
+        for site in decision.shifts
     ]
     drawing = html.png(monitoring_plots.shifts(points))
     caption = "Distance of each batch from what the champion was trained on, by site" + (
         "; the mark: how far sites usually are."
-        if any(site.get("usual") is not None for *_, site in points)
+        if any(site.usual is not None for *_, site in points)
         else "."
     )
     return html.figure(drawing, caption, caption, width=760)
 
 
-def _champions(entries: Sequence[Entry], champion: str | None) -> Markup:
+def _champions(entries: Sequence[LogEntry], champion: str | None) -> Markup:
     rows = [
         [
-            entry["at"].replace("T", " ").removesuffix("+00:00"),
+            entry.at.replace("T", " ").removesuffix("+00:00"),
             Markup('<span style="white-space: nowrap">{}</span>').format(
-                html.code(entry["champion"])
+                html.code(entry.champion or "")
             ),
-            "in use" if entry["champion"] == champion else "earlier",
-            len(entry["trained_on"]),
-            entry["words"][0],
+            "in use" if entry.champion == champion else "earlier",
+            len(entry.trained_on),
+            entry.words[0],
         ]
         for entry in reversed(entries)
-        if "trained_on" in entry
+        if entry.trained_on is not None
     ]
     return (
         html.table(["since (UTC)", "release", "", "batches", "in words"], rows)

@@ -1,7 +1,6 @@
 """Pictures of drift, of a training run and of the corpus."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +8,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+
+from arl.monitoring.drift_result import SiteShift
 
 REFERENCE, CURRENT = "#8a97a3", "#0b5c8a"
 _COLUMNS = 3
@@ -130,16 +131,16 @@ def _panels(titles: Sequence[str]) -> tuple[Figure, list[Axes]]:
     return figure, axes[: len(titles)]
 
 
-def shifts(points: Sequence[tuple[str, str, Mapping[str, Any]]]) -> Figure:
+def shifts(points: Sequence[tuple[str, str, SiteShift]]) -> Figure:
     """The distance MMD² of each tested site in time; `points` are (batch, name of the site, site of drift.json)."""
     figure = Figure(figsize=(7.5, 0.9 + 0.34 * len(points)), layout="constrained")
     axis = figure.subplots()
     for place, (_, _, site) in enumerate(points):
-        colour = CURRENT if site["drifted"] else REFERENCE
-        axis.plot([0, site["mmd2"]], [place, place], color=colour, lw=1.5)
-        axis.scatter([site["mmd2"]], [place], s=36, color=colour, zorder=3)
-        if site.get("usual") is not None:
-            axis.plot([site["usual"]] * 2, [place - 0.3, place + 0.3], color="#a61b29", lw=1.5)
+        colour = CURRENT if site.drifted else REFERENCE
+        axis.plot([0, site.mmd2], [place, place], color=colour, lw=1.5)
+        axis.scatter([site.mmd2], [place], s=36, color=colour, zorder=3)
+        if site.usual is not None:
+            axis.plot([site.usual] * 2, [place - 0.3, place + 0.3], color="#a61b29", lw=1.5)
     axis.set_yticks(
         range(len(points)), [f"{batch}: {name}" for batch, name, _ in points], fontsize=8
     )

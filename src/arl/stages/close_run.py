@@ -1,16 +1,14 @@
-"""Write down what came of the monitoring run, and its pages."""
+"""Log the outcome of the monitoring run, write its pages, and close it."""
 
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from arl.corpus.location import ReadableCorpus
 from arl.corpus.manifest import batch_folders
 from arl.evaluation.decision import read_decision
-from arl.files import read_json
-from arl.monitoring.journal import Journal
-from arl.monitoring.runs import Run, begin, current, end
+from arl.monitoring.journal import Journal, TrainingOutcome
+from arl.monitoring.runs import Reference, Run, RunDecision, begin, current, end, park
 from arl.params import Params
 from arl.reports.monitoring import write_index, write_run
 from arl.storage.registry import Registry
@@ -25,92 +23,109 @@ def close_run(
     monitor: Path,
     verdict: Path | None = None,
     error: str = "",
+    outage: str = "",
     owner: str = "",
 ) -> None:
-    """Write down what came of the monitoring run, and its pages; close the run.
+    """Log the outcome of the monitoring run, write its pages, and close it.
 
-    Reads the run under way and the registry; writes lines of <monitor>/log.jsonl, index.html of the
-    run and of all runs. A run that failed stays open, to be gone on with, until it has failed
-    watch.attempts times.
+    Reads the run under way and the registry; writes lines of <monitor>/log.jsonl, and index.html
+    of the run and of all runs. A run that failed stays open and is resumed at the next poll. After
+    watch.attempts failures it is set aside until `arl retry`, and the loop goes on with other
+    batches. An outage (a store that cannot be reached, a full disk) is no failure.
 
     Args:
-        verdict: the decision folder of `arl gate`, where the run has trained; without it the
-            champion tells.
-        error: what failed; empty: nothing.
-        owner: see `arl take_batch`; the run of another owner is left alone.
+        corpus: folder of the corpus.
+        registry: folder or s3://bucket/prefix of the released models.
+        monitor: folder of the loop's state and log.
+        verdict: decision folder of `arl gate`, where the run has trained; without it the change of
+            the champion tells.
+        error: message of the step that failed; empty: no step failed.
+        outage: message of the step that an outage ended; empty: there was none.
+        owner: the Kubeflow run that carries the monitoring run out; the run of another owner is
+            left alone.
     """
-    store, journal = (
-        Registry(registry, keys_from_environment(params.release.signed)),
-        Journal(monitor),
-    )
-    run = current(monitor)
+    journal, run = Journal(monitor), current(monitor)
+    champion = None
+    if not outage:
+        champion = Registry(registry, keys_from_environment(params.release.signed)).champion()
     if run is not None and run.owner == owner:
-        if error:
-            done = _failed(params, journal, run, error)
-        else:
-            done = _concluded(journal, run, corpus, store, verdict)
-        write_run(journal, run, corpus, store.champion())
-        if done:
+        if outage:
+            _log_outage(journal, run, outage)
+        elif error:
+            _log_failure(params, journal, run, error)
+        elif (run.folder / "decision.json").is_file():
+            _log_outcome(journal, run, corpus, champion, verdict)
+            write_run(journal, run, corpus, champion)
             end(run)
-        else:
-            begin(replace(run, owner=""))  # whoever comes next goes on with it
-    if journal.entries():
-        write_index(journal, store.champion(), monitor)
+        if current(monitor) is not None:
+            write_run(journal, run, corpus, champion)
+            # Whoever polls next resumes it.
+            begin(replace(run, owner=""))
+    if journal.entries() and not outage:
+        write_index(journal, champion, monitor)
 
 
-def _failed(params: Params, journal: Journal, run: Run, error: str) -> bool:
-    """Note a failure; whether it was the last one."""
-    tried = len(journal.of_run(run.name, "failed")) + 1
-    left = params.watch.attempts - tried
-    again = (
-        "the next look goes on from there"
-        if left > 0
-        else f"that was attempt {tried} of {params.watch.attempts}"
+def _log_outage(journal: Journal, run: Run, outage: str) -> None:
+    """Log an outage once, however many polls it lasts."""
+    words = [f"Run {run.name} waits: {outage}; the next poll resumes it."]
+    entries = [entry for entry in journal.entries() if entry.run == run.name]
+    if not entries or (entries[-1].event, entries[-1].words) != ("outage", words):
+        journal.append("outage", words, run=run.name)
+
+
+def _log_failure(params: Params, journal: Journal, run: Run, error: str) -> None:
+    """Log a failure; after the last attempt, set the run aside."""
+    entries = [entry for entry in journal.entries() if entry.run == run.name]
+    retried = max((i for i, entry in enumerate(entries) if entry.event == "retry"), default=-1)
+    attempt = 1 + sum(entry.event == "failed" for entry in entries[retried + 1 :])
+    attempts = params.watch.attempts
+    rest = (
+        "the next poll resumes it"
+        if attempt < attempts
+        else f"that was attempt {attempt} of {attempts}"
     )
-    journal.append("failed", [f"Run {run.name} failed: {error}; {again}."], run=run.name)
-    if left > 0:
-        return False
-    drop = run.drop.name if run.drop else "The waiting batches"
+    journal.append("failed", [f"Run {run.name} failed: {error}; {rest}."], run=run.name)
+    if attempt < attempts:
+        return
+    batch = run.incoming.alias if run.incoming else "The waiting batches"
     words = [
-        f"{drop} was given up after {tried} attempts; the files stay where they arrived, to be sent again."
+        f"{batch} failed {attempt} times, and the run is set aside with all that it has done: "
+        f"`arl retry {run.name}` resumes it. Other batches are not affected."
     ]
-    journal.append(
-        "given-up", words, run=run.name, fingerprint=run.drop.fingerprint if run.drop else ""
-    )
-    return True
+    fingerprint = run.incoming.fingerprint if run.incoming else ""
+    journal.append("stuck", words, run=run.name, fingerprint=fingerprint)
+    park(run)
 
 
-def _concluded(
-    journal: Journal, run: Run, corpus: Path, store: Registry, verdict: Path | None
-) -> bool:
-    """Note what came of a training, once; whether the run was decided at all."""
-    file = run.folder / "decision.json"
-    if not file.is_file():
-        return False
-    if read_json(file)["decision"] == "retrain" and not journal.of_run(run.name, "outcome"):
-        if verdict is not None:
-            _keep_pages(verdict, run.folder / "gate")
-        journal.append("outcome", **_outcome(run, corpus, store, verdict))
-    return True
-
-
-def _keep_pages(verdict: Path, target: Path) -> None:
-    shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(verdict, target)
-
-
-def _outcome(run: Run, corpus: Path, store: Registry, verdict: Path | None) -> dict[str, Any]:
-    before = read_json(run.folder / "champion.json")["version"]
-    after = store.champion()
+def _log_outcome(
+    journal: Journal, run: Run, corpus: Path, champion: str | None, verdict: Path | None
+) -> None:
+    """Log the outcome of a training, once."""
+    decided = RunDecision.read(run.folder / "decision.json")
+    if decided.decision.word != "retrain" or journal.of_run(run.name, "outcome"):
+        return
+    if verdict is not None:
+        shutil.rmtree(run.folder / "gate", ignore_errors=True)
+        shutil.copytree(verdict, run.folder / "gate")
+    before = Reference.read(run.folder / "reference.json").champion
     judged = read_decision(verdict) if verdict else None
-    more = [*judged.reasons, *judged.notes] if judged else []
-    word = judged.verdict if judged else "promote" if after != before else "not promoted"
-    about = {"run": run.name, "verdict": word, "before": before, "champion": after}
-    if word == "promote" and after != before:
+    word = judged.verdict if judged else "promote" if champion != before else "not promoted"
+    explanation = [*judged.reasons, *judged.notes] if judged else []
+    outcome = TrainingOutcome(word, before, champion or "")
+    if word == "promote" and champion != before:
         batches = [folder.relative_to(corpus).as_posix() for folder in batch_folders(corpus)]
-        words = [
-            f"The challenger passed the gate: release {after} replaces {before}, which stays in the registry."
-        ]
-        return {"words": [*words, *more], **about, "trained_on": batches}
-    words = [f"The challenger was not promoted ({word}): release {after} stays in use."]
-    return {"words": [*words, *more], **about}
+        first = (
+            f"The challenger passed the gate: release {champion} replaces {before}, "
+            "which stays in the registry."
+        )
+        journal.append(
+            "outcome",
+            [first, *explanation],
+            run=run.name,
+            outcome=outcome,
+            champion=champion,
+            trained_on=batches,
+        )
+        return
+    first = f"The challenger was not promoted ({word}): release {champion} stays in use."
+    journal.append("outcome", [first, *explanation], run=run.name, outcome=outcome)

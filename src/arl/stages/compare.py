@@ -5,9 +5,8 @@ from pathlib import Path
 
 from arl.corpus.location import ReadableCorpus
 from arl.corpus.manifest import batch_folders
-from arl.files import read_json, write_json
 from arl.monitoring.journal import Journal, trained_on
-from arl.monitoring.runs import Run, current, link_batches
+from arl.monitoring.runs import Intake, Reference, Run, current, link_batches
 from arl.params import Params
 from arl.stages.drift import drift
 from arl.storage.registry import Registry
@@ -19,21 +18,31 @@ def compare(params: Params, *, corpus: ReadableCorpus, registry: str, monitor: P
 
     Reads the run under way, the corpus and the champion's encoder; writes
     <monitor>/runs/<run>/drift, the folder of `arl drift`. The reference is what the champion was
-    trained on and no more, so that a shift that comes in small steps is not learnt to be normal.
-    Does nothing for a batch that was refused, or when it was done before.
+    trained on and no more, so that a shift in small steps is not learnt as normal. Does nothing for
+    a refused batch, or if the comparison is there.
+
+    Args:
+        corpus: folder of the corpus.
+        registry: folder or s3://bucket/prefix of the released models.
+        monitor: folder of the loop's state and log.
 
     Raises:
         ValueError: the registry has no champion to compare with.
-        FileNotFoundError: a batch that the champion was trained on is not in the corpus.
+        FileNotFoundError: the corpus lacks a batch that the champion was trained on.
     """
     run = current(monitor)
-    if run is None or not read_json(run.folder / "intake.json")["accepted"]:
+    if run is None or not Intake.read(run.folder / "intake.json").accepted:
         return
     if (run.folder / "drift" / "drift.json").is_file():
         return
     store = Registry(registry, keys_from_environment(params.release.signed))
-    champion = _champion(store)
-    write_json(run.folder / "champion.json", {"version": champion})
+    champion = store.champion()
+    if champion is None:
+        raise ValueError(
+            f"registry {store.address} has no champion to compare new data with: "
+            "train and release one first"
+        )
+    Reference(champion).write(run.folder / "reference.json")
     view = run.folder / "reference"
     link_batches(corpus, _baseline(Journal(monitor), champion, corpus, run), view)
     link_batches(run.corpus, run.batches, view)
@@ -46,25 +55,21 @@ def compare(params: Params, *, corpus: ReadableCorpus, registry: str, monitor: P
     )
 
 
-def _champion(store: Registry) -> str:
-    champion = store.champion()
-    if champion is None:
-        raise ValueError(
-            f"registry {store.address} has no champion to compare new data with: train and release one first"
-        )
-    return champion
-
-
 def _baseline(journal: Journal, champion: str, corpus: Path, run: Run) -> list[str]:
-    """What the champion was trained on; where the loop did not release it, what is in the corpus now, written down."""
-    known = trained_on(journal.entries(), champion)
-    if known is not None:
-        return known
-    found = (folder.relative_to(corpus).as_posix() for folder in batch_folders(corpus))
-    batches = [batch for batch in found if batch not in run.batches]
+    """The batches that the champion was trained on.
+
+    Where this loop did not release the champion, they are the batches of the corpus as it is now,
+    and a log entry keeps them.
+    """
+    logged = trained_on(journal.entries(), champion)
+    if logged is not None:
+        return logged
+    present = (folder.relative_to(corpus).as_posix() for folder in batch_folders(corpus))
+    batches = [batch for batch in present if batch not in run.batches]
     words = [
-        f"Release {champion} is in use and was not released by this loop: new data are compared with the "
-        f"{len(batches)} other {'batch' if len(batches) == 1 else 'batches'} of the corpus as it is now."
+        f"Release {champion} is in use and was not released by this loop: new data are compared "
+        f"with the {len(batches)} other {'batch' if len(batches) == 1 else 'batches'} of the "
+        "corpus as it is now."
     ]
     journal.append("baseline", words, champion=champion, trained_on=batches)
     return batches

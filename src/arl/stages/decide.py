@@ -1,122 +1,139 @@
-"""Decide what a new batch asks for, and keep it."""
+"""Decide what the batches of the monitoring run ask for, and add the new batch to the corpus."""
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from arl.corpus.location import ReadableCorpus
 from arl.corpus.manifest import SCHEMA, read_table
-from arl.files import read_json, write_json
-from arl.monitoring.drift_result import DriftResult
-from arl.monitoring.journal import Decision, Journal, cools_until
-from arl.monitoring.runs import Run, adopt, current
+from arl.monitoring.drift_result import DriftResult, Trigger
+from arl.monitoring.journal import (
+    BatchCounts,
+    BatchDecision,
+    DecisionWord,
+    Journal,
+    cooldown_end,
+)
+from arl.monitoring.runs import Intake, Reference, Run, RunDecision, adopt, current
 from arl.params import Params
 
-_SO = {
-    "retrain": "So the pipeline runs on the corpus with this batch, and its models challenge release {champion}.",
-    "no-drift": "So the batch is kept in the corpus and nothing is trained; release {champion} stays in use.",
+_CONSEQUENCE: dict[Trigger, str] = {
+    "retrain": (
+        "So the pipeline runs on the corpus with this batch, "
+        "and its models challenge release {champion}."
+    ),
+    "no-drift": (
+        "So the batch is kept in the corpus and nothing is trained; "
+        "release {champion} stays in use."
+    ),
     "too-few": "So the batch is kept in the corpus and tested again together with the next one.",
 }
 
 
 def decide(params: Params, *, corpus: ReadableCorpus, monitor: Path) -> None:
-    """Decide what the batches of the monitoring run ask for, write it into the log, and add the new one to the corpus.
+    """Decide what the batches of the monitoring run ask for, and add the new batch to the corpus.
 
-    Reads what `arl take_batch` and `arl compare` found; writes <monitor>/runs/<run>/decision.json
-    (retrain, no-drift, too-few, cooling-down or refused, with its reasons), a line of
-    <monitor>/log.jsonl, and the batch below `corpus` unless it was refused. What was decided before
-    stays decided.
+    Reads the results of `arl take-batch` and `arl compare`; writes
+    <monitor>/runs/<run>/decision.json (retrain, no-drift, too-few, cooling-down or refused, with
+    its reasons), a line of <monitor>/log.jsonl and, unless it is refused, the batch below `corpus`.
+    An earlier decision of the run stands.
+
+    Args:
+        corpus: folder of the corpus.
+        monitor: folder of the loop's state and log.
     """
     run = current(monitor)
     if run is None:
         return
     file = run.folder / "decision.json"
     if not file.is_file():
-        write_json(file, _decided(params, run))
-    decided = read_json(file)
-    if decided["decision"] != "refused":
+        _decide(params, run).write(file)
+    decided = RunDecision.read(file)
+    if decided.decision.word != "refused":
         adopt(run, corpus)
     journal = Journal(monitor)
     if not journal.of_run(run.name, "decision"):
-        journal.append("decision", run=run.name, **decided)
-    print("\n".join([f"watch: {decided['decision']}", *(f"  {line}" for line in decided["words"])]))
+        journal.append("decision", decided.words, run=run.name, decision=decided.decision)
+    print("\n".join([f"watch: {decided.decision.word}", *(f"  {line}" for line in decided.words)]))
 
 
-def _decided(params: Params, run: Run) -> dict[str, Any]:
-    """The decision, why, and the numbers behind it."""
-    intake = read_json(run.folder / "intake.json")
-    drop = run.drop
-    about: dict[str, Any] = {
-        "drop": drop.name if drop else None,
-        "files": drop.files if drop else 0,
-        "bytes": drop.size if drop else 0,
-        "hash": run.hash,
-        "fingerprint": drop.fingerprint if drop else "",
-        "counts": intake.get("counts"),
-    }
-    arrived = _arrived(run, intake.get("counts"))
-    if not intake["accepted"]:
+def _decide(params: Params, run: Run) -> RunDecision:
+    intake = Intake.read(run.folder / "intake.json")
+    arrival = _arrival(run, intake.counts)
+    if not intake.accepted:
         words = [
-            *arrived,
-            *intake["reasons"],
-            "So nothing of it enters the corpus; its files stay untouched where they arrived.",
+            *arrival,
+            *intake.reasons,
+            "So nothing of it enters the corpus; its files stay untouched in the inbox.",
         ]
-        return {
-            "decision": "refused",
-            "why": intake["reasons"][0],
-            "words": words,
-            "batches": [],
-            **about,
-        }
+        return RunDecision(words, _decision(run, "refused", intake.reasons[0], intake.counts))
     result = DriftResult.read(run.folder / "drift" / "drift.json")
-    champion = read_json(run.folder / "champion.json")["version"]
-    decision, so = _choose(params, run, result.trigger, champion)
-    return {
-        "decision": decision,
-        "why": result.reasons[0],
-        "words": [*arrived, *result.reasons, so],
-        "batches": run.batches,
-        **about,
-        "champion": champion,
-        "drift": {
-            key: result.to_json()[key] for key in ("decision", "images", "patients", "sites")
-        },
-    }
+    champion = Reference.read(run.folder / "reference.json").champion
+    word, consequence = _choose(params, run, result.trigger, champion)
+    decision = _decision(run, word, result.reasons[0], intake.counts, result, champion)
+    return RunDecision([*arrival, *result.reasons, consequence], decision)
 
 
-def _arrived(run: Run, counts: dict[str, Any] | None) -> list[str]:
+def _decision(
+    run: Run,
+    word: DecisionWord,
+    why: str,
+    counts: BatchCounts | None,
+    result: DriftResult | None = None,
+    champion: str | None = None,
+) -> BatchDecision:
+    incoming = run.incoming
+    return BatchDecision(
+        word=word,
+        why=why,
+        incoming=incoming.alias if incoming else None,
+        num_files=incoming.num_files if incoming else 0,
+        num_bytes=incoming.num_bytes if incoming else 0,
+        hash=run.hash,
+        fingerprint=incoming.fingerprint if incoming else "",
+        counts=counts,
+        batches=[] if word == "refused" else run.batches,
+        champion=champion,
+        images=result.images if result else 0,
+        patients=result.patients if result else 0,
+        shifts=result.sites if result else [],
+    )
+
+
+def _arrival(run: Run, counts: BatchCounts | None) -> list[str]:
     words = []
-    if run.drop is not None:
-        what = (
-            f"{run.drop.name} arrived with {run.drop.files:,} files ({run.drop.size / 1e6:,.1f} MB)"
+    if run.incoming is not None:
+        batch = run.incoming
+        text = (
+            f"{batch.alias} arrived with {batch.num_files:,} files "
+            f"({batch.num_bytes / 1e6:,.1f} MB)"
         )
-        if counts is None:
-            words.append(f"{what}.")
-        else:
-            words.append(
-                f"{what}: {counts['accepted']:,} of {counts['given']:,} inputs were accepted, as {counts['images']:,} "
-                f"{_kind(run)}; {counts['refused']:,} went into quarantine."
+        if counts is not None:
+            text += (
+                f": {counts.accepted:,} of {counts.inputs:,} inputs were accepted, "
+                f"as {counts.images:,} {_image_kind(run)}; {counts.refused:,} went into quarantine"
             )
-    others = run.batches[:-1] if run.drop else run.batches
+        words.append(f"{text}.")
+    others = run.batches[:-1] if run.incoming else run.batches
     if others:
         words.append(f"Batches that waited are tested with it: {', '.join(others)}.")
     return words
 
 
-def _kind(run: Run) -> str:
-    """Figures on phantoms must not be taken for a hospital's."""
+def _image_kind(run: Run) -> str:
+    """Results on phantoms must not be mistaken for those of a hospital."""
     file = run.corpus / (run.new or "") / "manifest.parquet"
     synthetic = file.is_file() and read_table(file, SCHEMA)["synthetic"].any()
     return "synthetic images" if synthetic else "images"
 
 
-def _choose(params: Params, run: Run, asked: Decision, champion: str) -> tuple[Decision, str]:
-    """What is done about what drift asks for, and a sentence that says so."""
-    until = cools_until(Journal(run.monitor).entries(), params.watch.cooldown_hours)
-    if asked == "retrain" and until is not None and datetime.now(UTC) < until:
+def _choose(params: Params, run: Run, trigger: Trigger, champion: str) -> tuple[DecisionWord, str]:
+    """The decision on what the drift test asks for, and a sentence about its consequence."""
+    hours = params.watch.cooldown_hours
+    until = cooldown_end(Journal(run.monitor).entries(), hours)
+    if trigger == "retrain" and until is not None and datetime.now(UTC) < until:
         return "cooling-down", (
-            f"That asks for a training, but the last one began less than {params.watch.cooldown_hours:g} h ago "
-            f"(watch.cooldown_hours): the batch is kept in the corpus and looked at again after {until:%Y-%m-%d %H:%M} "
-            "UTC."
+            f"That asks for a training, but the last one began less than {hours:g} h ago "
+            "(watch.cooldown_hours): the batch is kept in the corpus and tested again after "
+            f"{until:%Y-%m-%d %H:%M} UTC."
         )
-    return asked, _SO[asked].format(champion=champion)
+    return trigger, _CONSEQUENCE[trigger].format(champion=champion)

@@ -1,19 +1,42 @@
-"""Take the next batch that has arrived into a corpus of its own, and hold it against the rules."""
+"""Take the next incoming batch into a corpus of its own, and check it against the rules."""
 
+import shutil
 import time
 from dataclasses import replace
 from inspect import signature
 from pathlib import Path
-from typing import Any
 
 from arl.corpus.location import ReadableCorpus
 from arl.corpus.manifest import batch_folders
-from arl.files import read_json, tree_hash, write_json
+from arl.documents import DocumentError
+from arl.files import read_json, tree_hash
 from arl.ingest.dicom.deidentify import secret_key
-from arl.ingest.inbox import Drop, fetch, look
+from arl.ingest.inbox import IncomingBatch, fetch, find_batch, list_batches
 from arl.ingest.readers import reader
-from arl.monitoring.journal import Journal, cools_until, handled, waiting
-from arl.monitoring.runs import Run, begin, current, forget, leased_by, link_batches, run_name
+from arl.monitoring.journal import (
+    BatchCounts,
+    BatchDecision,
+    Journal,
+    LogEntry,
+    cooldown_end,
+    handled_fingerprints,
+    handled_hashes,
+    retried_runs,
+    waiting,
+)
+from arl.monitoring.runs import (
+    Intake,
+    Queue,
+    Run,
+    begin,
+    current,
+    discard,
+    leased_by_other,
+    link_batches,
+    read_run,
+    run_name,
+    unpark,
+)
 from arl.params import Params
 from arl.stages.ingest import ingest
 from arl.stages.validate import validate
@@ -22,131 +45,217 @@ from arl.stages.validate import validate
 def take_batch(
     params: Params, inbox: str, *, corpus: ReadableCorpus, monitor: Path, owner: str = ""
 ) -> None:
-    """Take the next batch that has arrived into a corpus of its own, and hold it against the rules.
+    """Take the next incoming batch into a corpus of its own, and check it against the rules.
 
-    Goes on with the run that is under way, or begins one for the oldest complete batch of the inbox
-    that was not looked at before, or for batches that waited for the end of the cool-down. Reads
-    the corpus; writes <monitor>/open.json and, below <monitor>/runs/<run>/, the ingested batch,
-    validation/ and intake.json, which says whether it is accepted. Without anything to do it writes
-    nothing.
+    Resumes the run that is under way. If there is none, begins one: for a run that `arl retry`
+    names, else for the oldest complete batch of the inbox that is new, else for batches whose
+    cool-down has ended. Writes <monitor>/open.json and, below <monitor>/runs/<run>/, the ingested
+    batch, validation/ and intake.json, which says whether the batch is accepted. Writes nothing
+    if there is nothing to do.
 
     Args:
-        inbox: a folder or s3://bucket/prefix, see `arl.ingest.inbox`.
-        owner: who carries the run out, where no lock says so: the name of a Kubeflow run.
+        inbox: a folder or s3://bucket/prefix with <site>/<batch>/ folders.
+        corpus: folder of the corpus; only read.
+        monitor: folder of the loop's state and log.
+        owner: the Kubeflow run that carries the monitoring run out; empty where a lock does.
 
     Raises:
-        ValueError: the reader knows no sites, or there is no hash key.
+        ValueError: watch.source cannot read hospital batches, or there is no hash key.
         FileNotFoundError: there is no inbox or no corpus.
     """
     _check_settings(params)
+    journal = Journal(monitor)
+    _log_damage(journal)
     run = current(monitor)
-    if run is not None and leased_by(run, owner, params.watch.lease_hours):
-        _tell_running(monitor, run, owner)
+    if run is not None and leased_by_other(run, owner, params.watch.lease_hours):
+        _log_running(journal, run, owner)
         return
     if run is None:
-        run = _next(params, inbox, monitor, owner)
+        run = _next_run(params, inbox, monitor, owner)
         if run is None:
             print("watch: nothing new has arrived")
             return
     begin(replace(run, owner=owner))
     if (run.folder / "intake.json").is_file():
         return
-    taken = _take_in(params, inbox, corpus, run)
-    if taken is None:
-        forget(run)
-        print(f"watch: {run.name} was dropped: the files of its batch changed while they were read")
+    intake = _take_in(params, inbox, corpus, run)
+    if intake is None:
+        discard(run)
+        print(f"watch: {run.name} was dropped: its batch changed while it was read")
     else:
-        write_json(run.folder / "intake.json", taken)
+        intake.write(run.folder / "intake.json")
+        _remove_raw_files(run)
 
 
 def _check_settings(params: Params) -> None:
-    """A mistake in the settings is no fault of a batch, so it shows before one is touched."""
+    """Raise for a mistake in the settings before any batch can be blamed for it."""
     if "site" not in signature(reader(params.watch.source).read).parameters:
         raise ValueError(
-            f"watch.source {params.watch.source!r} is a public set of its own: hospitals use dicom-folder"
+            f"watch.source {params.watch.source!r} reads one public dataset: "
+            "hospitals use dicom-folder"
         )
     secret_key()
 
 
-def _tell_running(monitor: Path, run: Run, owner: str) -> None:
-    words = [
-        f"{owner or 'A trigger'} found run {run.name} under way, begun by {run.owner}, and left it alone."
-    ]
-    Journal(monitor).append("decision", words, decision="already-running", active=run.name)
-    print(f"watch: already-running: {words[0]}")
+def _log_damage(journal: Journal) -> None:
+    """Log that the log was edited or damaged, once for each finding."""
+    logged = {
+        words for entry in journal.entries() if entry.event == "damaged" for words in entry.words
+    }
+    fresh = [problem for problem in journal.problems() if problem not in logged]
+    if fresh:
+        journal.append("damaged", fresh)
+        print("\n".join(f"watch: the log is damaged: {problem}" for problem in fresh))
 
 
-def _next(params: Params, inbox: str, monitor: Path, owner: str) -> Run | None:
-    """The next run, not begun yet."""
+def _log_running(journal: Journal, run: Run, owner: str) -> None:
+    words = (
+        f"{owner or 'A poll'} found run {run.name} under way, which {run.owner} began, "
+        "and left it alone."
+    )
+    journal.append(
+        "decision", [words], decision=BatchDecision(word="already-running", active=run.name)
+    )
+    print(f"watch: already-running: {words}")
+
+
+def _next_run(params: Params, inbox: str, monitor: Path, owner: str) -> Run | None:
+    """The next run; it has not begun yet."""
     journal = Journal(monitor)
-    waits = waiting(journal.entries())
-    for drop in _unseen(params, inbox, journal):
-        folder = fetch(inbox, drop, monitor / "fetched" / drop.fingerprint)
-        digest = tree_hash(folder)
-        if digest in handled(journal.entries(), "hash"):
-            _tell_duplicate(journal, drop, digest)
+    entries = journal.entries()
+    retried = _retried_run(monitor, entries)
+    if retried is not None:
+        return retried
+    waits, hashes = waiting(entries), handled_hashes(entries)
+    for batch in _new_batches(params, inbox, monitor, journal):
+        if batch.problem:
+            _refuse(journal, batch)
+            continue
+        raw = monitor / "fetched" / batch.fingerprint
+        digest = tree_hash(fetch(inbox, batch, raw))
+        if digest in hashes:
+            _log_duplicate(journal, batch, digest)
+            shutil.rmtree(raw, ignore_errors=True)
             continue
         name = run_name(digest)
-        return Run(name, monitor, [*waits, f"{params.watch.source}/{name}"], digest, drop, owner)
-    cooled = [batch for batch, decision in waits.items() if decision == "cooling-down"]
-    until = cools_until(journal.entries(), params.watch.cooldown_hours)
-    if cooled and until is not None and time.time() >= until.timestamp():
-        return Run(run_name("again"), monitor, list(waits), owner=owner)
+        return Run(
+            name=name,
+            monitor=monitor,
+            batches=[*waits, f"{params.watch.source}/{name}"],
+            hash=digest,
+            incoming=batch,
+            owner=owner,
+        )
+    cooled = [batch for batch, word in waits.items() if word == "cooling-down"]
+    until = cooldown_end(entries, params.watch.cooldown_hours)
+    if cooled and (until is None or time.time() >= until.timestamp()):
+        return Run(name=run_name("again"), monitor=monitor, batches=list(waits), owner=owner)
     return None
 
 
-def _unseen(params: Params, inbox: str, journal: Journal) -> list[Drop]:
-    """Complete drops that no run has looked at, in the order of their names."""
-    known = handled(journal.entries(), "fingerprint")
-    drops = [
-        drop
-        for drop in look(inbox, params.watch.settle_seconds, time.time())
-        if drop.fingerprint not in known
-    ]
-    for drop in drops:
-        if drop.waiting_for:
-            print(f"watch: {drop.name} is left alone: it waits for {drop.waiting_for}")
-    return [drop for drop in drops if not drop.waiting_for]
+def _retried_run(monitor: Path, entries: list[LogEntry]) -> Run | None:
+    """A parked run that `arl retry` names."""
+    for name in retried_runs(entries):
+        try:
+            run = read_run(monitor, name)
+        except (FileNotFoundError, DocumentError):
+            continue
+        unpark(run)
+        return run
+    return None
 
 
-def _tell_duplicate(journal: Journal, drop: Drop, digest: str) -> None:
-    words = [
-        f"{drop.name} holds the very files of a batch that was looked at before ({digest[:12]}): nothing to do."
-    ]
-    journal.append(
-        "decision",
-        words,
-        decision="duplicate",
-        drop=drop.name,
+def _new_batches(
+    params: Params, inbox: str, monitor: Path, journal: Journal
+) -> list[IncomingBatch]:
+    """Complete batches that no run has taken, in the order of their names.
+
+    One listing of the inbox serves all batches that it finds, so that the cost of N batches is
+    that of N. A queued batch is listed again on its own before it is taken.
+    """
+    handled = handled_fingerprints(journal.entries())
+    queue = _read_queue(monitor, inbox)
+    ready = []
+    for queued in queue.batches:
+        batch = find_batch(inbox, queued.name, params.watch.settle_seconds, time.time())
+        if batch is not None and _is_ready(batch, handled):
+            ready = [batch, *queue.batches[queue.batches.index(queued) + 1 :]]
+            break
+    if not ready:
+        listed = list_batches(inbox, params.watch.settle_seconds, time.time())
+        for batch in listed:
+            if batch.incomplete_reason and batch.fingerprint not in handled:
+                print(f"watch: {batch.alias} is left alone: {batch.incomplete_reason}")
+        ready = [batch for batch in listed if _is_ready(batch, handled)]
+    file = monitor / "queue.json"
+    if ready[1:]:
+        Queue(inbox, ready[1:]).write(file)
+        file.chmod(0o600)
+    else:
+        file.unlink(missing_ok=True)
+    # The first one is fresh; the others are looked at again when their turn comes.
+    return ready if all(batch.problem for batch in ready[:1]) else ready[:1]
+
+
+def _is_ready(batch: IncomingBatch, handled: set[str]) -> bool:
+    return not batch.incomplete_reason and batch.fingerprint not in handled
+
+
+def _read_queue(monitor: Path, inbox: str) -> Queue:
+    try:
+        queue = Queue.read(monitor / "queue.json")
+    except (FileNotFoundError, DocumentError, UnicodeDecodeError):
+        return Queue(inbox)
+    return queue if queue.inbox == inbox else Queue(inbox)
+
+
+def _refuse(journal: Journal, batch: IncomingBatch) -> None:
+    """Refuse a batch that cannot be read at all; the others are not affected."""
+    why = f"{batch.alias} cannot be read: {batch.problem}."
+    words = [why, "So the batch is refused; it is looked at again once its sender changes it."]
+    decision = BatchDecision(
+        word="refused", why=why, incoming=batch.alias, fingerprint=batch.fingerprint
+    )
+    journal.append("decision", words, decision=decision)
+    print(f"watch: refused: {why}")
+
+
+def _log_duplicate(journal: Journal, batch: IncomingBatch, digest: str) -> None:
+    why = f"{batch.alias} holds the files of a batch that was decided on before ({digest[:12]})."
+    decision = BatchDecision(
+        word="duplicate",
+        why=why,
+        incoming=batch.alias,
         hash=digest,
-        fingerprint=drop.fingerprint,
+        fingerprint=batch.fingerprint,
     )
-    print(f"watch: duplicate: {words[0]}")
+    journal.append("decision", [why], decision=decision)
+    print(f"watch: duplicate: {why}")
 
 
-def _take_in(params: Params, inbox: str, corpus: Path, run: Run) -> dict[str, Any] | None:
-    """Ingest and validate the new batch; what came of it, or None where its files are not those that were hashed."""
-    link_batches(
-        corpus,
-        (folder.relative_to(corpus).as_posix() for folder in batch_folders(corpus)),
-        run.corpus,
-    )
-    if run.drop is None or run.new is None:
-        return {"accepted": True, "reasons": []}
-    root = fetch(inbox, run.drop, run.monitor / "fetched" / run.drop.fingerprint)
+def _take_in(params: Params, inbox: str, corpus: Path, run: Run) -> Intake | None:
+    """Ingest and validate the new batch; None where its files are not those that were hashed."""
+    present = (folder.relative_to(corpus).as_posix() for folder in batch_folders(corpus))
+    link_batches(corpus, present, run.corpus)
+    if run.incoming is None or run.new is None:
+        return Intake(accepted=True)
+    root = fetch(inbox, run.incoming, run.monitor / "fetched" / run.incoming.fingerprint)
     problem = "" if (run.corpus / run.new).exists() else _ingest(params, root, run)
     if tree_hash(root) != run.hash:
         return None
     if problem:
-        return {"accepted": False, "reasons": [problem], "counts": None}
-    counts = read_json(run.corpus / run.new / "batch.json")
+        return Intake(accepted=False, reasons=[problem])
+    summary = read_json(run.corpus / run.new / "batch.json")
+    counts = BatchCounts(
+        summary["given"], summary["accepted"], summary["refused"], summary["images"]
+    )
     problem = _too_many_refused(params, counts) or _broken_rule(params, run)
-    return {"accepted": not problem, "reasons": [problem] if problem else [], "counts": counts}
+    return Intake(not problem, [problem] if problem else [], counts)
 
 
 def _ingest(params: Params, root: Path, run: Run) -> str:
-    """Read the drop into the run's corpus; why that cannot be, or nothing."""
-    assert run.drop is not None
+    """Read the incoming batch into the run's corpus; the reason where that is impossible."""
+    assert run.incoming is not None
     try:
         ingest(
             params,
@@ -154,19 +263,19 @@ def _ingest(params: Params, root: Path, run: Run) -> str:
             root=root,
             corpus=run.corpus,
             batch=run.name,
-            site=run.drop.site,
+            site=run.incoming.site,
         )
     except (ValueError, FileNotFoundError) as error:
         return f"It is not in the layout of {params.watch.source}: {error}."
     return ""
 
 
-def _too_many_refused(params: Params, counts: dict[str, Any]) -> str:
-    share = counts["refused"] / counts["given"] if counts["given"] else 1.0
-    if counts["images"] and share <= params.watch.max_refused:
+def _too_many_refused(params: Params, counts: BatchCounts) -> str:
+    fraction = counts.refused / counts.inputs if counts.inputs else 1.0
+    if counts.images and fraction <= params.watch.max_refused:
         return ""
     return (
-        f"{counts['refused']} of its {counts['given']} inputs cannot be accepted ({share:.0%}); "
+        f"{counts.refused} of its {counts.inputs} inputs cannot be accepted ({fraction:.0%}); "
         f"at most {params.watch.max_refused:.0%} may be refused (watch.max_refused)."
     )
 
@@ -177,3 +286,9 @@ def _broken_rule(params: Params, run: Run) -> str:
     except ValueError as error:
         return f"With it the corpus breaks its rules: {error}."
     return ""
+
+
+def _remove_raw_files(run: Run) -> None:
+    """Remove copies of hospital files as soon as their batch is written."""
+    if run.incoming is not None:
+        shutil.rmtree(run.monitor / "fetched" / run.incoming.fingerprint, ignore_errors=True)
