@@ -10,7 +10,8 @@ from arl.commands.datasets import datasets
 from arl.corpus.batch_summary import BatchOrigin
 from arl.corpus.shard_writer import BatchWriter
 from arl.ingest import readers
-from arl.ingest.readers import fallmud, write
+from arl.ingest.batches import write_inputs
+from arl.ingest.readers import fallmud
 
 
 def muscle(root: Path) -> Path:
@@ -30,7 +31,7 @@ def corpus(tmp_path: Path) -> Path:
         64,
         origin=BatchOrigin(licence="", citation="", reader="fallmud"),
     ) as writer:
-        write(fallmud.read(muscle(tmp_path / "drop/FALLMUD")), writer)
+        write_inputs(fallmud.read(muscle(tmp_path / "drop/FALLMUD")), writer)
     return tmp_path / "data"
 
 
@@ -48,15 +49,15 @@ def test_every_reader_has_its_line_and_the_corpus_is_counted(
 def test_details_of_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     datasets(["camus", "folder"], corpus=tmp_path / "absent")
     told = capsys.readouterr().out
-    assert max(map(len, told.splitlines())) <= 120
+    assert max(map(len, told.splitlines())) <= 100
     flat = " ".join(told.split())
     for expected in (
         "Licence CC BY-NC-SA 4.0",
         "Obtain https://www.creatis.insa-lyon.fr",
         "Layout <root>/database_nifti/patient0001",
-        "Patient the folder; 500 patients",
+        "Patient The folder; 500 patients",
         "Options --anatomy --probe --device --site",
-        "Found nothing in the corpus",
+        "Corpus no batch",
     ):
         assert expected in flat
 
@@ -74,7 +75,9 @@ def test_what_a_folder_holds(
         f"fallmud: 1 inputs; arl ingest fallmud --root {tmp_path}/drop/FALLMUD --corpus {corpus}"
         in lines
     )
-    assert any(line.startswith(f"bus-bra: {busbra} looks like it, but: ") for line in lines)
+    assert any(
+        line.startswith(f"bus-bra: {busbra} resembles this dataset, but: ") for line in lines
+    )
     assert {line.split(":")[0] for line in lines} == {"bus-bra", "fallmud"}
 
 
@@ -85,11 +88,11 @@ def test_the_folder_itself_may_be_one(tmp_path: Path, capsys: pytest.CaptureFixt
 
 def test_a_folder_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     datasets([], corpus=tmp_path, root=tmp_path)
-    assert "are not the layout of a dataset" in capsys.readouterr().out
+    assert "has the layout of a dataset" in capsys.readouterr().out
     with pytest.raises(FileNotFoundError, match="absent is not a folder"):
         datasets([], corpus=tmp_path, root=tmp_path / "absent")
 
 
 def test_a_name_without_a_reader(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="source 'camuss' has no reader; known: bus-bra"):
+    with pytest.raises(ValueError, match="source 'camuss' has no reader; choose one of: bus-bra"):
         datasets(["camuss"], corpus=tmp_path)

@@ -16,7 +16,7 @@ from arl.corpus.pixels import perceptual_hash
 from arl.corpus.record import Entry, Input, Record
 from arl.corpus.shard_writer import BatchWriter
 from arl.files import read_json
-from arl.ingest.readers import write
+from arl.ingest.batches import write_inputs
 from arl.ingest.workers import Read, prepare
 from arl.settings import Thinning
 
@@ -123,7 +123,7 @@ def test_the_batch_counts_what_was_thinned(tmp_path: Path) -> None:
         512,
         origin=BatchOrigin(licence="", citation="", reader="x"),
     ) as writer:
-        write(inputs, writer, thinning=Thinning(every=3))
+        write_inputs(inputs, writer, thinning=Thinning(every=3))
     about = read_json(tmp_path / "cine/0000/batch.json")
     counts = {
         name: about[name]

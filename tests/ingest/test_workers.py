@@ -17,7 +17,8 @@ from arl.corpus.batch_summary import BatchOrigin
 from arl.corpus.record import Input
 from arl.corpus.shard_writer import BatchWriter
 from arl.files import tree_hash
-from arl.ingest.readers import fallmud, write
+from arl.ingest.batches import write_inputs
+from arl.ingest.readers import fallmud
 from arl.ingest.tables import read_csv
 from arl.ingest.workers import Outcome, outcomes
 
@@ -46,7 +47,7 @@ def test_any_number_of_workers_writes_the_same_bytes(tmp_path: Path) -> None:
             20,
             origin=BatchOrigin(licence="", citation=""),
         ) as writer:
-            write(inputs, writer, workers)
+            write_inputs(inputs, writer, workers)
     assert len({tree_hash(tmp_path / str(workers)) for workers in (0, 2)}) == 1
 
 

@@ -1,4 +1,4 @@
-"""Make the sample corpus: synthetic phantoms, and the real ultrasound files that pydicom-data ships."""
+"""Make the sample corpus: phantoms, and the ultrasound files of pydicom-data."""
 
 import shutil
 from collections.abc import Iterator, Sequence
@@ -12,11 +12,12 @@ from arl.corpus.batch_summary import BatchOrigin
 from arl.corpus.location import GrowingCorpus
 from arl.corpus.record import Entry, Input, Record
 from arl.corpus.shard_writer import BatchWriter
-from arl.ingest.readers import pydicom_data, write
+from arl.ingest.batches import write_inputs
+from arl.ingest.readers import pydicom_data
+from arl.ingest.source import Options
 from arl.params import Params
 from arl.phantoms.examination import LABELS, examine
 from arl.phantoms.scanner import ALPHA, BETA, Scanner
-from arl.stages._rules import anatomy_rules
 
 
 @dataclass(frozen=True)
@@ -24,20 +25,21 @@ class _Batch:
     source: str
     name: str
     scanner: Scanner
-    share: float  # of the phantoms
+    fraction: float  # of the phantoms
 
 
 _BATCHES = (
     _Batch("phantom-a", "0000", ALPHA, 0.5),
     _Batch("phantom-b", "0000", BETA, 0.3),
-    # the same machine after a service: a little brighter, harder and coarser, for the drift stage
-    # to look at
+    # The same scanner after a service: a little brighter, with more contrast and coarser speckle.
+    # The drift stage compares this batch with the batch before.
     _Batch("phantom-b", "0001", replace(BETA, gain=9, dynamic_range=50, lateral=0.0135), 0.2),
 )
 _ORIGIN = BatchOrigin(
     licence="Synthetic: made by this software", citation="ARL phantoms (arl.phantoms)"
 )
-# of a class's patients, in turn: balanced at any size, which a hash of so few patients would not be
+# Splits of the patients of a class, in turn. This is balanced at any size; a hash of so few
+# patients would not be.
 _SPLITS = (
     *("train", "test", "val", "train", "train", "test", "train", "train", "test", "train"),
     *("train", "test", "val", "train", "train", "test", "train", "val", "train", "train"),
@@ -45,36 +47,40 @@ _SPLITS = (
 
 
 def sample(params: Params, *, corpus: GrowingCorpus) -> None:
-    """Make the sample corpus: synthetic phantoms, and the real ultrasound files that pydicom-data ships.
+    """Make the sample corpus: phantoms, and the ultrasound files of pydicom-data.
 
-    Writes the sources phantom-a, phantom-b and pydicom-data below `corpus`, in place of earlier
-    ones; other sources stay. The phantoms are marked synthetic in every row. The result depends on
-    `seed`, `sample` and `data.store_size`, not on the number of workers.
+    Writes the sources phantom-a, phantom-b and pydicom-data below `corpus` and replaces earlier
+    ones; other sources stay. Each phantom row is marked synthetic. The result depends on `seed`,
+    `sample` and `data.store_size`, and not on the number of workers.
+
+    Args:
+        corpus: Corpus to write to.
 
     Raises:
-        ValueError: a negative number of images, or a size under 32 pixels.
+        ValueError: A negative number of images, or a size under 32 pixels.
     """
-    if (
-        min(params.sample.images_per_anatomy, params.sample.images_per_task) < 0
-        or params.sample.size < 32
-    ):
+    settings = params.sample
+    if min(settings.images_per_anatomy, settings.images_per_task) < 0 or settings.size < 32:
         raise ValueError(
-            f"{params.sample}: numbers of images must not be negative, and size must be 32 pixels or more"
+            f"{settings}: numbers of images must not be negative, "
+            "and size must be 32 pixels or more"
         )
     size, seconds = params.data.store_size, params.data.input_seconds
     with _replacing(corpus) as staging:
         for batch in _BATCHES:
             with BatchWriter(staging, batch.source, batch.name, size, origin=_ORIGIN) as writer:
-                write(_patients(params, batch), writer, params.data.workers, seconds=seconds)
-        origin = BatchOrigin(licence=pydicom_data.LICENCE, citation=pydicom_data.CITATION)
-        with BatchWriter(staging, "pydicom-data", "0000", size, origin=origin) as writer:
-            inputs = pydicom_data.read(pydicom_data.installed(), anatomy_rules(params.dicom))
-            write(inputs, writer, params.data.workers, seconds=seconds)
+                patients = _patients(params, batch)
+                write_inputs(patients, writer, params.data.workers, seconds=seconds)
+        source = pydicom_data.SOURCE
+        origin = BatchOrigin(licence=source.licence, citation=source.citation)
+        with BatchWriter(staging, source.name, "0000", size, origin=origin) as writer:
+            inputs = source.read(pydicom_data.installed(), Options(), params.dicom)
+            write_inputs(inputs, writer, params.data.workers, seconds=seconds)
 
 
 @contextmanager
 def _replacing(corpus: Path) -> Iterator[Path]:
-    """A folder whose sources replace those of the same name in the corpus when the block ends without an error."""
+    """A folder whose sources replace those of the corpus if the block ends without an error."""
     staging = corpus / ".sample.partial"
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
@@ -88,11 +94,12 @@ def _replacing(corpus: Path) -> Iterator[Path]:
 
 
 def _patients(params: Params, batch: _Batch) -> list[Input]:
-    """Every patient of a batch: unlabelled ones of each anatomy, then labelled ones where there are labels."""
+    """Every patient of a batch: unlabelled patients of each anatomy, then labelled ones."""
     unlabelled, labelled = (
-        _share(n, batch) for n in (params.sample.images_per_anatomy, params.sample.images_per_task)
+        _num_images(total, batch)
+        for total in (params.sample.images_per_anatomy, params.sample.images_per_task)
     )
-    found = [
+    patients = [
         _patient(params, batch, a, k, [None] * n, k)
         for a in ANATOMIES
         for k, n in enumerate(_sizes(unlabelled))
@@ -100,17 +107,17 @@ def _patients(params: Params, batch: _Batch) -> list[Input]:
     for anatomy, classes in LABELS.items():
         for k, n in enumerate(_sizes(labelled, len(classes))):
             labels = [classes[(k + i * (anatomy == "cardiac")) % len(classes)] for i in range(n)]
-            found.append(_patient(params, batch, anatomy, 10_000 + k, labels, k // len(classes)))
-    return found
+            patients.append(_patient(params, batch, anatomy, 10_000 + k, labels, k // len(classes)))
+    return patients
 
 
-def _share(total: int, batch: _Batch) -> int:
-    """Images of a batch out of `total`: at least one, so that no batch is empty of an anatomy."""
-    return max(1, round(total * batch.share)) if total else 0
+def _num_images(total: int, batch: _Batch) -> int:
+    """Images of a batch out of `total`; at least one, so every batch has every anatomy."""
+    return max(1, round(total * batch.fraction)) if total else 0
 
 
 def _sizes(total: int, classes: int = 1) -> list[int]:
-    """Images of each patient: two for one of each class, then three, in turn; the last one takes what is left."""
+    """Images of each patient: two for one of each class, then three, in turn."""
     sizes: list[int] = []
     while total > 0:
         sizes.append(min(2 + len(sizes) // classes % 2, total))
@@ -127,11 +134,10 @@ def _patient(
     turn: int,
 ) -> Input:
     name = f"{batch.name}-{anatomy}-{number:05d}"
-    place = _BATCHES.index(batch)
-    seed = (params.seed, place, anatomy_index(anatomy), number)
-    split = _SPLITS[
-        (turn + place) % len(_SPLITS)
-    ]  # each batch begins elsewhere, so that few patients fill all splits
+    offset = _BATCHES.index(batch)
+    seed = (params.seed, offset, anatomy_index(anatomy), number)
+    # Each batch begins elsewhere in the list, so that few patients fill all splits.
+    split = _SPLITS[(turn + offset) % len(_SPLITS)]
     return Input(
         name,
         partial(

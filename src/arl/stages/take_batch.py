@@ -3,7 +3,6 @@
 import shutil
 import time
 from dataclasses import replace
-from inspect import signature
 from pathlib import Path
 
 from arl.corpus.location import ReadableCorpus
@@ -12,7 +11,7 @@ from arl.documents import DocumentError
 from arl.files import read_json, tree_hash
 from arl.ingest.dicom.deidentify import secret_key
 from arl.ingest.inbox import IncomingBatch, fetch, find_batch, list_batches
-from arl.ingest.readers import reader
+from arl.ingest.readers import find_source
 from arl.monitoring.journal import (
     BatchCounts,
     BatchDecision,
@@ -89,7 +88,7 @@ def take_batch(
 
 def _check_settings(params: Params) -> None:
     """Raise for a mistake in the settings before any batch can be blamed for it."""
-    if "site" not in signature(reader(params.watch.source).read).parameters:
+    if "site" not in find_source(params.watch.source).options:
         raise ValueError(
             f"watch.source {params.watch.source!r} reads one public dataset: "
             "hospitals use dicom-folder"

@@ -21,9 +21,9 @@ from arl.corpus.record import Pixels, Refused
 from arl.ingest.dicom import frames as dicom
 from arl.ingest.dicom.burnt_in_text import KEEP
 from arl.ingest.dicom.frames import FrameInfo, is_dicom
-from arl.stages._rules import anatomy_rules
+from arl.ingest.dicom.rules import AnatomyRules
 
-RULES = anatomy_rules(params.load([], Path(__file__).parents[3] / "params.yaml").dicom)
+RULES = AnatomyRules.from_settings(params.load([], Path(__file__).parents[3] / "params.yaml").dicom)
 
 
 def real(name: str) -> Path:

@@ -8,9 +8,8 @@ from pydicom.dataset import Dataset
 from arl import params
 from arl.ingest.dicom import rules as dicom_rules
 from arl.ingest.dicom.rules import AnatomyRules
-from arl.stages._rules import anatomy_rules
 
-RULES = anatomy_rules(params.load([], Path(__file__).parents[3] / "params.yaml").dicom)
+RULES = AnatomyRules.from_settings(params.load([], Path(__file__).parents[3] / "params.yaml").dicom)
 DESCRIPTION = "ProtocolName+StudyDescription+SeriesDescription"
 
 

@@ -16,9 +16,9 @@ from arl import params
 from arl.corpus.record import Refused
 from arl.ingest.dicom.burnt_in_text import KEEP, MASK, QUARANTINE
 from arl.ingest.dicom.frames import frames
-from arl.stages._rules import anatomy_rules
+from arl.ingest.dicom.rules import AnatomyRules
 
-RULES = anatomy_rules(params.load([], Path(__file__).parents[3] / "params.yaml").dicom)
+RULES = AnatomyRules.from_settings(params.load([], Path(__file__).parents[3] / "params.yaml").dicom)
 encode = runpy.run_path(str(Path(__file__).with_name("h264.py")))["encode"]
 FRAMES = 17
 

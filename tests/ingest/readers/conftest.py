@@ -18,7 +18,7 @@ from arl.corpus.shard_reader import read_images, read_masks
 from arl.corpus.shard_writer import BatchWriter
 from arl.corpus.splits import read_split
 from arl.files import read_json
-from arl.ingest.readers import write
+from arl.ingest.batches import write_inputs
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def ingest(tmp_path: Path) -> Callable[..., Ingested]:
             512,
             origin=BatchOrigin(licence="", citation=""),
         ) as writer:
-            write(inputs, writer)
+            write_inputs(inputs, writer)
         refused = manifest.read_quarantine(corpus)
         about = read_json(corpus / "source/0000/batch.json")
         assert about["accepted"] + about["refused"] == about["given"] == len(inputs)
@@ -127,12 +127,11 @@ def batch_of(tmp_path: Path) -> Callable[..., Batch]:
             source,
             "0000",
             512,
-            origin=BatchOrigin(licence=reader.LICENCE, citation=reader.CITATION),
+            origin=BatchOrigin(licence=reader.SOURCE.licence, citation=reader.SOURCE.citation),
         ) as writer:
-            write(inputs, writer, workers)
+            write_inputs(inputs, writer, workers)
         counts = read_json(corpus / source / "0000" / "batch.json")
         assert counts["accepted"] + counts["refused"] == counts["given"] == len(inputs)
-        assert reader.OBTAIN
         refused = manifest.read_quarantine(corpus)
         reasons = dict(zip(refused["input"], refused["reason"], strict=True))
         assert all(str(root) not in name + reason for name, reason in reasons.items())

@@ -14,7 +14,8 @@ from arl.corpus.record import Refused
 from arl.corpus.shard_reader import read_images, read_masks
 from arl.corpus.shard_writer import BatchWriter
 from arl.corpus.splits import read_split, split_by_patient
-from arl.ingest.readers import bus_bra, write
+from arl.ingest.batches import write_inputs
+from arl.ingest.readers import bus_bra
 
 HEADER = "ID,Case,Histology,Pathology,BIRADS,Device,Width,Height,Side,BBOX\n"
 FOLDS = "ID,Pathology,kFold,valid_1,valid_2,valid_3,valid_4,valid_5\n"
@@ -70,7 +71,7 @@ def ingest(root: Path, corpus: Path) -> pd.DataFrame:
         512,
         origin=BatchOrigin(licence="", citation=""),
     ) as writer:
-        write(bus_bra.read(root), writer)
+        write_inputs(bus_bra.read(root), writer)
     return manifest.read_manifest(corpus)
 
 

@@ -18,13 +18,14 @@ from arl.corpus import manifest, splits
 from arl.corpus.batch_summary import BatchOrigin
 from arl.corpus.record import Input, Refused
 from arl.corpus.shard_writer import BatchWriter
+from arl.ingest.batches import write_inputs
 from arl.ingest.dicom.burnt_in_text import KEEP, MASK, QUARANTINE, words
-from arl.ingest.readers import dicom_folder, pydicom_data, write
+from arl.ingest.dicom.rules import AnatomyRules
+from arl.ingest.readers import dicom_folder, pydicom_data
 from arl.ingest.readers.dicom_folder import Reading
-from arl.stages._rules import anatomy_rules
 
 ROOT = Path(__file__).parents[3]
-RULES = anatomy_rules(params.load([], ROOT / "params.yaml").dicom)
+RULES = AnatomyRules.from_settings(params.load([], ROOT / "params.yaml").dicom)
 KEY = "a secret of sixteen bytes or more"
 # what is planted: names, numbers, dates, places
 SECRETS = ("Nightingale", "Florence", "MRN4711", "19200512", "Scutari", "ACC0815", "Barrack")
@@ -186,7 +187,7 @@ def test_counts_add_up_over_a_mixed_drop(tmp_path: Path) -> None:
         256,
         origin=BatchOrigin(licence="", citation=""),
     ) as writer:
-        write(read(drop), writer)
+        write_inputs(read(drop), writer)
     rows, refused = (
         manifest.read_manifest(tmp_path / "data"),
         manifest.read_quarantine(tmp_path / "data"),
@@ -216,7 +217,7 @@ def test_a_later_drop_of_the_same_files_adds_nothing(tmp_path: Path) -> None:
             256,
             origin=BatchOrigin(licence="", citation=""),
         ) as writer:
-            write(read(drop), writer)
+            write_inputs(read(drop), writer)
         (drop / "one.dcm").rename(drop / "renamed.dcm")
         (drop / "renamed.dcm").rename(drop / "one.dcm")
     assert manifest.read_manifest(tmp_path / "data")["batch"].unique().tolist() == ["0000"]
@@ -282,7 +283,7 @@ def test_the_sample_files_are_six_and_all_accepted(tmp_path: Path) -> None:
         256,
         origin=BatchOrigin(licence="", citation=""),
     ) as writer:
-        write(small, writer)
+        write_inputs(small, writer)
     rows = manifest.read_manifest(tmp_path)
     assert manifest.read_quarantine(tmp_path).empty
     assert rows["region_rule"].tolist() == [

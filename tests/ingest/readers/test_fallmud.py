@@ -11,7 +11,8 @@ from arl.corpus import manifest, splits
 from arl.corpus.batch_summary import BatchOrigin
 from arl.corpus.shard_reader import read_images, read_masks
 from arl.corpus.shard_writer import BatchWriter
-from arl.ingest.readers import fallmud, write
+from arl.ingest.batches import write_inputs
+from arl.ingest.readers import fallmud
 
 
 def picture(number: int) -> np.ndarray:
@@ -52,7 +53,7 @@ def test_both_parts_with_masks_of_another_suffix(root: Path, tmp_path: Path) -> 
         512,
         origin=BatchOrigin(licence="", citation=""),
     ) as writer:
-        write(fallmud.read(root), writer)
+        write_inputs(fallmud.read(root), writer)
     rows = manifest.read_manifest(corpus)
     keys = [f"NeilCronin/img_0000{n}" for n in range(3)] + [f"RyanCunningham/{n}" for n in range(3)]
     assert rows["id"].tolist() == [f"fallmud:{key}" for key in keys]
@@ -84,7 +85,7 @@ def test_what_has_no_partner_or_is_torn_is_quarantined(root: Path, tmp_path: Pat
         512,
         origin=BatchOrigin(licence="", citation=""),
     ) as writer:
-        write(fallmud.read(root), writer)
+        write_inputs(fallmud.read(root), writer)
     refused = manifest.read_quarantine(tmp_path / "data")[["input", "reason"]].values.tolist()
     assert [name for name, _ in refused] == [
         "NeilCronin/images/img_00002.tif",

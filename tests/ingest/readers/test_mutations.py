@@ -28,10 +28,13 @@ from arl.corpus.batch_summary import BatchOrigin
 from arl.corpus.record import Input, Record, refusal
 from arl.corpus.shard_reader import read_images
 from arl.corpus.shard_writer import BatchWriter
+from arl.ingest.batches import write_inputs
 from arl.ingest.dicom.burnt_in_text import KEEP
 from arl.ingest.dicom.rules import AnatomyRules
-from arl.ingest.readers import dicom_folder, reader, write
+from arl.ingest.readers import dicom_folder, find_source
 from arl.ingest.readers.dicom_folder import Reading
+from arl.ingest.source import Options
+from arl.settings import Dicom
 
 SECONDS = 20  # for one input
 # format -> (module of tests, its fixture, reader, suffixes of the files that are damaged, mutants)
@@ -102,6 +105,9 @@ def _replace_word(data: bytearray, rng: np.random.Generator) -> None:
     data[:65536] = b",".join(words)
 
 
+NO_DICOM = Dicom("quarantine", [], [], {})
+
+
 def given(name: str, root: Path, number: int) -> list[Input]:
     """The inputs of one mutant, listed in this process as `arl ingest` does it.
 
@@ -109,7 +115,7 @@ def given(name: str, root: Path, number: int) -> list[Input]:
     none.
     """
     try:
-        inputs = reader(name).read(root)
+        inputs = find_source(name).read(root, Options(), NO_DICOM)
     except (ValueError, OSError) as error:
         if "arl" not in Path(traceback.extract_tb(error.__traceback__)[-1].filename).parts:
             raise
@@ -130,7 +136,7 @@ def account(corpus: Path, inputs: list[Input], source: str, mutants: int) -> Cou
     with BatchWriter(
         corpus, source, "0000", 64, origin=BatchOrigin(licence="", citation="")
     ) as writer:
-        write(inputs, writer, 1, seconds=SECONDS)
+        write_inputs(inputs, writer, 1, seconds=SECONDS)
     rows, refused = manifest.read_manifest(corpus), manifest.read_quarantine(corpus)
     assert len(read_images(corpus, rows)) == len(rows)
     assert [path for path in corpus.rglob("*") if "partial" in path.name] == []

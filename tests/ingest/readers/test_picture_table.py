@@ -12,8 +12,9 @@ from arl.corpus.batch_summary import BatchOrigin
 from arl.corpus.shard_reader import read_images, read_masks
 from arl.corpus.shard_writer import BatchWriter
 from arl.corpus.splits import SPLIT_SCHEMA
+from arl.ingest.batches import write_inputs
 from arl.ingest.dicom.deidentify import keyed_hash
-from arl.ingest.readers import phantom_table, picture_table, write
+from arl.ingest.readers import phantom_table, picture_table
 
 KEY = "a secret of the tests"
 COLUMNS = "file,patient,anatomy,label,mask,mask_file,probe,device,depth_cm,pixel_spacing_mm,split"
@@ -50,7 +51,7 @@ def ingested(
         512,
         origin=BatchOrigin(licence="", citation=""),
     ) as writer:
-        write(picture_table.read(root, site), writer)
+        write_inputs(picture_table.read(root, site), writer)
     folder = corpus / "picture-table" / batch
     rows = manifest.read_table(folder / "manifest.parquet", manifest.SCHEMA)
     refused = manifest.read_table(folder / "quarantine.parquet", manifest.QUARANTINE)

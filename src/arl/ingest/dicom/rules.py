@@ -8,6 +8,7 @@ from pydicom.dataset import Dataset
 
 from arl.corpus.anatomy import OTHER, anatomy_index
 from arl.ingest.dicom.deidentify import ANATOMY_SOURCES
+from arl.settings import Dicom
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,12 @@ class AnatomyRules:
     groups: Sequence[Sequence[str]]
     words: Sequence[tuple[str, str]]
     image_types: Mapping[str, str]
+
+    @classmethod
+    def from_settings(cls, dicom: Dicom) -> "AnatomyRules":
+        """The table in section `dicom` of params.yaml."""
+        words = [(rule.word, rule.anatomy) for rule in dicom.anatomy_words]
+        return cls(dicom.anatomy_from, words, dicom.image_types)
 
     def __post_init__(self) -> None:
         """Raises:

@@ -1,19 +1,4 @@
-"""BUS-BRA: breast ultrasound with lesion masks (Gomez-Flores et al., Medical Physics 2024).
-
-Layout      <root>/bus_data.csv, 5-fold-cv.csv, Images/bus_0001-l.png, Masks/mask_0001-l.png
-Keys        `ID` of bus_data.csv: bus_<case>-<l|r|s>, left, right or single image
-Coding      label = `Pathology` (benign, malignant); mask "lesion" = white of the 1-bit mask
-Patient     `Case`; 1,064 patients, 1,875 images. Clips: none
-Split       fold-1 ... fold-5 of 5-fold-cv.csv: valid_k NaN = test, 0 = val, 1 = train. The official test folds are
-            disjoint in patients. The official val is drawn by image, so 201 to 216 patients would
-            be in both train and
-            val: here all images of a patient follow the first of them. "default" is fold-1
-Licence     free with citation (LICENSE.txt of the download)
-Refuses     a missing or damaged image or mask, a mask of another size or empty, an unknown pathology, a row without a
-            fold, an ID given twice, pictures that bus_data.csv does not list. Width and Height of
-            bus_data.csv are not
-            used: they are wrong in four official rows
-"""
+"""BUS-BRA: breast ultrasound with lesion masks (Gomez-Flores et al., Medical Physics 2024)."""
 
 from functools import partial
 from pathlib import Path
@@ -23,14 +8,8 @@ import pandas as pd
 from arl.corpus.record import Entry, Input, Record, Refused
 from arl.corpus.splits import DEFAULT
 from arl.ingest.pictures import read_mask, read_picture
+from arl.ingest.source import Source, without_options
 from arl.ingest.tables import read_csv
-
-LICENCE = "Free to use, copy, modify and distribute with citation (LICENSE.txt of the download)"
-CITATION = (
-    "W. Gomez-Flores, M. J. Gregorio-Calas, W. Coelho de Albuquerque Pereira, BUS-BRA: A breast ultrasound dataset for "
-    "assessing computer-aided diagnosis systems, Medical Physics 51(4), 2024, doi:10.1002/mp.16812"
-)
-OBTAIN = "https://zenodo.org/records/8231412: BUSBRA.zip, no registration"
 
 _LABELS = ("benign", "malignant")
 _FOLDS = {f"valid_{k}": f"fold-{k}" for k in range(1, 6)}
@@ -128,3 +107,37 @@ def _by_patient(
                 f"{file}: {protocol} divides patient {patient[identifier]} between test and training"
             )
     return {identifier: first[patient.get(identifier, identifier)] for identifier in official}
+
+
+SOURCE = Source(
+    name="bus-bra",
+    title=(
+        "BUS-BRA: breast ultrasound with lesion masks (Gomez-Flores et al., Medical Physics 2024)."
+    ),
+    read=without_options(read),
+    licence=(
+        "Free to use, copy, modify and distribute with citation (LICENSE.txt of the download)"
+    ),
+    citation=(
+        "W. Gomez-Flores, M. J. Gregorio-Calas, W. Coelho de Albuquerque Pereira, BUS-BRA: "
+        "A breast ultrasound dataset for assessing computer-aided diagnosis systems, "
+        "Medical Physics 51(4), 2024, doi:10.1002/mp.16812"
+    ),
+    obtain="https://zenodo.org/records/8231412: BUSBRA.zip, no registration",
+    layout=("<root>/bus_data.csv, 5-fold-cv.csv, Images/bus_0001-l.png, Masks/mask_0001-l.png."),
+    keys=("`ID` of bus_data.csv: bus_<case>-<l|r|s>, left, right or single image."),
+    coding=('label = `Pathology` (benign, malignant); mask "lesion" = white of the 1-bit mask.'),
+    patient="`Case`; 1,064 patients, 1,875 images. No clips.",
+    split=(
+        "fold-1 ... fold-5 of 5-fold-cv.csv: valid_k NaN = test, 0 = val, 1 = train. The "
+        "official test folds are disjoint in patients. The official val is drawn by image, "
+        "so 201 to 216 patients would be in both train and val: here all images of a "
+        'patient follow the first of them. "default" is fold-1.'
+    ),
+    refuses=(
+        "A missing or damaged image or mask, a mask of another size or empty, an unknown "
+        "pathology, a row without a fold, an ID given twice, pictures that bus_data.csv "
+        "does not list. Width and Height of bus_data.csv are not used: they are wrong in "
+        "four official rows."
+    ),
+)

@@ -1,22 +1,4 @@
-"""BUS-UCLM: breast ultrasound with lesion masks in colour (Vallez et al., Scientific Data 2025).
-
-Layout      <root>/{images,masks}/ALWI_000.png, INFO.csv (";" between Image, Resolution, Label, Doppler, Marks,
-            Combined), or up to four folders below the root. Without INFO.csv the masks alone tell
-            the labels
-Keys        the picture's stem
-Coding      label = `Label` of INFO.csv (normal, benign, malignant); mask "lesion" = what the colour mask shows, red is
-            malignant, green benign, black normal. `Doppler` marks colour Doppler. Sides by side
-            (`Combined`) are not cut
-Patient     the four letters before "_": 38 patients, 683 images. Clips: none
-Split       "authors": the five patients that the authors test on, the rest is train. "default": the same test, and a
-            part of the other patients as val
-Licence     CC BY 4.0 by the authors' repository; version 1 of the download was CC BY-NC 3.0: see the page you take it
-            from
-Refuses     a missing or damaged image or mask, a mask of another size (so all of patient HESN, as others report), a
-            name without a patient, a label that is none of the three, a label that its mask
-            contradicts, a mask in other colours without INFO.csv, masks without an image, rows of
-            INFO.csv without an image, other files
-"""
+"""BUS-UCLM: breast ultrasound with lesion masks in colour."""
 
 import re
 from functools import partial
@@ -26,14 +8,8 @@ from arl.corpus.record import Entry, Input, Mask, Pixels, Record, Refused, refus
 from arl.corpus.splits import DEFAULT, keep_test
 from arl.ingest.folders import child, member, pictures, refuse_all, search
 from arl.ingest.pictures import binary, read_picture, same_size
+from arl.ingest.source import Source, without_options
 from arl.ingest.tables import read_csv
-
-LICENCE = "CC BY 4.0 (authors' repository); version 1 of the download: CC BY-NC 3.0"
-CITATION = (
-    "N. Vallez, G. Bueno, O. Deniz, M. A. Rienda, C. Pastor, BUS-UCLM: Breast ultrasound lesion segmentation dataset, "
-    "Scientific Data 12, 242, 2025, doi:10.1038/s41597-025-04562-3"
-)
-OBTAIN = "Mendeley Data, doi:10.17632/7fvgj4jsp7; open"
 
 _LABELS = ("normal", "benign", "malignant")
 _TEST_PATIENTS = ("ANFO", "COPE", "CRCI", "ELCO", "FLKA")
@@ -149,3 +125,42 @@ def _label(file: Path, told: str | None, seen: set[str]) -> str:
         shown = ", ".join(sorted(name or "another colour" for name in seen)) or "nothing"
         raise Refused(f"INFO.csv calls it {told}, but {file.name} shows {shown}")
     return told
+
+
+SOURCE = Source(
+    name="bus-uclm",
+    title=(
+        "BUS-UCLM: breast ultrasound with lesion masks in colour (Vallez et al., Scientific "
+        "Data 2025)."
+    ),
+    read=without_options(read),
+    licence=("CC BY 4.0 (authors' repository); version 1 of the download: CC BY-NC 3.0"),
+    citation=(
+        "N. Vallez, G. Bueno, O. Deniz, M. A. Rienda, C. Pastor, BUS-UCLM: Breast "
+        "ultrasound lesion segmentation dataset, Scientific Data 12, 242, 2025, "
+        "doi:10.1038/s41597-025-04562-3"
+    ),
+    obtain="Mendeley Data, doi:10.17632/7fvgj4jsp7; open",
+    layout=(
+        '<root>/{images,masks}/ALWI_000.png, INFO.csv (";" between Image, Resolution, '
+        "Label, Doppler, Marks, Combined); the layout may lie up to four folders below the "
+        "root. Without INFO.csv the masks alone tell the labels."
+    ),
+    keys="The picture's stem.",
+    coding=(
+        'label = `Label` of INFO.csv (normal, benign, malignant); mask "lesion" = what the '
+        "colour mask shows, red is malignant, green benign, black normal. `Doppler` marks "
+        "colour Doppler. Sides by side (`Combined`) are not cut."
+    ),
+    patient='The four letters before "_": 38 patients, 683 images. No clips.',
+    split=(
+        '"authors": the five patients that the authors test on, the rest is train. '
+        '"default": the same test, and a part of the other patients as val.'
+    ),
+    refuses=(
+        "A missing or damaged image or mask, a mask of another size (so all of patient "
+        "HESN, as others report), a name without a patient, a label that is none of the "
+        "three, a label that its mask contradicts, a mask in other colours without "
+        "INFO.csv, masks without an image, rows of INFO.csv without an image, other files."
+    ),
+)

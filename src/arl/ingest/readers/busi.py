@@ -1,20 +1,4 @@
-"""BUSI: breast ultrasound, benign, malignant and normal, with lesion masks (Al-Dhabyani et al., Data in Brief 2020).
-
-Layout      <root>/{benign,malignant,normal}/"benign (1).png", "benign (1)_mask.png" and, on 17 images, "_mask_1.png",
-            "_mask_2.png"; or up to four folders below the root (Dataset_BUSI_with_GT)
-Keys        the picture's stem, "benign (1)"
-Coding      label = the folder; mask "lesion" = all masks of an image together, levels >= 128. Masks of normal images
-            are empty and are left out
-Patient     none is published (600 women, 780 images), nor are clips: a split by patient cannot be claimed. The set is
-            known to hold the same image several times, even as benign and as malignant: such labels
-            are kept as they are
-Split       none official; "default" is drawn by image, each class in its share; images whose perceptual hashes nearly
-            agree stay together, so `read` opens all of them
-Licence     not stated by the download; published with an open-access article
-Refuses     a missing or damaged image or mask, a mask of another size, a benign or malignant image without a mask or
-            with an empty one, a normal image whose mask is not empty, masks without an image, other
-            files
-"""
+"""BUSI: breast ultrasound, benign, malignant and normal, with lesion masks."""
 
 import re
 from functools import partial
@@ -29,13 +13,7 @@ from arl.corpus.record import Entry, Input, Mask, Pixels, Record, Refused
 from arl.corpus.splits import DEFAULT, stratified
 from arl.ingest.folders import locate, member, pictures, refuse_all
 from arl.ingest.pictures import read_binary, read_picture
-
-LICENCE = "Not stated by the download (open-access article)"
-CITATION = (
-    "W. Al-Dhabyani, M. Gomaa, H. Khaled, A. Fahmy, Dataset of breast ultrasound images, Data in Brief 28, 104863, "
-    "2020, doi:10.1016/j.dib.2019.104863"
-)
-OBTAIN = "Page of A. Fahmy's scholar site at Cairo University, 'Dataset_BUSI_with_GT'; open"
+from arl.ingest.source import Source, without_options
 
 _LABELS = ("benign", "malignant", "normal")
 _MASK = re.compile(r"(?P<stem>.+?)_mask(_\d+)?", re.IGNORECASE)
@@ -128,3 +106,44 @@ def _lesion(file: Path, image: Pixels, label: str, masks: list[Path]) -> Mask | 
             f"{masks[0].name} is empty" if masks else f"{label} holds no mask of {file.stem}"
         )
     return mask
+
+
+SOURCE = Source(
+    name="busi",
+    title=(
+        "BUSI: breast ultrasound, benign, malignant and normal, with lesion masks "
+        "(Al-Dhabyani et al., Data in Brief 2020)."
+    ),
+    read=without_options(read),
+    licence="Not stated by the download (open-access article)",
+    citation=(
+        "W. Al-Dhabyani, M. Gomaa, H. Khaled, A. Fahmy, Dataset of breast ultrasound "
+        "images, Data in Brief 28, 104863, 2020, doi:10.1016/j.dib.2019.104863"
+    ),
+    obtain=("Page of A. Fahmy's scholar site at Cairo University, 'Dataset_BUSI_with_GT'; open"),
+    layout=(
+        '<root>/{benign,malignant,normal}/"benign (1).png", "benign (1)_mask.png" and, on '
+        '17 images, "_mask_1.png", "_mask_2.png"; the layout may lie up to four folders '
+        "below the root (Dataset_BUSI_with_GT)"
+    ),
+    keys='The picture\'s stem, "benign (1)".',
+    coding=(
+        'label = the folder; mask "lesion" = all masks of an image together, levels >= 128. '
+        "Masks of normal images are empty and are left out."
+    ),
+    patient=(
+        "Not published (600 women, 780 images), nor are clips: a split by patient cannot be "
+        "claimed. The set is known to hold the same image several times, even as benign and "
+        "as malignant: such labels are kept as they are."
+    ),
+    split=(
+        'No official split; "default" is drawn by image, each class in equal proportion; '
+        "images whose perceptual hashes nearly agree stay together, so `read` opens all of "
+        "them."
+    ),
+    refuses=(
+        "A missing or damaged image or mask, a mask of another size, a benign or malignant "
+        "image without a mask or with an empty one, a normal image whose mask is not empty, "
+        "masks without an image, other files."
+    ),
+)

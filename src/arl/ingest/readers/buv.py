@@ -1,25 +1,4 @@
-"""BUV: videos of breast lesions (Lin et al., MICCAI 2022), with the errata of its authors.
-
-Layout      <root>/rawframes/{benign,malignant}/<video>/000000.png, and lists in COCO style beside rawframes: train.json
-            and val.json, imagenet_vid_train_15frames.json and imagenet_vid_val.json, or
-            trainval.json and test.json, which are used where there are several pairs; or up to four
-            folders below the root. Without any list there is no official split
-Keys        <folder>/<video>/<frame>
-Coding      label = the folder, after the errata: benign/x63c9ba1377f35bf6 and benign/x5a1c46ec6377e946 are malignant,
-            and benign/x66ef02e7f1b9a0ef is a wrong copy of malignant/x3b88488853e8b7d1. Videos are
-            compared without the "x" that begins some names. Others report that
-            benign/x1282311c38f808f and malignant/x9c1c965d274c457 are
-            one video: neither keeps its label, and both stay together. The boxes of the lists are
-                not read
-Patient     none is published, except that the errata name four videos of one patient. Clip: the video, frames from 0.
-            188 videos, of which the lists sample frames: the split is the video's
-Split       "official": the lists as they are, a video that none names is train, and videos known to be of one patient
-            follow those that are held out. "default": what is held out is the test, and a part of
-            the others is val
-Licence     non-commercial research and education
-Refuses     the wrong copy, a video with a damaged frame or without frames, a file that is no frame of a video or whose
-            name is no number
-"""
+"""BUV: videos of breast lesions (Lin et al., MICCAI 2022), with the errata of its authors."""
 
 import json
 from collections.abc import Iterator
@@ -31,13 +10,7 @@ from arl.corpus.record import Entry, Input, Record, refusal
 from arl.corpus.splits import DEFAULT, keep_test
 from arl.ingest.folders import child, entries, files_below, member, pictures, refuse_all, search
 from arl.ingest.pictures import read_picture
-
-LICENCE = "Non-commercial research and education only"
-CITATION = (
-    "Z. Lin, J. Lin, L. Zhu, H. Fu, J. Qin, L. Wang, A new dataset and a baseline model for breast lesion detection in "
-    "ultrasound videos, MICCAI 2022"
-)
-OBTAIN = "GitHub jhl-Det/CVA-Net, which links the download; open"
+from arl.ingest.source import Source, without_options
 
 _LABELS = ("benign", "malignant")
 _NO_FRAME = "it is no frame of a video"
@@ -173,3 +146,48 @@ def _splits(official: str, group: str) -> dict[str, str]:
         "official": official,
         DEFAULT: keep_test("train" if official == "train" else "test", group),
     }
+
+
+SOURCE = Source(
+    name="buv",
+    title=(
+        "BUV: videos of breast lesions (Lin et al., MICCAI 2022), with the errata of its authors."
+    ),
+    read=without_options(read),
+    licence="Non-commercial research and education only",
+    citation=(
+        "Z. Lin, J. Lin, L. Zhu, H. Fu, J. Qin, L. Wang, A new dataset and a baseline model "
+        "for breast lesion detection in ultrasound videos, MICCAI 2022"
+    ),
+    obtain="GitHub jhl-Det/CVA-Net, which links the download; open",
+    layout=(
+        "<root>/rawframes/{benign,malignant}/<video>/000000.png, and lists in COCO style "
+        "beside rawframes: train.json and val.json, imagenet_vid_train_15frames.json and "
+        "imagenet_vid_val.json, or trainval.json and test.json, which are used where there "
+        "are several pairs; the layout may lie up to four folders below the root. Without "
+        "any list there is no official split."
+    ),
+    keys="<folder>/<video>/<frame>",
+    coding=(
+        "label = the folder, after the errata: benign/x63c9ba1377f35bf6 and "
+        "benign/x5a1c46ec6377e946 are malignant, and benign/x66ef02e7f1b9a0ef is a wrong "
+        'copy of malignant/x3b88488853e8b7d1. Videos are compared without the "x" that '
+        "begins some names. Others report that benign/x1282311c38f808f and "
+        "malignant/x9c1c965d274c457 are one video: neither keeps its label, and both stay "
+        "together. The boxes of the lists are not read."
+    ),
+    patient=(
+        "Not published, except that the errata name four videos of one patient. Clip: the "
+        "video, frames from 0. 188 videos, of which the lists sample frames: the split is "
+        "the video's."
+    ),
+    split=(
+        '"official": the lists as they are, a video that none names is train, and videos '
+        'known to be of one patient follow those that are held out. "default": what is held '
+        "out is the test, and a part of the others is val."
+    ),
+    refuses=(
+        "The wrong copy, a video with a damaged frame or without frames, a file that is no "
+        "frame of a video or whose name is no number."
+    ),
+)

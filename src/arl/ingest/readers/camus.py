@@ -1,24 +1,4 @@
-"""CAMUS: apical two- and four-chamber echocardiography with expert contours (Leclerc et al., 2019), NIfTI release.
-
-Layout      <root>/database_nifti/patient0001/patient0001_{2CH,4CH}_{ED,ES}[_gt].nii.gz, ..._half_sequence.nii.gz,
-            Info_2CH.cfg, Info_4CH.cfg;
-            <root>/database_split/subgroup_{training,validation,testing}.txt. The root may be
-            database_nifti itself, and the split files may be missing
-Keys        <patient>/<view>/<frame>, e.g. patient0001/4CH/00000: 0-based within the half sequence
-Coding      grey; label = the view, A2C or A4C. End-diastole and end-systole are official frames, taken from their own
-            files at the place that the cfg gives (1-based); the others come from the half sequence,
-            where there is one. Mask "lv" of these two = label 1, the endocardium; 2 myocardium and
-            3 left atrium are not stored, and neither are the half sequence's semi-automatic
-            contours. Arrays are (x, y[, t]), y away from the probe: transposed, nothing is mirrored
-Patient     the folder; 500 patients. Clip: patient and view
-Split       official: the split files; it is the default
-Licence     CC BY-NC-SA 4.0
-Refuses     per patient and view: a missing or damaged file, grey levels that are no whole numbers of 0..255, labels
-            other than 0..3 or without a ventricle, a size that differs from the image's, a cfg
-            without ED or ES or with one outside of the sequence, an atrium nearer to the probe than
-            the ventricle (the array is turned); a patient that no split file lists. A patient
-            listed twice is an error of the whole
-"""
+"""CAMUS: apical two- and four-chamber echocardiography with expert contours."""
 
 import re
 import zlib
@@ -37,13 +17,7 @@ from arl.corpus.record import Entry, Input, Mask, Pixels, Record, Refused, refus
 from arl.corpus.splits import DEFAULT
 from arl.ingest.clips import clip_records
 from arl.ingest.folders import child, entries, files_below, member, search
-
-LICENCE = "CC BY-NC-SA 4.0"
-CITATION = (
-    "S. Leclerc, E. Smistad, J. Pedrosa et al., Deep learning for segmentation using an open large-scale dataset in 2D "
-    "echocardiography, IEEE Transactions on Medical Imaging 38(9), 2019, doi:10.1109/TMI.2019.2900516"
-)
-OBTAIN = "https://www.creatis.insa-lyon.fr/Challenge/camus/: the NIfTI release, CAMUS_public"
+from arl.ingest.source import Source, without_options
 
 _VIEWS = {"2CH": "A2C", "4CH": "A4C"}
 _SUBGROUPS = {"training": "train", "validation": "val", "testing": "test"}
@@ -248,3 +222,47 @@ def _mask(folder: Path, name: str, image: Pixels) -> Mask:
 def _depth(mask: Mask) -> float:
     """Mean row."""
     return float(mask.nonzero()[0].mean())
+
+
+SOURCE = Source(
+    name="camus",
+    title=(
+        "CAMUS: apical two- and four-chamber echocardiography with expert contours (Leclerc "
+        "et al., 2019), NIfTI release."
+    ),
+    read=without_options(read),
+    licence="CC BY-NC-SA 4.0",
+    citation=(
+        "S. Leclerc, E. Smistad, J. Pedrosa et al., Deep learning for segmentation using an "
+        "open large-scale dataset in 2D echocardiography, IEEE Transactions on Medical "
+        "Imaging 38(9), 2019, doi:10.1109/TMI.2019.2900516"
+    ),
+    obtain=("https://www.creatis.insa-lyon.fr/Challenge/camus/: the NIfTI release, CAMUS_public"),
+    layout=(
+        "<root>/database_nifti/patient0001/patient0001_{2CH,4CH}_{ED,ES}[_gt].nii.gz, "
+        "..._half_sequence.nii.gz, Info_2CH.cfg, Info_4CH.cfg; "
+        "<root>/database_split/subgroup_{training,validation,testing}.txt. The root may be "
+        "database_nifti itself, and the split files may be missing."
+    ),
+    keys=(
+        "<patient>/<view>/<frame>, e.g. patient0001/4CH/00000: 0-based within the half sequence."
+    ),
+    coding=(
+        "Grey; label = the view, A2C or A4C. End-diastole and end-systole are official "
+        "frames, taken from their own files at the place that the cfg gives (1-based); the "
+        'others come from the half sequence, where there is one. Mask "lv" of these two = '
+        "label 1, the endocardium; 2 myocardium and 3 left atrium are not stored, and "
+        "neither are the half sequence's semi-automatic contours. Arrays are (x, y[, t]), y "
+        "away from the probe: transposed, nothing is mirrored."
+    ),
+    patient="The folder; 500 patients. Clip: patient and view.",
+    split="Official: the split files; it is the default.",
+    refuses=(
+        "Per patient and view: a missing or damaged file, grey levels that are no whole "
+        "numbers of 0.255, labels other than 0.3 or without a ventricle, a size that "
+        "differs from the image's, a cfg without ED or ES or with one outside of the "
+        "sequence, an atrium nearer to the probe than the ventricle (the array is turned); "
+        "a patient that no split file lists. A patient listed twice is an error of the "
+        "whole."
+    ),
+)

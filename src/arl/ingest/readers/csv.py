@@ -1,23 +1,4 @@
-"""A set of one's own, listed in a CSV file.
-
-Layout      the root is the CSV file, or a folder with one. Column `image`: a picture or a video, relative to the file's
-            folder. Columns that may be missing or empty: label, patient, clip, frame, site, device,
-            probe, anatomy, mask (a picture that is white, >= 128, inside), mask_name (what it
-            shows), split. Commas or semicolons
-Keys        `image`; frames of a video <image>/<frame>, 0-based
-Coding      a row with a video is all its frames, or with `frame` that one alone, which may have a mask. Anatomy, probe,
-            device, site and mask_name of all rows may be options of the command instead; what a row
-            says goes first. Grey unless more than 2 % of the pixels are coloured
-Patient     `patient`, kept as it is: a hospital's export with identifiers is for `picture-table`. Clip: the video, or
-            `clip` of a picture
-Split       `split` (train, val, test), given for every row or for none; without val, 15 % of the training patients
-            (else clips, images) are it
-Licence     the owner's
-Refuses     a missing or damaged picture, video or mask, a mask of another size, empty or without the name of what it
-            shows, a path out of the folder, an unknown anatomy, probe, split or frame, a row given
-            twice, pictures and videos that the file does not list. A patient in several splits is
-            an error of the whole
-"""
+"""A set of one's own, listed in a CSV file."""
 
 import os
 from collections.abc import Iterator
@@ -34,14 +15,10 @@ from arl.ingest.clips import clip_records, is_media, is_video, media_records
 from arl.ingest.folders import entries, files_below
 from arl.ingest.pictures import read_mask
 from arl.ingest.readers.folder import check_options
+from arl.ingest.source import Options, Source
 from arl.ingest.tables import read_csv
 from arl.ingest.video import grey_unless_coloured, read_frames
-
-LICENCE = "The owner's"
-CITATION = ""
-OBTAIN = (
-    "Your own pictures and a CSV file that lists them, `arl ingest csv --name my-set --root ...`"
-)
+from arl.settings import Dicom
 
 _OPTIONAL = [
     "label",
@@ -228,3 +205,56 @@ def _masked(home: Path, row: _Row, record: Record) -> Record:
         return record
     mask = read_mask(_inside(home, row["mask"]), record.image, _WHITE)
     return Record(record.image, replace(record.entry, mask_name=row["mask_name"]), mask)
+
+
+def _read(root: Path, options: Options, _: Dicom) -> list[Input]:
+    return read(
+        root,
+        anatomy=options.anatomy,
+        probe=options.probe or "unknown",
+        device=options.device,
+        site=options.site,
+        mask_name=options.mask_name,
+    )
+
+
+SOURCE = Source(
+    name="csv",
+    title="A set of one's own, listed in a CSV file.",
+    read=_read,
+    options=("anatomy", "probe", "device", "site", "mask_name"),
+    published=False,
+    licence="The owner's",
+    citation=(),
+    obtain=(
+        "Your own pictures and a CSV file that lists them, `arl ingest csv --name my-set "
+        "--root ...`"
+    ),
+    layout=(
+        "The root is the CSV file, or a folder with one. Column `image`: a picture or a "
+        "video, relative to the file's folder. Columns that may be missing or empty: label, "
+        "patient, clip, frame, site, device, probe, anatomy, mask (a picture that is white, "
+        ">= 128, inside), mask_name (what it shows), split. Commas or semicolons."
+    ),
+    keys="`image`; frames of a video <image>/<frame>, 0-based.",
+    coding=(
+        "A row with a video is all its frames, or with `frame` that one alone, which may "
+        "have a mask. Anatomy, probe, device, site and mask_name of all rows may be options "
+        "of the command instead; what a row says goes first. Grey unless more than 2 % of "
+        "the pixels are coloured."
+    ),
+    patient=(
+        "`patient`, kept as it is: a hospital's export with identifiers is for "
+        "`picture-table`. Clip: the video, or `clip` of a picture."
+    ),
+    split=(
+        "`split` (train, val, test), given for every row or for none; without val, 15 % of "
+        "the training patients (else clips, images) are it."
+    ),
+    refuses=(
+        "A missing or damaged picture, video or mask, a mask of another size, empty or "
+        "without the name of what it shows, a path out of the folder, an unknown anatomy, "
+        "probe, split or frame, a row given twice, pictures and videos that the file does "
+        "not list. A patient in several splits is an error of the whole."
+    ),
+)

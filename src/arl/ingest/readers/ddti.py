@@ -1,22 +1,4 @@
-"""DDTI: thyroid ultrasound with nodule outlines and TI-RADS (Pedraza et al., SPIE 9287, 2015); two layouts circulate.
-
-Layout      original: <root>/<case>.xml and <case>_<image>.jpg side by side (in archive, on Kaggle); in the TN3K bundle:
-            1_or_data/{image,mask}/1.PNG, unpacked from DDTI.zip. Either up to four folders below
-            the root
-Keys        the picture's stem
-Coding      original: label = TI-RADS of the case, "tirads-2", -3, -4a, -4b, -4c, -5, none where the case has none; it
-            grades suspicion and is no diagnosis. Mask "nodule" = the outlines of all marks of the
-            image, filled; marks whose svg is empty or is no JSON are skipped, so an image may have
-            no mask. Bundle: no label, as its makers call category.csv forged; mask "nodule" =
-            levels >= 128
-Patient     original: the case. Bundle: its numbers are not the cases', so there is no patient and a split by patient
-            cannot be claimed. Clips: none
-Split       none official. Original: "default" is drawn by case, each TI-RADS in its share; bundle: by image
-Licence     open access, terms not stated
-Refuses     a missing or damaged image, mask or XML, another TI-RADS, a mask of another size or empty (bundle), a name
-            that is not <case>_<image> or without its XML (original), marks and masks without an
-            image, other files
-"""
+"""DDTI: thyroid ultrasound with nodule outlines and TI-RADS."""
 
 import json
 import re
@@ -32,13 +14,7 @@ from arl.corpus.record import Entry, Input, Mask, Pixels, Record, Refused, refus
 from arl.corpus.splits import DEFAULT, stratified
 from arl.ingest.folders import child, entries, member, pictures, refuse_all, search
 from arl.ingest.pictures import read_mask, read_picture
-
-LICENCE = "Open access; terms not stated"
-CITATION = (
-    "L. Pedraza, C. Vargas, F. Narvaez, O. Duran, E. Munoz, E. Romero, An open access thyroid ultrasound image "
-    "database, Proc. SPIE 9287, 2015, doi:10.1117/12.2073532"
-)
-OBTAIN = "CIM@LAB, Universidad Nacional de Colombia, or Kaggle 'DDTI'; bundle: page of TN3K (GitHub haifangong)"
+from arl.ingest.source import Source, without_options
 
 _TIRADS = ("2", "3", "4a", "4b", "4c", "5")
 _NONE = ("", "none", "nan", "null")
@@ -211,3 +187,48 @@ def _filled(outlines: list[Outline], image: Pixels) -> Mask:
     for outline in outlines:  # one by one: overlapping outlines are no holes
         cv2.fillPoly(canvas, [np.array(outline, np.int32)], 1)
     return canvas > 0
+
+
+SOURCE = Source(
+    name="ddti",
+    title=(
+        "DDTI: thyroid ultrasound with nodule outlines and TI-RADS (Pedraza et al., SPIE "
+        "9287, 2015); two layouts circulate."
+    ),
+    read=without_options(read),
+    licence="Open access; terms not stated",
+    citation=(
+        "L. Pedraza, C. Vargas, F. Narvaez, O. Duran, E. Munoz, E. Romero, An open access "
+        "thyroid ultrasound image database, Proc. SPIE 9287, 2015, doi:10.1117/12.2073532"
+    ),
+    obtain=(
+        "CIM@LAB, Universidad Nacional de Colombia, or Kaggle 'DDTI'; bundle: page of TN3K "
+        "(GitHub haifangong)"
+    ),
+    layout=(
+        "Original: <root>/<case>.xml and <case>_<image>.jpg side by side (in archive, on "
+        "Kaggle); in the TN3K bundle: 1_or_data/{image,mask}/1.PNG, unpacked from DDTI.zip. "
+        "Either up to four folders below the root."
+    ),
+    keys="The picture's stem.",
+    coding=(
+        'Original: label = TI-RADS of the case, "tirads-2", -3, -4a, -4b, -4c, -5, none '
+        'where the case has none; it grades suspicion and is no diagnosis. Mask "nodule" = '
+        "the outlines of all marks of the image, filled; marks whose svg is empty or is no "
+        "JSON are skipped, so an image may have no mask. Bundle: no label, as its makers "
+        'call category.csv forged; mask "nodule" = levels >= 128.'
+    ),
+    patient=(
+        "Original: the case. Bundle: its numbers are not the cases', so there is no patient "
+        "and a split by patient cannot be claimed. No clips."
+    ),
+    split=(
+        'No official split. Original: "default" is drawn by case, each TI-RADS in equal '
+        "proportion; bundle: by image."
+    ),
+    refuses=(
+        "A missing or damaged image, mask or XML, another TI-RADS, a mask of another size "
+        "or empty (bundle), a name that is not <case>_<image> or without its XML "
+        "(original), marks and masks without an image, other files."
+    ),
+)

@@ -1,18 +1,4 @@
-"""A hospital's drop of DICOM files: any tree of folders, whatever the files are called.
-
-Layout      every file below the root is an input; DICOM is recognised by its mark, not by its name
-Keys        <keyed hash of the SOP instance UID>/<frame>-<region>; a file whose UID was accepted before is refused, so
-            that overlapping drops are safe
-Coding      one image for each scan region of each frame; grey, or RGB where it shows colour Doppler. No labels
-Patient     keyed hash of site, issuer and patient id; without an id, of the study ("study-...").
-            Clip: a multi-frame file
-Split       none official
-Licence     the hospital's; needs ARL_HASH_KEY or ARL_HASH_KEY_FILE
-Refuses     what is not ultrasound DICOM or cannot be decoded; a file without SOP instance UID, or without both patient
-            and study; a still without a valid region tag (a crop by guess could keep a burnt-in
-            name); scans under 64 pixels; a file with text burnt into a scan, unless text is masked.
-            Quarantine names files by keyed hashes of their paths
-"""
+"""A hospital's drop of DICOM files: any tree of folders, whatever the files are called."""
 
 import os
 import re
@@ -26,10 +12,8 @@ from arl.ingest.dicom.burnt_in_text import MASK, QUARANTINE
 from arl.ingest.dicom.deidentify import keyed_hash, pseudonyms, secret_key
 from arl.ingest.dicom.frames import frames, read_header
 from arl.ingest.dicom.rules import AnatomyRules
-
-LICENCE = "Property of the hospital; not for redistribution"
-CITATION = ""
-OBTAIN = "Your own: an export of the hospital's archive or scanner, in any folders"
+from arl.ingest.source import Options, Source
+from arl.settings import Dicom
 
 
 def read(
@@ -123,3 +107,44 @@ def _records(file: Path, reading: Reading) -> Iterator[Record]:
             color_doppler=info.color_doppler,
         )
         yield Record(pixels, entry)
+
+
+def _read(root: Path, options: Options, dicom: Dicom) -> list[Input]:
+    rules = AnatomyRules.from_settings(dicom)
+    return read(root, rules, dicom.burnt_in_text, options.site or "hospital")
+
+
+SOURCE = Source(
+    name="dicom-folder",
+    title=("A hospital's drop of DICOM files: any tree of folders, whatever the files are called."),
+    read=_read,
+    options=("site",),
+    published=False,
+    reads_dicom=True,
+    licence="Property of the hospital; not for redistribution",
+    citation=(),
+    obtain=("Your own: an export of the hospital's archive or scanner, in any folders"),
+    layout=(
+        "Every file below the root is an input; DICOM is recognised by its mark, not by its name."
+    ),
+    keys=(
+        "<keyed hash of the SOP instance UID>/<frame>-<region>; a file whose UID was "
+        "accepted before is refused, so that overlapping drops are safe."
+    ),
+    coding=(
+        "One image for each scan region of each frame; grey, or RGB where it shows colour "
+        "Doppler. No labels."
+    ),
+    patient=(
+        "Keyed hash of site, issuer and patient id; without an id, of the study "
+        '("study-..."). Clip: a multi-frame file.'
+    ),
+    split="No official split.",
+    refuses=(
+        "What is not ultrasound DICOM or cannot be decoded; a file without SOP instance "
+        "UID, or without both patient and study; a still without a valid region tag (a crop "
+        "by guess could keep a burnt-in name); scans under 64 pixels; a file with text "
+        "burnt into a scan, unless text is masked. Quarantine names files by keyed hashes "
+        "of their paths."
+    ),
+)

@@ -1,20 +1,4 @@
-"""EchoNet-Dynamic: apical four-chamber echocardiography videos with traced left ventricles (Ouyang et al., 2020).
-
-Layout      <root>/FileList.csv, VolumeTracings.csv, Videos/0X....avi (MJPEG, 112 x 112)
-Keys        <FileName>/<frame>, without .avi; frames are 0-based as they decode
-Coding      grey; label = the view, A4C. Mask "lv" of the frames that VolumeTracings.csv traces, end-diastole and
-            end-systole: its first row is the long axis and is left out, the rest is one polygon,
-            rounded and filled as the official code does. A video with fewer than two traced frames,
-            which the official code leaves out, is kept without masks. The ejection fraction has no
-            place in the manifest
-Patient     not published. Clip: the video
-Split       official: `Split` (TRAIN, VAL, TEST); it is the default
-Licence     Stanford research use agreement: non-commercial, no redistribution
-Refuses     a missing, torn or damaged video, one with fewer frames than FileList.csv states or than are traced, a
-            tracing that is no polygon in the picture, an unknown split, a name given twice, files
-            of Videos that FileList.csv does not list. FrameHeight and FrameWidth are not used: they
-            are wrong in six official rows
-"""
+"""EchoNet-Dynamic: apical four-chamber echocardiography videos with traced left ventricles."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -31,15 +15,9 @@ from arl.corpus.splits import DEFAULT
 from arl.ingest.clips import clip_records
 from arl.ingest.contours import polygon_mask
 from arl.ingest.folders import files_below, locate, member
+from arl.ingest.source import Source, without_options
 from arl.ingest.tables import read_csv
 from arl.ingest.video import read_frames
-
-LICENCE = "Stanford University research use agreement: non-commercial research, no redistribution"
-CITATION = (
-    "D. Ouyang, B. He, A. Ghorbani et al., Video-based AI for beat-to-beat assessment of cardiac function, "
-    "Nature 580, 2020, doi:10.1038/s41586-020-2145-8"
-)
-OBTAIN = "https://echonet.github.io/dynamic/: register with Stanford AIMI and accept the agreement"
 
 _SPLIT_OF = {"TRAIN": "train", "VAL": "val", "TEST": "test"}
 _CORNERS = ["X1", "Y1", "X2", "Y2"]
@@ -134,3 +112,40 @@ def _mask(rows: npt.NDArray[np.float64], frame: int, height: int, width: int) ->
     if not mask.any():
         raise Refused(f"the tracing of its frame {frame} lies outside of the picture")
     return mask
+
+
+SOURCE = Source(
+    name="echonet-dynamic",
+    title=(
+        "EchoNet-Dynamic: apical four-chamber echocardiography videos with traced left "
+        "ventricles (Ouyang et al., 2020)."
+    ),
+    read=without_options(read),
+    licence=(
+        "Stanford University research use agreement: non-commercial research, no redistribution"
+    ),
+    citation=(
+        "D. Ouyang, B. He, A. Ghorbani et al., Video-based AI for beat-to-beat assessment "
+        "of cardiac function, Nature 580, 2020, doi:10.1038/s41586-020-2145-8"
+    ),
+    obtain=(
+        "https://echonet.github.io/dynamic/: register with Stanford AIMI and accept the agreement"
+    ),
+    layout=("<root>/FileList.csv, VolumeTracings.csv, Videos/0X....avi (MJPEG, 112 x 112)"),
+    keys="<FileName>/<frame>, without .avi; frames are 0-based as they decode.",
+    coding=(
+        'Grey; label = the view, A4C. Mask "lv" of the frames that VolumeTracings.csv '
+        "traces, end-diastole and end-systole: its first row is the long axis and is left "
+        "out, the rest is one polygon, rounded and filled as the official code does. A "
+        "video with fewer than two traced frames, which the official code leaves out, is "
+        "kept without masks. The ejection fraction has no column in the manifest."
+    ),
+    patient="Not published. Clip: the video.",
+    split="Official: `Split` (TRAIN, VAL, TEST); it is the default.",
+    refuses=(
+        "A missing, torn or damaged video, one with fewer frames than FileList.csv states "
+        "or than are traced, a tracing that is no polygon in the picture, an unknown split, "
+        "a name given twice, files of Videos that FileList.csv does not list. FrameHeight "
+        "and FrameWidth are not used: they are wrong in six official rows."
+    ),
+)

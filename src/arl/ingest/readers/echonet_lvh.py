@@ -1,17 +1,4 @@
-"""EchoNet-LVH: parasternal long-axis echocardiography videos with measurements (Duffy et al., 2022).
-
-Layout      <root>/MeasurementsList.csv, Batch1 ... Batch4/<HashedFileName>.avi. Columns HashedFileName, Frame, split
-            and others, one row a measurement; a batch that was not downloaded is not missed as long
-            as its videos are not listed
-Keys        <HashedFileName>/<frame>, 0-based as it decodes
-Coding      grey; label = the view, PLAX. Measured frames (`Frame` is 1-based) are official and never thinned; the
-            measurements themselves have no place in the manifest
-Patient     not published. Clip: the video
-Split       official: `split` (train, val, test); it is the default
-Licence     Stanford research use agreement: non-commercial, no redistribution
-Refuses     a missing, torn or damaged video, a video with several splits or an unknown one, files of the batches that
-            MeasurementsList.csv does not list
-"""
+"""EchoNet-LVH: parasternal long-axis echocardiography videos with measurements."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -22,15 +9,9 @@ from arl.corpus.record import Entry, Input, Record, Refused, refusal
 from arl.corpus.splits import DEFAULT, split_named
 from arl.ingest.clips import clip_records
 from arl.ingest.folders import entries, files_below, member, search
+from arl.ingest.source import Source, without_options
 from arl.ingest.tables import read_csv
 from arl.ingest.video import read_frames
-
-LICENCE = "Stanford University research use agreement: non-commercial research, no redistribution"
-CITATION = (
-    "G. Duffy, P. P. Cheng, N. Yuan et al., High-throughput precision phenotyping of left ventricular hypertrophy with "
-    "cardiovascular deep learning, JAMA Cardiology 7(4), 2022, doi:10.1001/jamacardio.2021.6059"
-)
-OBTAIN = "https://echonet.github.io/lvh/: register with Stanford AIMI and accept the agreement"
 
 _TABLE = "MeasurementsList.csv"
 
@@ -101,3 +82,38 @@ def _records(video: Path, stem: str, split: list[str], measured: list[str]) -> I
         int(float(frame)) - 1 for frame in measured if frame.replace(".", "", 1).isdecimal()
     }
     yield from clip_records(enumerate(map(as_grey, read_frames(video))), clip, official=official)
+
+
+SOURCE = Source(
+    name="echonet-lvh",
+    title=(
+        "EchoNet-LVH: parasternal long-axis echocardiography videos with measurements "
+        "(Duffy et al., 2022)."
+    ),
+    read=without_options(read),
+    licence=(
+        "Stanford University research use agreement: non-commercial research, no redistribution"
+    ),
+    citation=(
+        "G. Duffy, P. P. Cheng, N. Yuan et al., High-throughput precision phenotyping of "
+        "left ventricular hypertrophy with cardiovascular deep learning, JAMA Cardiology "
+        "7(4), 2022, doi:10.1001/jamacardio.2021.6059"
+    ),
+    obtain=("https://echonet.github.io/lvh/: register with Stanford AIMI and accept the agreement"),
+    layout=(
+        "<root>/MeasurementsList.csv, Batch1 ... Batch4/<HashedFileName>.avi. Columns "
+        "HashedFileName, Frame, split and others, one row a measurement; a batch that was "
+        "not downloaded is not missed as long as its videos are not listed."
+    ),
+    keys="<HashedFileName>/<frame>, 0-based as it decodes.",
+    coding=(
+        "Grey; label = the view, PLAX. Measured frames (`Frame` is 1-based) are official "
+        "and never thinned; the measurements themselves have no column in the manifest."
+    ),
+    patient="Not published. Clip: the video.",
+    split="Official: `split` (train, val, test); it is the default.",
+    refuses=(
+        "A missing, torn or damaged video, a video with several splits or an unknown one, "
+        "files of the batches that MeasurementsList.csv does not list."
+    ),
+)

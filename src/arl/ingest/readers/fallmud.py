@@ -1,17 +1,4 @@
-"""FALLMUD: lower leg muscle with fascicle masks.
-
-Layout      <root>/{NeilCronin,RyanCunningham}/{images,fascicle_masks}/<stem>.{tif,jpg}; one of the two parts is
-            enough. Masks are matched by stem, whatever their suffix
-Keys        <part>/<stem>
-Coding      images are B-mode and become grey: their only colours are the screen's frame and JPEG noise;
-            mask "fascicle" = levels >= 100 (JPEG masks ring around their edges). Aponeurosis masks
-            are not read: those of RyanCunningham are rotated by 90 degrees, which cannot be seen
-            where they are square
-Patient     none is published, nor are clips: a split by patient cannot be claimed
-Split       none official
-Licence     not stated by the download; the NeilCronin images also come under Apache-2.0 in the DL_Track repository
-Refuses     damaged images or masks, images without a mask, masks without an image, masks of another size or empty
-"""
+"""FALLMUD: lower leg muscle with fascicle masks."""
 
 from functools import partial
 from pathlib import Path
@@ -19,13 +6,7 @@ from pathlib import Path
 from arl.corpus.pixels import as_grey
 from arl.corpus.record import Entry, Input, Record, Refused
 from arl.ingest.pictures import read_mask, read_picture
-
-LICENCE = "Not stated by the download; NeilCronin also under Apache-2.0 (DL_Track repository)"
-CITATION = (
-    "H. Michard, B. Luvison, Q.-C. Pham, A. J. Morales-Artacho, G. Guilhem, AW-Net: Automatic muscle structure "
-    "analysis on B-mode ultrasound images for injury prevention, ACM BCB 2021; images by N. Cronin and R. Cunningham"
-)
-OBTAIN = "https://kalisteo.cea.fr: FALLMUD, on request"
+from arl.ingest.source import Source, without_options
 
 _PARTS = ("NeilCronin", "RyanCunningham")
 _WHITE = 100
@@ -71,3 +52,34 @@ def _records(part: str, file: Path, mask: Path | None) -> list[Record]:
 
 def _refuse_lone() -> list[Record]:
     raise Refused("images holds nothing of this name")
+
+
+SOURCE = Source(
+    name="fallmud",
+    title="FALLMUD: lower leg muscle with fascicle masks.",
+    read=without_options(read),
+    licence=("Not stated by the download; NeilCronin also under Apache-2.0 (DL_Track repository)"),
+    citation=(
+        "H. Michard, B. Luvison, Q.-C. Pham, A. J. Morales-Artacho, G. Guilhem, AW-Net: "
+        "Automatic muscle structure analysis on B-mode ultrasound images for injury "
+        "prevention, ACM BCB 2021; images by N. Cronin and R. Cunningham"
+    ),
+    obtain="https://kalisteo.cea.fr: FALLMUD, on request",
+    layout=(
+        "<root>/{NeilCronin,RyanCunningham}/{images,fascicle_masks}/<stem>.{tif,jpg}; one "
+        "of the two parts is enough. Masks are matched by stem, whatever their suffix."
+    ),
+    keys="<part>/<stem>",
+    coding=(
+        "Images are B-mode and become grey: their only colours are the screen's frame and "
+        'JPEG noise; mask "fascicle" = levels >= 100 (JPEG masks ring around their edges). '
+        "Aponeurosis masks are not read: those of RyanCunningham are rotated by 90 degrees, "
+        "which cannot be seen where they are square."
+    ),
+    patient=("Not published, and clips are not either. A split by patient cannot be claimed."),
+    split="No official split.",
+    refuses=(
+        "Damaged images or masks, images without a mask, masks without an image, masks of "
+        "another size or empty."
+    ),
+)

@@ -1,17 +1,4 @@
-"""Fatty liver: B-mode of the liver with the fat found by biopsy (Byra et al., IJCARS 2018).
-
-Layout      <root>/dataset_liver_bmodes_steatosis_assessment_IJCARS.mat, or the only .mat file of its folder, at or up
-            to four folders below the root: a variable `data`, 1 x 55, of the fields id, class, fat,
-                images
-Keys        <id>/<frame>
-Coding      label = class 0 normal, 1 fatty (more than 5 % of the hepatocytes; fat is compared). images are frames x
-            rows x columns, uint8; where the last axis is the shortest, it is the frames'
-Patient     id: 55 patients. Clip: the 10 frames of a patient, which are nearly the same
-Split       none official; "default" is drawn by patient, each class in its share
-Licence     not stated here: see the page of the download
-Refuses     a class that is neither 0 nor 1 or that fat contradicts, frames that are not uint8 pictures, an id given
-            twice
-"""
+"""Fatty liver: B-mode of the liver with the fat found by biopsy (Byra et al., IJCARS 2018)."""
 
 from functools import lru_cache, partial
 from pathlib import Path
@@ -24,16 +11,7 @@ from arl.corpus.record import Entry, Input, Record, Refused
 from arl.corpus.splits import DEFAULT, stratified
 from arl.ingest.folders import entries, search
 from arl.ingest.matlab import check_mat, read_mat
-
-LICENCE = "Not stated by the file: see its page on Zenodo"
-CITATION = (
-    "M. Byra, G. Styczynski, C. Szmigielski, P. Kalinowski, L. Michalowski, R. Paluszkiewicz, "
-    "B. Ziarkiewicz-Wroblewska, K. Zieniewicz, P. Sobieraj, A. Nowicki, Transfer learning with deep convolutional "
-    "neural network for liver steatosis assessment in ultrasound images, International Journal of Computer Assisted "
-    "Radiology and Surgery 13, 2018, "
-    "doi:10.1007/s11548-018-1843-2"
-)
-OBTAIN = "Zenodo, doi:10.5281/zenodo.1009146; open"
+from arl.ingest.source import Source, without_options
 
 _FIELDS = ("id", "class", "fat", "images")
 _LABELS = {0: "normal", 1: "fatty"}
@@ -136,3 +114,38 @@ def _label(kind: float | None, fat: float | None) -> str:
             f"class {kind:g} contradicts fat {fat:g} %, of which more than {_FATTY:g} is fatty"
         )
     return _LABELS[int(kind)]
+
+
+SOURCE = Source(
+    name="fatty-liver",
+    title=(
+        "Fatty liver: B-mode of the liver with the fat found by biopsy (Byra et al., IJCARS 2018)."
+    ),
+    read=without_options(read),
+    licence="Not stated by the file: see its page on Zenodo",
+    citation=(
+        "M. Byra, G. Styczynski, C. Szmigielski, P. Kalinowski, L. Michalowski, R. "
+        "Paluszkiewicz, B. Ziarkiewicz-Wroblewska, K. Zieniewicz, P. Sobieraj, A. Nowicki, "
+        "Transfer learning with deep convolutional neural network for liver steatosis "
+        "assessment in ultrasound images, International Journal of Computer Assisted "
+        "Radiology and Surgery 13, 2018, doi:10.1007/s11548-018-1843-2"
+    ),
+    obtain="Zenodo, doi:10.5281/zenodo.1009146; open",
+    layout=(
+        "<root>/dataset_liver_bmodes_steatosis_assessment_IJCARS.mat, or the only .mat file "
+        "of its folder, at or up to four folders below the root: a variable `data`, 1 x 55, "
+        "of the fields id, class, fat, images."
+    ),
+    keys="<id>/<frame>",
+    coding=(
+        "label = class 0 normal, 1 fatty (more than 5 % of the hepatocytes; fat is "
+        "compared). images are frames x rows x columns, uint8; where the last axis is the "
+        "shortest, it is the frames'."
+    ),
+    patient=("Id: 55 patients. Clip: the 10 frames of a patient, which are nearly the same."),
+    split=('No official split; "default" is drawn by patient, each class in equal proportion.'),
+    refuses=(
+        "A class that is neither 0 nor 1 or that fat contradicts, frames that are not uint8 "
+        "pictures, an id given twice."
+    ),
+)

@@ -1,20 +1,4 @@
-"""A set of one's own, sorted into folders: the folder's name is the class.
-
-Layout      <root>/<class>/**.{png,jpg,tif,...,avi,mp4,gif,...}, or <root>/{train,val,test}/<class>/**. One folder level
-            below a class, if there is one, is the patient: <class>/<patient>/<file>
-Keys        the path below the root; frames of a video <path>/<frame>
-Coding      label = the class, as the folder is called and `conf/task` names it; anatomy, probe and device of all images
-            are options of the command. Grey unless more than 2 % of the pixels are coloured
-Patient     the folder below the class; without one, none, and a split by patient cannot be claimed. Names of patients
-            are kept as they are: a hospital's export with identifiers is for `picture-table`. Clip:
-                a video
-Split       the folders train, val (valid, validation) and test, if there are any; without val, 15 % of the training
-            patients (else clips, images) are it. Without such folders none
-Licence     the owner's
-Refuses     damaged files, files that are neither picture nor video, files in no class or deeper than a patient. Folders
-            of which only some are called train, val or test, and a patient in several of them, are
-            errors of the whole
-"""
+"""A set of one's own, sorted into folders: the folder's name is the class."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -27,10 +11,8 @@ from arl.corpus.record import Entry, Input, refusal
 from arl.corpus.splits import named_splits, split_named
 from arl.ingest.clips import is_media, media_records
 from arl.ingest.folders import entries, files_below
-
-LICENCE = "The owner's"
-CITATION = ""
-OBTAIN = "Your own pictures: one folder a class, `arl ingest folder --name my-set --anatomy thyroid --root ...`"
+from arl.ingest.source import Options, Source
+from arl.settings import Dicom
 
 
 def read(
@@ -129,3 +111,54 @@ def _input(
         common, key=key, patient=place.patient, label=place.label, splits=splits.get(key, {})
     )
     return Input(key, partial(media_records, file, entry))
+
+
+def _read(root: Path, options: Options, _: Dicom) -> list[Input]:
+    return read(
+        root,
+        anatomy=options.anatomy,
+        probe=options.probe or "unknown",
+        device=options.device,
+        site=options.site,
+    )
+
+
+SOURCE = Source(
+    name="folder",
+    title=("A set of one's own, sorted into folders: the folder's name is the class."),
+    read=_read,
+    options=("anatomy", "probe", "device", "site"),
+    published=False,
+    licence="The owner's",
+    citation=(),
+    obtain=(
+        "Your own pictures: one folder a class, `arl ingest folder --name my-set --anatomy "
+        "thyroid --root ...`"
+    ),
+    layout=(
+        "<root>/<class>/**.{png,jpg,tif,..,avi,mp4,gif,...}, or "
+        "<root>/{train,val,test}/<class>/**. One folder level below a class, if there is "
+        "one, is the patient: <class>/<patient>/<file>"
+    ),
+    keys="The path below the root; frames of a video <path>/<frame>",
+    coding=(
+        "label = the class, as the folder is called and `conf/task` names it; anatomy, "
+        "probe and device of all images are options of the command. Grey unless more than 2 "
+        "% of the pixels are coloured."
+    ),
+    patient=(
+        "The folder below the class; without one, none, and a split by patient cannot be "
+        "claimed. Names of patients are kept as they are: a hospital's export with "
+        "identifiers is for `picture-table`. Clip: a video."
+    ),
+    split=(
+        "The folders train, val (valid, validation) and test, if there are any; without "
+        "val, 15 % of the training patients (else clips, images) are it. Without such "
+        "folders none."
+    ),
+    refuses=(
+        "Damaged files, files that are neither picture nor video, files in no class or "
+        "deeper than a patient. Folders of which only some are called train, val or test, "
+        "and a patient in several of them, are errors of the whole."
+    ),
+)

@@ -1,17 +1,4 @@
-"""GBCU: gallbladder ultrasound, normal, benign and malignant (Basu et al., CVPR 2022).
-
-Layout      <root>/imgs/im00001.jpg, train.txt and test.txt ("im00001.jpg,0"); or up to four folders below the root
-            (GBCU-Shared)
-Keys        the picture's stem
-Coding      label = 0 normal, 1 benign, 2 malignant. The boxes of bbox_annot.json and roi_pred.json are not read
-Patient     none is published, nor are clips: a split by patient cannot be claimed, though the authors say that no
-            patient is in train.txt and in test.txt. 1,255 images of 218 patients
-Split       "official": train.txt and test.txt. "default": the same test, and part of train as val, drawn by image, so
-            one patient may be in train and in val
-Licence     for research, on request; the authors' code is CC BY-NC-SA 4.0
-Refuses     a missing or damaged image, another code than the three, an image that both lists name or that has two
-            codes, an image that neither names, other files beside the images
-"""
+"""GBCU: gallbladder ultrasound, normal, benign and malignant (Basu et al., CVPR 2022)."""
 
 from functools import partial
 from pathlib import Path
@@ -20,14 +7,8 @@ from arl.corpus.record import Entry, Input, Record, Refused
 from arl.corpus.splits import DEFAULT, keep_test
 from arl.ingest.folders import locate, member, pictures, refuse_all
 from arl.ingest.pictures import read_picture
+from arl.ingest.source import Source, without_options
 from arl.ingest.tables import read_lines
-
-LICENCE = "Research only, on request; not for redistribution"
-CITATION = (
-    "S. Basu, M. Gupta, P. Rana, P. Gupta, C. Arora, Surpassing the human accuracy: Detecting gallbladder cancer from "
-    "USG with curriculum learning, CVPR 2022"
-)
-OBTAIN = "Project page GBCU of IIT Delhi (gbc-iitd); request form"
 
 _LABELS = {"0": "normal", "1": "benign", "2": "malignant"}
 _LISTS = {"train.txt": "train", "test.txt": "test"}
@@ -89,3 +70,39 @@ def _records(file: Path | None, line: str, told: set[tuple[str, str]]) -> list[R
         splits={"official": official, DEFAULT: keep_test(official, stem)},
     )
     return [Record(read_picture(file), entry)]
+
+
+SOURCE = Source(
+    name="gbcu",
+    title=("GBCU: gallbladder ultrasound, normal, benign and malignant (Basu et al., CVPR 2022)."),
+    read=without_options(read),
+    licence="Research only, on request; not for redistribution",
+    citation=(
+        "S. Basu, M. Gupta, P. Rana, P. Gupta, C. Arora, Surpassing the human accuracy: "
+        "Detecting gallbladder cancer from USG with curriculum learning, CVPR 2022"
+    ),
+    obtain="Project page GBCU of IIT Delhi (gbc-iitd); request form",
+    layout=(
+        '<root>/imgs/im00001.jpg, train.txt and test.txt ("im00001.jpg,0"); the layout may '
+        "lie up to four folders below the root (GBCU-Shared)"
+    ),
+    keys="The picture's stem.",
+    coding=(
+        "label = 0 normal, 1 benign, 2 malignant. The boxes of bbox_annot.json and "
+        "roi_pred.json are not read."
+    ),
+    patient=(
+        "Not published, and clips are not either. A split by patient cannot be claimed, "
+        "though the authors say that no patient is in train.txt and in test.txt. 1,255 "
+        "images of 218 patients."
+    ),
+    split=(
+        '"official": train.txt and test.txt. "default": the same test, and part of train as '
+        "val, drawn by image, so one patient may be in train and in val."
+    ),
+    refuses=(
+        "A missing or damaged image, another code than the three, an image that both lists "
+        "name or that has two codes, an image that neither names, other files beside the "
+        "images."
+    ),
+)

@@ -1,22 +1,4 @@
-"""HC18: fetal head circumference (van den Heuvel et al., PLoS ONE 2018).
-
-Layout      <root>/training_set/{000_HC.png, 000_HC_Annotation.png}, test_set/000_HC.png,
-            training_set_pixel_size_and_HC.csv and test_set_pixel_size.csv (filename, pixel
-            size(mm)), or up to four folders below the root; one of the two sets is enough. Copies
-            call the annotation 000_HC_Mask.png
-Keys        <set>/<stem>
-Coding      mask "head" = the ellipse whose outline the annotation draws, filled; where the outline leaves the picture,
-            the ellipse through it. The test set has no annotations. Pixel spacing by the tables.
-            The anatomy is other: the vocabulary has no fetal head
-Patient     the number before "_", within its set: 010_HC, 010_2HC, 010_3HC are of one examination. The 999 images for
-            training have 806 numbers and the whole set 551 women, so one woman may have several
-            numbers. Clips: none
-Split       "official": training_set, test_set. "default": the same test, and a part of the training numbers as val
-Licence     CC BY 4.0
-Refuses     a missing or damaged image or annotation, an annotation of another size, empty, or neither outline nor
-            filled ellipse, an image without a pixel size, rows and annotations without an image,
-            other files
-"""
+"""HC18: fetal head circumference (van den Heuvel et al., PLoS ONE 2018)."""
 
 import re
 from functools import partial
@@ -32,14 +14,8 @@ from arl.corpus.record import Entry, Input, Mask, Record, Refused, refusal
 from arl.corpus.splits import DEFAULT, keep_test
 from arl.ingest.folders import child, member, pictures, refuse_all, search
 from arl.ingest.pictures import read_mask, read_picture
+from arl.ingest.source import Source, without_options
 from arl.ingest.tables import read_csv
-
-LICENCE = "CC BY 4.0"
-CITATION = (
-    "T. L. A. van den Heuvel, D. de Bruijn, C. L. de Korte, B. van Ginneken, Automated measurement of fetal head "
-    "circumference using 2D ultrasound images, PLoS ONE 13(8), 2018, doi:10.1371/journal.pone.0200412"
-)
-OBTAIN = "Zenodo, doi:10.5281/zenodo.1327317 (challenge hc18.grand-challenge.org); open"
 
 _SETS = {  # folder -> split, table
     "training_set": ("train", "training_set_pixel_size_and_HC.csv"),
@@ -163,3 +139,44 @@ def _distance(points: npt.NDArray[np.float32], ellipse: tuple[Any, Any, float]) 
     with np.errstate(divide="ignore", invalid="ignore"):
         inside = np.hypot(*(((points - np.array(centre)) @ turn) / radii).T)
     return float(np.mean(np.abs(inside - 1)) * radii.min())
+
+
+SOURCE = Source(
+    name="hc18",
+    title=("HC18: fetal head circumference (van den Heuvel et al., PLoS ONE 2018)."),
+    read=without_options(read),
+    licence="CC BY 4.0",
+    citation=(
+        "T. L. A. van den Heuvel, D. de Bruijn, C. L. de Korte, B. van Ginneken, Automated "
+        "measurement of fetal head circumference using 2D ultrasound images, PLoS ONE "
+        "13(8), 2018, doi:10.1371/journal.pone.0200412"
+    ),
+    obtain=("Zenodo, doi:10.5281/zenodo.1327317 (challenge hc18.grand-challenge.org); open"),
+    layout=(
+        "<root>/training_set/{000_HC.png, 000_HC_Annotation.png}, test_set/000_HC.png, "
+        "training_set_pixel_size_and_HC.csv and test_set_pixel_size.csv (filename, pixel "
+        "size(mm)); the layout may lie up to four folders below the root; one of the two "
+        "sets is enough. Copies call the annotation 000_HC_Mask.png."
+    ),
+    keys="<set>/<stem>",
+    coding=(
+        'Mask "head" = the ellipse whose outline the annotation draws, filled; where the '
+        "outline leaves the picture, the ellipse through it. The test set has no "
+        "annotations. Pixel spacing by the tables. The anatomy is other: the vocabulary has "
+        "no fetal head."
+    ),
+    patient=(
+        'The number before "_", within its set: 010_HC, 010_2HC, 010_3HC are of one '
+        "examination. The 999 images for training have 806 numbers and the whole set 551 "
+        "women, so one woman may have several numbers. No clips."
+    ),
+    split=(
+        '"official": training_set, test_set. "default": the same test, and a part of the '
+        "training numbers as val."
+    ),
+    refuses=(
+        "A missing or damaged image or annotation, an annotation of another size, empty, or "
+        "neither outline nor filled ellipse, an image without a pixel size, rows and "
+        "annotations without an image, other files."
+    ),
+)

@@ -1,20 +1,4 @@
-"""HMC-QU: apical two- and four-chamber echocardiography of suspected infarction (Kiranyaz et al., Degerli et al.).
-
-Layout      any tree with videos ES0001 _4CH_1.avi (a space may stand before the underscore), masks
-            Mask_ES0001 _4CH_1.mat and workbooks A4C.xlsx, A2C.xlsx (newer) or HMC_QU.xlsx (older);
-            names decide, so that both layouts are read
-Keys        <name without spaces>/<frame>, e.g. ES0001_4CH_1/00012; 0-based as it decodes
-Coding      grey; label = the view, A2C or A4C. Mask "lv_wall" = `predicted` (F, 224, 224) of the .mat file, scaled to
-            the video, on the F frames from Reference Frame to End of Cycle (1-based, inclusive) of
-            the workbook, or on all F frames. It is the ventricle's wall, not its cavity. Infarcted
-            segments have no place in the manifest
-Patient     the ES number; patients are in both views. Clip: the video
-Split       none official
-Licence     not stated by the download (Kaggle)
-Refuses     a torn or damaged video, a name without view or number, a mask that is damaged, empty, or of neither as many
-            frames as the cycle nor as the video, a mask without a video, files of other kinds, a
-            name found twice
-"""
+"""HMC-QU: apical two- and four-chamber echocardiography of suspected infarction."""
 
 import re
 from collections.abc import Iterator
@@ -29,15 +13,9 @@ from arl.corpus.record import Entry, Input, Mask, Pixels, Record, Refused, refus
 from arl.ingest.clips import clip_records
 from arl.ingest.folders import files_below
 from arl.ingest.matlab import read_mat
+from arl.ingest.source import Source, without_options
 from arl.ingest.tables import read_xlsx
 from arl.ingest.video import read_frames
-
-LICENCE = "Not stated by the download"
-CITATION = (
-    "S. Kiranyaz, A. Degerli, T. Hamid et al., Left ventricular wall motion estimation by active polynomials for acute "
-    "myocardial infarction detection, IEEE Access 8, 2020, doi:10.1109/ACCESS.2020.3038743"
-)
-OBTAIN = "https://www.kaggle.com/datasets/aysendegerli/hmcqu-dataset (login)"
 
 _VIEWS = {"2CH": "A2C", "4CH": "A4C"}
 _NAME = re.compile(r"ES0*(\d+)_?([24]CH).*", re.IGNORECASE)
@@ -179,3 +157,40 @@ def _masks(file: Path, frames: list[Pixels], cycle: _Cycle | None) -> dict[int, 
             raise Refused(f"{file.name} is empty at frame {frame}")
         masks[frame] = np.asarray(scaled)
     return masks
+
+
+SOURCE = Source(
+    name="hmc-qu",
+    title=(
+        "HMC-QU: apical two- and four-chamber echocardiography of suspected infarction "
+        "(Kiranyaz et al., Degerli et al.)."
+    ),
+    read=without_options(read),
+    licence="Not stated by the download",
+    citation=(
+        "S. Kiranyaz, A. Degerli, T. Hamid et al., Left ventricular wall motion estimation "
+        "by active polynomials for acute myocardial infarction detection, IEEE Access 8, "
+        "2020, doi:10.1109/ACCESS.2020.3038743"
+    ),
+    obtain="https://www.kaggle.com/datasets/aysendegerli/hmcqu-dataset (login)",
+    layout=(
+        "Any tree with videos ES0001 _4CH_1.avi (a space may stand before the underscore), "
+        "masks Mask_ES0001 _4CH_1.mat and workbooks A4C.xlsx, A2C.xlsx (newer) or "
+        "HMC_QU.xlsx (older); names decide, so that both layouts are read."
+    ),
+    keys=("<name without spaces>/<frame>, e.g. ES0001_4CH_1/00012; 0-based as it decodes."),
+    coding=(
+        'Grey; label = the view, A2C or A4C. Mask "lv_wall" = `predicted` (F, 224, 224) of '
+        "the .mat file, scaled to the video, on the F frames from Reference Frame to End of "
+        "Cycle (1-based, inclusive) of the workbook, or on all F frames. It is the "
+        "ventricle's wall, not its cavity. Infarcted segments have no column in the "
+        "manifest."
+    ),
+    patient="The ES number; patients are in both views. Clip: the video.",
+    split="No official split.",
+    refuses=(
+        "A torn or damaged video, a name without view or number, a mask that is damaged, "
+        "empty, or of neither as many frames as the cycle nor as the video, a mask without "
+        "a video, files of other kinds, a name found twice."
+    ),
+)

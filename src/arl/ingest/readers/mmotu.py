@@ -1,22 +1,4 @@
-"""MMOTU, the paper's "Ovarian dataset" as far as can be told: ovarian tumours with masks (Zhao et al., 2022).
-
-Layout      <root>/OTU_2d/{images/1.JPG, annotations/1.PNG and 1_binary.PNG (some are called 1_binary_binary.PNG),
-            train.txt, val.txt, train_cls.txt, val_cls.txt}, and the same below OTU_3d or OTU_CEUS
-            (contrast); either part is enough, up to four folders below the root
-Keys        <part>/<stem>
-Coding      label by the code of *_cls.txt ("1.JPG  0"): chocolate-cyst, serous-cystadenoma, teratoma, theca-cell-tumor,
-            simple-cyst, normal-ovary, mucinous-cystadenoma, high-grade-serous. The colours of 1.PNG
-            say the same and are compared. Mask "ovary" on a normal ovary, else "lesion" = what
-            1_binary.PNG shows, without it what 1.PNG shows
-Patient     none is published, nor are clips: a split by patient cannot be claimed. 1,469 images and 170 with contrast.
-            The anatomy is other: the vocabulary has no ovary
-Split       "official": train.txt and val.txt as they are. "default": val.txt is the test, and a part of train.txt,
-            drawn by image, is val
-Licence     not stated by the download: for research, ask the authors
-Refuses     a missing or damaged image or mask, a mask of another size or empty, a code that is none of the eight, a
-            code that the colours contradict, an image in both lists or with two codes or without
-            one, an image that no list names, other files
-"""
+"""MMOTU, the paper's "Ovarian dataset" as far as can be told: ovarian tumours with masks."""
 
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,14 +11,8 @@ from arl.corpus.record import Entry, Input, Pixels, Record, Refused
 from arl.corpus.splits import DEFAULT, keep_test
 from arl.ingest.folders import child, member, pictures, refuse_all, search
 from arl.ingest.pictures import read_mask, read_picture
+from arl.ingest.source import Source, without_options
 from arl.ingest.tables import read_lines
-
-LICENCE = "Not stated by the download"
-CITATION = (
-    "Q. Zhao, S. Lyu, W. Bai, L. Cai, B. Liu, M. Wu, X. Sang, M. Yang, L. Chen, A multi-modality ovarian tumor "
-    "ultrasound image dataset for unsupervised cross-domain semantic segmentation, arXiv:2207.06799, 2022"
-)
-OBTAIN = "GitHub cv516Buaa/MMOTU_DS2Net, which links the download; open"
 
 _PARTS = {"OTU_2d": "OTU_2d", "OTU_3d": "OTU_3d", "OTU_CEUS": "OTU_3d"}  # folder -> key
 _SPLITS = ("train", "val")
@@ -198,3 +174,48 @@ def _colours(pixels: Pixels) -> list[list[int]]:
     return [
         [int(value) >> 16, int(value) >> 8 & 255, int(value) & 255] for value in np.unique(packed)
     ]
+
+
+SOURCE = Source(
+    name="mmotu",
+    title=(
+        'MMOTU, the paper\'s "Ovarian dataset" as far as can be told: ovarian tumours with '
+        "masks (Zhao et al., 2022)."
+    ),
+    read=without_options(read),
+    licence="Not stated by the download",
+    citation=(
+        "Q. Zhao, S. Lyu, W. Bai, L. Cai, B. Liu, M. Wu, X. Sang, M. Yang, L. Chen, A "
+        "multi-modality ovarian tumor ultrasound image dataset for unsupervised "
+        "cross-domain semantic segmentation, arXiv:2207.06799, 2022"
+    ),
+    obtain="GitHub cv516Buaa/MMOTU_DS2Net, which links the download; open",
+    layout=(
+        "<root>/OTU_2d/{images/1.JPG, annotations/1.PNG and 1_binary.PNG (some are called "
+        "1_binary_binary.PNG), train.txt, val.txt, train_cls.txt, val_cls.txt}, and the "
+        "same below OTU_3d or OTU_CEUS (contrast); either part is enough, up to four "
+        "folders below the root."
+    ),
+    keys="<part>/<stem>",
+    coding=(
+        'Label by the code of *_cls.txt ("1.JPG 0"): chocolate-cyst, serous-cystadenoma, '
+        "teratoma, theca-cell-tumor, simple-cyst, normal-ovary, mucinous-cystadenoma, "
+        "high-grade-serous. The colours of 1.PNG say the same and are compared. Mask "
+        '"ovary" on a normal ovary, else "lesion" = what 1_binary.PNG shows, without it '
+        "what 1.PNG shows."
+    ),
+    patient=(
+        "Not published, and clips are not either. A split by patient cannot be claimed. "
+        "1,469 images and 170 with contrast. The anatomy is other: the vocabulary has no "
+        "ovary."
+    ),
+    split=(
+        '"official": train.txt and val.txt as they are. "default": val.txt is the test, and '
+        "a part of train.txt, drawn by image, is val."
+    ),
+    refuses=(
+        "A missing or damaged image or mask, a mask of another size or empty, a code that "
+        "is none of the eight, a code that the colours contradict, an image in both lists "
+        "or with two codes or without one, an image that no list names, other files."
+    ),
+)

@@ -1,24 +1,15 @@
-"""Phantoms in the layout of a site's own export, to try the loop without a hospital; see `picture_table`.
+"""Phantoms in the layout of a site's own export, to try the loop without a hospital; see `pi
 
 Every image is marked synthetic, and the source's name says so too, which the rules of the corpus
 ask for.
-
-Layout      as `picture_table`
-Keys        as `picture_table`
-Coding      as `picture_table`, all of it synthetic
-Patient     as `picture_table`
-Split       as `picture_table`
-Licence     synthetic: made by this software
-Refuses     as `picture_table`
 """
 
 from pathlib import Path
 
 from arl.corpus.record import Input
 from arl.ingest.readers import picture_table
-
-LICENCE, CITATION = "Synthetic: made by this software", "ARL phantoms (arl.phantoms)"
-OBTAIN = "Made by this software, in the layout of picture-table"
+from arl.ingest.source import Options, Source
+from arl.settings import Dicom
 
 
 def read(root: Path, site: str = "site") -> list[Input]:
@@ -28,3 +19,28 @@ def read(root: Path, site: str = "site") -> list[Input]:
         FileNotFoundError, ValueError: see `picture_table.read`.
     """
     return picture_table.inputs(root, site, synthetic=True)
+
+
+def _read(root: Path, options: Options, _: Dicom) -> list[Input]:
+    return read(root, options.site or "site")
+
+
+SOURCE = Source(
+    name="phantom-table",
+    title=(
+        "Phantoms in the layout of a site's own export, to try the loop without a hospital; "
+        "see `picture_table`."
+    ),
+    read=_read,
+    options=("site",),
+    published=False,
+    licence="Synthetic: made by this software",
+    citation="ARL phantoms (arl.phantoms)",
+    obtain="Made by this software, in the layout of picture-table",
+    layout="As `picture_table`.",
+    keys="As `picture_table`.",
+    coding="As `picture_table`, all of it synthetic.",
+    patient="As `picture_table`.",
+    split="As `picture_table`.",
+    refuses="As `picture_table`.",
+)

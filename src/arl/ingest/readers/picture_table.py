@@ -1,17 +1,4 @@
-"""A site's own export: pictures and one table that says what they show, labels and masks included.
-
-Layout      <root>/pictures.csv and the pictures and masks it names, in any folders below the root. Columns: file,
-            patient, anatomy, label, mask, mask_file, probe, device, depth_cm, pixel_spacing_mm,
-            split; beyond the first three an empty cell is unknown
-Keys        <site>/<SHA-256 of the picture's bytes>: a picture that was sent before is refused, whatever it is called
-Coding      label and mask (what the mask shows) as the table has them; mask_file is white (>= 128) inside
-Patient     keyed hash of site and `patient`; required. Clips: none
-Split       `split` (train, val, test) where the whole column is filled, else by patient
-Licence     the site's; needs ARL_HASH_KEY or ARL_HASH_KEY_FILE
-Refuses     a missing or damaged picture or mask, a mask without the name of what it shows, an unknown anatomy, probe or
-            split, a number that is none, a picture listed twice or not at all. The pictures must be
-            scans alone: text that is burnt into them is not searched for
-"""
+"""A site's own export: pictures and one table that says what they show, labels and masks inc"""
 
 import re
 from functools import partial
@@ -24,11 +11,10 @@ from arl.corpus.splits import DEFAULT
 from arl.files import sha256
 from arl.ingest.dicom.deidentify import keyed_hash, secret_key
 from arl.ingest.pictures import read_mask, read_picture
+from arl.ingest.source import Options, Source
 from arl.ingest.tables import read_csv
+from arl.settings import Dicom
 
-LICENCE = "Property of the site; not for redistribution"
-CITATION = ""
-OBTAIN = "Your own: pictures with a table of what they show, exported under a secret key (see the layout)"
 TABLE = "pictures.csv"
 _WHAT = ["file", "patient", "anatomy", "label", "mask", "mask_file"]
 _HOW = ["probe", "device", "depth_cm", "pixel_spacing_mm", "split"]
@@ -157,3 +143,47 @@ def _refuse_unlisted() -> list[Record]:
 
 def _refuse_again() -> list[Record]:
     raise Refused(f"{TABLE} lists it twice")
+
+
+def _read(root: Path, options: Options, _: Dicom) -> list[Input]:
+    return read(root, options.site or "site")
+
+
+SOURCE = Source(
+    name="picture-table",
+    title=(
+        "A site's own export: pictures and one table that says what they show, labels and "
+        "masks included."
+    ),
+    read=_read,
+    options=("site",),
+    published=False,
+    licence="Property of the site; not for redistribution",
+    citation=(),
+    obtain=(
+        "Your own: pictures with a table of what they show, exported under a secret key "
+        "(see the layout)"
+    ),
+    layout=(
+        "<root>/pictures.csv and the pictures and masks it names, in any folders below the "
+        "root. Columns: file, patient, anatomy, label, mask, mask_file, probe, device, "
+        "depth_cm, pixel_spacing_mm, split; beyond the first three an empty cell is "
+        "unknown."
+    ),
+    keys=(
+        "<site>/<SHA-256 of the picture's bytes>: a picture that was sent before is "
+        "refused, whatever it is called."
+    ),
+    coding=(
+        "Label and mask (what the mask shows) as the table has them; mask_file is white (>= "
+        "128) inside."
+    ),
+    patient="Keyed hash of site and `patient`; required. No clips.",
+    split=("`split` (train, val, test) where the whole column is filled, else by patient."),
+    refuses=(
+        "A missing or damaged picture or mask, a mask without the name of what it shows, an "
+        "unknown anatomy, probe or split, a number that is none, a picture listed twice or "
+        "not at all. The pictures must be scans alone: text that is burnt into them is not "
+        "searched for."
+    ),
+)

@@ -1,21 +1,4 @@
-"""POCUS: lung ultrasound of COVID-19, pneumonia and healthy lungs (Born et al., 2021), the repository's data folder.
-
-Layout      <root>/pocus_images/**, pocus_videos/** (convex and linear, in either case, and folders of classes below),
-            dataset_metadata.csv. GIF, MP4, MOV, AVI, MPEG. Other folders of the download
-            (cross_validation, image_dataset, data_with_artifacts) repeat these or are set aside by
-            its authors, and are not read
-Keys        the path below the root; frames of a video <path>/<frame>
-Coding      label by the first three letters of the name: cov = covid, pne = pneumonia (bacterial), vir = viral, reg =
-            normal; names below a folder "unlabel..." have none. Grey unless more than 2 % of the
-            pixels are coloured
-Patient     "Patient ID / Name" of dataset_metadata.csv, found by file name without its ending; without one, the name up
-            to its last number ("case-..."), which keeps more together rather than less. Clip: the
-            video
-Split       none official by patient: the repository's cross_val.json divides cases, and is not used
-Licence     by item, in dataset_metadata.csv; mostly CC BY-NC 4.0
-Refuses     a torn or damaged file, a name that begins with none of the four, a name whose letters contradict `Label` of
-            dataset_metadata.csv, files that are neither picture nor video
-"""
+"""POCUS: lung ultrasound of COVID-19, pneumonia and healthy lungs."""
 
 import re
 from functools import partial
@@ -24,14 +7,8 @@ from pathlib import Path
 from arl.corpus.record import Entry, Input, refusal
 from arl.ingest.clips import is_media, media_records
 from arl.ingest.folders import child, files_below, search
+from arl.ingest.source import Source, without_options
 from arl.ingest.tables import read_csv
-
-LICENCE = "By item, see dataset_metadata.csv of the download; mostly CC BY-NC 4.0"
-CITATION = (
-    "J. Born, N. Wiedemann, M. Cossio et al., Accelerating detection of lung pathologies with explainable ultrasound "
-    "image analysis, Applied Sciences 11(2), 2021, doi:10.3390/app11020672"
-)
-OBTAIN = "https://github.com/jannisborn/covid19_ultrasound, folder data; Butterfly's videos by its own script"
 
 _PARTS = ("pocus_images", "pocus_videos")
 _LABEL_OF = {"cov": "covid", "pne": "pneumonia", "vir": "viral", "reg": "normal"}
@@ -125,3 +102,49 @@ def _case(name: str) -> str:
     )
     case = _LAST_NUMBER.sub("", stem)
     return case if len(case) > 4 else stem
+
+
+SOURCE = Source(
+    name="pocus",
+    title=(
+        "POCUS: lung ultrasound of COVID-19, pneumonia and healthy lungs (Born et al., "
+        "2021), the repository's data folder."
+    ),
+    read=without_options(read),
+    licence=("By item, see dataset_metadata.csv of the download; mostly CC BY-NC 4.0"),
+    citation=(
+        "J. Born, N. Wiedemann, M. Cossio et al., Accelerating detection of lung "
+        "pathologies with explainable ultrasound image analysis, Applied Sciences 11(2), "
+        "2021, doi:10.3390/app11020672"
+    ),
+    obtain=(
+        "https://github.com/jannisborn/covid19_ultrasound, folder data; Butterfly's videos "
+        "by its own script"
+    ),
+    layout=(
+        "<root>/pocus_images/**, pocus_videos/** (convex and linear, in either case, and "
+        "folders of classes below), dataset_metadata.csv. GIF, MP4, MOV, AVI, MPEG. Other "
+        "folders of the download (cross_validation, image_dataset, data_with_artifacts) "
+        "repeat these or are set aside by its authors, and are not read."
+    ),
+    keys="The path below the root; frames of a video <path>/<frame>",
+    coding=(
+        "Label by the first three letters of the name: cov = covid, pne = pneumonia "
+        '(bacterial), vir = viral, reg = normal; names below a folder "unlabel..." have '
+        "none. Grey unless more than 2 % of the pixels are coloured."
+    ),
+    patient=(
+        '"Patient ID / Name" of dataset_metadata.csv, found by file name without its '
+        'ending; without one, the name up to its last number ("case-..."), which rather '
+        "joins two patients than divides one. Clip: the video."
+    ),
+    split=(
+        "No official split. by patient: the repository's cross_val.json divides cases, and "
+        "is not used."
+    ),
+    refuses=(
+        "A torn or damaged file, a name that begins with none of the four, a name whose "
+        "letters contradict `Label` of dataset_metadata.csv, files that are neither picture "
+        "nor video."
+    ),
+)

@@ -1,16 +1,4 @@
-"""The real ultrasound that the package pydicom-data ships for testing decoders: six files, 126 images.
-
-Layout      <root>/<name>.dcm, the files of `FILES`; others are not inputs. `installed()` is where pip has put them
-Keys        as `dicom_folder`, hashed with a public key: the files are public
-Coding      an apical four-chamber cine (120 frames), an adult echo still, two pelvic panels of one screen, a lymph node
-            under power Doppler, a transoesophageal echo under colour Doppler, an obstetric probe in
-            air. No labels
-Patient     as `dicom_folder`
-Split       none official
-Licence     MIT, as the package
-Refuses     nothing of the official files. Stills without region tags are cropped by their content, and
-            burnt-in text is kept: no person is named
-"""
+"""The real ultrasound that the package pydicom-data ships for testing decoders: six files, 1"""
 
 from pathlib import Path
 
@@ -21,10 +9,8 @@ from arl.ingest.dicom.burnt_in_text import KEEP
 from arl.ingest.dicom.deidentify import PUBLIC_KEY
 from arl.ingest.dicom.rules import AnatomyRules
 from arl.ingest.readers.dicom_folder import Reading, file_input
-
-LICENCE = "MIT (pydicom-data)"
-CITATION = "pydicom contributors, pydicom-data 1.0.0, https://github.com/pydicom/pydicom-data"
-OBTAIN = "Installed with arl (the package pydicom-data); `arl sample` reads it"
+from arl.ingest.source import Options, Source
+from arl.settings import Dicom
 
 # one of each picture; the package also holds them in other compressions
 FILES = (
@@ -60,3 +46,38 @@ def read(root: Path, rules: AnatomyRules) -> list[Input]:
         raise FileNotFoundError(f"{root} lacks {', '.join(missing)} of pydicom-data")
     reading = Reading("pydicom-data", PUBLIC_KEY, rules, burnt_in_text=KEEP, stills_by_content=True)
     return [file_input(root / name, Path(name), reading) for name in FILES]
+
+
+def _read(root: Path, _: Options, dicom: Dicom) -> list[Input]:
+    return read(root, AnatomyRules.from_settings(dicom))
+
+
+SOURCE = Source(
+    name="pydicom-data",
+    title=(
+        "The real ultrasound that the package pydicom-data ships for testing decoders: six "
+        "files, 126 images."
+    ),
+    read=_read,
+    published=False,
+    reads_dicom=True,
+    licence="MIT (pydicom-data)",
+    citation=("pydicom contributors, pydicom-data 1.0.0, https://github.com/pydicom/pydicom-data"),
+    obtain="Installed with arl (the package pydicom-data); `arl sample` reads it",
+    layout=(
+        "<root>/<name>.dcm, the files of `FILES`; others are not inputs. `installed()` is "
+        "where pip has put them."
+    ),
+    keys="As `dicom_folder`, hashed with a public key: the files are public.",
+    coding=(
+        "An apical four-chamber cine (120 frames), an adult echo still, two pelvic panels "
+        "of one screen, a lymph node under power Doppler, a transoesophageal echo under "
+        "colour Doppler, an obstetric probe in air. No labels."
+    ),
+    patient="As `dicom_folder`.",
+    split="No official split.",
+    refuses=(
+        "Nothing of the official files. Stills without region tags are cropped by their "
+        "content, and burnt-in text is kept: no person is named."
+    ),
+)

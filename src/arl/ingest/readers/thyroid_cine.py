@@ -1,18 +1,4 @@
-"""Thyroid Ultrasound Cine-clip: sweeps over biopsied nodules with masks (Stanford AIMI).
-
-Layout      <root>/dataset.hdf5 (annot_id, frame_num, image N x H x W uint8, mask N x H x W) and metadata.csv (annot_id,
-            histopath_diagnosis and more), or up to four folders below the root. Frames are read one
-            by one
-Keys        <annot_id>/<frame_num>
-Coding      label = histopath_diagnosis, 0 benign, 1 malignant, none where it is empty; mask "nodule" = levels >= 128,
-            none on frames where it is empty
-Patient     the number that annot_id begins with ("10_", "10_2": a nodule of patient 10). Clip: annot_id, frames counted
-            from its lowest frame_num. 167 patients, 192 nodules
-Split       none official; "default" is drawn by patient, each class in its share: few nodules are malignant
-Licence     Stanford University Dataset Research Use Agreement: non-commercial, not for redistribution
-Refuses     a clip with a damaged frame, a frame_num given twice, an annot_id without a number, another diagnosis, none
-            or several rows in metadata.csv, and rows without frames
-"""
+"""Thyroid Ultrasound Cine-clip: sweeps over biopsied nodules with masks (Stanford AIMI)."""
 
 import re
 from collections.abc import Iterator
@@ -27,13 +13,8 @@ from arl.corpus.record import Entry, Input, Mask, Pixels, Record, Refused, refus
 from arl.corpus.splits import DEFAULT, stratified
 from arl.ingest.folders import locate, member
 from arl.ingest.pictures import binary
+from arl.ingest.source import Source, without_options
 from arl.ingest.tables import read_csv
-
-LICENCE = (
-    "Stanford University Dataset Research Use Agreement: non-commercial, not for redistribution"
-)
-CITATION = "Stanford AIMI, Thyroid Ultrasound Cine-clip, 2021, doi:10.71718/7m5n-rh16"
-OBTAIN = "Stanford AIMI shared datasets, 'Thyroid Ultrasound Cine-clip'; registration and research use agreement"
 
 _LABELS = {"0": "benign", "1": "malignant", "": None, "nan": None}
 _COLUMNS = ("annot_id", "frame_num", "image", "mask")
@@ -164,3 +145,44 @@ def _frame(data: Any, row: int) -> tuple[Pixels, Mask | None]:
             f"its mask is {mask.shape[1]}x{mask.shape[0]}, its image {image.shape[1]}x{image.shape[0]}"
         )
     return image, mask if mask.any() else None
+
+
+SOURCE = Source(
+    name="thyroid-cine",
+    title=(
+        "Thyroid Ultrasound Cine-clip: sweeps over biopsied nodules with masks (Stanford AIMI)."
+    ),
+    read=without_options(read),
+    licence=(
+        "Stanford University Dataset Research Use Agreement: non-commercial, not for redistribution"
+    ),
+    citation=("Stanford AIMI, Thyroid Ultrasound Cine-clip, 2021, doi:10.71718/7m5n-rh16"),
+    obtain=(
+        "Stanford AIMI shared datasets, 'Thyroid Ultrasound Cine-clip'; registration and "
+        "research use agreement"
+    ),
+    layout=(
+        "<root>/dataset.hdf5 (annot_id, frame_num, image N x H x W uint8, mask N x H x W) "
+        "and metadata.csv (annot_id, histopath_diagnosis and more); the layout may lie up "
+        "to four folders below the root. Frames are read one by one."
+    ),
+    keys="<annot_id>/<frame_num>",
+    coding=(
+        "label = histopath_diagnosis, 0 benign, 1 malignant, none where it is empty; mask "
+        '"nodule" = levels >= 128, none on frames where it is empty.'
+    ),
+    patient=(
+        'The number that annot_id begins with ("10_", "10_2": a nodule of patient 10). '
+        "Clip: annot_id, frames counted from its lowest frame_num. 167 patients, 192 "
+        "nodules."
+    ),
+    split=(
+        'No official split; "default" is drawn by patient, each class in equal proportion: '
+        "few nodules are malignant."
+    ),
+    refuses=(
+        "A clip with a damaged frame, a frame_num given twice, an annot_id without a "
+        "number, another diagnosis, none or several rows in metadata.csv, and rows without "
+        "frames."
+    ),
+)

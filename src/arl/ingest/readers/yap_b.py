@@ -1,17 +1,4 @@
-"""Yap's Dataset B: breast ultrasound with lesion masks (Yap et al., JBHI 2018).
-
-Layout      <root>/{original,GT}/000001.png, DatasetB.xlsx; or up to four folders below the root (BUS, Dataset_B)
-Keys        the picture's stem
-Coding      label = benign or malignant. The columns of DatasetB.xlsx are found by what they hold: the pictures'
-            numbers, and the two words. Mask "lesion" = levels >= 128 of the GT picture (they are
-            not strictly binary)
-Patient     none is published, nor are clips: a split by patient cannot be claimed. 163 images
-Split       none official; "default" is drawn by image, each class in its share
-Licence     for research, by agreement with the authors; not for redistribution
-Refuses     a missing or damaged image or mask, a mask of another size or empty, an image that the table does not list
-            or lists with two labels, another word than benign and malignant, masks or rows without
-            an image, other files
-"""
+"""Yap's Dataset B: breast ultrasound with lesion masks (Yap et al., JBHI 2018)."""
 
 import re
 from collections.abc import Callable
@@ -22,15 +9,8 @@ from arl.corpus.record import Entry, Input, Record, Refused, refusal
 from arl.corpus.splits import DEFAULT, stratified
 from arl.ingest.folders import locate, member, pictures, refuse_all
 from arl.ingest.pictures import read_mask, read_picture
+from arl.ingest.source import Source, without_options
 from arl.ingest.tables import read_xlsx
-
-LICENCE = "Research only, by agreement with the authors; not for redistribution"
-CITATION = (
-    "M. H. Yap, G. Pons, J. Marti, S. Ganau, M. Sentis, R. Zwiggelaar, A. K. Davison, R. Marti, Automated breast "
-    "ultrasound lesions detection using convolutional neural networks, IEEE Journal of Biomedical and Health "
-    "Informatics 22(4), 2018, doi:10.1109/JBHI.2017.2731873"
-)
-OBTAIN = "Manchester Metropolitan University, page of M. H. Yap's datasets; by e-mail agreement"
 
 _LABELS = ("benign", "malignant")
 _WHITE = 128
@@ -130,3 +110,39 @@ def _records(
         splits={DEFAULT: split},
     )
     return [Record(image, entry, mask)]
+
+
+SOURCE = Source(
+    name="yap-b",
+    title=("Yap's Dataset B: breast ultrasound with lesion masks (Yap et al., JBHI 2018)."),
+    read=without_options(read),
+    licence="Research only, by agreement with the authors; not for redistribution",
+    citation=(
+        "M. H. Yap, G. Pons, J. Marti, S. Ganau, M. Sentis, R. Zwiggelaar, A. K. Davison, "
+        "R. Marti, Automated breast ultrasound lesions detection using convolutional neural "
+        "networks, IEEE Journal of Biomedical and Health Informatics 22(4), 2018, "
+        "doi:10.1109/JBHI.2017.2731873"
+    ),
+    obtain=(
+        "Manchester Metropolitan University, page of M. H. Yap's datasets; by e-mail agreement"
+    ),
+    layout=(
+        "<root>/{original,GT}/000001.png, DatasetB.xlsx; the layout may lie up to four "
+        "folders below the root (BUS, Dataset_B)"
+    ),
+    keys="The picture's stem.",
+    coding=(
+        "label = benign or malignant. The columns of DatasetB.xlsx are found by what they "
+        'hold: the pictures\' numbers, and the two words. Mask "lesion" = levels >= 128 of '
+        "the GT picture (they are not strictly binary)"
+    ),
+    patient=(
+        "Not published, and clips are not either. A split by patient cannot be claimed. 163 images."
+    ),
+    split=('No official split; "default" is drawn by image, each class in equal proportion.'),
+    refuses=(
+        "A missing or damaged image or mask, a mask of another size or empty, an image that "
+        "the table does not list or lists with two labels, another word than benign and "
+        "malignant, masks or rows without an image, other files."
+    ),
+)
