@@ -69,7 +69,7 @@ class SelfDistillation(nn.Module):
         pairs = views * len(student_logits) - min(views, len(student_logits))
         if not pairs:
             raise ValueError(
-                f"L_SD needs two different views: got {views} teacher, {len(student_logits)} student"
+                f"L_SD needs two different views: {views} teacher, {len(student_logits)} student"
             )
         precision = torch.promote_types(targets.dtype, torch.float32)
         total, loss = targets.sum(dim=0), targets.new_zeros(())

@@ -1,4 +1,4 @@
-"""Where the stages that train keep the states of an interrupted run."""
+"""Folders of the training states of an interrupted run."""
 
 import hashlib
 import json
@@ -7,11 +7,16 @@ from pathlib import Path
 
 
 def runs() -> Path:
-    """The folder of training states and logs."""
+    """Return the folder of training states and logs."""
     return Path(os.environ.get("ARL_RUNS", "runs"))
 
 
 def state_folder(stage: str, *inputs: object) -> Path:
-    """Where a run of a stage with these inputs (settings, hashes of data) keeps its training states."""
+    """Return the folder of the training states of a run.
+
+    Args:
+        stage: name of the stage.
+        inputs: everything that decides the result, e.g. settings and hashes of data.
+    """
     digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
     return runs() / f"{stage}-{digest[:16]}"

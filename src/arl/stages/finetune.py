@@ -26,10 +26,20 @@ def finetune(
 ) -> None:
     """Fine-tune the pretrained encoder for one task.
 
-    Reads the corpus and the encoder's checkpoint folder; writes the task's model folder
-    (safetensors and config.json). All weights are trained (appendix B), on finetune.fraction of the
-    training patients. A run that was killed goes on from its last checkpoint under $ARL_RUNS
-    (default: runs/).
+    Reads the corpus and the encoder's checkpoint folder. Writes the task's model folder
+    (safetensors and config.json). The training patients are finetune.fraction of the task's, and
+    all weights are trained (appendix B). An interrupted run resumes from its last checkpoint in
+    $ARL_RUNS (default: runs/).
+
+    Args:
+        params: the parameters.
+        task: name of the task.
+        corpus: folder of the corpus.
+        checkpoint: folder of the pretrained encoder.
+        model: folder of the fine-tuned model, to be written.
+
+    Raises:
+        ValueError: the task is unknown, or the corpus cannot serve it.
     """
     torch.set_num_threads(params.pretrain.threads)
     distributed.initialize()
@@ -40,8 +50,7 @@ def finetune(
     )
     encoder, config = load_encoder(checkpoint)
     torch.manual_seed(params.seed)
-    # what the model is; margin and floor are the gate's business and may change without a new
-    # training
+    # The gate's settings of the task (margin and floor) may change without a new training.
     head = TaskHead(settings.kind, settings.classes, settings.anatomy, settings.mask)
     network = build_task_model(encoder, head, params.finetune.upernet_channels)
     segmentation = settings.kind == "segmentation"
@@ -99,7 +108,7 @@ def _order(params: Params, layout: RowGroupIndex) -> TrainingOrder:
 def _inputs(
     view: TrainView, batches: Iterator[tuple[int, TrainingOrder, Batch]]
 ) -> Iterator[TaskInputs]:
-    for step, place, batch in batches:
-        seen = view(batch, step, rank=place.rank, world_size=place.world)
-        target = batch.label if seen.mask is None else seen.mask.float()
-        yield TaskInputs(seen.image, batch.anatomy, target)
+    for step, rank_slice, batch in batches:
+        augmented = view(batch, step, rank=rank_slice.rank, world_size=rank_slice.world)
+        target = batch.label if augmented.mask is None else augmented.mask.float()
+        yield TaskInputs(augmented.image, batch.anatomy, target)

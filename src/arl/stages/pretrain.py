@@ -15,8 +15,8 @@ from arl.corpus.location import ReadableCorpus
 from arl.corpus.selection import select, subset
 from arl.corpus.shard_reader import Indices, RowGroupIndex
 from arl.corpus.splits import groups
+from arl.evaluation.pretraining import PretrainingMetrics
 from arl.evaluation.probe import NEIGHBOURS, knn_accuracy
-from arl.files import write_json
 from arl.loading.augment import step_generator
 from arl.loading.loader import Examples, TrainingOrder, training_batches
 from arl.loading.transforms import MultiCrop
@@ -32,17 +32,25 @@ from arl.training.engine import predict
 from arl.training.pretrainer import Pretrainer, PretrainInputs, decoder_config
 from arl.training.reconstruction import save_pretrained
 
-_EXAMINED = ("rankme", "knn")
-_OF_GROUP = 8  # images of a row group among those examined: many would be frames of few clips
+_FEATURE_METRICS = ("rankme", "knn")
+_MAX_OF_GROUP = 8  # images of a row group in the pool; more would be frames of few clips
 
 
 def pretrain(params: Params, *, corpus: ReadableCorpus, checkpoint: Path, metrics: Path) -> None:
     """Pretrain the encoder on the training images of the corpus.
 
-    Reads the corpus; writes the encoder (safetensors and config.json) into the checkpoint folder,
-    with the decoder and its encoder beside it for pictures, and the history of the losses into the
-    metrics file. A run that was killed goes on from its last checkpoint under $ARL_RUNS (default:
-    runs/).
+    Reads the corpus. Writes the encoder (safetensors and config.json) and a decoder for figures
+    into the checkpoint folder, and the history of the losses into the metrics file. An interrupted
+    run resumes from its last checkpoint in $ARL_RUNS (default: runs/).
+
+    Args:
+        params: the parameters.
+        corpus: folder of the corpus.
+        checkpoint: folder of the encoder, to be written.
+        metrics: file of the metrics, to be written.
+
+    Raises:
+        ValueError: the corpus has fewer training images than one batch.
     """
     torch.set_num_threads(params.pretrain.threads)
     distributed.initialize()
@@ -95,7 +103,10 @@ def _pretrainer(params: Params) -> Pretrainer:
 def _evaluation(
     params: Params, pretrainer: Pretrainer, examples: Examples, rows: pd.DataFrame
 ) -> Callable[[], dict[str, float]]:
-    """RankMe of a fixed pool of training images and, where labels are, k-NN among other patients' (`health`)."""
+    """Return a function that measures RankMe and k-NN on a fixed pool of training images.
+
+    k-NN needs labels, and takes its neighbours from other patients.
+    """
     count = min(params.pretrain.eval_images, len(rows))
     pool = _pool(examples.layout, count, params.seed)
     labelled = _labelled(rows.iloc[pool])
@@ -106,34 +117,40 @@ def _evaluation(
             Pooled(pretrainer.released_encoder(), "gap"), batches, size=params.data.size
         )
         features = torch.cat([pooled for _, pooled in outputs])
-        found = {"rankme": rankme(features)}
+        measured = {"rankme": rankme(features)}
         if labelled.any():
-            known = rows.iloc[pool[labelled]]
-            found["knn"] = knn_accuracy(
-                features[labelled].double().numpy(), known["label"], groups(known)
+            labelled_rows = rows.iloc[pool[labelled]]
+            measured["knn"] = knn_accuracy(
+                features[labelled].double().numpy(),
+                labelled_rows["label"],
+                groups(labelled_rows),
             )
-        return found
+        return measured
 
     return evaluate
 
 
-def _pool(layout: RowGroupIndex, count: int, seed: int) -> Indices:
-    """Positions of `count` images, a few of each of some row groups: all of a group are decoded to have one of them."""
+def _pool(index: RowGroupIndex, count: int, seed: int) -> Indices:
+    """Draw the positions of `count` images, a few from each of some row groups."""
+    # Reading one image decodes its whole row group, so the pool takes several from each.
     rng = np.random.default_rng(seed)
-    shuffled, turn = rng.permutation(len(layout)), rng.permutation(len(layout.row_groups))
-    nth = np.empty(len(layout), np.int64)
-    nth[shuffled] = pd.Series(layout.group[shuffled]).groupby(layout.group[shuffled]).cumcount()
-    order = np.lexsort((nth, turn[layout.group], nth // _OF_GROUP))
-    chosen: Indices = np.sort(order[:count])
-    return chosen
+    shuffled, group_order = rng.permutation(len(index)), rng.permutation(len(index.row_groups))
+    nth = np.empty(len(index), np.int64)
+    nth[shuffled] = pd.Series(index.group[shuffled]).groupby(index.group[shuffled]).cumcount()
+    order = np.lexsort((nth, group_order[index.group], nth // _MAX_OF_GROUP))
+    positions: Indices = np.sort(order[:count])
+    return positions
 
 
 def _labelled(rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
-    """The rows with a label of the anatomy that has most of them, if it has two labels and enough patients."""
-    known = rows[rows["label"].notna()]
-    if known.empty:
+    """Select the labelled rows of the anatomy with the most labels.
+
+    The selection is empty if the anatomy has one label only, or too few patients.
+    """
+    labelled = rows[rows["label"].notna()]
+    if labelled.empty:
         return np.zeros(len(rows), bool)
-    anatomy = known["anatomy"].value_counts().index[0]
+    anatomy = labelled["anatomy"].value_counts().index[0]
     chosen = (rows["label"].notna() & (rows["anatomy"] == anatomy)).to_numpy(copy=True)
     enough = rows[chosen]["label"].nunique() > 1 and groups(rows[chosen]).nunique() > NEIGHBOURS
     return chosen if enough else np.zeros(len(rows), bool)
@@ -152,7 +169,10 @@ def _order(params: Params, layout: RowGroupIndex) -> TrainingOrder:
 def _inputs(
     params: Params, examples: Examples, order: TrainingOrder, start: int, steps: int
 ) -> Iterator[PretrainInputs]:
-    """Micro-batches from a step on; their randomness is a function of (seed, step, position in the global batch)."""
+    """Yield the micro-batches from a step on.
+
+    Their randomness is a function of (seed, step, position in the global batch).
+    """
     objective = params.objective
     views = MultiCrop(
         global_size=params.data.size,
@@ -164,27 +184,29 @@ def _inputs(
         seed=params.seed,
     )
     patches = (params.data.size // params.model.patch_size) ** 2
-    for step, place, batch in training_batches(
+    for step, rank_slice, batch in training_batches(
         examples, order, start, steps, params.pretrain.gradient_accumulation_steps
     ):
-        crops = views(batch, step, rank=place.rank, world_size=place.world)
-        noise, dropped = _noise(params, objective.global_crops_number, place, step, patches)
+        crops = views(batch, step, rank=rank_slice.rank, world_size=rank_slice.world)
+        noise, dropped = _noise(params, rank_slice, step, patches)
         anatomy = crops.anatomy.masked_fill(dropped, NULL_ANATOMY)
         yield PretrainInputs(crops.global_crops, crops.local_crops, anatomy, noise)
 
 
 def _noise(
-    params: Params, crops: int, place: TrainingOrder, step: int, patches: int
+    params: Params, rank_slice: TrainingOrder, step: int, patches: int
 ) -> tuple[Tensor, Tensor]:
-    """Mask noise (G*B, N) and which labels are dropped (B,): one draw for the global batch, of which this is a part."""
+    """Draw the noise of the masks (G*B, N) and which labels are dropped (B,).
+
+    Every rank draws for the global batch and returns its own slice.
+    """
     generator = step_generator(params.seed, step, "masks")
-    noise = torch.rand(crops, place.batch_size, patches, generator=generator)
-    dropped = torch.rand(place.batch_size, generator=generator) < params.objective.anatomy_dropout
-    share = slice(
-        place.rank * place.batch_size // place.world,
-        (place.rank + 1) * place.batch_size // place.world,
-    )
-    return noise[:, share].flatten(0, 1), dropped[share]
+    batch_size, rank, world = rank_slice.batch_size, rank_slice.rank, rank_slice.world
+    crops = params.objective.global_crops_number
+    noise = torch.rand(crops, batch_size, patches, generator=generator)
+    dropped = torch.rand(batch_size, generator=generator) < params.objective.anatomy_dropout
+    own = slice(rank * batch_size // world, (rank + 1) * batch_size // world)
+    return noise[:, own].flatten(0, 1), dropped[own]
 
 
 def _write(
@@ -199,27 +221,22 @@ def _write(
     config = EncoderConfig(params.data.size, arguments)
     released = pretrainer.released_encoder()
     save_pretrained(folder, released, config, trained=_reconstructor(pretrainer))
-    steps = [
-        {name: value for name, value in record.items() if name not in _EXAMINED}
+    losses = [
+        {name: value for name, value in record.items() if name not in _FEATURE_METRICS}
         for record in history
     ]
-    health = [
-        {"step": record["step"], **examined}
+    features = [
+        {name: record[name] for name in ("step", *_FEATURE_METRICS) if name in record}
         for record in history
-        if (examined := _only_examined(record))
+        if "rankme" in record
     ]
-    about = {"images": images, "steps": len(history)}
-    write_json(metrics, {**about, "history": steps, "health": health, "final": history[-1]})
+    PretrainingMetrics(images, len(history), losses, features, history[-1]).write(metrics)
 
 
 def _reconstructor(pretrainer: Pretrainer) -> Reconstructor | None:
-    """The student with the decoder: the teacher, where there is one, never saw a mask."""
     if not pretrainer.objective.mim:
         return None
+    # The decoder belongs to the student: a teacher never encodes masked images.
     return Reconstructor(
         pretrainer.encoder, pretrainer.decoder, decoder_config(pretrainer.objective)
     )
-
-
-def _only_examined(record: dict[str, float]) -> dict[str, float]:
-    return {name: record[name] for name in _EXAMINED if name in record}

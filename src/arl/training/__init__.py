@@ -1,1 +1,1 @@
-"""The training loop, its objectives as modules, checkpoints and distribution over ranks."""
+"""The training loop, its modules, checkpoints and ranks; no corpus paths, no params.yaml."""

@@ -1,8 +1,8 @@
-"""Resumable training states, and the models that training leaves behind.
+"""Resumable training states and trained models, as safetensors and JSON.
 
-A training state is a folder of `state.safetensors` and `history.json` that appears whole and counts
-only while its hashes fit; it knows nothing of ranks, so another number of them may go on from it. A
-model is a folder of `model.safetensors` and `config.json`. Nothing is a pickle.
+A training state is a folder of `state.safetensors` and `history.json`. It appears atomically, and
+its hashes must match. It does not depend on the number of ranks, so that another number of ranks
+can resume it. A model is a folder of `model.safetensors` and `config.json`.
 """
 
 import json
@@ -29,11 +29,11 @@ from arl.models.heads import Classifier
 from arl.models.upernet import Segmenter
 from arl.training import distributed
 
-_KEEP = 2  # training states kept, so that one is whole while the next is written
+_KEEP = 2  # training states: one stays complete while the next is written
 _STATE, _HISTORY, _FILES = "state.safetensors", "history.json", "files.json"
 
 
-def _is_whole(folder: Path) -> bool:
+def _is_complete(folder: Path) -> bool:
     listing = folder / _FILES
     if not listing.is_file():
         return False
@@ -44,18 +44,21 @@ def _is_whole(folder: Path) -> bool:
 
 
 def latest(state: Path) -> Path | None:
-    """The newest training state whose files are all there and unchanged."""
-    whole = (folder for folder in sorted(state.glob("step-*"), reverse=True) if _is_whole(folder))
-    return next(whole, None)
+    """Return the newest training state whose files are complete and unchanged."""
+    folders = sorted(state.glob("step-*"), reverse=True)
+    return next((folder for folder in folders if _is_complete(folder)), None)
 
 
 def save(engine: Any, state: Path, history: list[dict[str, float]]) -> None:
-    """Write a training state: weights, optimiser, buffers and history. A kill leaves the older ones whole."""
+    """Write a training state: weights, optimiser, buffers and history.
+
+    If the process dies, the older states stay complete.
+    """
     tensors = distributed.training_state(engine)
     if distributed.rank() == 0:
         with atomic_directory(state / f"step-{len(history):08d}") as partial:
             save_file(tensors, partial / _STATE)
-            # a number that is not finite may stand in it, so it is not strict JSON
+            # Terms may be NaN or infinite, which `write_json` refuses.
             (partial / _HISTORY).write_text(json.dumps(history), encoding="utf-8")
             write_json(
                 partial / _FILES, {name: sha256(partial / name) for name in (_STATE, _HISTORY)}
@@ -66,10 +69,13 @@ def save(engine: Any, state: Path, history: list[dict[str, float]]) -> None:
 
 
 def resume(engine: Any, state: Path) -> list[dict[str, float]]:
-    """Load the newest whole training state into the engine; its history, empty if there is none.
+    """Load the newest complete training state into the engine.
+
+    Returns:
+        The history of the state; empty if there is no state.
 
     Raises:
-        ValueError: it is the state of another module.
+        ValueError: the state belongs to another module.
     """
     folder = latest(state)
     if folder is None:
@@ -92,10 +98,10 @@ def save_model(
     documents: Mapping[str, Any] | None = None,
     beside: Mapping[str, nn.Module] | None = None,
 ) -> None:
-    """Write a model's weights and what is needed to build it, atomically.
+    """Write a model's weights and config atomically.
 
     Args:
-        documents: JSON files beside them, by name.
+        documents: further JSON files, by name.
         beside: further weights, by file name; a release leaves them out.
     """
     with atomic_directory(folder) as partial:
@@ -121,10 +127,10 @@ def _load_weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def load_strictly(module: nn.Module, weights: dict[str, torch.Tensor], folder: Path) -> None:
-    """Load a folder's weights.
+    """Load the weights of a folder into a module.
 
     Raises:
-        ValueError: they are not exactly those of the module.
+        ValueError: a tensor is missing, unknown or of another shape.
     """
     try:
         module.load_state_dict(weights)

@@ -1,4 +1,4 @@
-"""Ranks, collectives and the DeepSpeed engine: the only module that imports deepspeed."""
+"""Ranks, collectives and the DeepSpeed engine; no other module imports deepspeed."""
 
 import atexit
 import logging
@@ -6,9 +6,9 @@ import os
 import time
 from typing import Any
 
-# DeepSpeed asks for its accelerator when it is imported, and warns when it has to guess.
 import torch
 
+# DeepSpeed chooses its accelerator on import and warns if the variable is missing.
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
@@ -25,25 +25,25 @@ from torch import Tensor, nn
 from arl.training.allocator import keep_freed_memory
 
 MAX_ZERO_STAGE = 2
-_MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's state of a parameter, besides the count of steps
+_MOMENTS = ("exp_avg", "exp_avg_sq")  # of AdamW; its third state is the count of steps
 
 
 def initialize() -> None:
-    """Join the process group of torchrun, or be a group of one."""
+    """Join the process group of torchrun, or create a group of one process."""
     if dist.is_initialized():
         return
     keep_freed_memory()
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    # The shared-memory op would be compiled on first use; gloo needs no compiler.
+    # The shared-memory op needs a compiler on first use, gloo does not.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     if backend == "gloo":
-        # A thread of gloo that puts its last collective away while the interpreter ends aborts the
-        # process (pytorch/pytorch#179291). It needs microseconds, but of a core, and this thread
-        # with the GIL out of the way.
+        # A thread of gloo that cleans up its last collective while the interpreter ends aborts the
+        # process (pytorch/pytorch#179291). It needs microseconds of a core, and the GIL.
         atexit.register(time.sleep, 0.1)
-    if "MASTER_ADDR" not in os.environ:  # not started by torchrun
-        # a store in memory: a port that is free now may be taken before it is used
+    if "MASTER_ADDR" not in os.environ:
+        # torchrun did not start this process. A store in memory needs no port; another process
+        # could take a port that is free now.
         os.environ.update({"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"})
         store = dist.HashStore()  # type: ignore[attr-defined]
         dist.init_process_group(backend, store=store, rank=0, world_size=1)
@@ -51,12 +51,12 @@ def initialize() -> None:
 
 
 def rank() -> int:
-    """Index of this process; 0 outside a process group."""
+    """Return the index of this process; 0 outside a process group."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world_size() -> int:
-    """Number of processes; 1 outside a process group."""
+    """Return the number of processes; 1 outside a process group."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
@@ -67,7 +67,7 @@ def barrier() -> None:
 
 
 def mean_over_ranks(values: dict[str, float]) -> dict[str, float]:
-    """Average named numbers over the ranks; the names must be the same on each."""
+    """Average named numbers over the ranks, which have the same names."""
     if world_size() == 1:
         return values
     packed = torch.tensor([values[name] for name in sorted(values)], dtype=torch.float64)
@@ -84,15 +84,15 @@ def engine(
     clip_grad: float,
     zero_stage: int,
 ) -> Any:
-    """A DeepSpeed engine around a module and its torch optimiser.
+    """Build a DeepSpeed engine around a module and its torch optimiser.
 
     Raises:
-        ValueError: a ZeRO stage that is not supported.
+        ValueError: the ZeRO stage is not supported.
     """
     if not 0 <= zero_stage <= MAX_ZERO_STAGE:
         raise ValueError(
-            f"zero_stage {zero_stage} is not one of 0, 1, 2: the teacher's moving average and the detached "
-            "discriminator read whole parameters, which stage 3 scatters over the ranks"
+            f"zero_stage {zero_stage} is not one of 0, 1, 2: stage 3 scatters parameters over the "
+            "ranks, but the teacher's moving average and the discriminator read whole parameters"
         )
     config = {
         "train_micro_batch_size_per_gpu": micro_batch_size,
@@ -103,32 +103,34 @@ def engine(
         "steps_per_print": 1 << 60,
     }
     wrapped, _, _, _ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
-    # DeepSpeed copies all gradients into one buffer and back, also where there is nobody to add
-    # them to
+    # A single process has no gradients to add, but DeepSpeed would copy all of them into one buffer
+    # and back.
     wrapped.enable_backward_allreduce = zero_stage > 0 or world_size() > 1
     return wrapped
 
 
 def step(engine: Any) -> float:
-    """Step the engine's optimiser if the accumulation is complete; the gradient's norm before clipping.
+    """Step the engine's optimiser if the accumulation is complete.
 
-    DeepSpeed keeps the norm from ZeRO stage 1 on; below that the gradients are whole and are
-    measured here.
+    Returns:
+        The norm of the gradient before clipping.
     """
+    # DeepSpeed computes the norm from ZeRO stage 1 on. At stage 0 the gradients are whole.
     norm = torch.zeros(())
     if engine.is_gradient_accumulation_boundary() and engine.zero_optimization_stage() == 0:
         gradients = [p.grad for p in engine.module.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
     engine.step()
-    kept = engine.get_global_grad_norm()
-    return float(norm if kept is None else kept)
+    global_norm = engine.get_global_grad_norm()
+    return float(norm if global_norm is None else global_norm)
 
 
 def training_state(engine: Any) -> dict[str, Tensor]:
-    """What the next step depends on, whole on rank 0 and empty elsewhere, by names that no rank count enters.
+    """Gather everything that the next step depends on; the names do not depend on the ranks.
 
-    `module.<name>` are parameters and buffers, `exp_avg.<name>` and `exp_avg_sq.<name>` AdamW's
-    moments of the trained parameters, `step` its count.
+    Returns:
+        On rank 0 `module.<name>` for parameters and buffers, `exp_avg.<name>` and
+        `exp_avg_sq.<name>` for AdamW's moments, `step` for its count. Empty on other ranks.
     """
     state = {f"module.{name}": value for name, value in engine.module.state_dict().items()}
     inner = _adamw(engine)
@@ -136,9 +138,11 @@ def training_state(engine: Any) -> dict[str, Tensor]:
         _link_moments(engine)
     for name, parameter in _trained(engine):
         for moment in _MOMENTS:
-            if engine.zero_optimization_stage():  # a collective: every rank asks
+            if engine.zero_optimization_stage():
+                # A collective, so every rank must call it.
                 state[f"{moment}.{name}"] = safe_get_full_optimizer_state(parameter, moment)
-            elif parameter in inner.state:  # it has had a gradient
+            elif parameter in inner.state:
+                # Parameters without a gradient so far have no moments.
                 state[f"{moment}.{name}"] = inner.state[parameter][moment]
     state["step"] = next(iter(inner.state.values()))["step"]
     if rank() != 0:
@@ -147,10 +151,10 @@ def training_state(engine: Any) -> dict[str, Tensor]:
 
 
 def load_training_state(engine: Any, state: dict[str, Tensor]) -> None:
-    """Put a `training_state` into an engine of any number of ranks and any ZeRO stage.
+    """Load a `training_state` into an engine with any number of ranks and any ZeRO stage.
 
     Raises:
-        RuntimeError: the state is that of another module.
+        RuntimeError: the state belongs to another module.
     """
     module = {
         name.removeprefix("module."): value
@@ -181,24 +185,20 @@ def load_training_state(engine: Any, state: dict[str, Tensor]) -> None:
 
 def _fresh(parameter: Tensor, step: Tensor) -> dict[str, Tensor]:
     moments = {moment: torch.zeros_like(parameter.detach()) for moment in _MOMENTS}
-    return {
-        "step": step.to(parameter.device, copy=True),
-        **moments,
-    }  # a fused step counts on the device
+    # A fused AdamW counts its steps on the device.
+    return {"step": step.to(parameter.device, copy=True), **moments}
 
 
 def _adamw(engine: Any) -> torch.optim.Optimizer:
-    """The torch optimiser inside of DeepSpeed's."""
+    """Return the torch optimiser inside of DeepSpeed's."""
     inner: torch.optim.Optimizer = getattr(engine.optimizer, "optimizer", engine.optimizer)
     return inner
 
 
 def _link_moments(engine: Any) -> None:
-    """Tell DeepSpeed which part of the flat moments is which parameter's.
-
-    It does so itself after the first parameter group's first step, when the other groups have no
-    moments yet.
-    """
+    """Link parameters to their parts of DeepSpeed's flat moments."""
+    # DeepSpeed itself links them after the first step of the first parameter group, when the other
+    # groups have no moments yet.
     zero = engine.optimizer
     for parameters, flat in zip(
         zero.bit16_groups, zero.single_partition_of_fp32_groups, strict=True

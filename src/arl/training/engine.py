@@ -1,4 +1,4 @@
-"""The only loops that train or predict."""
+"""The training loop and the prediction loop."""
 
 import math
 import shutil
@@ -20,23 +20,23 @@ from arl.training import checkpoint, distributed, optim
 
 
 class Inputs(Protocol):
-    """One micro-batch on its way to the device."""
+    """A micro-batch that can move to a device."""
 
     def to(self, device: torch.device) -> "Inputs": ...
 
 
 class Trainable(Protocol):
-    """What `fit` trains: an `nn.Module` whose forward gives named scalars, with `loss` among them."""
+    """An `nn.Module` for `fit`: its forward returns named scalars, with `loss` among them."""
 
     def __call__(self, inputs: Any, progress: float) -> dict[str, Tensor]: ...
 
     def after_step(self, progress: float) -> None:
-        """What follows an optimiser step, e.g. the teacher's moving average."""
+        """Run after an optimiser step, e.g. to update the teacher."""
 
 
 def fit(
     module: nn.Module,
-    groups: list[dict[str, Any]],
+    groups: list[optim.ParameterGroup],
     inputs: Callable[[int], Iterator[Inputs]],
     settings: Training,
     *,
@@ -51,12 +51,10 @@ def fit(
     """Train `module` (a `Trainable`) for `steps` optimiser steps and return their history.
 
     Args:
-        inputs: gives the micro-batches from an optimiser step on, so that training may start
-            anywhere.
-        seed: of the random numbers that the module draws in a step.
-        state: folder of resumable checkpoints; a run killed at any moment goes on from the last
-            one.
-        log: folder for TensorBoard, which also gets the images a second; None: no log.
+        inputs: function from an optimiser step to the micro-batches from that step on.
+        seed: seed of the random numbers that the module draws in a step.
+        state: folder of resumable checkpoints. An interrupted run resumes from the newest one.
+        log: folder for TensorBoard, which also gets the images per second; None: no log.
         evaluate: measures the module on rank 0; its numbers join the history of that step.
         eval_every: steps between two calls of `evaluate`, which also follows the last step.
             0: no calls.
@@ -96,7 +94,7 @@ def fit(
             if first and eval_every and ((step + 1) % eval_every == 0 or step + 1 == steps):
                 record |= _evaluated(engine.module, evaluate)
             history.append(record)
-            # the speed differs from run to run, the history must not
+            # The history must be reproducible, so the speed goes to the log only.
             write(step + 1, record | {"images_per_second": speed})
             bar.set_postfix(loss=f"{record['loss']:.3f}", refresh=False)
             bar.update()
@@ -107,20 +105,20 @@ def fit(
 
 
 def computes_in_bf16(device: torch.device) -> bool:
-    """Whether a device multiplies bfloat16 itself; a CPU without instructions for it imitates it, slowly."""
-    able = torch.cpu.get_capabilities()
-    return device.type != "cpu" or any(able[name] for name in able if "bf16" in name)
+    """Return whether a device has bfloat16 instructions; a CPU without them is slow at it."""
+    features = torch.cpu.get_capabilities()
+    return device.type != "cpu" or any(features[name] for name in features if "bf16" in name)
 
 
 def _evaluated(module: nn.Module, evaluate: Callable[[], dict[str, float]]) -> dict[str, float]:
     numbers = evaluate()
-    # evaluation leaves the module in evaluation mode
+    # `evaluate` leaves the module in evaluation mode.
     module.train()
     return numbers
 
 
 def micro_batch_size(settings: Training) -> int:
-    """Images of one forward pass on one rank.
+    """Return the number of images of one forward pass on one rank.
 
     Raises:
         ValueError: the batch does not divide over the ranks and accumulation steps.
@@ -136,11 +134,15 @@ def micro_batch_size(settings: Training) -> int:
 
 @contextmanager
 def _logbook(folder: Path | None, done: int) -> Iterator[Callable[[int, dict[str, float]], None]]:
-    """Writes named numbers of a step to TensorBoard; what a killed run wrote after step `done` is hidden."""
+    """Open a writer of a step's named numbers to TensorBoard.
+
+    Entries that an interrupted run wrote after step `done` are purged.
+    """
     if folder is None:
         yield lambda step, record: None
         return
-    from torch.utils.tensorboard import SummaryWriter  # half a second that only this needs
+    # Only this function needs the import, which takes half a second.
+    from torch.utils.tensorboard import SummaryWriter
 
     with SummaryWriter(folder, purge_step=done + 1) as writer:
 
@@ -169,7 +171,7 @@ def _train_step(
         warmup_steps=math.ceil(settings.warmup * steps),
     )
     optim.set_lr(engine.optimizer, lr)
-    # drop path and the like: a function of the step, so that nothing has to be restored
+    # Drop path and the like are a function of the step, so a resumed run has no state to restore.
     torch.manual_seed(seed + step * distributed.world_size() + distributed.rank())
     terms = [
         _micro_step(engine, next(batches), step / steps, settings)
@@ -177,7 +179,8 @@ def _train_step(
     ]
     engine.module.after_step((step + 1) / steps)
     mean = {name: sum(term[name] for term in terms) / len(terms) for name in terms[0]}
-    mean["grad_norm"] = terms[-1]["grad_norm"]  # of the accumulated gradient
+    # The last micro-step has the norm of the accumulated gradient.
+    mean["grad_norm"] = terms[-1]["grad_norm"]
     record = {"step": step + 1, "lr": lr, **distributed.mean_over_ranks(mean)}
     _refuse_nan(record, state)
     return record
@@ -186,8 +189,8 @@ def _train_step(
 def _micro_step(
     engine: Any, inputs: Inputs, elapsed: float, settings: Training
 ) -> dict[str, float]:
-    # bfloat16 by autocast: weights, optimiser and the teacher's average stay in float32, where a
-    # momentum of 0.996 does not round to 1
+    # Autocast leaves weights, optimiser and the teacher in float32. In bfloat16 the teacher's
+    # momentum of 0.996 would round to 1.
     with torch.autocast(engine.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
         terms = engine(inputs.to(engine.device), elapsed)
     engine.backward(terms["loss"])
@@ -199,12 +202,12 @@ def _refuse_nan(record: dict[str, float], state: Path | None) -> None:
     if math.isfinite(record["loss"]):
         return
     good = checkpoint.latest(state) if state else None
-    where = f"the last good checkpoint is {good}" if good else "no checkpoint was written before it"
-    raise FloatingPointError(f"the loss is {record['loss']} at step {record['step']:.0f}; {where}")
+    newest = f"the last good checkpoint is {good}" if good else "there is no earlier checkpoint"
+    raise FloatingPointError(f"the loss is {record['loss']} at step {record['step']:.0f}; {newest}")
 
 
 def forget(state: Path) -> None:
-    """Remove the resumable checkpoints of a run that has ended well."""
+    """Remove the resumable checkpoints of a completed run."""
     distributed.barrier()
     if distributed.rank() == 0:
         shutil.rmtree(state, ignore_errors=True)
@@ -214,7 +217,7 @@ def forget(state: Path) -> None:
 def predict(
     model: nn.Module, batches: Iterable[Batch], *, size: int
 ) -> Iterator[tuple[Batch, Tensor]]:
-    """Run `model(x, anatomy)` over batches, stretched to `size`; the model is put into evaluation mode."""
+    """Run `model(x, anatomy)` over batches, resized to `size`, in evaluation mode."""
     model.eval()
     device = next(model.parameters()).device
     for batch in batches:

@@ -1,4 +1,4 @@
-"""Downstream objectives: what `engine.fit` minimises for a task."""
+"""The losses of the downstream tasks, for `engine.fit`."""
 
 from dataclasses import dataclass, replace
 
@@ -19,7 +19,7 @@ class TaskInputs:
     target: Tensor  # (B,) long class, or (B, 1, S, S) float mask in {0, 1}
 
     def to(self, device: torch.device) -> "TaskInputs":
-        """The same examples on a device."""
+        """Copy the examples to a device."""
         return replace(
             self,
             **{name: value.to(device, non_blocking=True) for name, value in vars(self).items()},
@@ -27,7 +27,7 @@ class TaskInputs:
 
 
 def dice_loss(logits: Tensor, target: Tensor, eps: float = 1.0) -> Tensor:
-    """1 - soft Dice per image, averaged; logits and target (B, 1, H, W)."""
+    """Return the mean of 1 - soft Dice over the images; logits and target are (B, 1, H, W)."""
     probability = logits.sigmoid().flatten(1)
     target = target.flatten(1)
     overlap = (probability * target).sum(1)
@@ -35,16 +35,17 @@ def dice_loss(logits: Tensor, target: Tensor, eps: float = 1.0) -> Tensor:
 
 
 class FineTuner(nn.Module):
-    """A task model with its loss: cross-entropy, or cross-entropy + Dice for a mask (appendix B)."""
+    """A task model with its loss: cross-entropy, plus Dice for a mask (appendix B)."""
 
     def __init__(self, model: Classifier | Segmenter, *, label_smoothing: float) -> None:
         super().__init__()
-        self.encoder = model.encoder  # `optim.layer_of` looks for this name
+        # `optim.layer_of` expects the name `encoder`.
+        self.encoder = model.encoder
         self.model = model
         self.label_smoothing = label_smoothing
 
     def forward(self, inputs: TaskInputs, progress: float) -> dict[str, Tensor]:
-        """`loss` and its terms."""
+        """Compute `loss` and its terms."""
         logits = self.model(inputs.image, inputs.anatomy).float()
         if inputs.target.ndim == 1:
             return {
@@ -55,4 +56,4 @@ class FineTuner(nn.Module):
         return {"loss": cross_entropy + dice, "cross_entropy": cross_entropy, "dice_loss": dice}
 
     def after_step(self, progress: float) -> None:
-        """Nothing follows a step."""
+        """Do nothing after a step."""

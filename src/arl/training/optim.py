@@ -7,9 +7,12 @@ from typing import Any
 import torch
 from torch import nn
 
+# A parameter group of a torch optimiser, with our `lr_scale`.
+ParameterGroup = dict[str, Any]
+
 
 def lr_at(step: int, *, steps: int, lr: float, min_lr: float, warmup_steps: int) -> float:
-    """Learning rate of a step: linear warm-up from 0, then half a cosine down to `min_lr`."""
+    """Return the learning rate of a step: linear warm-up from 0, half a cosine to `min_lr`."""
     if step < warmup_steps:
         return lr * (step + 1) / warmup_steps
     progress = (step - warmup_steps) / max(1, steps - warmup_steps)
@@ -17,10 +20,11 @@ def lr_at(step: int, *, steps: int, lr: float, min_lr: float, warmup_steps: int)
 
 
 def layer_of(name: str, depth: int) -> int:
-    """Depth of an encoder parameter: 0 for the embeddings, 1..depth for the blocks, depth + 1 above them."""
+    """Return the layer of a parameter: 0 for embeddings, 1..depth for blocks, depth + 1 above."""
     if not name.startswith("encoder."):
         return depth + 1
-    part = name.removeprefix("encoder.").removeprefix("net.")  # a baseline's weights are its net's
+    # The weights of a baseline are those of its `net`.
+    part = name.removeprefix("encoder.").removeprefix("net.")
     if part.startswith("blocks."):
         return int(part.split(".")[1]) + 1
     return depth + 1 if part.startswith("norm.") else 0
@@ -28,14 +32,18 @@ def layer_of(name: str, depth: int) -> int:
 
 def parameter_groups(
     module: nn.Module, *, weight_decay: float, layer_decay: float = 1.0, depth: int = 0
-) -> list[dict[str, Any]]:
-    """Groups for AdamW: `lr_scale` = layer_decay ** distance from the head, and no decay where `_undecayed` says so."""
-    groups: dict[tuple[float, float], dict[str, Any]] = {}
-    undecayed = _undecayed(module)
+) -> list[ParameterGroup]:
+    """Build the parameter groups of AdamW.
+
+    Biases, norms and the parameters that timm's `no_weight_decay` names have no decay. `lr_scale`
+    is layer_decay ** distance from the head.
+    """
+    groups: dict[tuple[float, float], ParameterGroup] = {}
+    no_decay = _no_weight_decay(module)
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
-        decay = 0.0 if parameter.ndim <= 1 or name in undecayed else weight_decay
+        decay = 0.0 if parameter.ndim <= 1 or name in no_decay else weight_decay
         scale = layer_decay ** (depth + 1 - layer_of(name, depth))
         group = groups.setdefault(
             (decay, scale), {"params": [], "weight_decay": decay, "lr_scale": scale}
@@ -44,8 +52,7 @@ def parameter_groups(
     return list(groups.values())
 
 
-def _undecayed(module: nn.Module) -> set[str]:
-    """What the parts of a module name in timm's `no_weight_decay`."""
+def _no_weight_decay(module: nn.Module) -> set[str]:
     return {
         f"{path}.{name}" if path else name
         for path, part in module.named_modules()
@@ -55,9 +62,9 @@ def _undecayed(module: nn.Module) -> set[str]:
 
 
 def adamw(
-    groups: Iterable[dict[str, Any]], *, betas: tuple[float, float] = (0.9, 0.999)
+    groups: Iterable[ParameterGroup], *, betas: tuple[float, float] = (0.9, 0.999)
 ) -> torch.optim.AdamW:
-    """AdamW whose learning rate `set_lr` sets before each step."""
+    """Build AdamW; `set_lr` sets its learning rate before each step."""
     return torch.optim.AdamW(list(groups), lr=0.0, betas=betas, fused=True)
 
 

@@ -1,4 +1,4 @@
-"""The objective of eq. 6, and those it is compared with (Table 7), on one module made of the same parts."""
+"""The objective of eq. 6 and the objectives of its comparison (Table 7), as one module."""
 
 import copy
 import math
@@ -28,21 +28,28 @@ from arl.settings import Objective
 
 @dataclass
 class PretrainInputs:
-    """Views of a micro-batch of B images; G of them global."""
+    """Views of a micro-batch of B images, with G global and L local crops of each.
 
-    global_crops: Tensor  # (G*B, C, S, S), all first views and then all second views
-    local_crops: Tensor  # (L*B, C, s, s); may be empty
-    anatomy: Tensor  # (B,) long; `NULL_ANATOMY` where the label is unknown or dropped
-    noise: Tensor  # (G*B, N) uniform, decides the masks
+    Attributes:
+        global_crops: (G*B, C, S, S), all first views and then all second views.
+        local_crops: (L*B, C, s, s), or empty.
+        anatomy: (B,) long; `NULL_ANATOMY` if the label is unknown or dropped.
+        noise: (G*B, N) uniform in [0, 1), which determines the masks.
+    """
+
+    global_crops: Tensor
+    local_crops: Tensor
+    anatomy: Tensor
+    noise: Tensor
 
     def to(self, device: torch.device) -> "PretrainInputs":
-        """The same views on a device."""
+        """Copy the views to a device."""
         moved = {name: value.to(device, non_blocking=True) for name, value in vars(self).items()}
         return replace(self, **moved)
 
 
 def decoder_config(objective: Objective) -> DecoderConfig:
-    """The decoder that predicts the pixels of L_MIM."""
+    """Select the settings of the decoder of L_MIM."""
     return DecoderConfig(
         decoder_dim=objective.decoder_dim,
         depth=objective.decoder_depth,
@@ -80,7 +87,7 @@ class Pretrainer(nn.Module):
             self.predictor = MoCoPredictor(objective.head_hidden)
 
     def forward(self, inputs: PretrainInputs, progress: float) -> dict[str, Tensor]:
-        """Named terms of the objective; `loss` is what is minimised. `progress` runs from 0 to 1."""
+        """Compute the named terms; `loss` is the sum to minimise. `progress` runs from 0 to 1."""
         anatomy = inputs.anatomy.repeat(self.objective.global_crops_number)
         tokens, ids_keep, mask = self._encode(inputs, anatomy)
         terms: dict[str, Tensor] = {"feature_std": torch.tensor(feature_std(tokens[:, 0].detach()))}
@@ -88,14 +95,13 @@ class Pretrainer(nn.Module):
             terms |= self._learn_from_teacher(inputs, anatomy, tokens, mask, progress)
         if self.objective.mim:
             assert mask is not None
-            shown = self.objective.max_reconstructed_crops * len(inputs.anatomy)
-            kept = None if ids_keep is None else ids_keep[:shown]
+            num_reconstructed = self.objective.max_reconstructed_crops * len(inputs.anatomy)
             terms |= self._reconstruct(
-                inputs.global_crops[:shown],
-                tokens[:shown],
-                kept,
-                mask[:shown],
-                inputs.noise[:shown],
+                inputs.global_crops[:num_reconstructed],
+                tokens[:num_reconstructed],
+                None if ids_keep is None else ids_keep[:num_reconstructed],
+                mask[:num_reconstructed],
+                inputs.noise[:num_reconstructed],
                 progress,
             )
         minimised = ("sd", "patch_sd", "contrast", "reconstruction", "generator", "d")
@@ -130,10 +136,12 @@ class Pretrainer(nn.Module):
         mask: Tensor | None,
         progress: float,
     ) -> dict[str, Tensor]:
-        """The terms whose targets come from the teacher's view of the unmasked global crops."""
+        """Compute the terms whose targets are the teacher's tokens of the unmasked global crops."""
         with torch.no_grad():
             cls_only = not self.objective.patch_distillation
-            taught = self.teacher.forward_features(inputs.global_crops, anatomy, cls_only=cls_only)
+            teacher_tokens = self.teacher.forward_features(
+                inputs.global_crops, anatomy, cls_only=cls_only
+            )
         temperature = warmup_schedule(
             progress,
             start=self.objective.warmup_teacher_temp,
@@ -142,20 +150,20 @@ class Pretrainer(nn.Module):
         )
         terms: dict[str, Tensor] = {}
         if self.objective.self_distillation:
-            terms |= self._distill(inputs, tokens[:, 0], taught[:, 0], temperature)
+            terms |= self._distill(inputs, tokens[:, 0], teacher_tokens[:, 0], temperature)
         if self.objective.patch_distillation:
             assert mask is not None
             terms["patch_sd"] = self._distill_patches(
-                tokens[:, 1:], taught[:, 1:], mask, temperature
+                tokens[:, 1:], teacher_tokens[:, 1:], mask, temperature
             )
         if self.objective.contrastive:
-            terms["contrast"] = self._contrast(tokens[:, 0], taught[:, 0])
+            terms["contrast"] = self._contrast(tokens[:, 0], teacher_tokens[:, 0])
         return terms
 
     def _distill(
-        self, inputs: PretrainInputs, cls_token: Tensor, taught: Tensor, temperature: float
+        self, inputs: PretrainInputs, cls_token: Tensor, teacher_cls: Tensor, temperature: float
     ) -> dict[str, Tensor]:
-        """L_SD (eq. 5): the student's views predict the teacher's unmasked global views."""
+        """Compute L_SD (eq. 5): the student's views predict the teacher's unmasked global views."""
         images = len(inputs.anatomy)
         if len(inputs.local_crops):
             anatomy = inputs.anatomy.repeat(len(inputs.local_crops) // images)
@@ -163,30 +171,30 @@ class Pretrainer(nn.Module):
             cls_token = torch.cat([cls_token, local])
         student = self.head(cls_token).split(images)
         with torch.no_grad():
-            teacher = self.teacher_head(taught).split(images)
+            teacher = self.teacher_head(teacher_cls).split(images)
         targets = self.self_distillation.targets(teacher, temperature)
         loss = self.self_distillation.cross_entropy(student, targets)
-        below = uniform_distance(float(loss.detach()), self.objective.prototypes)
+        distance = uniform_distance(float(loss.detach()), self.objective.prototypes)
         return {
             "sd": loss,
             "teacher_entropy": teacher_entropy(targets),
-            "uniform_distance": loss.new_tensor(below),
+            "uniform_distance": loss.new_tensor(distance),
         }
 
     def _distill_patches(
-        self, tokens: Tensor, taught: Tensor, mask: Tensor, temperature: float
+        self, tokens: Tensor, teacher_tokens: Tensor, mask: Tensor, temperature: float
     ) -> Tensor:
-        """iBOT's L_MIM: the student's masked tokens predict the teacher's at the same places."""
+        """Compute iBOT's L_MIM: the student's masked tokens predict the teacher's."""
         with torch.no_grad():
-            targets = self.teacher_head(taught[mask])
+            targets = self.teacher_head(teacher_tokens[mask])
         loss: Tensor = self.patch_distillation(self.head(tokens[mask]), targets, mask, temperature)
         return loss
 
-    def _contrast(self, cls_token: Tensor, taught: Tensor) -> Tensor:
-        """MoCo v3's loss of the two views, each with its own batch statistics in the heads."""
+    def _contrast(self, cls_token: Tensor, teacher_cls: Tensor) -> Tensor:
+        """Compute MoCo v3's loss; each view has its own batch statistics in the heads."""
         first, second = (self.predictor(self.head(view)) for view in cls_token.chunk(2))
         with torch.no_grad():
-            key_1, key_2 = (self.teacher_head(view) for view in taught.chunk(2))
+            key_1, key_2 = (self.teacher_head(view) for view in teacher_cls.chunk(2))
         return contrastive_loss((first, second), (key_1, key_2), self.objective.contrastive_temp)
 
     def _reconstruct(
@@ -198,8 +206,9 @@ class Pretrainer(nn.Module):
         noise: Tensor,
         progress: float,
     ) -> dict[str, Tensor]:
-        """Weighted L_MIM (eq. 3) and, from `discriminator_start` on, lambda * L_adv (eq. 4, 6)."""
-        ids_masked = mask.nonzero()[:, 1].view(len(mask), -1)  # as many of each image
+        """Compute weighted L_MIM (eq. 3) and, from `discriminator_start`, lambda * L_adv (eq. 6)."""
+        # Every image has the same number of masked patches.
+        ids_masked = mask.nonzero()[:, 1].view(len(mask), -1)
         prediction = self.decoder(tokens, ids_keep, mask.shape[1], ids_masked).float()
         pixels = patchify(images, self.encoder.patch_size).float()
         index = ids_masked.unsqueeze(-1).expand(-1, -1, pixels.shape[-1])
@@ -211,62 +220,63 @@ class Pretrainer(nn.Module):
         terms = {"mim": mim.detach(), "reconstruction": weighted}
         if not self.objective.adversarial:
             return terms
-        shown = (
+        predicted_pixels = (
             denormalize_patches(prediction, mean, std)
             if self.objective.norm_pix_loss
             else prediction
         )
         composite = unpatchify(
-            pixels.scatter(1, index, shown), self.encoder.patch_size, images.shape[-2:]
+            pixels.scatter(1, index, predicted_pixels), self.encoder.patch_size, images.shape[-2:]
         )
-        with torch.autocast(
-            images.device.type, enabled=False
-        ):  # a saturated discriminator is no place for bfloat16
-            real, fake = (
-                self._judged(images.float(), mask, noise),
-                self._judged(composite, mask, noise),
-            )
-            return terms | self._compete(real, fake, weighted, prediction, progress)
+        # bfloat16 is too coarse for the logits of a saturated discriminator.
+        with torch.autocast(images.device.type, enabled=False):
+            real = self._discriminator_patches(images.float(), mask, noise)
+            fake = self._discriminator_patches(composite, mask, noise)
+            return terms | self._adversarial_terms(real, fake, weighted, prediction, progress)
 
-    def _judged(self, images: Tensor, mask: Tensor, noise: Tensor) -> Tensor:
-        """The masked patches shown to the discriminator, with half a patch of context around them."""
+    def _discriminator_patches(self, images: Tensor, mask: Tensor, noise: Tensor) -> Tensor:
+        """Cut some masked patches, with half a patch of context, for the discriminator."""
         count = min(self.objective.discriminator_patches, int(mask[0].sum()))
         index = noise.masked_fill(~mask, -1.0).topk(count, dim=1).indices
         return crop_patches(images, index, self.encoder.patch_size)
 
-    def _compete(
+    def _adversarial_terms(
         self, real: Tensor, fake: Tensor, mim: Tensor, prediction: Tensor, progress: float
     ) -> dict[str, Tensor]:
-        """Both sides of eq. 4 on patches (M, C, s, s), of which `fake` depends on the decoder's `prediction`."""
-        seen = fake.detach().requires_grad_()  # the discriminator's loss stays in the discriminator
-        fake_logits = self.discriminator(seen)
-        terms = self._discriminate(self.discriminator(real), fake_logits)
+        """Compute both sides of eq. 4 on patches (M, C, s, s).
+
+        `fake` is a function of the decoder's `prediction`.
+        """
+        # Detached, so that the discriminator's loss does not train the decoder.
+        fake_detached = fake.detach().requires_grad_()
+        real_logits, fake_logits = self.discriminator(real), self.discriminator(fake_detached)
+        terms = {
+            "d": discriminator_loss(real_logits, fake_logits),
+            "d_accuracy": discriminator_accuracy(real_logits.detach(), fake_logits.detach()),
+        }
         if progress < self.objective.discriminator_start:
-            # the same names at every step, so that the history is a table
+            # The history is a table, so every step has the same names.
             return terms | {name: mim.new_zeros(()) for name in ("adv", "lambda", "generator")}
         adversarial = generator_loss(fake_logits)
-        (pull,) = torch.autograd.grad(adversarial, seen, retain_graph=True)
-        return terms | self._fool(adversarial.detach(), (fake * pull).sum(), mim, prediction)
+        (fake_grad,) = torch.autograd.grad(adversarial, fake_detached, retain_graph=True)
+        return terms | self._generator_terms(
+            adversarial.detach(), (fake * fake_grad).sum(), mim, prediction
+        )
 
-    def _discriminate(self, real_logits: Tensor, fake_logits: Tensor) -> dict[str, Tensor]:
-        """The discriminator's side of eq. 4."""
-        accuracy = discriminator_accuracy(real_logits.detach(), fake_logits.detach())
-        return {"d": discriminator_loss(real_logits, fake_logits), "d_accuracy": accuracy}
-
-    def _fool(
-        self, adversarial: Tensor, pull: Tensor, mim: Tensor, prediction: Tensor
+    def _generator_terms(
+        self, adversarial: Tensor, surrogate: Tensor, mim: Tensor, prediction: Tensor
     ) -> dict[str, Tensor]:
-        """The generator's side of eq. 4, weighted by eq. 6.
+        """Weight the generator's side of eq. 4 by eq. 6.
 
-        `pull` has the gradient of the loss, not its value: so one way back through the
-        discriminator serves lambda and the decoder, and does not teach the discriminator.
+        `surrogate` has the gradient of L_adv, not its value. So one backward pass through the
+        discriminator serves lambda and the decoder, and does not train the discriminator.
         """
-        weight = self._adversarial_weight(mim, pull, prediction)
-        generator = weight * (adversarial + pull - pull.detach())
+        weight = self._adversarial_weight(mim, surrogate, prediction)
+        generator = weight * (adversarial + surrogate - surrogate.detach())
         return {"adv": adversarial, "lambda": weight, "generator": generator}
 
     def _adversarial_weight(self, mim: Tensor, g_loss: Tensor, prediction: Tensor) -> Tensor:
-        """lambda of eq. 6, from the gradients at the decoder's output."""
+        """Compute lambda of eq. 6 from the gradients at the decoder's output."""
         if self.objective.weighting == "constant":
             return g_loss.new_tensor(self.objective.adversarial_weight)
         balance = adaptive_weight(
@@ -281,11 +291,12 @@ class Pretrainer(nn.Module):
             return
         momentum = teacher_momentum(progress, self.objective.teacher_momentum)
         for teacher, student in ((self.teacher, self.encoder), (self.teacher_head, self.head)):
-            ours, theirs = list(teacher.parameters()), [p.detach() for p in student.parameters()]
-            torch._foreach_lerp_(ours, theirs, 1.0 - momentum)
+            averages = list(teacher.parameters())
+            weights = [p.detach() for p in student.parameters()]
+            torch._foreach_lerp_(averages, weights, 1.0 - momentum)
 
     def released_encoder(self) -> AViT:
-        """The weights worth keeping: the teacher where there is one."""
+        """Return the encoder to release: the teacher, if there is one."""
         return self.teacher if self.objective.has_teacher else self.encoder
 
 
@@ -317,16 +328,18 @@ def crop_patches(images: Tensor, index: Tensor, patch_size: int) -> Tensor:
     blocks, (down, across) = _blocks(F.pad(images, (patch_size // 2,) * 4), patch_size // 2)
     patches_across = images.shape[3] // patch_size
     row, column = 2 * (index // patches_across), 2 * (index % patches_across)
-    first = torch.arange(0, len(blocks), down * across, device=index.device).unsqueeze(
-        1
-    )  # of each image
+    first_block = torch.arange(0, len(blocks), down * across, device=index.device).unsqueeze(1)
+    corner = (first_block + row * across + column).view(-1, 1, 1)
     four = torch.arange(4, device=index.device)
-    wanted = (first + row * across + column).view(-1, 1, 1) + across * four.unsqueeze(1) + four
-    return _from_blocks(F.embedding(wanted, blocks), images.shape[1])
+    rows = corner + across * four.unsqueeze(1) + four
+    return _from_blocks(F.embedding(rows, blocks), images.shape[1])
 
 
 def _blocks(images: Tensor, side: int) -> tuple[Tensor, tuple[int, int]]:
-    """A table of blocks (B * h * w, side * side * C), of which four by four make up a patch with its context; h, w."""
+    """Cut images into a table of blocks (B * h * w, side * side * C); also return h and w.
+
+    Four by four blocks make up a patch with its context.
+    """
     batch, channels, height, width = images.shape
     down, across = height // side, width // side
     grid = images.reshape(batch, channels, down, side, across, side).permute(0, 2, 4, 3, 5, 1)
