@@ -54,11 +54,11 @@ def test_health_is_measured_without_a_trace_in_the_weights(
     files = {"checkpoint": tmp_path / "examined", "metrics": tmp_path / "examined.json"}
     pretrain(replace(tiny_params, pretrain=settings), corpus=tiny_corpus, **files)
     assert tree_hash(files["checkpoint"]) == tree_hash(checkpoint)
-    found, plain = read_json(files["metrics"]), read_json(checkpoint.with_suffix(".json"))
-    assert found["history"] == plain["history"]
-    assert plain["health"] == []
-    assert [row["step"] for row in found["health"]] == [2, 3]
-    for row in found["health"]:
+    evaluated, plain = read_json(files["metrics"]), read_json(checkpoint.with_suffix(".json"))
+    assert evaluated["history"] == plain["history"]
+    assert plain["features"] == []
+    assert [row["step"] for row in evaluated["features"]] == [2, 3]
+    for row in evaluated["features"]:
         assert 1 <= row["rankme"] <= 24
         assert 0 <= row["knn"] <= 1
 

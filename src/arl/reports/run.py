@@ -16,6 +16,7 @@ from arl.corpus.shard_reader import read_images
 from arl.evaluation.decision import Decision
 from arl.evaluation.metrics import TITLES
 from arl.evaluation.predictions import labels, read_predictions, scores
+from arl.evaluation.pretraining import PretrainingMetrics
 from arl.evaluation.results import Estimate, Interval, Metrics
 from arl.evaluation.summary import calibration_pairs
 from arl.reports import html, monitoring_plots
@@ -42,7 +43,7 @@ class RunResults:
     receipt: dict[str, Any]
     measured: Sequence[tuple[Metrics, Path]]  # metrics and folder of each evaluation
     validated: dict[str, Any]
-    pretraining: dict[str, Any]
+    pretraining: PretrainingMetrics
     drift: dict[str, Any]
     has_evidently: bool
 
@@ -292,8 +293,8 @@ def _quarantine(quarantine: pd.DataFrame) -> Markup:
     )
 
 
-def _pretraining(found: dict[str, Any]) -> Markup:
-    history, final = found["history"], found["final"]
+def _pretraining(metrics: PretrainingMetrics) -> Markup:
+    history, final = metrics.history, metrics.final
     drawing = html.png(monitoring_plots.curves(history))
     last = {title: final[name] for name, title in monitoring_plots.TERMS.items() if name in final}
     return (

@@ -156,9 +156,9 @@ def _labelled(rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
     return chosen if enough else np.zeros(len(rows), bool)
 
 
-def _order(params: Params, layout: RowGroupIndex) -> TrainingOrder:
+def _order(params: Params, index: RowGroupIndex) -> TrainingOrder:
     return TrainingOrder(
-        layout,
+        index,
         batch_size=params.pretrain.batch_size,
         seed=params.seed,
         rank=distributed.rank(),

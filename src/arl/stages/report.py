@@ -5,6 +5,7 @@ from pathlib import Path
 
 from arl.corpus.location import ReadableCorpus
 from arl.evaluation.decision import read_decision
+from arl.evaluation.pretraining import PretrainingMetrics
 from arl.evaluation.results import read_metrics
 from arl.files import atomic_directory, read_json
 from arl.params import Params
@@ -47,7 +48,7 @@ def report(
             receipt=read_json(receipt),
             measured=found,
             validated=read_json(validation / "result.json"),
-            pretraining=read_json(metrics),
+            pretraining=PretrainingMetrics.read(metrics),
             drift=read_json(drift / "drift.json"),
             has_evidently=(drift / "evidently.html").is_file(),
         )
