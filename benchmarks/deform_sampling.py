@@ -1,10 +1,10 @@
-"""Deformable depthwise sampling at ViT-B size against torchvision.ops.deform_conv2d, in one process.
+"""Deformable depthwise sampling of ViT-B against torchvision.ops.deform_conv2d, in one process.
 
     python benchmarks/deform_sampling.py [--batch 1 32] [--dtype float32 bfloat16] [--repeats 5]
 
-Both sides get the same tokens, offsets and kernel, and run in turns; the ratio is of medians.
-torchvision has no bfloat16 on a CPU, so it is measured in float32 there too, which `peer_dtype`
-says. Prints one JSON line.
+Both sides get the same tokens, offsets and kernel and take turns; ratios are of medians.
+torchvision has no bfloat16 on a CPU and runs in float32 there, see `peer_dtype`. Prints one JSON
+line.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def measure(batch: int, name: str, repeats: int) -> dict[str, object]:
     with torch.no_grad():
         difference = (ours[0]().float() - theirs[0]().float()).abs().max().item()
         forward = medians([ours[0], theirs[0]], repeats)
-    both = medians([ours[1], theirs[1]], repeats)
+    forward_backward = medians([ours[1], theirs[1]], repeats)
     return {
         "batch": batch,
         "dtype": name,
@@ -59,8 +59,8 @@ def measure(batch: int, name: str, repeats: int) -> dict[str, object]:
         "max_difference": difference,
         "forward_ms": [round(1e3 * one, 2) for one in forward],
         "forward_ratio": round(forward[1] / forward[0], 2),
-        "forward_backward_ms": [round(1e3 * one, 2) for one in both],
-        "forward_backward_ratio": round(both[1] / both[0], 2),
+        "forward_backward_ms": [round(1e3 * one, 2) for one in forward_backward],
+        "forward_backward_ratio": round(forward_backward[1] / forward_backward[0], 2),
     }
 
 
@@ -68,7 +68,7 @@ Sides = tuple[Callable[[], Tensor], Callable[[], object]]
 
 
 def arl_side(tokens: Tensor, offsets: Tensor, kernel: Tensor) -> Sides:
-    """From offsets to sampled tokens, the search for corners included: (forward, forward and backward)."""
+    """Sample tokens from offsets, including the corners; return (forward, forward and backward)."""
     grid = make_grid(SIDE, SIDE, KERNEL, 1, None, tokens.device)
     inputs = [one.clone().requires_grad_() for one in (tokens, offsets, kernel)]
 
@@ -83,7 +83,7 @@ def arl_side(tokens: Tensor, offsets: Tensor, kernel: Tensor) -> Sides:
 def torchvision_side(
     tokens: Tensor, offsets: Tensor, kernel: Tensor, dtype: torch.dtype
 ) -> tuple[str, Sides]:
-    """On maps (B, C, H, W) that it finds ready."""
+    """Sample maps (B, C, H, W) that are prepared outside of the measurement."""
     batch = len(tokens)
     maps = tokens[:, 1:].transpose(1, 2).reshape(batch, DIM, SIDE, SIDE)
     moved = offsets.permute(0, 3, 2, 1).reshape(batch, 2 * COUNT, SIDE, SIDE)
@@ -117,7 +117,7 @@ def with_backward(
 
 
 def medians(sides: list[Callable[[], object]], repeats: int) -> list[float]:
-    """Seconds of each side; the sides take turns, so that a busy machine slows both."""
+    """Measure the seconds of each side in turns, so that a busy machine slows both."""
     for side in sides:
         side()
     times = [[elapsed(side) for side in sides] for _ in range(repeats)]

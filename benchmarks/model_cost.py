@@ -1,9 +1,9 @@
-"""Parameters, multiply-accumulates and CPU latency of A-ViT-B against timm's ViT-B/16 (the paper's Table 10).
+"""Parameters, multiply-accumulates and CPU latency of A-ViT-B and timm's ViT-B/16 (Table 10).
 
     python benchmarks/model_cost.py [--batch 1 8] [--repeats 7]
 
-The models run in turns on the same images; the ratio is of medians. `folded` is A-ViT after
-`fold_anatomy`, as it is deployed; `plain` is our own ViT without conditioning. Offsets and kernels
+The models take turns on the same images; ratios are of medians. `folded` is A-ViT after
+`fold_anatomy`, as it is deployed. `plain` is our own ViT without conditioning. Offsets and kernels
 are random, so that samples fall between tokens. The paper's own latency ratio is 16.6 / 12.1 =
 1.37. Prints one JSON line.
 """

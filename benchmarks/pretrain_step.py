@@ -1,14 +1,14 @@
-"""A pretraining step of MAE and of DINO against stable-pretraining, and of the full objective against both of ours.
+"""Speed of a pretraining step: MAE and DINO against stable-pretraining, ARL against both.
 
     pip install stable-pretraining==0.1.8      # for this benchmark only
     python benchmarks/pretrain_step.py [--batch 16] [--repeats 5] [--precision fp32]
 
-ViT-S/16 on images of 224 pixels in three channels; DINO with two global crops and four local ones
-of 96. All sides get the same ready crops, threads and precision and take turns in one process; ours
-run through the DeepSpeed engine, the peer's through a bare loop: forward, backward, AdamW, the
-teacher's average. Medians; one JSON line a comparison. `arl_to_dino_plus_mae` is the time of a step
-of the full objective, with ACDT, over the sum of a DINO and a MAE step: of ours, with ACDT too, and
-of the peer, on plain ViTs.
+ViT-S/16 on three-channel images of 224 pixels. DINO has two global and four local crops of 96. All
+sides get the same prepared crops, threads and precision, and take turns in one process. Ours run in
+the DeepSpeed engine, the peer's in a bare loop: forward, backward, AdamW, teacher update. Prints
+medians, one JSON line per comparison. `arl_to_dino_plus_mae` is the time of a step of the full
+objective with ACDT over the sum of a DINO and an MAE step: ours with ACDT, the peer's on plain
+ViTs.
 """
 
 import argparse
@@ -49,8 +49,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.manual_seed(0)
     distributed.initialize()
-    about = {"benchmark": "pretrain_step", "batch": args.batch, "precision": args.precision}
-    about["threads"] = torch.get_num_threads()
+    common = {"benchmark": "pretrain_step", "batch": args.batch, "precision": args.precision}
+    common["threads"] = torch.get_num_threads()
     crops = [torch.randn(args.batch, 3, SIZE, SIZE) for _ in range(2)]
     local = [torch.randn(args.batch, 3, LOCAL, LOCAL) for _ in range(LOCALS)]
     for objective, peer in (("mae", peer_mae), ("dino", peer_dino)):
@@ -60,7 +60,7 @@ def main() -> None:
         print(
             json.dumps(
                 {
-                    **about,
+                    **common,
                     "objective": objective,
                     "images_per_second": speed,
                     "ratio": ratio(seconds),
@@ -68,28 +68,27 @@ def main() -> None:
             )
         )
     full = arl_step("arl", "acdt", crops, local, args.precision)
-    # not all five at once: with all in memory the full step took 6.8 s instead of 5.5, why was not
-    # found out
+    # With all five in memory, the full step took 6.8 s instead of 5.5, for an unknown reason.
     ours = [arl_step(name, "acdt", crops, local, args.precision) for name in ("dino", "mae")]
-    print(json.dumps({**about, **share("ours", medians([full, *ours], args.repeats))}))
+    print(json.dumps({**common, **compare("ours", medians([full, *ours], args.repeats))}))
     del ours
     peers = [peer(crops, local, args.precision) for peer in (peer_dino, peer_mae)]
-    print(json.dumps({**about, **share("the peer's", medians([full, *peers], args.repeats))}))
+    print(json.dumps({**common, **compare("the peer's", medians([full, *peers], args.repeats))}))
 
 
-def share(whose: str, seconds: list[float]) -> dict[str, object]:
-    """The time of the full objective over that of DINO and MAE."""
+def compare(whose: str, seconds: list[float]) -> dict[str, object]:
+    """Divide the time of the full objective by that of DINO and MAE."""
     full, dino, mae = seconds
-    took = {"arl": round(full, 3), "dino": round(dino, 3), "mae": round(mae, 3)}
+    rounded = {"arl": round(full, 3), "dino": round(dino, 3), "mae": round(mae, 3)}
     return {
         "dino_and_mae": whose,
-        "seconds": took,
+        "seconds": rounded,
         "arl_to_dino_plus_mae": round(full / (dino + mae), 3),
     }
 
 
 def ratio(seconds: list[float]) -> float:
-    """Their time over ours."""
+    """Return the peer's time over ours."""
     return round(seconds[1] / seconds[0], 3)
 
 
@@ -178,7 +177,7 @@ def bare_loop(
 
 
 def medians(sides: list[Step], repeats: int) -> list[float]:
-    """Seconds of each side; the sides take turns, so that a busy machine slows all."""
+    """Measure the seconds of each side in turns, so that a busy machine slows all."""
     for side in sides:
         side()
     times = [[elapsed(side) for side in sides] for _ in range(repeats)]

@@ -1,13 +1,13 @@
-"""Probe quality for the same processor seconds of pretraining: which masking, which objective, on real ultrasound.
+"""Probe quality for equal processor seconds of pretraining, for choices of objective or model.
 
     python benchmarks/probe_per_second.py CORPUS --minutes 5 "objective=mae" "objective=mae
     objective.drop_masked=false"
 
-Each argument is one choice for `arl configure`, on top of experiment=busbra and one thread. The
-steps that fit into the minutes are found by timing two short runs, so start-up counts for nothing.
-Time is this process's on its processor, so that other work on the machine hardly counts. One JSON
-line a choice: AUROC of the linear probe and of k-NN on the test fold with their intervals, and what
-it took. Add data.splits.bus-bra=fold-2 to choose without a look at fold 1.
+Each argument is one choice for `arl configure`, on top of experiment=busbra and one thread. Two
+short runs estimate the time of a step, so that start-up does not count. Time is the processor time
+of this process, so that other work on the machine hardly counts. Prints one JSON line per choice:
+AUROC of the linear probe and of k-NN on the test fold with their intervals, and the cost. Add
+data.splits.bus-bra=fold-2 to choose without using fold 1.
 """
 
 import argparse
@@ -27,7 +27,7 @@ _SHORT, _LONG = 3, 33  # steps of the runs that are timed
 
 
 def seconds_of(params: Params, corpus: Path, folder: Path, steps: int) -> float:
-    """Processor time of pretraining for so many steps."""
+    """Measure the processor time of pretraining."""
     params.pretrain.max_steps = steps
     start = time.process_time()
     pretrain(params, corpus=corpus, checkpoint=folder / "encoder", metrics=folder / "pretrain.json")

@@ -47,7 +47,7 @@ def test_pretraining_leaves_an_encoder_and_its_history(checkpoint: Path, runs: P
     assert len(list(runs.glob("tensorboard/pretrain-*/events*"))) == 1
 
 
-def test_health_is_measured_without_a_trace_in_the_weights(
+def test_measuring_the_features_does_not_change_the_weights(
     checkpoint: Path, tiny_params: Params, tiny_corpus: Path, tmp_path: Path
 ) -> None:
     settings = replace(tiny_params.pretrain, eval_every=2, eval_images=30)
@@ -63,8 +63,8 @@ def test_health_is_measured_without_a_trace_in_the_weights(
         assert 0 <= row["knn"] <= 1
 
 
-def test_the_images_examined_lie_in_few_row_groups() -> None:
-    """A few of each: of 1,000 row groups of 31 images, 13 give 97, and all must serve where all are asked for."""
+def test_the_pool_lies_in_few_row_groups() -> None:
+    """13 of 1,000 row groups of 31 images give 97 images; a pool of all images needs all groups."""
     rows = pd.DataFrame(
         {"source": "s", "batch": "b", "shard": "shard-00000.parquet"}, index=range(32_000)
     )

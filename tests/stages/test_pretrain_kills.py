@@ -1,4 +1,4 @@
-"""kill -9 at random moments of a pretraining: the run that goes on must end in the same bytes."""
+"""kill -9 at random moments of a pretraining: the resumed run must end in the same bytes."""
 
 import os
 import random
@@ -38,14 +38,14 @@ def start(folder: Path, corpus: Path, name: str, overrides: list[str]) -> subpro
 
 
 def steps_done(folder: Path) -> int:
-    """Of the newest whole training state."""
+    """Steps of the newest complete training state."""
     states = list(folder.glob("pretrain-*"))
     newest = checkpoint.latest(states[0]) if states else None
     return int(newest.name.removeprefix("step-")) if newest else 0
 
 
 def kill_in_training(process: subprocess.Popen[bytes], folder: Path, chance: random.Random) -> bool:
-    """Wait until it has saved a state of its own, and a random moment more; False if it ended by itself before."""
+    """Kill the process a random moment after its first own state; False if it has ended before."""
     done = steps_done(folder)
     while process.poll() is None and steps_done(folder) == done:
         time.sleep(0.02)

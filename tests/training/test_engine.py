@@ -80,7 +80,7 @@ def weights(module: nn.Module) -> list[Tensor]:
     return [value.clone() for value in module.state_dict().values()]
 
 
-def test_imitated_bfloat16_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_slow_bfloat16_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     fit(
         Regression(),
         replace(SETTINGS, precision="bf16"),
@@ -138,17 +138,17 @@ def test_a_nan_names_the_last_good_checkpoint(tmp_path: Path) -> None:
 
 
 def test_accumulated_micro_batches_equal_one_batch() -> None:
-    once, twice = Regression(), Regression()
-    once.dropout.p = twice.dropout.p = 0.0
-    fit(once)
+    one_batch, two_batches = Regression(), Regression()
+    one_batch.dropout.p = two_batches.dropout.p = 0.0
+    fit(one_batch)
 
     def halves(start: int) -> Iterator[Points]:
         for step in range(start, STEPS):
             yield points(step, slice(0, 3))
             yield points(step, slice(3, 6))
 
-    fit(twice, replace(SETTINGS, gradient_accumulation_steps=2), inputs=halves)
-    torch.testing.assert_close(weights(once), weights(twice), atol=1e-6, rtol=1e-5)
+    fit(two_batches, replace(SETTINGS, gradient_accumulation_steps=2), inputs=halves)
+    torch.testing.assert_close(weights(one_batch), weights(two_batches), atol=1e-6, rtol=1e-5)
 
 
 def test_a_training_without_steps_is_an_error() -> None:
@@ -186,20 +186,22 @@ from dataclasses import replace
 from test_engine import SETTINGS, Regression, fit, points
 from arl.training import distributed
 distributed.initialize()
-share = 6 // distributed.world_size()
-part = slice(distributed.rank() * share, (distributed.rank() + 1) * share)
+size = 6 // distributed.world_size()
+part = slice(distributed.rank() * size, (distributed.rank() + 1) * size)
 module = Regression()
 module.dropout.p = 0.0
 def inputs(start):
     yield from (points(step, part) for step in range(start, int(sys.argv[4])))
     raise KeyboardInterrupt
 try:
-    history = fit(module, replace(SETTINGS, zero_stage=int(sys.argv[3])), inputs=inputs, state=Path(sys.argv[5]))
+    settings = replace(SETTINGS, zero_stage=int(sys.argv[3]))
+    history = fit(module, settings, inputs=inputs, state=Path(sys.argv[5]))
 except KeyboardInterrupt:
     history = []
 if distributed.rank() == 0:
     with open(sys.argv[2], "w") as file:
-        json.dump({"loss": [r["loss"] for r in history], "weight": module.linear.weight.tolist()}, file)
+        losses = [record["loss"] for record in history]
+        json.dump({"loss": losses, "weight": module.linear.weight.tolist()}, file)
 """
 
 
@@ -212,7 +214,7 @@ def free_port() -> int:
 def run_ranks(
     folder: Path, world: int, zero_stage: int, stop: int = STEPS
 ) -> dict[str, list[float]]:
-    """Train in `world` processes until step `stop`, going on from the state in the folder, if there is one."""
+    """Train in `world` processes until step `stop`, from the state in the folder, if any."""
     script, out = folder / "rank.py", folder / f"{world}-{stop}.json"
     script.write_text(RANK_SCRIPT)
     command = [
@@ -238,17 +240,17 @@ def run_ranks(
     return json.loads(out.read_text())
 
 
-def assert_same_training(found: dict[str, list[float]], expected: dict[str, list[float]]) -> None:
+def assert_same_training(actual: dict[str, list[float]], expected: dict[str, list[float]]) -> None:
     """Sums of gradients are rounded differently: 1e-5 after seven steps."""
     torch.testing.assert_close(
-        torch.tensor(found["loss"]), torch.tensor(expected["loss"]), atol=1e-6, rtol=1e-5
+        torch.tensor(actual["loss"]), torch.tensor(expected["loss"]), atol=1e-6, rtol=1e-5
     )
     torch.testing.assert_close(
-        torch.tensor(found["weight"]), torch.tensor(expected["weight"]), atol=1e-5, rtol=1e-5
+        torch.tensor(actual["weight"]), torch.tensor(expected["weight"]), atol=1e-5, rtol=1e-5
     )
 
 
-def undropped(zero_stage: int) -> dict[str, list[float]]:
+def train_without_dropout(zero_stage: int) -> dict[str, list[float]]:
     module = Regression()
     module.dropout.p = 0.0
     history = fit(module, replace(SETTINGS, zero_stage=zero_stage))
@@ -258,7 +260,7 @@ def undropped(zero_stage: int) -> dict[str, list[float]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("zero_stage", [0, 1, 2])
 def test_two_ranks_equal_one(tmp_path: Path, zero_stage: int) -> None:
-    assert_same_training(run_ranks(tmp_path, 2, zero_stage), undropped(zero_stage))
+    assert_same_training(run_ranks(tmp_path, 2, zero_stage), train_without_dropout(zero_stage))
 
 
 @pytest.mark.slow
@@ -267,7 +269,7 @@ def test_the_number_of_ranks_may_change(tmp_path: Path, zero_stage: int) -> None
     run_ranks(tmp_path, 2, zero_stage, stop=3)  # leaves step 2
     run_ranks(tmp_path, 1, zero_stage, stop=4)  # leaves step 4
     assert checkpoint.latest(tmp_path / "state").name == "step-00000004"
-    assert_same_training(run_ranks(tmp_path, 2, zero_stage), undropped(zero_stage))
+    assert_same_training(run_ranks(tmp_path, 2, zero_stage), train_without_dropout(zero_stage))
 
 
 def test_the_module_is_examined_on_time_and_goes_on_training(tmp_path: Path) -> None:
@@ -290,7 +292,7 @@ def test_the_module_is_examined_on_time_and_goes_on_training(tmp_path: Path) -> 
     assert [record["loss"] for record in history] == [record["loss"] for record in plain]
 
 
-def test_tensorboard_gets_every_step_and_its_speed_once_after_a_kill(tmp_path: Path) -> None:
+def test_tensorboard_has_every_step_after_a_kill(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     def dying(start: int) -> Iterator[Points]:

@@ -51,7 +51,7 @@ def test_layer_of_the_encoder_counts_from_the_embeddings(name: str, layer: int) 
     assert layer_of(name, depth=2) == layer
 
 
-def test_groups_hold_every_trained_parameter_once() -> None:
+def test_each_trained_parameter_is_in_one_group() -> None:
     module = Tiny()
     grouped = [p for group in parameter_groups(module, weight_decay=0.1) for p in group["params"]]
     trained = [p for p in module.parameters() if p.requires_grad]
@@ -61,16 +61,16 @@ def test_groups_hold_every_trained_parameter_once() -> None:
 def test_layer_decay_and_weight_decay_per_parameter() -> None:
     module = Tiny()
     groups = parameter_groups(module, weight_decay=0.1, layer_decay=0.5, depth=2)
-    found = {
+    groups_of = {
         id(p): (group["lr_scale"], group["weight_decay"])
         for group in groups
         for p in group["params"]
     }
-    assert found[id(module.encoder.cls_token)] == (0.125, 0.0)
-    assert found[id(module.encoder.kernel)] == (0.125, 0.0)
-    assert found[id(module.encoder.blocks[0].weight)] == (0.25, 0.1)
-    assert found[id(module.encoder.blocks[1].bias)] == (0.5, 0.0)
-    assert found[id(module.head.weight)] == (1.0, 0.1)
+    assert groups_of[id(module.encoder.cls_token)] == (0.125, 0.0)
+    assert groups_of[id(module.encoder.kernel)] == (0.125, 0.0)
+    assert groups_of[id(module.encoder.blocks[0].weight)] == (0.25, 0.1)
+    assert groups_of[id(module.encoder.blocks[1].bias)] == (0.5, 0.0)
+    assert groups_of[id(module.head.weight)] == (1.0, 0.1)
 
 
 def test_set_lr_keeps_the_scale_of_each_group() -> None:

@@ -88,16 +88,16 @@ def test_the_loss_is_the_sum_of_eq_6() -> None:
     assert terms["loss"].item() == pytest.approx(total.item(), rel=1e-6)
 
 
-def test_the_decoder_is_pulled_by_the_gradient_of_the_generator_loss() -> None:
-    """Against patches that are put in and cut out one by one, and a pass through the discriminator of their own."""
-    module, given, seen = pretrainer(), inputs(), []
-    module.decoder.register_forward_hook(lambda _, __, out: seen.append(out))
-    terms = module(given, 0.7)
-    (pulled,) = torch.autograd.grad(terms["generator"], seen[0])
-    prediction = seen[0].detach().requires_grad_()
-    mask, cut = random_masking(given.noise, 0.5).mask, []
+def test_the_decoder_is_decoder_grad_by_the_gradient_of_the_generator_loss() -> None:
+    """The reference inserts and cuts patches one by one and calls the discriminator again."""
+    module, views, outputs = pretrainer(), inputs(), []
+    module.decoder.register_forward_hook(lambda _, __, out: outputs.append(out))
+    terms = module(views, 0.7)
+    (decoder_grad,) = torch.autograd.grad(terms["generator"], outputs[0])
+    prediction = outputs[0].detach().requires_grad_()
+    mask, cut = random_masking(views.noise, 0.5).mask, []
     for image, hidden, noise, predicted in zip(
-        given.global_crops, mask, given.noise, prediction, strict=True
+        views.global_crops, mask, views.noise, prediction, strict=True
     ):
         patches = patchify(image.unsqueeze(0), 4)[0].clone()
         patches[hidden] = predicted
@@ -110,7 +110,7 @@ def test_the_decoder_is_pulled_by_the_gradient_of_the_generator_loss() -> None:
     loss = torch.nn.functional.softplus(-module.discriminator(torch.stack(cut))).mean()
     torch.testing.assert_close(terms["adv"], loss)
     (expected,) = torch.autograd.grad(terms["lambda"] * loss, prediction)
-    torch.testing.assert_close(pulled, expected)
+    torch.testing.assert_close(decoder_grad, expected)
 
 
 def test_the_generator_waits_for_the_discriminator() -> None:
@@ -240,12 +240,12 @@ def test_moco_contrasts_each_view_with_the_keys_of_the_other() -> None:
     module, views = pretrainer(**MOCO_V3), inputs()
     loss = module(views, 0.7)["contrast"].item()
     anatomy = views.anatomy.repeat(2)
-    seen, taught = (
+    student_cls, teacher_cls = (
         encoder(views.global_crops, anatomy)[:, 0].chunk(2)
         for encoder in (module.encoder, module.teacher)
     )
-    query = [normalize(module.predictor(module.head(view))) for view in seen]
-    key = [normalize(module.teacher_head(view)) for view in taught]
+    query = [normalize(module.predictor(module.head(view))) for view in student_cls]
+    key = [normalize(module.teacher_head(view)) for view in teacher_cls]
     expected = 0.0
     for q, k in ((query[0], key[1]), (query[1], key[0])):
         expected += sum(-(q[b] @ k.T / 0.2).log_softmax(0)[b] for b in range(3)) / 3 * 2 * 0.2
@@ -253,17 +253,17 @@ def test_moco_contrasts_each_view_with_the_keys_of_the_other() -> None:
 
 
 def test_of_two_crops_one_may_be_reconstructed() -> None:
-    """Then L_MIM is the first crop's, which is half of the two crops' together, and L_SD is what it was."""
+    """L_MIM of two crops is the mean of both crops' L_MIM, and L_SD does not change."""
     both, first = (
         pretrainer(adversarial=False),
         pretrainer(adversarial=False, max_reconstructed_crops=1),
     )
     first.load_state_dict(both.state_dict())
-    given = inputs()
+    views = inputs()
     swap = [3, 4, 5, 0, 1, 2]  # the second crops first
-    other = replace(given, global_crops=given.global_crops[swap], noise=given.noise[swap])
-    halves = [first(views, 0.0) for views in (given, other)]
-    whole = both(given, 0.0)
+    swapped = replace(views, global_crops=views.global_crops[swap], noise=views.noise[swap])
+    halves = [first(crops, 0.0) for crops in (views, swapped)]
+    whole = both(views, 0.0)
     assert halves[0]["mim"].item() != pytest.approx(halves[1]["mim"].item(), rel=1e-3)
     assert sum(half["mim"].item() for half in halves) / 2 == pytest.approx(
         whole["mim"].item(), rel=1e-5

@@ -1,4 +1,4 @@
-"""What pretraining leaves beside the encoder completes images as it was trained to."""
+"""The stored reconstructor completes images as in training."""
 
 import runpy
 from dataclasses import replace
@@ -37,23 +37,23 @@ def test_a_stored_decoder_has_the_loss_of_training(
         self_distillation=self_distillation,
         adversarial=False,
     ).eval()
-    given, views = inputs(), trained.objective.global_crops_number
-    given = replace(
-        given, global_crops=given.global_crops[: 3 * views], noise=given.noise[: 3 * views]
+    views, num_crops = inputs(), trained.objective.global_crops_number
+    views = replace(
+        views, global_crops=views.global_crops[: 3 * num_crops], noise=views.noise[: 3 * num_crops]
     )
     with torch.no_grad():
         for parameter in trained.encoder.parameters():
             parameter.add_(0.01 * torch.randn_like(parameter))  # away from the teacher
-        expected = trained(given, 0.5)["mim"]
+        expected = trained(views, 0.5)["mim"]
     save_pretrained(
         tmp_path / "out", trained.released_encoder(), CONFIG, trained=_reconstructor(trained)
     )
     model, config = load_reconstructor(tmp_path / "out")
     assert config.size == 16
     model.eval()
-    masking = random_masking(given.noise, 0.5)
-    whole = model(given.global_crops, given.anatomy.repeat(views), masking)
-    before, after = patchify(given.global_crops, 4), patchify(whole, 4)
+    masking = random_masking(views.noise, 0.5)
+    whole = model(views.global_crops, views.anatomy.repeat(num_crops), masking)
+    before, after = patchify(views.global_crops, 4), patchify(whole, 4)
     torch.testing.assert_close(after[~masking.mask], before[~masking.mask])
     if norm_pix_loss:
         target, mean, std = normalize_patches(before)

@@ -206,7 +206,7 @@ class Pretrainer(nn.Module):
         noise: Tensor,
         progress: float,
     ) -> dict[str, Tensor]:
-        """Compute weighted L_MIM (eq. 3) and, from `discriminator_start`, lambda * L_adv (eq. 6)."""
+        """Compute L_MIM (eq. 3) and, from `discriminator_start` on, lambda * L_adv (eq. 6)."""
         # Every image has the same number of masked patches.
         ids_masked = mask.nonzero()[:, 1].view(len(mask), -1)
         prediction = self.decoder(tokens, ids_keep, mask.shape[1], ids_masked).float()
