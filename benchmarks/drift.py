@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from arl.commands.configure import compose
+from arl.composition import compose
 from arl.corpus.selection import select
 from arl.corpus.splits import groups
 from arl.evaluation.statistics import clopper_pearson, holm

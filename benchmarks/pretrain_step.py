@@ -21,7 +21,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from arl.commands.configure import compose
+from arl.composition import compose
 from arl.models.avit import AViT
 from arl.training import distributed, optim
 from arl.training.pretrainer import Pretrainer, PretrainInputs

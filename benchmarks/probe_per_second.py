@@ -17,8 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from arl.commands.configure import compose
 from arl.commands.probe import probe
+from arl.composition import compose
 from arl.evaluation.results import ProbeMetrics
 from arl.params import Params
 from arl.stages.pretrain import pretrain

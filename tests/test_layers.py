@@ -27,11 +27,21 @@ BELOW = {
     "monitoring": {"models", "ingest", "evaluation", "corpus"},
     "inference": {"evaluation", "ingest", *_NETWORKS},
     # of the experiments only their typed results: the rest of them calls stages, which write pages
-    "reports": {"evaluation", "monitoring", "inference", "corpus", "experiments.report"},
+    "reports": {"evaluation", "monitoring", "inference", "corpus", "experiments.results"},
     "stages": {"reports", "params", *_RESULTS},
-    "experiments": {"stages", "inference", "params", "commands", *_RESULTS},
-    "commands": {"experiments", "stages", "reports", "inference", "phantoms", "params", *_RESULTS},
+    "experiments": {"composition", "stages", "inference", "params", *_RESULTS},
+    "commands": {
+        "composition",
+        "experiments",
+        "stages",
+        "reports",
+        "inference",
+        "phantoms",
+        "params",
+        *_RESULTS,
+    },
     "params": set(),
+    "composition": {"params"},
     "documents": set(),
     "files": set(),
     "model_config": set(),
@@ -59,7 +69,7 @@ ONLY = {
     "minio": "src/arl/storage/s3.py",
     "rapidocr": "src/arl/ingest/dicom/burnt_in_text.py",
     "kfp": "(components|pipelines)/.*",
-    "hydra": "src/arl/commands/configure.py",
+    "hydra": "src/arl/composition.py",
     "dvc": "nothing",
     "kubernetes": "src/arl/launch/trainjob.py",
 }
@@ -123,7 +133,7 @@ def test_only_stages_and_commands_see_params() -> None:
         for file in sources()
         if any("arl.params" in n for n in IMPORTS.names(file))
     }
-    assert readers <= {"stages", "commands", "experiments", "cli.py"}
+    assert readers <= {"stages", "commands", "experiments", "composition.py", "cli.py"}
 
 
 @pytest.mark.parametrize("package", ONLY)

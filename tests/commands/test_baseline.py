@@ -95,7 +95,7 @@ def test_supervised_is_the_configured_model_with_random_weights(
 def test_wrong_words_are_refused(tiny_params: Params, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="unknown action 'export': the only one is import"):
         baseline(tiny_params, "export", "mae", [], out=tmp_path)
-    with pytest.raises(ValueError, match="baseline mae is made of 1 file, got 0"):
+    with pytest.raises(ValueError, match="baseline mae takes 1 file, got 0"):
         baseline(tiny_params, "import", "mae", [], out=tmp_path)
-    with pytest.raises(ValueError, match="baseline supervised is made of 0 files, got 1"):
+    with pytest.raises(ValueError, match="baseline supervised takes 0 files, got 1"):
         baseline(tiny_params, "import", "supervised", [tmp_path], out=tmp_path)

@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from arl import cli, params
-from arl.commands.configure import compose, render
+from arl.commands.configure import render
+from arl.composition import compose
 
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "conf"

@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from arl.commands.configure import compose
 from arl.commands.paper import paper
-from arl.experiments.runner import ElsewhereError, Runner
+from arl.composition import compose
+from arl.experiments.runner import LockedByAnotherProcess, Runner
 from arl.experiments.spec import experiment_names, read_experiment
 from arl.files import read_json
 from arl.reports.experiment import _matrix, _places
@@ -122,7 +122,7 @@ def test_a_table_is_measured_beside_the_claims_and_done_once(
     assert found["absent"] == {
         "mae": "no weights: arl baseline import mae FILE --out out/baselines/mae data.size=32"
     }
-    kinds = [one["stage"] for one in found["times"]]
+    kinds = [one["name"].partition("-")[0] for one in found["times"]]
     # two replicates of two rows; the reference is measured with three labels
     assert {kind: kinds.count(kind) for kind in kinds} == {
         "supervised": 2,
@@ -196,11 +196,11 @@ def test_pictures_of_rows_are_on_the_page_with_their_numbers(
         assert words in page.text
     found = read_json(folder / "results.json")
     assert found["cells"] == []
-    assert [row[0] for row in found["shown"]["Masked images, completed"][1:]] == [
+    assert [row[0] for row in found["tables"]["Masked images, completed"][1:]] == [
         "MAE here",
         "A-ViT",
     ]
-    assert [row[1] for row in found["shown"]["Images on a plane"][1:]] == [
+    assert [row[1] for row in found["tables"]["Images on a plane"][1:]] == [
         "given",
         "no",
         "wrong",
@@ -278,7 +278,7 @@ def test_a_row_may_be_measured_by_fewer_protocols(project: Path, tiny_corpus: Pa
 def test_what_needs_no_training_trains_nothing(project: Path, tiny_corpus: Path) -> None:
     paper("figure1c", corpus=tiny_corpus)
     folder = project / "out" / "paper" / "figure1c-laptop"
-    shown = read_json(folder / "results.json")["shown"]["Corpus by anatomy"]
+    shown = read_json(folder / "results.json")["tables"]["Corpus by anatomy"]
     assert shown == [
         ["anatomy", "images", "share"],
         ["breast", "30", "50.0%"],
@@ -338,12 +338,12 @@ def test_what_another_process_is_making_is_left_to_it(project: Path, tiny_corpus
     runner = Runner(tiny_corpus, project / "work", project, [])
 
     def make(to: Path) -> None:
-        with pytest.raises(ElsewhereError, match="thing-"):
-            runner.once("thing", 1, lambda _: pytest.fail("made twice"))
+        with pytest.raises(LockedByAnotherProcess, match="thing-"):
+            runner.cached("thing", [1], lambda _: pytest.fail("made twice"))
         to.mkdir()
 
-    assert runner.once("thing", 1, make).is_dir()
-    assert runner.times(runner.used)["resumed"].tolist() == [False]
+    assert runner.cached("thing", [1], make).is_dir()
+    assert [time.resumed for time in runner.times(runner.used)] == [False]
 
 
 def test_a_killed_training_says_that_its_time_is_not_whole(
@@ -355,10 +355,10 @@ def test_a_killed_training_says_that_its_time_is_not_whole(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        runner.once("thing", 1, killed)
+        runner.cached("thing", [1], killed)
     assert runner.used == []
-    runner.once("thing", 1, lambda to: to.mkdir())
-    assert runner.times(runner.used)["resumed"].tolist() == [True]
+    runner.cached("thing", [1], lambda to: to.mkdir())
+    assert [time.resumed for time in runner.times(runner.used)] == [True]
 
 
 def test_other_labels_or_splits_are_other_data(
@@ -384,7 +384,7 @@ def test_wrong_words_and_files_are_refused(project: Path, tiny_corpus: Path) -> 
     ):
         paper("little", corpus=tiny_corpus, scale="huge")
     with pytest.raises(
-        ValueError, match=r"--set seed=3: the replicates of the scale are told apart by seed"
+        ValueError, match=r"--set seed=3: the replicates of the scale differ in seed"
     ):
         paper("little", corpus=tiny_corpus, scale="tiny", set=["seed=3"])
     with pytest.raises(ValueError, match=r"--replicates 3: the scale has 1 to 2"):

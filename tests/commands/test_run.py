@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from arl import params
-from arl.commands.configure import compose
+from arl.composition import compose
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent

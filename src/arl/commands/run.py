@@ -107,7 +107,7 @@ def parameters(words: list[str], experiment: str, *, in_image: bool) -> tuple[li
     choice.
     """
     from arl import params  # 0.1 s, which no help needs
-    from arl.commands.configure import compose
+    from arl.composition import compose
 
     wanted = compose([f"experiment={experiment}", *words]) if experiment else params.load(words)
     if not wanted.tasks:

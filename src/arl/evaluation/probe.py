@@ -28,7 +28,7 @@ class Part(NamedTuple):
     labels: Ints
 
 
-class Probed(NamedTuple):
+class ProbeScores(NamedTuple):
     """Class probabilities (n, k) of the test images, and the penalty or learning rate that validation chose."""
 
     scores: Floats
@@ -43,7 +43,7 @@ def linear_probe(
     strengths: tuple[float, ...] = STRENGTHS,
     *,
     batch_norm: bool = True,
-) -> Probed:
+) -> ProbeScores:
     """Logistic regression, with `batch_norm` on standardised features as before the head of MAE's linear probing.
 
     The convex problem is solved to its end for each penalty, so there is neither a learning rate
@@ -57,7 +57,9 @@ def linear_probe(
     model, strength = max(
         fitted, key=lambda one: macro_auroc(val.labels, one[0].predict_proba(val.features))
     )
-    return Probed(model.predict_proba(test.features), strength, model.predict_proba(val.features))
+    return ProbeScores(
+        model.predict_proba(test.features), strength, model.predict_proba(val.features)
+    )
 
 
 def sgd_probe(
@@ -70,7 +72,7 @@ def sgd_probe(
     epochs: int = 90,
     batch_size: int = 256,
     seed: int = 0,
-) -> Probed:
+) -> ProbeScores:
     """The paper's probe: SGD with momentum 0.9 on a linear layer; all learning rates in one pass over the features.
 
     It gives neither rates nor epochs. The rates are per 256 images and fall by a cosine; the one of
@@ -93,7 +95,7 @@ def sgd_probe(
     # a rate that diverged has scores that are no numbers
     quality = [macro_auroc(val.labels, s) if np.isfinite(s).all() else -1.0 for s in on_val]
     best = int(np.argmax(quality))
-    return Probed(on_test[best], rates[best], on_val[best])
+    return ProbeScores(on_test[best], rates[best], on_val[best])
 
 
 def _standard(features: Floats) -> tuple[Floats, Floats]:

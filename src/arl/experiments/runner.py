@@ -4,23 +4,24 @@ import fcntl
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from arl.commands.baseline import SUPERVISED, baseline
-from arl.commands.configure import CONF, compose
-from arl.commands.probe import probe
+from arl.composition import CONF, compose
 from arl.corpus.manifest import read_manifest
+from arl.documents import Json
 from arl.evaluation.comparison import Replicate
-from arl.evaluation.predictions import read_predictions
+from arl.evaluation.predictions import read_predictions, write_predictions
 from arl.evaluation.results import ProbeMetrics, read_metrics
+from arl.experiments.baselines import SUPERVISED, write_random_encoder
+from arl.experiments.probing import probe_encoder
+from arl.experiments.results import StageTime
 from arl.experiments.spec import Experiment, Row
-from arl.files import atomic_directory, read_json, sha256, tree_hash, write_json
+from arl.files import atomic_directory, sha256, tree_hash
 from arl.model_config import read_config
 from arl.params import Params
 from arl.settings import AnatomyInput
@@ -28,15 +29,25 @@ from arl.stages.evaluate import evaluate
 from arl.stages.finetune import finetune
 from arl.stages.pretrain import pretrain
 
-_SAID = ["id", "source", "patient", "clip", "anatomy", "label", "mask", "pixel_sha256"]
+# Columns of the manifest that results depend on.
+_CONTENT_COLUMNS = [
+    "id",
+    "source",
+    "patient",
+    "clip",
+    "anatomy",
+    "label",
+    "mask",
+    "pixel_sha256",
+]
 
 
-class ElsewhereError(Exception):
-    """Another process is making this just now."""
+class LockedByAnotherProcess(Exception):  # noqa: N818 - a state, not an error of the program
+    """Another process makes this folder at the moment."""
 
 
 class Runner:
-    """Runs stages once for every setting, and keeps what they wrote under a hash of it."""
+    """Runs stages once for every setting and keeps their folders under a hash of the setting."""
 
     def __init__(self, corpus: Path, work: Path, baselines: Path, changes: list[str]) -> None:
         """`changes` are choices of `arl configure` for every row."""
@@ -46,75 +57,72 @@ class Runner:
         self.changes = changes
         self.absent: dict[str, str] = {}  # row -> why it was not run
         self.used: list[str] = []  # folders, in the order of use
-        self.content = _content(corpus)
+        self.content = _content_hash(corpus)
 
-    def params_of(self, found: Experiment, scale: str, row: Row | None, replicate: int) -> Params:
-        """The parameters of a row's replicate; None: what all rows have in common."""
-        size, choices = found.scales[scale], row.choices if row else []
+    def params_of(
+        self, experiment: Experiment, scale: str, row: Row | None, replicate: int
+    ) -> Params:
+        """The parameters of a row's replicate; without a row, those that all rows share."""
+        size, choices = experiment.scales[scale], row.choices if row else []
         return compose([*size.choices, *choices, *self.changes, *size.replicates[replicate]], CONF)
 
-    def once(self, name: str, settings: Any, make: Callable[[Path], None]) -> Path:
+    def cached(self, name: str, settings: list[Json], make: Callable[[Path], object]) -> Path:
         """The folder that `make` wrote for these settings, now or before.
 
         Raises:
-            ElsewhereError: another process is making it.
+            LockedByAnotherProcess: another process makes it.
         """
-        digest = hashlib.sha256(
-            json.dumps([self.content, settings], sort_keys=True).encode()
-        ).hexdigest()[:16]
+        text = json.dumps([self.content, settings], sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         folder = self.work / f"{name}-{digest}"
         if not folder.exists():
-            with _alone(self.work / f"{folder.name}.lock"):
-                if not folder.exists():  # another process may have made it before the lock was ours
-                    self._timed(folder, make)
+            with exclusive_lock(self.work / f"{folder.name}.lock"):
+                # Another process may have made it before this one got the lock.
+                if not folder.exists():
+                    self._measure_time(folder, make)
         self.used.append(folder.name)
         return folder
 
-    def _timed(self, folder: Path, make: Callable[[Path], None]) -> None:
+    def _measure_time(self, folder: Path, make: Callable[[Path], object]) -> None:
+        # The marker outlives a killed process, so that the next one knows of it.
         begun = self.work / f"{folder.name}.begun"
         resumed = begun.exists()
         begun.touch()
         wall, cpu = time.perf_counter(), time.process_time()
         make(folder)
-        spent = {"seconds": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
-        write_json(
-            self.work / f"{folder.name}.time.json",
-            {k: round(v, 1) for k, v in spent.items()} | {"resumed": resumed},
-        )
+        StageTime(
+            name=folder.name,
+            seconds=round(time.perf_counter() - wall, 1),
+            cpu=round(time.process_time() - cpu, 1),
+            resumed=resumed,
+        ).write(self.work / f"{folder.name}.time.json")
         begun.unlink()
 
-    def times(self, names: list[str]) -> pd.DataFrame:
-        """What each of the trainings and measurements took when it was made: name, stage, seconds, cpu, resumed.
-
-        `resumed`: it was killed before, so that the time is of its last part.
-        """
-        files = {name: self.work / f"{name}.time.json" for name in sorted(set(names))}
-        known = [
-            {"name": name, **read_json(file)} for name, file in files.items() if file.is_file()
-        ]
-        table = pd.DataFrame(known, columns=["name", "seconds", "cpu", "resumed"])
-        return table.assign(stage=[name.partition("-")[0] for name in table["name"]])
+    def times(self, names: Iterable[str]) -> list[StageTime]:
+        """The times of the folders that were made with a clock."""
+        files = [self.work / f"{name}.time.json" for name in sorted(set(names))]
+        return [StageTime.read(file) for file in files if file.is_file()]
 
     def encoder(self, params: Params, row: Row) -> Path | None:
-        """The row's encoder; None where its weights are not to be had."""
+        """The row's encoder; None where its weights are missing, which `absent` then explains."""
         if row.baseline == SUPERVISED:
-            settings = [params.seed, params.data.size, asdict(params.model)]
-            return self.once(
-                "supervised",
-                settings,
-                lambda to: baseline(params, "import", SUPERVISED, [], out=to),
+            settings: list[Json] = [params.seed, params.data.size, asdict(params.model)]
+            return self.cached(
+                "supervised", settings, lambda folder: write_random_encoder(params, folder)
             )
         if row.baseline is not None:
             return self._published(params, row)
-        sections: list[Any] = [params.data, params.model, params.objective, params.pretrain]
-        return self.once(
-            "pretrain",
-            [params.seed, *(asdict(section) for section in sections)],
-            lambda to: self._pretrained(params, to),
+        sections = [
+            asdict(section)
+            for section in (params.data, params.model, params.objective, params.pretrain)
+        ]
+        return self.cached(
+            "pretrain", [params.seed, *sections], lambda folder: self._pretrain(params, folder)
         )
 
-    def _pretrained(self, params: Params, to: Path) -> None:
-        pretrain(params, corpus=self.corpus, checkpoint=to, metrics=self.work / f"{to.name}.json")
+    def _pretrain(self, params: Params, folder: Path) -> None:
+        history = self.work / f"{folder.name}.json"
+        pretrain(params, corpus=self.corpus, checkpoint=folder, metrics=history)
 
     def _published(self, params: Params, row: Row) -> Path | None:
         folder = self.baselines / str(row.baseline)
@@ -131,80 +139,80 @@ class Runner:
 
     def probed(self, params: Params, encoder: Path, task: str) -> Replicate:
         """The linear probe's predictions."""
-        settings = [
+        settings: list[Json] = [
+            params.seed,
             tree_hash(encoder),
             task,
             asdict(params.task[task]),
             asdict(params.probe),
             params.data.splits,
+            asdict(params.evaluate),
         ]
-        folder = self.once(
-            "probe",
-            [params.seed, *settings, asdict(params.evaluate)],
-            lambda to: self._probe(params, encoder, task, to),
+        folder = self.cached(
+            "probe", settings, lambda folder: self._probe(params, encoder, task, folder)
         )
         return Replicate(
             read_predictions(folder / "predictions.parquet"),
             ProbeMetrics.read(folder / "metrics.json").threshold,
         )
 
-    def _probe(self, params: Params, encoder: Path, task: str, to: Path) -> None:
-        with atomic_directory(to) as folder:
-            probe(
-                params,
-                task=task,
-                corpus=self.corpus,
-                checkpoint=encoder,
-                metrics=folder / "metrics.json",
-                predictions=folder / "predictions.parquet",
-            )
+    def _probe(self, params: Params, encoder: Path, task: str, folder: Path) -> None:
+        metrics, table = probe_encoder(params, task, self.corpus, encoder)
+        with atomic_directory(folder) as partial:
+            metrics.write(partial / "metrics.json")
+            write_predictions(table, partial / "predictions.parquet")
 
-    def finetuned(self, params: Params, encoder: Path, task: str, told: AnatomyInput) -> Replicate:
-        """The fine-tuned model's predictions when it is `told` an anatomy."""
-        settings = [
+    def finetuned(
+        self, params: Params, encoder: Path, task: str, anatomy: AnatomyInput
+    ) -> Replicate:
+        """The fine-tuned model's predictions with this anatomy as its input."""
+        settings: list[Json] = [
             params.seed,
             tree_hash(encoder),
             task,
             asdict(params.finetune),
             asdict(params.task[task]),
+            params.data.splits,
         ]
-        model = self.once(
+        model = self.cached(
             "finetune",
-            [*settings, params.data.splits],
-            lambda to: finetune(
-                params, task=task, corpus=self.corpus, checkpoint=encoder, model=to
+            settings,
+            lambda folder: finetune(
+                params, task=task, corpus=self.corpus, checkpoint=encoder, model=folder
             ),
         )
-        params = replace(params, evaluate=replace(params.evaluate, anatomy=told))
-        folder = self.once(
+        params = replace(params, evaluate=replace(params.evaluate, anatomy=anatomy))
+        folder = self.cached(
             "evaluate",
             [params.seed, tree_hash(model), task, asdict(params.evaluate), params.data.splits],
-            lambda to: evaluate(params, task=task, corpus=self.corpus, model=model, evaluation=to),
+            lambda folder: evaluate(
+                params, task=task, corpus=self.corpus, model=model, evaluation=folder
+            ),
         )
         return Replicate(
-            read_predictions(folder / "predictions.parquet"),
-            read_metrics(folder).threshold,
+            read_predictions(folder / "predictions.parquet"), read_metrics(folder).threshold
         )
 
 
-def _content(corpus: Path) -> str:
+def _content_hash(corpus: Path) -> str:
     """Hash of what results depend on: images, labels, patients and splits."""
-    rows = pd.util.hash_pandas_object(read_manifest(corpus)[_SAID], index=False).to_numpy()
+    columns = read_manifest(corpus)[_CONTENT_COLUMNS]
+    rows = pd.util.hash_pandas_object(columns, index=False).to_numpy()
     splits = [sha256(file) for file in sorted(corpus.glob("*/*/splits/*.parquet"))]
     return hashlib.sha256(rows.tobytes() + "".join(splits).encode()).hexdigest()
 
 
 @contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """Hold a lock that a killed process gives up.
+def exclusive_lock(file: Path) -> Iterator[None]:
+    """Hold a lock, which the kernel releases when the process dies.
 
     Raises:
-        ElsewhereError: another process holds it.
+        LockedByAnotherProcess: another process holds it.
     """
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as stream:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise ElsewhereError(lock.stem) from error
+            raise LockedByAnotherProcess(file.stem) from error
         yield

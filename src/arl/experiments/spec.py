@@ -25,7 +25,7 @@ class Row:
     protocols: list[str]  # it is measured by; none: by all of the experiment
     claimed: Claims
     series: str  # of a curve: the method
-    share: float | None  # of a curve: of labels, or of the corpus; None: there is no curve
+    fraction: float | None  # of labels or of the corpus, in a curve; None: there is no curve
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def _row(given: dict[str, Any]) -> Row:
         "protocols": [],
         "claimed": {},
         "series": "",
-        "share": None,
+        "fraction": None,
     }
     return Row(**(defaults | given))
 

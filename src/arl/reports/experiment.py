@@ -4,7 +4,6 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
 from markupsafe import Markup
 
 from arl.evaluation.comparison import Figure, one_matrix
@@ -12,14 +11,7 @@ from arl.evaluation.metrics import TITLES
 from arl.evaluation.panels import Section
 from arl.evaluation.predictions import labels, scores
 from arl.evaluation.results import Interval
-from arl.experiments.report import (
-    PROTOCOL_TITLES,
-    Findings,
-    check_title,
-    interval_text,
-    main_metric_of,
-    p_text,
-)
+from arl.experiments.results import PROTOCOL_TITLES, ExperimentRun, StageTime
 from arl.reports import html, plots
 from arl.reports.plots import efficiency, roc
 
@@ -29,24 +21,39 @@ _TEST_SETS = range(135, 161)  # images that the paper's breast test set may have
 _MATRIX = ("accuracy", "sensitivity", "specificity")
 
 
-def write_page(findings: Findings, folder: Path) -> None:
+def write_page(run: ExperimentRun, folder: Path) -> None:
     """Write <folder>/index.html."""
-    page = html.page(
-        findings.found.title, _warning(findings) + _body(findings), subtitle=_scale(findings)
-    )
+    page = html.page(run.experiment.title, _warning(run) + _body(run), subtitle=_scale(run))
     (folder / "index.html").write_text(page, encoding="utf-8")
 
 
-def write_report(findings: Sequence[Findings], folder: Path) -> None:
+def write_report(runs: Sequence[ExperimentRun], folder: Path) -> None:
     """Write <folder>/index.html: several experiments in the order of their titles' numbers."""
-    ordered = sorted(findings, key=lambda one: _natural(one.found.title))
-    body = _warning(ordered[0]) + html.contents(one.found.title for one in ordered)
+    ordered = sorted(runs, key=lambda one: _natural(one.experiment.title))
+    body = _warning(ordered[0]) + html.contents(one.experiment.title for one in ordered)
     for one in ordered:
         body += html.section(
-            one.found.title, _body(one, f"{one.found.title.partition(',')[0]}: ", level=3)
+            one.experiment.title, _body(one, f"{one.experiment.title.partition(',')[0]}: ", level=3)
         )
     page = html.page("The paper's tables and figures", body, subtitle=_scale(ordered[0]))
     (folder / "index.html").write_text(page, encoding="utf-8")
+
+
+def interval_text(interval: Interval, form: str = ".3f") -> str:
+    """Value and limits, e.g. "0.812 (0.771 to 0.849)"."""
+    return f"{interval.value:{form}} ({interval.low:{form}} to {interval.high:{form}})"
+
+
+def p_text(value: float | None) -> str | None:
+    """A p value with three decimals."""
+    return None if value is None else "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def check_title(metric: str, figures: dict[str, Figure]) -> list[str]:
+    """The title of the column of second p values; empty where no row has one."""
+    if all(figure.check is None for figure in figures.values()):
+        return []
+    return ["p, DeLong" if metric == "auroc" else "p, McNemar"]
 
 
 def _natural(title: str) -> list[str]:
@@ -54,62 +61,60 @@ def _natural(title: str) -> list[str]:
     return [part.zfill(3) for part in re.split(r"(\d+)", title)]
 
 
-def _warning(findings: Findings) -> Markup:
+def _warning(run: ExperimentRun) -> Markup:
     text = "The corpus holds synthetic images: no figure on this page is clinical."
-    return html.note(text, "warn") if findings.synthetic else Markup("")
+    return html.note(text, "warn") if run.synthetic else Markup("")
 
 
-def _scale(findings: Findings) -> str:
-    choices = " ".join([*findings.found.scales[findings.scale].choices, *findings.changes])
-    return f"Scale {findings.scale}: {choices}"
+def _scale(run: ExperimentRun) -> str:
+    choices = " ".join([*run.experiment.scales[run.scale].choices, *run.changes])
+    return f"Scale {run.scale}: {choices}"
 
 
-def _body(findings: Findings, prefix: str = "", level: int = 2) -> Markup:
+def _body(run: ExperimentRun, prefix: str = "", level: int = 2) -> Markup:
     """The sections of an experiment; the prefix tells their titles from those of others on the same page."""
     sections = {
-        f"{task}, {PROTOCOL_TITLES[protocol]}": _section(findings, protocol, task)
-        for protocol, task in findings.results
-    } | {one.title: section_body(one) for one in findings.shown}
-    absent = [[findings.label(name), reason] for name, reason in findings.absent.items()]
+        f"{task}, {PROTOCOL_TITLES[protocol]}": _section(run, protocol, task)
+        for protocol, task in run.results
+    } | {one.title: section_body(one) for one in run.sections}
+    absent = [[run.label(name), reason] for name, reason in run.absent.items()]
     if absent:
         sections["Rows that were not run"] = html.table(["row", "why"], absent)
-    if len(findings.times):
-        sections["Time"] = _times(findings.times)
-    body = html.note(findings.found.note) if findings.found.note else Markup("")
+    if len(run.times):
+        sections["Time"] = _times(run.times)
+    body = html.note(run.experiment.note) if run.experiment.note else Markup("")
     for title, content in sections.items():
         body += html.section(f"{prefix}{title}", content, level)
-    return body + Markup("<p>{} {}</p>\n").format("Made by", html.code(findings.command))
+    return body + Markup("<p>{} {}</p>\n").format("Made by", html.code(run.command))
 
 
-def _section(findings: Findings, protocol: str, task: str) -> Markup:
-    figures = findings.results[protocol, task]
-    main = main_metric_of(findings, task)
-    claims = {metric: any(_claims(findings, protocol, task, metric)) for metric in figures}
+def _section(run: ExperimentRun, protocol: str, task: str) -> Markup:
+    figures = run.results[protocol, task]
+    main = run.main_metric(task)
+    claims = {metric: any(_claims(run, protocol, task, metric)) for metric in figures}
     columns = ["row"]
     for metric in figures:
         columns += [TITLES[metric], *(["claimed"] if claims[metric] else [])]
     rows: list[list[object]] = []
     for name in figures[main]:
-        cells: list[object] = [findings.label(name)]
+        cells: list[object] = [run.label(name)]
         for metric in figures:
             cells.append(_cell(figures[metric][name]))
-            cells += [findings.claimed(protocol, task, metric, name)] if claims[metric] else []
-        rows.append([*cells, findings.minutes(name)])
-    caption = (
-        f"{findings.explanation(protocol, task)} CPU minutes: of a row's trainings for one seed."
-    )
+            cells += [run.claimed(protocol, task, metric, name)] if claims[metric] else []
+        rows.append([*cells, run.minutes(name)])
+    caption = f"{run.explanation(protocol, task)} CPU minutes: of a row's trainings for one seed."
     return (
-        _curve(findings, main, figures[main])
+        _curve(run, main, figures[main])
         + html.table([*columns, "CPU minutes"], rows, caption)
-        + _roc(findings, protocol, task)
-        + _comparisons(findings, protocol, main, figures[main])
-        + _consistency(findings, protocol, task)
+        + _roc(run, protocol, task)
+        + _comparisons(run, protocol, main, figures[main])
+        + _consistency(run, protocol, task)
     )
 
 
-def _claims(findings: Findings, protocol: str, task: str, metric: str) -> list[bool]:
-    names = [row.name for row in findings.found.rows]
-    return [findings.claimed(protocol, task, metric, name) is not None for name in names]
+def _claims(run: ExperimentRun, protocol: str, task: str, metric: str) -> list[bool]:
+    names = [row.name for row in run.experiment.rows]
+    return [run.claimed(protocol, task, metric, name) is not None for name in names]
 
 
 def _cell(figure: Figure) -> Markup:
@@ -125,13 +130,13 @@ def _cell(figure: Figure) -> Markup:
     )
 
 
-def _curve(findings: Findings, metric: str, figures: dict[str, Figure]) -> Markup:
-    """The metric against the share, where the rows of the experiment differ in one."""
+def _curve(run: ExperimentRun, metric: str, figures: dict[str, Figure]) -> Markup:
+    """The metric against the fraction, where the rows of the experiment differ in one."""
     series: dict[str, list[tuple[float, Interval]]] = {}
-    for row in findings.found.rows:
-        if row.share is not None and row.name in figures:
+    for row in run.experiment.rows:
+        if row.fraction is not None and row.name in figures:
             series.setdefault(row.series or row.label, []).append(
-                (row.share, figures[row.name].interval)
+                (row.fraction, figures[row.name].interval)
             )
     if not series:
         return Markup("")
@@ -140,42 +145,40 @@ def _curve(findings: Findings, metric: str, figures: dict[str, Figure]) -> Marku
         {name: sorted(points, key=lambda at: at[0]) for name, points in series.items()},
         metric=title,
     )
-    return html.figure(drawing, "With the interval over patients.", f"{title} against the share")
+    return html.figure(drawing, "With the interval over patients.", f"{title} against the fraction")
 
 
-def _roc(findings: Findings, protocol: str, task: str) -> Markup:
+def _roc(run: ExperimentRun, protocol: str, task: str) -> Markup:
     """The curves of all rows by the first seed, with the band of the row that the others are compared with."""
-    methods = {
-        name: replicates[0].table for name, replicates in findings.cells[protocol, task].items()
-    }
-    name = findings.found.reference
+    methods = {name: replicates[0].table for name, replicates in run.cells[protocol, task].items()}
+    name = run.experiment.reference
     if (
         name not in methods
-        or main_metric_of(findings, task) != "auroc"
+        or run.main_metric(task) != "auroc"
         or scores(methods[name]).shape[1] != 2
     ):
         return Markup("")
     table = methods.pop(name)
     others = [
-        (findings.label(other), labels(of), scores(of)[:, 1])
+        (run.label(other), labels(of), scores(of)[:, 1])
         for other, of in methods.items()
-        if other in {row.name for row in findings.found.rows}
+        if other in {row.name for row in run.experiment.rows}
     ]
-    title = f"{task}, {findings.label(name)}"
+    title = f"{task}, {run.label(name)}"
     drawing = roc(labels(table), scores(table)[:, 1], table["patient"], title=title, others=others)
-    seed = " First seed." if findings.replicates > 1 else ""
+    seed = " First seed." if run.replicates > 1 else ""
     return html.figure(
-        drawing, f"The band is that of {findings.label(name)}.{seed}", f"ROC curves of {task}"
+        drawing, f"The band is that of {run.label(name)}.{seed}", f"ROC curves of {task}"
     )
 
 
 def _comparisons(
-    findings: Findings, protocol: str, main: str, figures: dict[str, Figure]
+    run: ExperimentRun, protocol: str, main: str, figures: dict[str, Figure]
 ) -> Markup:
     checked = check_title(main, figures)
     rows = [
         [
-            findings.label(name),
+            run.label(name),
             interval_text(figure.difference, "+.3f"),
             p_text(figure.corrected),
             *([p_text(figure.check_corrected)] if checked else []),
@@ -187,13 +190,13 @@ def _comparisons(
     if not rows:
         return Markup("")
     return html.table(
-        ["row", "difference", "p", *checked, "detectable"], rows, findings.compared(protocol)
+        ["row", "difference", "p", *checked, "detectable"], rows, run.compared(protocol)
     )
 
 
-def _consistency(findings: Findings, protocol: str, task: str) -> Markup:
+def _consistency(run: ExperimentRun, protocol: str, task: str) -> Markup:
     """Whether the claimed accuracy, sensitivity and specificity of a row can be of one confusion matrix."""
-    claims = {row.label: row.claimed.get(protocol, {}).get(task, {}) for row in findings.found.rows}
+    claims = {row.label: row.claimed.get(protocol, {}).get(task, {}) for row in run.experiment.rows}
     printed = {
         label: [claim[name] for name in _MATRIX]
         for label, claim in claims.items()
@@ -224,17 +227,15 @@ def _matrix(values: Sequence[float], decimals: dict[str, int]) -> str:
     return "none" if found is None else f"{found[0]} of {found[1]} and {found[2]} of {found[3]}"
 
 
-def _times(times: pd.DataFrame) -> Markup:
-    sums = times.groupby("stage").agg(
-        count=("seconds", "count"), seconds=("seconds", "sum"), cpu=("cpu", "sum")
-    )
+def _times(times: Sequence[StageTime]) -> Markup:
     rows = [
-        [str(stage), int(n), float(seconds), float(cpu)]
-        for stage, n, seconds, cpu in sums.itertuples()
+        [stage, len(of_stage), sum(t.seconds for t in of_stage), sum(t.cpu for t in of_stage)]
+        for stage in sorted({time.stage for time in times})
+        for of_stage in [[time for time in times if time.stage == stage]]
     ]
-    caption = "Wall-clock and processor seconds when each was run, on the machine that ran it."
-    if times["resumed"].any():
-        caption += " What was killed and went on counts with its last part only."
+    caption = "Wall-clock and processor seconds, measured on the machine that ran the stage."
+    if any(time.resumed for time in times):
+        caption += " Of an interrupted and resumed stage only the last part counts."
     return html.table(["stage", "runs", "seconds", "CPU seconds"], rows, caption)
 
 
