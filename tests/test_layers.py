@@ -31,6 +31,7 @@ BELOW = {
     "stages": {"reports", "params", *_RESULTS},
     "experiments": {"composition", "stages", "inference", "params", *_RESULTS},
     "commands": {
+        "cli",
         "composition",
         "experiments",
         "stages",
@@ -43,15 +44,18 @@ BELOW = {
     "params": set(),
     "composition": {"params"},
     "documents": set(),
+    "console": set(),
     "files": set(),
     "model_config": set(),
     "settings": set(),
     "outages": set(),
     "progress": set(),
-    "cli": {"params", "corpus"},
+    "command_spec": {"corpus"},
+    "cli": {"command_spec", "params", "corpus"},
     "launch": {"cli", "corpus"},
 }
 FREE = {
+    "arl.console",
     "arl.documents",
     "arl.files",
     "arl.model_config",

@@ -12,15 +12,16 @@ from typing import Any
 import pytest
 import yaml
 
-from arl import cli, params
+from arl import params
+from arl.command_spec import read_command
 
 ROOT = Path(__file__).parent.parent
 SRC = ROOT / "src" / "arl"
 IMPORTS = SimpleNamespace(**runpy.run_path(str(ROOT / "tests" / "imports.py")))
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 # No dependency of a stage: the values that params.py reads are tracked as params, and a progress
-# bar is only looked at.
-PLUMBING = {SRC / "params.py", SRC / "progress.py", SRC / "__init__.py"}
+# bar and messages are for people.
+PLUMBING = {SRC / name for name in ("params.py", "console.py", "progress.py", "__init__.py")}
 # Registry: the state of the world. A release must not make the next `dvc repro` stale.
 WORLD = {"registry"}
 
@@ -39,7 +40,7 @@ def flags(name: str) -> dict[str, list[str]]:
 
 
 def expected(name: str) -> set[str]:
-    command = cli.read_command(f"arl.stages.{name}")
+    command = read_command(f"arl.stages.{name}")
     assert not [argument for argument in command.arguments if argument.positional]
     return {argument.name for argument in command.arguments}
 
@@ -68,8 +69,7 @@ def test_dvc_passes_exactly_the_flags_of_the_stage(name: str) -> None:
 @pytest.mark.parametrize("name", STAGES)
 def test_every_path_of_a_command_is_a_dep_or_an_out(name: str) -> None:
     types = {
-        argument.name: argument.type
-        for argument in cli.read_command(f"arl.stages.{name}").arguments
+        argument.name: argument.type for argument in read_command(f"arl.stages.{name}").arguments
     }
     used = {
         value for flag, values in flags(name).items() for value in values if types[flag] is Path
@@ -110,7 +110,7 @@ def test_a_component_passes_exactly_the_flags_of_its_stage(name: str) -> None:
     stage, overrides, *_ = call.args
     assert ast.literal_eval(stage) == name
     assert ast.unparse(overrides) == "overrides"
-    command = cli.read_command(f"arl.stages.{name}")
+    command = read_command(f"arl.stages.{name}")
     assert {keyword.arg for keyword in call.keywords} == {
         argument.name for argument in command.arguments
     }

@@ -1,180 +1,365 @@
-"""The `arl` command line, derived from the signatures of the stages and commands.
+"""The `arl` command line: help, checks, the call, and what the user reads afterwards.
 
-A function in `arl/stages/<name>.py` or `arl/commands/<name>.py` named like its file is a command:
-its positional parameters are positional arguments (a list takes zero or more words), its
-keyword-only parameters are options, and words of the form key=value override params.yaml, or go
-into the list of a command that takes no params. Signatures are read from the source text, so that
-no help imports torch.
+`arl.command_spec` derives the commands from the functions. Words of the form key=value override
+params.yaml. Parameters, paths and tasks are checked before a command is imported: a wrong word
+costs less than a second.
 """
 
 import argparse
-import ast
 import importlib
+import os
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+import traceback
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from arl.corpus.location import MODES, Mode
+from arl import console
+from arl.command_spec import GROUPS, INTERNAL, Argument, Command, command_names, read_command
 from arl.outages import OUTAGE_EXIT, is_outage
 
-_HERE = Path(__file__).parent
-_TYPES = {"Path": Path, "str": str, "int": int, "float": float}
+_METAVARS = {Path: "PATH", str: "TEXT", int: "N", float: "X"}
+_EXIT_CODES = """\
+exit codes:
+  0    success
+  1    an input, a parameter or a file is wrong, or a step failed
+  2    the command line is wrong
+  70   a fault of ARL itself: the traceback is for a bug report
+  75   an outage of a store, a network or a disk: try again
+  130  interrupted with Ctrl-C
+  141  the reader of the output closed the pipe"""
+_INTERNAL_ERROR, _INTERRUPTED, _CLOSED_PIPE = 70, 130, 141
 
 
-@dataclass(frozen=True)
-class Argument:
-    """One parameter of a command."""
-
-    name: str
-    type: type
-    many: bool
-    positional: bool
-    required: bool
-    mode: Mode | None = None  # use of the corpus that the argument names
-
-
-@dataclass(frozen=True)
-class Command:
-    """What the command line needs to know of a function without importing it."""
-
-    name: str  # as typed: bus-bra style, with dashes
-    module: str
-    function: str
-    doc: str
-    arguments: tuple[Argument, ...]
-    takes_params: bool
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code. A user's error is one line on stderr."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _run(words)
+        # A closed pipe shows when the buffer is written, at the latest at exit.
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _CLOSED_PIPE
+    except KeyboardInterrupt:
+        console.warn("arl: interrupted")
+        return _INTERRUPTED
 
 
-def command_names() -> dict[str, str]:
-    """Typed name -> module of every stage and command."""
-    return {
-        file.stem.replace("_", "-"): f"arl.{folder}.{file.stem}"
-        for folder in ("stages", "commands")
-        for file in sorted((_HERE / folder).glob("[!_]*.py"))
-    }
+def _run(words: list[str]) -> int:
+    switches = {"-q", "--quiet", "-v", "--verbose"}
+    leading = []
+    while words and words[0] in switches:
+        leading.append(words.pop(0))
+    if not words or words[0] in ("-h", "--help"):
+        print(overview())
+        return 0
+    if words[0] == "--version":
+        print(f"arl {_version()}")
+        return 0
+    names = command_names()
+    if words[0] not in names:
+        hint = did_you_mean(words[0], names)
+        console.warn(f"arl: unknown command {words[0]!r}{hint}; `arl --help` lists the commands")
+        return 2
+    command = read_command(names[words[0]])
+    overrides, rest = _split_overrides(command, [*leading, *words[1:]])
+    # Intermixed: the words of a list may stand on both sides of an option.
+    arguments = vars(build_parser(command).parse_intermixed_args(rest))
+    console.set_verbosity(quiet=arguments.pop("quiet"), verbose=arguments.pop("verbose"))
+    return _call_for_user(command, overrides, arguments)
 
 
-def read_command(module: str) -> Command:
-    """Parse the signature and docstring of a command's function."""
-    file = _HERE.joinpath(*module.split(".")[1:]).with_suffix(".py")
-    function = file.stem
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    nodes = [
-        node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == function
+def _split_overrides(command: Command, words: list[str]) -> tuple[list[str], list[str]]:
+    """The key=value words, wherever they stand, and the others. A file may have = in its name."""
+    if not command.takes_params:
+        return [], words
+    is_override = [
+        "=" in word and not word.startswith("-") and not os.path.exists(word) for word in words
     ]
-    if not nodes:
-        raise AssertionError(f"{file} defines no function {function}")
-    spec = nodes[0].args
-    takes_params = bool(spec.args) and spec.args[0].arg == "params"
-    positional = spec.args[1:] if takes_params else spec.args
-    arguments = [_argument(arg, positional=True, default=None) for arg in positional]
-    arguments += [
-        _argument(arg, positional=False, default=default)
-        for arg, default in zip(spec.kwonlyargs, spec.kw_defaults, strict=True)
-    ]
-    doc = ast.get_docstring(nodes[0]) or ""
-    return Command(
-        function.replace("_", "-"), module, function, doc, tuple(arguments), takes_params
-    )
+    pairs = list(zip(words, is_override, strict=True))
+    return [word for word, yes in pairs if yes], [word for word, yes in pairs if not yes]
 
 
-def _argument(arg: ast.arg, *, positional: bool, default: ast.expr | None) -> Argument:
-    annotation = ast.unparse(arg.annotation) if arg.annotation else "str"
-    many = annotation.startswith("list[")
-    inner = annotation.removeprefix("list[").removesuffix("]").removesuffix(" | None")
-    mode = MODES.get(inner)
-    kind = Path if mode else _TYPES[inner]
-    return Argument(arg.arg, kind, many, positional, default is None, mode)
+def _call_for_user(command: Command, overrides: list[str], arguments: dict[str, Any]) -> int:
+    start = time.monotonic()
+    try:
+        call(command.name, overrides, **arguments)
+    except BrokenPipeError:
+        raise
+    except (ValueError, OSError, FloatingPointError, MemoryError) as error:
+        if console.is_verbose():
+            traceback.print_exc()
+        console.warn(f"arl {command.name}: {_in_words(error)}")
+        return OUTAGE_EXIT if is_outage(error) else 1
+    except Exception:
+        traceback.print_exc()
+        console.warn(f"arl {command.name}: this is a fault of ARL; please report the traceback")
+        return _INTERNAL_ERROR
+    _conclude(command, arguments)
+    if console.is_verbose():
+        console.warn(f"arl {command.name}: took {time.monotonic() - start:.1f} s")
+    return 0
 
 
-def _parser(command: Command) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=f"arl {command.name}",
-        description=command.doc,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    for argument in command.arguments:
-        nargs = {"nargs": "*" if argument.positional else "+"} if argument.many else {}
-        if argument.positional:
-            parser.add_argument(argument.name, type=argument.type, **nargs)  # type: ignore[arg-type]
-            continue
-        flag = "--" + argument.name.replace("_", "-")
-        parser.add_argument(
-            flag,
-            type=argument.type,
-            required=argument.required,
-            default=argparse.SUPPRESS,
-            metavar=argument.type.__name__.upper(),
-            **nargs,
-        )
-    if command.takes_params:
-        parser.epilog = "Words of the form key=value override params.yaml, e.g. pretrain.epochs=1."
-    return parser
+def _in_words(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, MemoryError):
+        return f"out of memory: {error}" if str(error) else "out of memory"
+    return str(error)
 
 
 def call(name: str, overrides: Sequence[str] = (), /, **arguments: Any) -> Any:
-    """Run a stage or command by name; `overrides` are key=value words on params.yaml, paths may be strings.
+    """Run a stage or command by name and return its result.
 
-    A corpus at s3://bucket/prefix is replaced by a local copy, as far as the annotation of its
-    parameter needs; see `arl.corpus.location`.
+    Args:
+        name: of the command.
+        overrides: key=value words on params.yaml.
+        arguments: of the command; paths may be strings. A corpus at s3://bucket/prefix is replaced
+            by a local copy, as far as the annotation of its parameter needs; see
+            `arl.corpus.location`.
+
+    Raises:
+        ValueError: a parameter, the task or a path is wrong; before anything heavy is imported.
+        FileNotFoundError: an input does not exist.
     """
     command = read_command(command_names()[name.replace("_", "-")])
+    settings = _load_params(overrides) if command.takes_params else None
+    if settings is not None and arguments.get("task"):
+        _check_task(arguments["task"], settings.task)
+    for argument in command.arguments:
+        _check_choice(argument, arguments.get(argument.name))
+        if argument.type is Path and arguments.get(argument.name) is not None:
+            _check_path(
+                argument, arguments[argument.name], is_output=argument.name in command.writes
+            )
     for argument in command.arguments:
         if argument.mode and str(arguments.get(argument.name)).startswith("s3://"):
-            from arl.corpus.s3_copy import local_copy  # the SDK takes time to import
+            # The SDK takes time to import.
+            from arl.corpus.s3_copy import local_copy
 
             with local_copy(arguments[argument.name], argument.mode) as folder:
                 return call(name, overrides, **{**arguments, argument.name: folder})
     function = getattr(importlib.import_module(command.module), command.function)
     paths = {a.name for a in command.arguments if a.type is Path} & arguments.keys()
-    arguments |= {name: _paths(arguments[name]) for name in paths}
-    if not command.takes_params:
-        return function(**arguments)
-    from arl import params  # omegaconf costs 0.1 s, which no help needs
-
-    return function(params.load(list(overrides)), **arguments)
+    arguments |= {name: _as_paths(arguments[name]) for name in paths}
+    return function(**arguments) if settings is None else function(settings, **arguments)
 
 
-def _paths(value: Any) -> Any:
+def _check_choice(argument: Argument, value: Any) -> None:
+    if value is not None and argument.choices and value not in argument.choices:
+        raise ValueError(
+            f"{argument.flag} is {value!r}{did_you_mean(str(value), argument.choices)}: choose one "
+            f"of {', '.join(argument.choices)}"
+        )
+
+
+def _load_params(overrides: Sequence[str]) -> Any:
+    # It imports omegaconf and pydantic, which no help needs.
+    from arl import params
+
+    return params.load(list(overrides))
+
+
+def _check_task(task: str, tasks: Iterable[str]) -> None:
+    if task not in tasks:
+        raise ValueError(
+            f"--task {task}: params.yaml defines no such task{did_you_mean(task, tasks)}; it "
+            f"defines {', '.join(sorted(tasks))}"
+        )
+
+
+def _check_path(argument: Argument, value: Any, *, is_output: bool) -> None:
+    local = [Path(path) for path in _as_list(value) if not str(path).startswith("s3://")]
+    name = argument.name if argument.positional else argument.flag
+    if is_output:
+        for path in local:
+            parent = next(folder for folder in path.absolute().parents if folder.exists())
+            if not parent.is_dir():
+                raise ValueError(f"{name} {path}: {parent} is a file, not a folder")
+            if not os.access(parent, os.W_OK):
+                raise ValueError(f"{name} {path}: {parent} is not writable")
+        return
+    # One bad file of many is the command's business: it works on the others.
+    missing = [path for path in local if not path.exists()]
+    if missing and (len(missing) == len(local) or not argument.positional):
+        hint = ", the shell found no match" if "*" in missing[0].name else ""
+        raise FileNotFoundError(f"{name} {missing[0]} does not exist{hint}")
+
+
+def _as_paths(value: Any) -> Any:
     if value is None:
         return None
     return [Path(item) for item in value] if isinstance(value, list) else Path(value)
 
 
-def _overview(names: dict[str, str]) -> str:
-    lines = ["usage: arl COMMAND ... [key=value ...]", "", "commands:"]
-    for name, module in names.items():
-        summary = read_command(module).doc.split("\n", 1)[0]
-        lines.append(f"  {name:14s} {summary}")
-    return "\n".join([*lines, "", "`arl COMMAND --help` tells what a command reads and writes."])
+def _conclude(command: Command, arguments: dict[str, Any]) -> None:
+    """Say what the command wrote and which command comes next."""
+    values: dict[str, Any] = {a.name: a.default for a in command.arguments} | arguments
+    outputs = [path for name in command.writes for path in _as_list(values.get(name))]
+    written = [str(path) for path in outputs if "://" in str(path) or Path(path).exists()]
+    if written:
+        console.info(f"Wrote {_listed(written)}.")
+    # DVC runs the next stage itself.
+    if "DVC_ROOT" in os.environ:
+        return
+    for line in command.next_steps:
+        if all(values.get(name) for name in _placeholders(line)):
+            console.info(f"Next: {line.format(**{k: _typed(v) for k, v in values.items()})}")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of `arl`; a user's error is one sentence on stderr and exit code 1."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    names = command_names()
-    if not words or words[0] in ("-h", "--help"):
-        print(_overview(names))
-        return 0
-    if words[0] not in names:
-        print(f"arl: unknown command {words[0]!r}; `arl --help` lists them", file=sys.stderr)
-        return 2
-    command = read_command(names[words[0]])
-    parser = _parser(command)
-    # key=value words are overrides wherever they stand, so that no option swallows them
-    overrides = (
-        [w for w in words[1:] if "=" in w and not w.startswith("-")] if command.takes_params else []
+def _as_list(value: Any) -> list[Any]:
+    if value in (None, "", []):
+        return []
+    return value if isinstance(value, list) else [value]
+
+
+def _listed(words: list[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def _placeholders(line: str) -> list[str]:
+    return [part.split("}")[0] for part in line.split("{")[1:]]
+
+
+def _typed(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argparse parser whose errors are one line with a suggestion."""
+
+    def error(self, message: str) -> NoReturn:
+        for word in message.rpartition(": ")[2].split():
+            flags = [flag for action in self._actions for flag in action.option_strings]
+            if message.startswith("unrecognized arguments") and word.startswith("--"):
+                message = f"unknown option {word}{did_you_mean(word.split('=')[0], flags)}"
+                break
+        self.exit(2, f"{self.prog}: {message}; `{self.prog} --help` lists the options\n")
+
+
+def build_parser(command: Command) -> argparse.ArgumentParser:
+    """The parser of one command, with help for every argument."""
+    parser = _Parser(
+        prog=f"arl {command.name}",
+        description=_description(command),
+        epilog=_epilog(command),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
-    # intermixed: the words of a list may stand on both sides of an option
-    arguments = vars(parser.parse_intermixed_args([w for w in words[1:] if w not in overrides]))
-    try:
-        call(words[0], overrides, **arguments)
-    except (ValueError, OSError, FloatingPointError) as error:
-        print(f"arl {words[0]}: {error}", file=sys.stderr)
-        return OUTAGE_EXIT if is_outage(error) else 1
-    return 0
+    fill_parser(parser, command)
+    return parser
+
+
+def fill_parser(parser: argparse.ArgumentParser, command: Command) -> None:
+    """Add the arguments of a command to a parser."""
+    for argument in command.arguments:
+        _add(parser, argument)
+    parser.add_argument("-q", "--quiet", action="store_true", help="print errors only")
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="print the duration and tracebacks"
+    )
+
+
+def _add(parser: argparse.ArgumentParser, argument: Argument) -> None:
+    text = argument.help.replace("%", "%%")
+    if not argument.positional and argument.default not in (None, "", [], False):
+        text += f" (default: {argument.default})"
+    options: dict[str, Any] = {"help": text}
+    if not argument.positional:
+        options["dest"] = argument.name
+    if argument.type is bool:
+        parser.add_argument(
+            argument.flag, action="store_true", default=argparse.SUPPRESS, **options
+        )
+        return
+    options |= {"type": argument.type, "choices": argument.choices or None}
+    if argument.many:
+        options["nargs"] = "*" if argument.positional else "+"
+    if argument.positional:
+        parser.add_argument(argument.name, **options)
+        return
+    if not argument.choices:
+        options["metavar"] = _METAVARS[argument.type]
+    parser.add_argument(
+        argument.flag, required=argument.required, default=argparse.SUPPRESS, **options
+    )
+
+
+def _description(command: Command) -> str:
+    return "\n\n".join(filter(None, [command.summary, command.description]))
+
+
+def _epilog(command: Command) -> str:
+    parts = []
+    if command.writes:
+        flags = [a.name if a.positional else a.flag for a in command.arguments]
+        named = [flag for flag in flags if flag.strip("-").replace("-", "_") in command.writes]
+        parts.append(f"writes: {', '.join(named)}")
+    if command.takes_params:
+        parts.append("Words of the form key=value override params.yaml, e.g. pretrain.epochs=1.")
+    if command.examples:
+        parts.append("\n".join(["examples:", *(f"  {line}" for line in command.examples)]))
+    return "\n\n".join(parts)
+
+
+def overview() -> str:
+    """The text of `arl --help`."""
+    names = command_names()
+    lines = [
+        "usage: arl [--version] [--quiet | --verbose] COMMAND ... [key=value ...]",
+        "",
+        "Anatomy-aware representation learning for medical ultrasound.",
+    ]
+    for title, group in GROUPS.items():
+        lines += ["", f"{title}:"]
+        lines += [f"  {name:14s} {read_command(names[name]).summary}" for name in group]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "`arl COMMAND --help` describes a command and its options.",
+            "`arl sample --corpus data` is a first step without any data.",
+            "",
+            _EXIT_CODES,
+        ]
+    )
+
+
+def build_full_parser(file_completion: object) -> argparse.ArgumentParser:
+    """One parser of all public commands, for shell completion.
+
+    Args:
+        file_completion: shtab's mark of an argument that is a path.
+    """
+    parser = argparse.ArgumentParser(prog="arl", description="ARL", allow_abbrev=False)
+    parser.add_argument("--version", action="store_true", help="print the version")
+    commands = parser.add_subparsers(dest="command")
+    for name, module in command_names().items():
+        if name not in INTERNAL:
+            command = read_command(module)
+            fill_parser(commands.add_parser(name, help=command.summary), command)
+            for action in commands.choices[name]._actions:
+                if action.type is Path:
+                    # shtab reads this attribute, which argparse does not know.
+                    action.complete = file_completion  # type: ignore[attr-defined]
+    return parser
+
+
+def did_you_mean(word: str, names: Iterable[str]) -> str:
+    """ " (did you mean 'X'?)" for the closest of `names`, or nothing."""
+    close = get_close_matches(word, list(names), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("arl")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from arl import cli
+from arl.command_spec import read_command
 from arl.corpus import manifest
 from arl.files import read_json, tree_hash
 from arl.ingest import readers
@@ -159,7 +159,7 @@ def test_wrong_arguments(
 
 def test_every_option_of_a_source_is_an_option_of_the_command() -> None:
     options = {field.name for field in fields(Options)}
-    arguments = {argument.name for argument in cli.read_command("arl.stages.ingest").arguments}
+    arguments = {argument.name for argument in read_command("arl.stages.ingest").arguments}
     assert options <= arguments
     used = {option for name in readers.names() for option in readers.find_source(name).options}
     assert used == options

@@ -1,6 +1,7 @@
 """Import the official file of a published encoder."""
 
 from pathlib import Path
+from typing import Literal
 
 from arl.experiments.baselines import (
     SUPERVISED,
@@ -11,7 +12,9 @@ from arl.experiments.baselines import (
 from arl.params import Params
 
 
-def baseline(params: Params, action: str, method: str, files: list[Path], *, out: Path) -> None:
+def baseline(
+    params: Params, action: Literal["import"], method: str, files: list[Path], *, out: Path
+) -> None:
     """Import the official file of a published encoder.
 
     Writes a checkpoint folder like that of `arl pretrain`, for images of data.size pixels. Its
@@ -29,6 +32,16 @@ def baseline(params: Params, action: str, method: str, files: list[Path], *, out
         FileNotFoundError: there is no such file.
         ValueError: an unknown action or method, not one file, or a file that is not wholly
             understood.
+
+    Writes:
+        out
+
+    Next:
+        arl probe --task breast --corpus data --checkpoint {out} --metrics {out}/probe.json
+
+    Examples:
+        arl baseline import mae mae_pretrain_vit_base.pth --out out/baselines/mae
+        arl baseline import supervised --out out/baselines/supervised
     """
     if action != "import":
         raise ValueError(f"unknown action {action!r}: the only one is import")

@@ -10,14 +10,24 @@ from arl.files import atomic_file
 
 
 def configure(choices: list[str]) -> None:
-    """Compose conf/ and write params.yaml, e.g. `arl configure experiment=busbra model=avit_small`.
+    """Compose the files of conf/ and write params.yaml.
 
-    A choice names a file of a group (experiment=busbra) or sets a value (pretrain.epochs=5); none
-    gives the default.
+    A choice names a file of a group of conf/ (experiment=busbra) or sets a value
+    (pretrain.epochs=5). Without a choice the default experiment, laptop, is written.
+
+    Args:
+        choices: Words of the form group=file or key=value.
 
     Raises:
         ValueError: a choice does not exist, or the result breaks the schema of params.yaml.
         FileNotFoundError: there is no conf/ here.
+
+    Next:
+        arl run pipelines/arl_full.py
+
+    Examples:
+        arl configure experiment=busbra model=avit_small
+        arl configure task.breast.margin=0.02 pretrain.epochs=5
     """
     text = render(compose(choices), choices)
     with atomic_file(params.PARAMS_FILE) as partial:

@@ -15,14 +15,25 @@ _READ = [name for name in SCHEMA.names if name not in ("anatomy_rule", "pixel_sh
 def corpus_report(
     *, corpus: ReadableCorpus = Path("data"), validation: Path = Path("out/validation"), page: Path
 ) -> None:
-    """Write one page to look at the corpus: what is in it, what was refused, what is alike, what breaks a rule.
+    """Write one page about the content of the corpus.
 
-    Reads the corpus and the folder that `arl validate` wrote for it. Writes one HTML file that
-    loads nothing.
+    The page shows the images by source, what was refused, near-identical images, and the rules that
+    the corpus breaks. It is one HTML file without external loads.
+
+    Args:
+        corpus: Folder of the corpus, or s3://bucket/prefix.
+        validation: Folder that `arl validate` wrote for this version of the corpus.
+        page: The HTML file.
 
     Raises:
         FileNotFoundError: there is no corpus, or it was not validated.
         ValueError: what was validated is another corpus, or another version of it.
+
+    Writes:
+        page
+
+    Examples:
+        arl corpus-report --corpus data --validation out/validation --page out/corpus.html
     """
     result = validation / "result.json"
     if not result.is_file():

@@ -34,6 +34,11 @@ def datasets(
     Raises:
         ValueError: A name has no reader.
         FileNotFoundError: The root is not a folder.
+
+    Examples:
+        arl datasets
+        arl datasets bus-bra camus
+        arl datasets --root ~/downloads
     """
     batches = _batches(corpus)
     if root is not None:

@@ -77,17 +77,25 @@ _DELIVERIES = (
 
 
 def demo_retrain(folder: Path, choices: list[str]) -> None:
-    """Show the loop on phantoms in a project of its own: `arl demo-retrain build/demo`.
+    """Show the monitoring loop on synthetic data, in a new project.
 
-    Makes a project with its own git and DVC repositories in `folder`, which must not exist; trains
-    and releases a first champion on a reference site; starts `arl watch` on an inbox, lets three
-    batches arrive (the same scanner, a new one, a corrupt upload) and waits for the decisions.
-    Everything is synthetic. Prints the log and where the pages are. Further words are choices of
-    `arl configure` beside experiment=demo, e.g. pretrain.threads=1.
+    The new project has its own git and DVC repositories. The demo trains and releases a first
+    champion, starts `arl watch` on an inbox, and delivers three batches: the same scanner, a new
+    scanner and a corrupt upload. It prints the log and the pages. It takes some minutes.
+
+    Args:
+        folder: Folder of the new project. It must not exist.
+        choices: Further choices of `arl configure`, e.g. pretrain.threads=1.
 
     Raises:
         ValueError: the folder exists, a step failed, or a decision is not the right one.
         FileNotFoundError: this is not the project's folder.
+
+    Writes:
+        folder
+
+    Examples:
+        arl demo-retrain build/demo
     """
     missing = [name for name in _PROJECT if not Path(name).exists()]
     if missing:

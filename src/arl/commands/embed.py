@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -31,17 +32,31 @@ def embed(
     out: Path,
     corpus: ReadableCorpus | None = None,
     anatomy: str = OTHER,
-    pooling: str = "gap",
+    pooling: Literal["gap", "cls"] = "gap",
 ) -> None:
-    """Features of files (DICOM, pictures, videos), or of every image of --corpus, as a parquet table.
+    """Write the features of files, or of every image of a corpus, as a table.
 
-    --checkpoint is an encoder's folder, ours or a baseline's. A row is a picture: `file`, `frame` and `region`, or the
-    image's `id`, and its `features`. --anatomy is what the files show; without it the model is not
-    told. --pooling is gap, the mean of the patches, or cls.
+    The parquet table has one row per image: `file`, `frame` and `region`, or the `id` of the corpus,
+    and `features`. Give either files or --corpus.
+
+    Args:
+        files: DICOM, image or video files.
+        checkpoint: Folder of an encoder, of `arl pretrain` or `arl baseline`.
+        out: The parquet table.
+        corpus: Folder of a corpus, in place of files.
+        anatomy: Anatomy of the files. `other` gives the model no anatomy.
+        pooling: Features: gap, the mean of the patch tokens, or cls, the CLS token.
 
     Raises:
         ValueError: neither files nor a corpus or both, a file that cannot be used, or an unknown
             anatomy.
+
+    Writes:
+        out
+
+    Examples:
+        arl embed scans/*.dcm --checkpoint out/pretrain --anatomy breast --out features.parquet
+        arl embed --corpus data --checkpoint out/pretrain --out features.parquet
     """
     if bool(files) == (corpus is not None):
         raise ValueError("name files, or a --corpus: one of the two")

@@ -26,15 +26,29 @@ def export(
     evaluation: Path | None = None,
     registry: str = "registry",
 ) -> None:
-    """Write a model for other software: the registry's champion for --task, or the folder --model (also an encoder's).
+    """Export a model in the layout of Hugging Face, with an ONNX graph.
 
-    Writes a folder in Hugging Face's layout: model.safetensors, config.json (with the class names,
-    the temperature and the threshold), preprocessor_config.json, README.md (the model card); and
-    model.onnx, whose answers are held against the model's by onnxruntime to 1e-4.
+    The model is the champion for --task, or the folder --model (a task model or an encoder). The
+    folder gets model.safetensors, config.json, preprocessor_config.json, README.md (the model card)
+    and model.onnx, whose outputs are compared with the model's to 1e-4.
+
+    Args:
+        out: The folder.
+        task: Task whose champion is exported.
+        model: Folder of a model, in place of the champion.
+        evaluation: Folder of the evaluation of --model.
+        registry: The registry, a folder or s3://bucket/prefix.
 
     Raises:
         ValueError: no model, an evaluation of another model, or an ONNX graph that answers
             otherwise.
+
+    Writes:
+        out
+
+    Examples:
+        arl export --task breast --out out/export/breast
+        arl export --model out/pretrain --out out/export/encoder
     """
     chosen = chosen_model(model, evaluation, registry, task, params.release.signed)
     network, config = _load(chosen.folder)

@@ -33,17 +33,27 @@ def figures(
     out: Path = Path("out/figures"),
     against: Path | None = None,
 ) -> None:
-    """Pictures of an encoder on test images, on one page.
+    """Draw figures of an encoder on test images, on one page.
 
-    The corpus by anatomy (the paper's figure 1c); principal components of the patch features and
-    t-SNE of the images (figure 3), beside those of the encoder --against, e.g. an imported
-    baseline; where ACDT samples, for each anatomy that it may be told; masked images completed
-    (figure 5), where a decoder is beside the encoder. As the anatomy is an input, t-SNE by anatomy
-    is drawn with the given, with no and with a wrong label.
+    The page shows the corpus by anatomy (figure 1c), patch features and t-SNE (figure 3), the
+    sampling points of ACDT for each anatomy, and reconstructions (figure 5) where the checkpoint has
+    a decoder.
+
+    Args:
+        corpus: Folder of the corpus, or s3://bucket/prefix.
+        checkpoint: Folder of the encoder.
+        out: Folder of the page.
+        against: Folder of a second encoder to compare with.
 
     Raises:
         ValueError: the corpus has no test images of the sources, or the encoders read images of
             other sizes.
+
+    Writes:
+        out
+
+    Examples:
+        arl figures --corpus data --checkpoint out/pretrain --against out/baselines/mae
     """
     torch.set_num_threads(params.pretrain.threads)
     rows = select(corpus, sources=params.data.sources, protocols=params.data.splits)

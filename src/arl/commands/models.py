@@ -6,11 +6,16 @@ from arl.storage.registry import Registry
 
 
 def models(*, registry: str) -> None:
-    """List the released versions and the one in use.
+    """List the released versions and the champion.
 
-    Reads the registry (a folder or s3://bucket/prefix) and prints one line a version: its tasks,
-    the commit and the corpus it comes from, and whether it says to be signed. Nothing is verified
-    here; `arl verify` does.
+    Prints one line per version: tasks, commit, corpus, and whether it is signed. `arl verify`
+    verifies a version.
+
+    Args:
+        registry: The registry, a folder or s3://bucket/prefix.
+
+    Examples:
+        arl models --registry registry
     """
     store = Registry(registry, None)
     champion = store.champion()

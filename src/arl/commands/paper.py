@@ -48,6 +48,13 @@ def paper(
     Raises:
         ValueError: an unknown experiment or scale, a choice that replicates make, or the corpus
             cannot serve a task.
+
+    Writes:
+        out
+
+    Examples:
+        arl paper table3 --scale laptop
+        arl paper table3 --scale busbra --set pretrain.max_steps=100 pretrain.threads=1
     """
     names = [name for name in experiment_names(CONF / "paper") if name.startswith(_OF_THE_PAPER)]
     runs = []

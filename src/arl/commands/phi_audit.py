@@ -17,16 +17,23 @@ _INGEST = (sys.executable, "-m", "arl.cli", "ingest")
 
 
 def phi_audit(params: Params, *, work: Path = Path("out/phi-audit")) -> None:
-    """Plant identifiers wherever DICOM can hold them, run the real ingest, and search all that it leaves for them.
+    """Audit the de-identification: plant identifiers in DICOM files and search for them after ingest.
 
-    Every attribute of the basic confidentiality profile (PS3.15, Table E.1-1), private attributes,
-    nested sequences, file meta information, the preamble, overlays, what follows the pixels, names
-    of files and folders, and the pixels themselves. Searched are the corpus, cell by cell and
-    picture by picture, what the command said, and every file it left, temporary ones too. Writes
-    <work>/audit.json, and the drop and the corpus beside it.
+    Identifiers are planted in every attribute of PS3.15 Table E.1-1, private attributes, nested
+    sequences, file meta information, the preamble, overlays, file names and pixels. The search covers
+    the corpus, all printed text and every file that ingest leaves. The command fails if it finds one.
+
+    Args:
+        work: Folder of the files, the corpus and audit.json.
 
     Raises:
         ValueError: an identifier was found again, or the ingest failed.
+
+    Writes:
+        work
+
+    Examples:
+        arl phi-audit
     """
     audit(params, work, _INGEST)
 

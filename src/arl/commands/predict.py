@@ -41,16 +41,30 @@ def predict(
     evaluation: Path | None = None,
     registry: str = "registry",
 ) -> None:
-    """Ask a model about files: DICOM, pictures (PNG, JPEG, TIFF, BMP) and videos.
+    """Predict on DICOM, image or video files.
 
-    The model is the registry's champion for --task, or the folder --model with its --evaluation.
-    Writes a folder with
-    predictions.json and index.html: calibrated probabilities, what the model was measured to do and
-        its limits, and pictures of what it looked at. Of a clip up to 16 frames are read, and the
-        file's score is their mean. A file that cannot be used is named with the reason.
+    The model is the champion for --task, or the folder --model with its --evaluation. Writes
+    predictions.json and index.html: calibrated probabilities, the measured performance of the model
+    and its limits. Of a clip up to 16 frames are read and their scores are averaged. A file that
+    cannot be used is listed with the reason.
+
+    Args:
+        files: DICOM, image (PNG, JPEG, TIFF, BMP) or video files.
+        out: Folder of the predictions.
+        task: Task whose champion predicts.
+        model: Folder of a task model, in place of the champion.
+        evaluation: Folder of the evaluation of --model.
+        registry: The registry, a folder or s3://bucket/prefix.
 
     Raises:
         ValueError: no model, an evaluation of another model, or no file that can be used.
+
+    Writes:
+        out
+
+    Examples:
+        arl predict scans/*.dcm --task breast
+        arl predict scan.png --model out/finetune/breast --evaluation out/evaluate/breast
     """
     if not files:
         raise ValueError("there is no file to predict: name DICOM files, pictures or videos")

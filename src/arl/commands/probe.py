@@ -17,15 +17,31 @@ def probe(
     metrics: Path,
     predictions: Path | None = None,
 ) -> None:
-    """Measure what the frozen encoder's features know of a classification task.
+    """Measure the frozen features of an encoder on a classification task.
 
-    Reads the corpus and the encoder's checkpoint folder; writes AUROC, Top-1 and calibration on the
-    test images, with intervals over patients, of a linear probe (its penalty or learning rate
-    chosen on the validation images) and of weighted nearest neighbours; and the linear probe's
-    predictions as a table. Nothing of the encoder is trained.
+    Trains a linear probe, whose penalty or learning rate the validation images choose, and a weighted
+    k-NN classifier. Writes AUROC, top-1 accuracy and calibration on the test images, with intervals
+    over patients. The encoder is not trained.
+
+    Args:
+        task: A classification task of params.yaml.
+        corpus: Folder of the corpus, or s3://bucket/prefix.
+        checkpoint: Folder of the encoder.
+        metrics: The JSON file of the metrics.
+        predictions: The parquet table of the linear probe's predictions.
 
     Raises:
         ValueError: the corpus cannot serve the task, or the task is no classification.
+
+    Writes:
+        metrics, predictions
+
+    Next:
+        arl finetune --task {task} --corpus {corpus} --checkpoint {checkpoint}
+            --model out/finetune/{task}
+
+    Examples:
+        arl probe --task breast --corpus data --checkpoint out/pretrain --metrics out/probe.json
     """
     measured, table = probe_encoder(params, task, corpus, checkpoint)
     if predictions is not None:

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -19,7 +19,7 @@ def run(
     pipeline: Path,
     overrides: list[str],
     *,
-    backend: str = "local",
+    backend: Literal["local", "docker", "kfp"] = "local",
     experiment: str = "",
     set: list[str] = [],  # noqa: B006  read from the source text by the command line, never changed
     batches: Path | None = None,
@@ -28,26 +28,36 @@ def run(
     data_hash: str = "",
     root: Path = Path("runs"),
 ) -> None:
-    """Run a pipeline, e.g. `arl run pipelines/arl_full.py --backend kfp --set pretrain.epochs=5`.
+    """Run a pipeline on this machine, in containers or on Kubeflow.
 
-    local runs each step in a subprocess of this machine; docker runs it in a container of the
-    step's image (ARL_IMAGE), without a network or root; both keep their files below --root. kfp
-    compiles the pipeline and submits it to the Kubeflow Pipelines API at KFP_ENDPOINT (and
-    KFP_NAMESPACE).
+    The backend local runs each step in a subprocess. docker runs each step in a container of the
+    image ARL_IMAGE, without a network or root. kfp submits the pipeline to the API at KFP_ENDPOINT
+    (and KFP_NAMESPACE).
 
-    The steps get the parameters of params.yaml, or of --experiment (a file of conf/experiment/),
-    changed by the words key=value, after --set or not. --batches is a YAML list of what to ingest
-    first: {source, root, batch, parts} and
-    the options of `arl ingest`, where parts: n lets n pods read one root. --corpus and --registry
-    (a folder or s3://...) are as the steps see them; --data-hash is the corpus' hash, by default
-    the one in data.dvc. A corpus in S3
-    needs none: its version is what validate reads.
+    Args:
+        pipeline: A pipeline file, e.g. pipelines/arl_full.py.
+        overrides: Words of the form key=value on params.yaml.
+        backend: Where the steps run.
+        experiment: A file of conf/experiment whose parameters replace params.yaml.
+        set: Words of the form key=value, as without --set.
+        batches: A YAML list of batches to ingest first: source, root, batch, parts and options.
+        corpus: The corpus as the steps see it, a folder or s3://bucket/prefix.
+        registry: The registry as the steps see it, a folder or s3://bucket/prefix.
+        data_hash: Hash of the corpus. Default: the one in data.dvc.
+        root: Folder of the files of the backends local and docker.
 
     Raises:
         ValueError: an unknown backend, an override that breaks the schema, no tasks, or a wrong
             list of batches.
         FileNotFoundError: there is no such pipeline, params.yaml, list of batches or data.dvc.
         SystemExit: the run failed; it has said why.
+
+    Next:
+        arl models --registry {registry}
+
+    Examples:
+        arl run pipelines/arl_full.py
+        arl run pipelines/arl_full.py --backend kfp --experiment paper --corpus s3://arl/corpus
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend {backend!r} is not one of {', '.join(BACKENDS)}")

@@ -58,6 +58,15 @@ def sample(params: Params, *, corpus: GrowingCorpus) -> None:
 
     Raises:
         ValueError: A negative number of images, or a size under 32 pixels.
+
+    Writes:
+        corpus
+
+    Next:
+        arl validate --corpus {corpus} --validation out/validation
+
+    Examples:
+        arl sample --corpus data
     """
     settings = params.sample
     if min(settings.images_per_anatomy, settings.images_per_task) < 0 or settings.size < 32:

@@ -21,15 +21,21 @@ _FIELDS = {"minute": (0, 59), "hour": (0, 23), "day": (1, 31), "month": (1, 12),
 
 
 def schedule(*, schedules: Path = Path("pipelines/schedules.yaml")) -> None:
-    """Make the recurring runs of the server at KFP_ENDPOINT those of pipelines/schedules.yaml.
+    """Make the recurring runs of the Kubeflow server equal to a file.
 
-    A run that differs is replaced, one that the file does not name any more is removed, others are
-    left alone. Doing it again changes nothing.
+    A run that differs is replaced, a run that the file no longer names is removed, other runs stay.
+    The server is KFP_ENDPOINT.
+
+    Args:
+        schedules: The file of recurring runs.
 
     Raises:
         FileNotFoundError: there is no such file, or no such pipeline.
         ValueError: the file has an unknown key, or a cron expression that is none.
         SystemExit: the server refused or did not answer; it has been said why.
+
+    Examples:
+        arl schedule
     """
     items = [_item(schedules, name, entry) for name, entry in _read(schedules).items()]
     command = [sys.executable, "-m", "pipelines.runner", "schedule"]

@@ -6,9 +6,14 @@ from arl.evaluation.decision import read_decision
 
 
 def verdict(*, decision: Path, report: Path) -> None:
-    """Print the gate's decision, its reasons and where the report is.
+    """Print the verdict of the gate, its reasons and the path of the report.
 
-    Reads the decision folder of `arl gate`; writes nothing.
+    Args:
+        decision: Folder that `arl gate` wrote.
+        report: Folder that `arl report` wrote.
+
+    Examples:
+        arl verdict --decision out/decision --report out/report
     """
     decided = read_decision(decision)
     print(f"gate: {decided.verdict}")

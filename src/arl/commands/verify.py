@@ -6,15 +6,21 @@ from arl.storage.signing import keys_from_environment
 
 
 def verify(params: Params, *, registry: str, version: str = "") -> None:
-    """Hold a released version against its hashes and its signature.
+    """Verify the hashes and the signature of a released version.
 
-    Reads a version of the registry (a folder or s3://bucket/prefix), of the champion where none is
-    named. The public key is the file that $ARL_VERIFY_KEY names; release.signed=false checks the
-    hashes alone.
+    The public key is the file $ARL_VERIFY_KEY. With release.signed=false the hashes alone are
+    verified.
+
+    Args:
+        registry: The registry, a folder or s3://bucket/prefix.
+        version: The version. Default: the champion.
 
     Raises:
         ValueError: a file is changed, missing or added, the signature does not hold, or there is no
             such version.
+
+    Examples:
+        arl verify --registry registry
     """
     store = Registry(registry, keys_from_environment(params.release.signed))
     chosen = version or store.champion()

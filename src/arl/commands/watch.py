@@ -45,6 +45,12 @@ def watch(inbox: str, *, every: float = 0, monitor: Path = Path("monitor")) -> N
         ValueError: a step failed; the last lines of its output say why. With `every`, the message
             goes to stderr and the next poll resumes the run.
         FileNotFoundError: the current folder is no project.
+
+    Writes:
+        monitor
+
+    Examples:
+        arl watch /srv/inbox --every 60
     """
     for name in ("params.yaml", "dvc.yaml", ".dvc"):
         if not Path(name).exists():

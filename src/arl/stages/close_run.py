@@ -43,6 +43,9 @@ def close_run(
         outage: message of the step that an outage ended; empty: there was none.
         owner: the Kubeflow run that carries the monitoring run out; the run of another owner is
             left alone.
+
+    Writes:
+        monitor
     """
     journal, run = Journal(monitor), current(monitor)
     champion = None

@@ -29,6 +29,9 @@ def compare(params: Params, *, corpus: ReadableCorpus, registry: str, monitor: P
     Raises:
         ValueError: the registry has no champion to compare with.
         FileNotFoundError: the corpus lacks a batch that the champion was trained on.
+
+    Writes:
+        monitor
     """
     run = current(monitor)
     if run is None or not Intake.read(run.folder / "intake.json").accepted:

@@ -40,6 +40,9 @@ def decide(params: Params, *, corpus: ReadableCorpus, monitor: Path) -> None:
     Args:
         corpus: folder of the corpus.
         monitor: folder of the loop's state and log.
+
+    Writes:
+        corpus, monitor
     """
     run = current(monitor)
     if run is None:

@@ -74,21 +74,25 @@ class Pair:
 
 
 def drift(params: Params, *, corpus: ReadableCorpus, checkpoint: Path, drift: Path) -> None:
-    """Compare new batches with the other training images.
+    """Compare new batches of the corpus with the other training images.
 
-    Reads the corpus and the encoder's checkpoint folder. The new batches are those of
-    drift.batches, or the newest batch of each source that has several. Writes a folder with
-    drift.json (the decision drift, no-drift, too-few or no-new-data, and its reasons), index.html
-    and, where a comparison is possible, evidently.html, evidently.json, statistics.png and
-    embeddings.png.
+    The new batches are those of drift.batches, or the newest batch of each source that has several.
+    Writes drift.json (drift, no-drift, too-few or no-new-data, with reasons) and index.html; where a
+    comparison is possible also the files of Evidently and two figures.
 
     Args:
-        corpus: folder of the corpus.
-        checkpoint: folder of the pretrained encoder.
-        drift: folder that is written.
+        corpus: Folder of the corpus, or s3://bucket/prefix.
+        checkpoint: Folder of the encoder.
+        drift: Folder of the results.
 
     Raises:
         ValueError: the corpus lacks a batch of drift.batches.
+
+    Writes:
+        drift
+
+    Examples:
+        arl drift --corpus data --checkpoint out/pretrain --drift out/drift
     """
     torch.set_num_threads(params.pretrain.threads)
     rows = select(corpus, sources=[], protocols=params.data.splits)

@@ -25,15 +25,32 @@ from arl.stages._scoring import rows_of_task, score
 def evaluate(
     params: Params, *, task: str, corpus: ReadableCorpus, model: Path, evaluation: Path
 ) -> None:
-    """Measure a fine-tuned model on the test images of its task.
+    """Evaluate a task model on the test images of its task.
 
-    Reads the corpus and the model folder. Writes a folder with metrics.json (figures with intervals
-    over patients, rounded; slices by site, probe and device) and predictions.parquet (one row a
-    test image). A threshold and a temperature come from the validation images only.
+    Writes metrics.json (metrics with intervals over patients, and subgroups by site, probe and device)
+    and predictions.parquet (one row per test image). Threshold and temperature come from the
+    validation images only.
+
+    Args:
+        task: A task of params.yaml.
+        corpus: Folder of the corpus, or s3://bucket/prefix.
+        model: Folder of the task model.
+        evaluation: Folder of the results.
 
     Raises:
         ValueError: the corpus cannot serve the task, the model is of another task, or a prediction
             is not a number.
+
+    Writes:
+        evaluation
+
+    Next:
+        arl gate --corpus {corpus} --models {model} --evaluations {evaluation}
+            --registry registry --decision out/decision
+
+    Examples:
+        arl evaluate --task breast --corpus data --model out/finetune/breast
+            --evaluation out/evaluate/breast
     """
     torch.set_num_threads(params.pretrain.threads)
     rows = rows_of_task(params, task, corpus)

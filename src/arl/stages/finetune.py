@@ -40,6 +40,17 @@ def finetune(
 
     Raises:
         ValueError: the task is unknown, or the corpus cannot serve it.
+
+    Writes:
+        model
+
+    Next:
+        arl evaluate --task {task} --corpus {corpus} --model {model}
+            --evaluation out/evaluate/{task}
+
+    Examples:
+        arl finetune --task breast --corpus data --checkpoint out/pretrain
+            --model out/finetune/breast
     """
     torch.set_num_threads(params.pretrain.threads)
     distributed.initialize()

@@ -29,17 +29,34 @@ def gate(
     registry: str,
     decision: Path,
 ) -> None:
-    """Decide whether the new models may replace the ones in use.
+    """Decide whether the new models may replace the champion.
 
-    Reads the corpus, the new models with their evaluations, and the registry, whose champion is
-    scored on the same test images. Writes a folder with decision.json (verdict promote, reject or
-    inconclusive; reasons; what was found for each task; the corpus' sources and licences) and
-    index.html, and prints the verdict. Only the tasks that params.yaml runs count.
+    Reads the new models with their evaluations and the registry. The champion is scored on the same
+    test images. Writes decision.json (promote, reject or inconclusive, with reasons, and the result of
+    each task) and index.html. Only the tasks that params.yaml runs count.
+
+    Args:
+        corpus: Folder of the corpus, or s3://bucket/prefix.
+        models: Folders of the new task models.
+        evaluations: Folders of their evaluations.
+        registry: The registry, a folder or s3://bucket/prefix.
+        decision: Folder of the decision.
 
     Raises:
         ValueError: a task has no evaluation, an evaluation is of another model, or the champion's
             files were changed or
             are not signed as params.yaml asks.
+
+    Writes:
+        decision
+
+    Next:
+        arl release --decision {decision} --checkpoint out/pretrain --models {models}
+            --evaluations {evaluations} --registry {registry} --receipt out/receipt.json
+
+    Examples:
+        arl gate --corpus data --models out/finetune/* --evaluations out/evaluate/*
+            --registry registry --decision out/decision
     """
     torch.set_num_threads(params.pretrain.threads)
     hashes = {tree_hash(model): model for model in models}

@@ -3,6 +3,7 @@
 import re
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 from arl.corpus.batch_summary import BATCH_FILE, BatchOrigin, BatchSummary
 from arl.corpus.location import GrowingCorpus
@@ -30,7 +31,7 @@ def ingest(
     device: str | None = None,
     mask_name: str | None = None,
     part: str = "1/1",
-    existing: str = "refuse",
+    existing: Literal["refuse", "keep"] = "refuse",
 ) -> None:
     """Read a dataset or a hospital export into one new batch of the corpus.
 
@@ -57,6 +58,17 @@ def ingest(
     Raises:
         ValueError: Unknown source, an option that its reader does not take, or an existing batch.
         FileNotFoundError: `root` is not in the layout of the source.
+
+    Writes:
+        corpus
+
+    Next:
+        arl validate --corpus {corpus} --validation out/validation
+
+    Examples:
+        arl ingest bus-bra --root downloads/BUSBRA --corpus data
+        arl ingest folder --root scans --corpus data --name our-breast --anatomy breast
+            --site our-site
     """
     if existing not in ("refuse", "keep"):
         raise ValueError(f"existing is {existing!r}: expected refuse or keep")

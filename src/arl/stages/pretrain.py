@@ -51,6 +51,17 @@ def pretrain(params: Params, *, corpus: ReadableCorpus, checkpoint: Path, metric
 
     Raises:
         ValueError: the corpus has fewer training images than one batch.
+
+    Writes:
+        checkpoint, metrics
+
+    Next:
+        arl finetune --task breast --corpus {corpus} --checkpoint {checkpoint}
+            --model out/finetune/breast
+
+    Examples:
+        arl pretrain --corpus data --checkpoint out/pretrain
+            --metrics out/pretrain.json pretrain.epochs=1
     """
     torch.set_num_threads(params.pretrain.threads)
     distributed.initialize()

@@ -33,18 +33,34 @@ def release(
     registry: str,
     receipt: Path,
 ) -> None:
-    """Put promoted models into the registry and make them the champion.
+    """Add promoted models to the registry and make them the champion.
 
-    Reads the gate's decision folder, the encoder's checkpoint folder, the model folders and their
-    evaluations. Where the verdict is promote, adds one version to the registry (a folder or
-    s3://bucket/prefix), signed where release.signed says so, and moves the champion pointer, if the
-    champion is still the one the gate compared with.
-    Writes a receipt in every case: the verdict, and the version or null.
+    If the verdict is promote, adds one version to the registry, signs it if release.signed is true,
+    and moves the champion pointer. The pointer moves only if the champion is still the one that the
+    gate compared with. Writes a receipt in every case: the verdict, and the version or null.
+
+    Args:
+        decision: Folder that `arl gate` wrote.
+        checkpoint: Folder of the encoder.
+        models: Folders of the task models.
+        evaluations: Folders of their evaluations.
+        registry: The registry, a folder or s3://bucket/prefix.
+        receipt: The JSON file of the receipt.
 
     Raises:
         ValueError: the decision is about other models, another release has become champion since,
             or there is no key
             to sign with.
+
+    Writes:
+        registry, receipt
+
+    Next:
+        arl models --registry {registry}
+
+    Examples:
+        arl release --decision out/decision --checkpoint out/pretrain --models out/finetune/*
+            --evaluations out/evaluate/* --registry registry --receipt out/receipt.json
     """
     decided = read_decision(decision)
     version = None

@@ -24,10 +24,22 @@ def report(
     drift: Path,
     report: Path,
 ) -> None:
-    """Write one page that tells what a run did and found.
+    """Write the report of a run: one page, with the pages of its stages beside it.
 
-    Reads the corpus and what the other stages wrote. Writes a folder with index.html and copies of
-    the pages of validation, gate and drift; the folder can be moved and opened anywhere.
+    The folder can be moved and opened anywhere.
+
+    Args:
+        corpus: Folder of the corpus, or s3://bucket/prefix.
+        validation: Folder that `arl validate` wrote.
+        metrics: The JSON file of `arl pretrain`.
+        evaluations: Folders that `arl evaluate` wrote.
+        decision: Folder that `arl gate` wrote.
+        receipt: The JSON file of `arl release`.
+        drift: Folder that `arl drift` wrote.
+        report: Folder of the report.
+
+    Writes:
+        report
     """
     decided = read_decision(decision)
     measured = [(read_metrics(folder), folder) for folder in evaluations]

@@ -61,6 +61,9 @@ def take_batch(
     Raises:
         ValueError: watch.source cannot read hospital batches, or there is no hash key.
         FileNotFoundError: there is no inbox or no corpus.
+
+    Writes:
+        monitor
     """
     _check_settings(params)
     journal = Journal(monitor)

@@ -28,15 +28,27 @@ _FACTS = [
 
 
 def validate(params: Params, *, corpus: FullCorpus, validation: Path) -> None:
-    """Check the corpus against its rules; stop the pipeline where a critical one fails.
+    """Check the corpus against its rules. A broken critical rule is an error.
 
-    Reads every manifest, split file and shard index of the corpus. Writes a folder with result.json
-    (a list of rules with severity, counts and examples, and the version of the corpus),
-    withheld.parquet (near-identical images, and which of them training leaves out) and index.html,
-    also where a rule fails.
+    Reads every manifest, split file and shard index. Writes result.json (the rules with severity,
+    counts and examples, and the version of the corpus), withheld.parquet (near-identical images, and
+    which of them training leaves out) and index.html, also if a rule is broken.
+
+    Args:
+        corpus: Folder of the corpus, or s3://bucket/prefix.
+        validation: Folder of the results.
 
     Raises:
         ValueError: a critical rule fails; the message names the first one and the page.
+
+    Writes:
+        validation
+
+    Next:
+        arl pretrain --corpus {corpus} --checkpoint out/pretrain --metrics out/pretrain.json
+
+    Examples:
+        arl validate --corpus data --validation out/validation
     """
     found = duplicate_clusters(with_splits(corpus, _FACTS, params.data.splits))
     findings = check_corpus(corpus, params.data.splits, found[found["withheld"]]) + _leak_findings(
