@@ -1,4 +1,4 @@
-"""How often the intervals of `arl.evaluation.statistics` hold the truth, and how often a paired test errs.
+"""Coverage of the intervals of `arl.evaluation.statistics`, and errors of its paired tests.
 
     python benchmarks/coverage.py [--draws 400] [--seed 0]
 
@@ -55,24 +55,25 @@ def main() -> None:
     args = parser.parse_args()
     for case in CASES:
         start = time.perf_counter()
-        shares = coverage(case, args.draws, args.seed)
+        coverages = coverage(case, args.draws, args.seed)
         seconds = round(time.perf_counter() - start, 1)
-        about = {"benchmark": "coverage", **asdict(case), "draws": args.draws, "seconds": seconds}
-        print(json.dumps(about | {name: _share(hits) for name, hits in shares.items()}), flush=True)
+        line = {"benchmark": "coverage", **asdict(case), "draws": args.draws, "seconds": seconds}
+        line |= {name: _proportion(hits) for name, hits in coverages.items()}
+        print(json.dumps(line), flush=True)
 
 
 def coverage(case: Case, draws: int, seed: int) -> dict[str, list[bool]]:
-    """Of each interval whether it holds the truth in each draw; of `..._errs` whether a test of equals has p < 0.05."""
+    """Whether each interval holds the truth in each draw; `_errs`: a test of equals has p < 0.05."""
     rng = np.random.default_rng(seed)
-    found: dict[str, list[bool]] = {}
+    hits_by_name: dict[str, list[bool]] = {}
     for draw in range(draws):
         labels, scores, patients = _drawn(case, rng)
         for name, hit in {
             **_aurocs(case, labels, scores, patients, draw),
-            **_shares(case, rng),
+            **_proportions(case, rng),
         }.items():
-            found.setdefault(name, []).append(bool(hit))
-    return found
+            hits_by_name.setdefault(name, []).append(bool(hit))
+    return hits_by_name
 
 
 def _drawn(case: Case, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -120,7 +121,7 @@ def _aurocs(
     }
 
 
-def _shares(case: Case, rng: np.random.Generator) -> dict[str, bool]:
+def _proportions(case: Case, rng: np.random.Generator) -> dict[str, bool]:
     """Of images of positive patients, whose noise is the probit of being right."""
     positives = Case(round(case.prevalence * case.patients), case.images, case.auroc, 1.0)
     right = _noise(positives, rng) < norm.ppf(_SENSITIVITY)
@@ -138,7 +139,7 @@ def _holds(interval: statistics.Interval, truth: float) -> bool:
     return interval.low <= truth <= interval.high
 
 
-def _share(hits: list[bool]) -> dict[str, float]:
+def _proportion(hits: list[bool]) -> dict[str, float]:
     low, high = statistics.clopper_pearson(sum(hits), len(hits))
     return {"share": round(sum(hits) / len(hits), 4), "low": round(low, 4), "high": round(high, 4)}
 

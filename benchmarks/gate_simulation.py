@@ -9,7 +9,7 @@ makes a thousand of them take seconds. The first ones are also put through the w
 
 normal   scores of two normal classes of one width, half of the noise common to both models
 wide     positives spread twice as widely
-hidden   the challenger equals the champion, but fails a share of the positive patients wholly (score below all others)
+hidden   the challenger equals the champion, but fails some of the positive patients wholly
 
 One JSON line a case: the shares with their exact 95 % intervals, and the seconds on one core.
 Synthetic scores.
@@ -117,10 +117,10 @@ def promoted(case: Case, gates: list[list[np.ndarray]], settings: Settings) -> l
     )
     units = disjoint_pairs(gates[0][0], patient)
     pairs = zip(resampled[::2], resampled[1::2], strict=True)
-    found = [
+    differences = [
         paired_difference(*pair, units=units, confidence=settings.confidence) for pair in pairs
     ]
-    return [difference.low > -case.margin for difference in found]
+    return [difference.low > -case.margin for difference in differences]
 
 
 def simulate(

@@ -30,7 +30,7 @@ def test_every_row_of_every_experiment_fits_the_schema(name: str) -> None:
     for row in found.rows:
         params = compose([*laptop.choices, *row.choices, *laptop.replicates[0]], CONF)
         assert set(found.metrics) <= set(params.task)
-        assert found.metrics or found.shows
+        assert found.metrics or found.illustrations
         for protocol, tasks in row.claimed.items():
             assert protocol in found.protocols
             for task, claims in tasks.items():
@@ -177,9 +177,11 @@ def test_pictures_of_rows_are_on_the_page_with_their_numbers(
         "choices": ["objective=mae", "model.conditioning=none"],
     }
     del content["metrics"], content["protocols"], content["audit"], content["reference"]
-    shows = ["corpus", "components", "planes", "offsets", "reconstructions"]
+    illustrations = ["corpus", "components", "planes", "offsets", "reconstructions"]
     file.write_text(
-        yaml.safe_dump({**content, "shows": shows, "rows": [plain, content["rows"][2]]})
+        yaml.safe_dump(
+            {**content, "illustrations": illustrations, "rows": [plain, content["rows"][2]]}
+        )
     )
     paper("little", corpus=tiny_corpus, scale="tiny")
     folder = project / "out" / "paper" / "little-tiny"
@@ -296,7 +298,7 @@ def test_an_encoder_without_a_decoder_cannot_complete_images(
     rows = [{"name": "dino", "label": "DINO", "choices": ["objective=dino"]}]
     pictures = {
         "title": "x",
-        "shows": ["reconstructions"],
+        "illustrations": ["reconstructions"],
         "rows": rows,
         "scales": content["scales"],
     }
@@ -395,10 +397,13 @@ def test_wrong_words_and_files_are_refused(project: Path, tiny_corpus: Path) -> 
         ({"reference": "best"}, r"little\.yaml: 'best' is none of the rows supervised, mae, full"),
         ({"protocols": ["zero-shot"]}, "protocols .* are not among probe, finetune"),
         ({"protocols": []}, "protocols .* have no metrics"),
-        ({"shows": ["colours"]}, "shows .*colours.*: expected some of corpus, components"),
-        ({"metrics": {}, "protocols": []}, "shows .* or metrics of tasks"),
         (
-            {"metrics": {}, "protocols": [], "shows": ["planes"], "rows": [], "audit": []},
+            {"illustrations": ["colours"]},
+            "illustrations .*colours.*: expected some of corpus, components",
+        ),
+        ({"metrics": {}, "protocols": []}, "illustrations .* or metrics of tasks"),
+        (
+            {"metrics": {}, "protocols": [], "illustrations": ["planes"], "rows": [], "audit": []},
             "no rows whose encoders",
         ),
         ({"colour": "blue"}, r"little\.yaml: .*colour"),

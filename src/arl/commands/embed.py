@@ -94,9 +94,9 @@ def _of_files(
         except Refused as reason:
             raise ValueError(f"{file} cannot be used: {reason}") from reason
         features = _features(encoder, iter([as_batch(pictures, anatomy)]), size, pooling)
-        places = {
+        origins = {
             "frame": [one.frame for one in pictures],
             "region": [one.region for one in pictures],
         }
-        tables.append(pd.DataFrame({"file": file.name, **places, "features": features}))
+        tables.append(pd.DataFrame({"file": file.name, **origins, "features": features}))
     return pd.concat(tables, ignore_index=True)

@@ -1,4 +1,4 @@
-"""A model for other people's software: safetensors and config in Hugging Face's layout, and ONNX."""
+"""Export a model in Hugging Face's layout and as ONNX."""
 
 import shutil
 from pathlib import Path
@@ -59,7 +59,8 @@ def export(
         write_json(folder / "preprocessor_config.json", _preprocessor(config))
         (folder / "README.md").write_text(_card(config, chosen), encoding="utf-8")
     print(
-        f"{out}: model.safetensors, model.onnx (differs by {difference:.1e}), configurations and card"
+        f"{out}: model.safetensors, model.onnx (differs by {difference:.1e}),"
+        " configurations and card"
     )
 
 
@@ -106,7 +107,10 @@ def _card(config: ModelConfig, chosen: Chosen) -> str:
     tag = "image-feature-extraction"
     if isinstance(config, TaskModelConfig):
         tag = f"image-{config.task.kind}"
-    head = f"---\nlibrary_name: arl\npipeline_tag: {tag}\ntags: [ultrasound, onnx, safetensors]\n---\n\n"
+    head = (
+        f"---\nlibrary_name: arl\npipeline_tag: {tag}\n"
+        "tags: [ultrasound, onnx, safetensors]\n---\n\n"
+    )
     return head + (
         chosen.card
         or f"# {chosen.name}\n\n{LIMITS}\n\nNothing of this model was released or judged.\n"

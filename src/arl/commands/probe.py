@@ -1,4 +1,4 @@
-"""Measure what the frozen encoder's features know of a classification task."""
+"""Measure the features of a frozen encoder."""
 
 from pathlib import Path
 

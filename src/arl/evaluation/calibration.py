@@ -1,4 +1,6 @@
-"""Temperature scaling (Guo et al., ICML 2017): one number by which all logits are divided, fitted on validation images.
+"""Temperature scaling (Guo et al., ICML 2017): one number divides all logits.
+
+Validation images choose it.
 
 It changes no ranking and no call, only how sure the model says it is.
 """
@@ -30,8 +32,8 @@ def fit_temperature(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
     def loss(exponent: float) -> float:
         return -float((targets * log_softmax(logits / 10**exponent, axis=1)).sum(axis=1).mean())
 
-    found = minimize_scalar(loss, bounds=_RANGE, method="bounded", options={"xatol": 1e-6})
-    return float(10**found.x)
+    solution = minimize_scalar(loss, bounds=_RANGE, method="bounded", options={"xatol": 1e-6})
+    return float(10**solution.x)
 
 
 def _softened(y: Ints, classes: int) -> Floats:

@@ -1,4 +1,6 @@
-"""Methods compared on the same test images, over seeds and folds: paired by patient, corrected over all comparisons.
+"""Compare methods on the same test images, over seeds and folds.
+
+Comparisons are paired by patient, and p values are corrected over all of them.
 
 A replicate is one training of every method, with its own seed and perhaps its own fold. A method's
 figure is the mean over its replicates; patients are resampled over all of them together, so that a
@@ -36,7 +38,7 @@ from arl.evaluation.statistics import (
 
 
 class Replicate(NamedTuple):
-    """One method's predictions on the test images, and the threshold that its validation images gave."""
+    """One method's predictions on the test images, with the threshold of its validation images."""
 
     table: pd.DataFrame
     threshold: float | None
@@ -84,7 +86,8 @@ def _hits(replicate: Replicate, metric: str) -> tuple[Bools, Bools]:
     where: dict[str, Bools] = {"accuracy": everyone, "sensitivity": y == 1, "specificity": y == 0}
     if metric not in where:
         raise ValueError(
-            f"unknown metric {metric!r}: expected auroc, {', '.join(where)}, top1, top3, dice or iou"
+            f"unknown metric {metric!r}: expected auroc, {', '.join(where)}, top1, top3, dice"
+            " or iou"
         )
     return np.asarray(called == y), where[metric]
 
@@ -128,16 +131,18 @@ def compare(
         resamples=resamples,
         seed=seed,
     )
-    found = dict(zip(methods, drawn, strict=True))
+    resampled = dict(zip(methods, drawn, strict=True))
     values = {name: _values(parts, sizes) for name, parts in each.items()}
     units = independent(first, metric)
     figures = {
-        name: Figure(_interval(found[name], units, confidence), values[name], _spread(values[name]))
+        name: Figure(
+            _interval(resampled[name], units, confidence), values[name], _spread(values[name])
+        )
         for name in methods
     }
     if reference is None:
         return figures
-    compared = _against(figures, found, reference, units, confidence)
+    compared = _against(figures, resampled, reference, units, confidence)
     return {
         name: figure
         if name == reference
@@ -147,7 +152,10 @@ def compare(
 
 
 def _checked(a: Sequence[Replicate], b: Sequence[Replicate], metric: str) -> float | None:
-    """Two-sided p value without resampling: of AUROC by DeLong over patients, of shares by McNemar over patients.
+    """Two-sided p value without resampling: DeLong's of AUROC, the sign test of shares.
+
+    Both sum over patients.
+
 
     DeLong needs two classes and replicates of the same images.
     """
@@ -193,7 +201,7 @@ def _spread(values: Sequence[float]) -> float | None:
 
 
 def independent(replicates: Sequence[Replicate], metric: str) -> int:
-    """Independent trials among the test patients: of AUROC the disjoint pairs of the rarest class."""
+    """Independent trials: patients, or for AUROC the disjoint pairs of the rarest class."""
     table = pd.concat([replicate.table for replicate in replicates])
     if metric in ("sensitivity", "specificity"):
         table = table[table["label"] == int(metric == "sensitivity")]
@@ -201,7 +209,7 @@ def independent(replicates: Sequence[Replicate], metric: str) -> int:
 
 
 def _interval(drawn: Resampled, units: int, confidence: float) -> Interval:
-    """BCa; where no resample differs, as far as failures could be that so few independent patients do not show."""
+    """The BCa interval; without variation, the failures that few patients need not show."""
     draws = drawn.defined()
     if np.ptp(draws) > 0 or drawn.value in (0.0, 1.0):
         return bootstrap_interval(drawn, units, confidence)
@@ -211,13 +219,13 @@ def _interval(drawn: Resampled, units: int, confidence: float) -> Interval:
 
 def _against(
     figures: dict[str, Figure],
-    found: dict[str, Resampled],
+    resampled: dict[str, Resampled],
     reference: str,
     units: int,
     confidence: float,
 ) -> dict[str, Figure]:
-    others = [name for name in figures if name != reference]
-    differences = {name: found[reference].minus(found[name]) for name in others}
+    rest = [name for name in figures if name != reference]
+    differences = {name: resampled[reference].minus(resampled[name]) for name in rest}
     unseen = unseen_loss(units, 1 - confidence)
     compared = {
         name: replace(
@@ -226,20 +234,20 @@ def _against(
             p_value=student_test(differences[name], units),
             detectable=max(detectable_difference(differences[name].error(), confidence), unseen),
         )
-        for name in others
+        for name in rest
     }
     return figures | compared
 
 
 def correct(tables: Sequence[dict[str, Figure]]) -> list[dict[str, Figure]]:
-    """The same figures with p values that hold for all comparisons of these tables together (Holm)."""
-    found = _holm([[figure.p_value for figure in table.values()] for table in tables])
+    """The figures with p values that Holm corrects over all comparisons of these tables."""
+    main = _holm([[figure.p_value for figure in table.values()] for table in tables])
     checks = _holm([[figure.check for figure in table.values()] for table in tables])
     return [
         {
             name: replace(figure, corrected=corrected, check_corrected=check)
             for (name, figure), corrected, check in zip(
-                table.items(), found[i], checks[i], strict=True
+                table.items(), main[i], checks[i], strict=True
             )
         }
         for i, table in enumerate(tables)
@@ -265,7 +273,10 @@ def one_matrix(
     images: npt.ArrayLike,
     decimals: tuple[int, int, int] = (4, 4, 4),
 ) -> tuple[int, int, int, int] | None:
-    """True positives, positives, true negatives, negatives that give the three figures as printed; None: nothing does.
+    """The confusion matrix behind three printed figures; None where there is none.
+
+    Returns true positives, positives, true negatives and negatives.
+
 
     Shares in 0..1, each either rounded or cut to its number of `decimals`; `images` are the
     possible sizes of the test set.
@@ -281,12 +292,12 @@ def one_matrix(
     return None
 
 
-def _counts(share: float, whole: int, decimals: int) -> list[int]:
+def _counts(fraction: float, whole: int, decimals: int) -> list[int]:
     unit = 10.0**-decimals
     near = range(
-        max(0, int((share - unit) * whole)), min(whole, int((share + unit) * whole) + 1) + 1
+        max(0, int((fraction - unit) * whole)), min(whole, int((fraction + unit) * whole) + 1) + 1
     )
-    return [n for n in near if _prints_as(n / whole, share, decimals)]
+    return [n for n in near if _prints_as(n / whole, fraction, decimals)]
 
 
 def _prints_as(value: float, printed: float, decimals: int) -> bool:

@@ -1,4 +1,4 @@
-"""Where a model looks: principal components of its tokens, what each patch adds to a call, the offsets of ACDT."""
+"""Where a model looks: components of its tokens, evidence of each patch, offsets of ACDT."""
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ _SHADES = (1, 99)  # percentiles that become black and full colour
 
 @torch.no_grad()
 def patch_maps(encoder: Encoder, image: Tensor, anatomy: Tensor) -> npt.NDArray[np.float32]:
-    """Last-layer tokens (B, h, w, C) of images (B, in_chans, S, S) with their anatomy indices (B,)."""
+    """Last-layer tokens (B, h, w, C) of images (B, in_chans, S, S) with anatomy indices (B,)."""
     encoder.eval()
     tokens = encoder.forward_features(image, anatomy)[:, encoder.num_prefix_tokens :]
     height, width = (side // encoder.patch_size for side in image.shape[-2:])
@@ -27,7 +27,7 @@ def patch_maps(encoder: Encoder, image: Tensor, anatomy: Tensor) -> npt.NDArray[
 
 
 def principal_colours(maps: npt.NDArray[np.float32]) -> Floats:
-    """The first three principal components of tokens (n, h, w, C) as colours (n, h, w, 3) in 0..1, one basis for all.
+    """Principal components of tokens (n, h, w, C) as colours (n, h, w, 3) in 0..1, in one basis.
 
     Raises:
         ValueError: there are fewer than four tokens.
@@ -42,7 +42,7 @@ def principal_colours(maps: npt.NDArray[np.float32]) -> Floats:
 
 
 def evidence(model: Classifier, image: Tensor, anatomy: Tensor, called: Tensor) -> Floats:
-    """What each patch adds to the called class's logit, less the mean of the others': (B, h, w).
+    """What each patch adds to the called class's logit, less the mean of the rest': (B, h, w).
 
     The head reads the mean of the patches, so that the sum over patches of token x gradient is the
     head's linearisation (Grad-CAM of Selvaraju 2017 at the last layer).
@@ -56,16 +56,18 @@ def evidence(model: Classifier, image: Tensor, anatomy: Tensor, called: Tensor) 
     tokens = tokens.detach().requires_grad_(True)
     logits = model.head(tokens)
     chosen = logits.gather(1, called[:, None])
-    others = (logits.sum(1, keepdim=True) - chosen) / (logits.shape[1] - 1)
-    (gradient,) = torch.autograd.grad((chosen - others).sum(), tokens)
+    rest = (logits.sum(1, keepdim=True) - chosen) / (logits.shape[1] - 1)
+    (gradient,) = torch.autograd.grad((chosen - rest).sum(), tokens)
     height, width = (side // model.encoder.patch_size for side in image.shape[-2:])
-    shares = (gradient * tokens.detach()).sum(-1)[:, model.encoder.num_prefix_tokens :]
-    return np.asarray(shares.reshape(len(image), height, width).double().numpy())
+    contributions = (gradient * tokens.detach()).sum(-1)[:, model.encoder.num_prefix_tokens :]
+    return np.asarray(contributions.reshape(len(image), height, width).double().numpy())
 
 
 @torch.no_grad()
 def offset_fields(encoder: AViT, image: Tensor, anatomy: Tensor) -> npt.NDArray[np.float32]:
-    """Offsets of the deformable kernels (blocks, B, h, w, K, 2) in patches, rows and columns, beyond the regular grid.
+    """Offsets of the deformable kernels in patches, beyond the regular grid.
+
+    The shape is (blocks, B, h, w, K, 2), the last axis rows and columns.
 
     Raises:
         ValueError: the encoder has no ACDT blocks.
@@ -105,10 +107,10 @@ def plane(features: npt.ArrayLike, seed: int) -> Floats:
     if len(points) < 10:
         raise ValueError(f"{len(points)} images are too few for t-SNE: it needs 10")
     perplexity = min(30.0, (len(points) - 1) / 3)
-    found = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(points)
-    return np.asarray(found, np.float64)
+    embedded = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(points)
+    return np.asarray(embedded, np.float64)
 
 
 def separation(features: npt.ArrayLike, groups: npt.ArrayLike) -> float:
-    """Silhouette of the groups in the features themselves, -1..1; t-SNE's own picture would flatter."""
+    """Silhouette of the groups in the features, -1..1; in t-SNE's plane it would be too high."""
     return float(silhouette_score(np.asarray(features, np.float64), np.asarray(groups)))

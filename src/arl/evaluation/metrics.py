@@ -32,7 +32,7 @@ _PAPER_TOP = 3  # the paper reports Top-1 and Top-3 of its cardiac views
 
 
 def main_metric(kind: str, classes: int) -> str:
-    """The metric a task is judged by: `dice`, `auroc`, or `top1` where Top-3 says something (more than 3 classes).
+    """The metric that judges a task: dice, auroc, or top1 for more than three classes.
 
     Raises:
         ValueError: the kind is unknown, or a classification has fewer than two classes.
@@ -110,7 +110,7 @@ def macro_auroc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
 
 
 def youden_threshold(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
-    """The threshold of the largest sensitivity + specificity - 1, for scores >= threshold called positive.
+    """The threshold of the largest sensitivity + specificity - 1; positive is score >= threshold.
 
     It lies half-way between the two neighbouring scores; of several best cuts the highest is taken.
     Use validation images only: a threshold chosen on the test set flatters.
@@ -137,7 +137,8 @@ def confusion_matrix(labels: npt.ArrayLike, predicted: npt.ArrayLike, classes: i
     y, p = np.asarray(labels), np.asarray(predicted)
     if y.shape != p.shape or y.ndim != 1:
         raise ValueError(
-            f"labels of shape {y.shape} and predictions of shape {p.shape} are not of the same images"
+            f"labels of shape {y.shape} and predictions of shape {p.shape} are not of the same"
+            " images"
         )
     both = np.concatenate([y, p]).astype(np.int64)
     if len(both) and (both.min() < 0 or both.max() >= classes):
@@ -149,20 +150,20 @@ def confusion_matrix(labels: npt.ArrayLike, predicted: npt.ArrayLike, classes: i
 
 def accuracy(confusion: Ints) -> float:
     """Share of the images on the diagonal of a confusion matrix; nan when it is empty."""
-    return _share(int(np.trace(confusion)), int(confusion.sum()))
+    return _fraction(int(np.trace(confusion)), int(confusion.sum()))
 
 
 def sensitivity(confusion: Ints) -> float:
     """Share of class 1 called 1 in a (2, 2) confusion matrix; nan when there is none."""
-    return _share(int(confusion[1, 1]), int(confusion[1].sum()))
+    return _fraction(int(confusion[1, 1]), int(confusion[1].sum()))
 
 
 def specificity(confusion: Ints) -> float:
     """Share of class 0 called 0 in a (2, 2) confusion matrix; nan when there is none."""
-    return _share(int(confusion[0, 0]), int(confusion[0].sum()))
+    return _fraction(int(confusion[0, 0]), int(confusion[0].sum()))
 
 
-def _share(part: int, whole: int) -> float:
+def _fraction(part: int, whole: int) -> float:
     return part / whole if whole else float("nan")
 
 

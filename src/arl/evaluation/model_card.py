@@ -19,8 +19,10 @@ _LABELS = {
     "ece": "expected calibration error",
 }
 LIMITS = """\
-This is research software. It is not a medical device, has not been tested in clinical use, and must not be used to
-diagnose or treat. The figures below hold for the test images named here and for no other population, site, probe or
+This is research software. It is not a medical device, has not been tested in clinical use, and
+must not be used to
+diagnose or treat. The figures below hold for the test images named here and for no other
+population, site, probe or
 device."""
 
 

@@ -1,4 +1,6 @@
-"""Tables of predictions: one row an image, with what it takes to compare models and to slice by origin.
+"""Tables of predictions with one row an image.
+
+They hold what it takes to compare models and to slice by origin.
 
 Columns `id`, `patient` (the patient, else the clip, else the image itself), `site`, `probe`,
 `device`, `synthetic`; then `label` and `score_0` ... of a classification, or `dice` and `iou` of a
@@ -58,7 +60,7 @@ def score_table(rows: pd.DataFrame, labels: Ints, scores: Floats) -> pd.DataFram
 
 
 def segmentation_table(rows: pd.DataFrame, outputs: Outputs) -> pd.DataFrame:
-    """Dice and IoU of every row; `outputs` are batches with logits (B, 1, S, S), cut at probability one half.
+    """Dice and IoU of every row; `outputs` are batches with logits (B, 1, S, S), cut at 0.5.
 
     Images and masks are stretched to the square, which changes no share of an area.
     """
@@ -134,7 +136,7 @@ def main_statistic(table: pd.DataFrame, main: str) -> Statistic:
 
 
 def independent_units(table: pd.DataFrame, main: str) -> int:
-    """Independent trials in a table: patients, or for AUROC the disjoint pairs of patients of its rarest class."""
+    """Independent trials: patients, or for AUROC the disjoint patient pairs of the rarest class."""
     if main != "auroc":
         return int(table["patient"].nunique())
     y = labels(table)

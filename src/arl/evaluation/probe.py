@@ -1,4 +1,4 @@
-"""What frozen features know of a label: a linear probe and k nearest neighbours, on plain arrays."""
+"""A linear probe and k nearest neighbours on frozen features, as plain arrays."""
 
 import math
 import warnings
@@ -29,7 +29,7 @@ class Part(NamedTuple):
 
 
 class ProbeScores(NamedTuple):
-    """Class probabilities (n, k) of the test images, and the penalty or learning rate that validation chose."""
+    """Class probabilities (n, k) of the test images, and the strength that validation chose."""
 
     scores: Floats
     strength: float
@@ -44,7 +44,7 @@ def linear_probe(
     *,
     batch_norm: bool = True,
 ) -> ProbeScores:
-    """Logistic regression, with `batch_norm` on standardised features as before the head of MAE's linear probing.
+    """Logistic regression; `batch_norm` standardises features, as MAE's linear probing does.
 
     The convex problem is solved to its end for each penalty, so there is neither a learning rate
     nor a seed; the penalty is the one of the greatest macro AUROC on the validation images.
@@ -73,7 +73,7 @@ def sgd_probe(
     batch_size: int = 256,
     seed: int = 0,
 ) -> ProbeScores:
-    """The paper's probe: SGD with momentum 0.9 on a linear layer; all learning rates in one pass over the features.
+    """The paper's probe: SGD with momentum 0.9 on a linear layer, all learning rates at once.
 
     It gives neither rates nor epochs. The rates are per 256 images and fall by a cosine; the one of
     the greatest macro AUROC on the validation images is taken. Features are cached, so that there
@@ -112,7 +112,7 @@ def _train_heads(
     batch_size: int,
     seed: int,
 ) -> Tensor:
-    """Weights (rates, 1 + d, classes) of one head a rate, the bias first; each sees the same batches."""
+    """Weights (rates, 1 + d, classes), the bias first; all heads see the same batches."""
     inputs = torch.cat([torch.ones(len(features), 1), features], dim=1)
     weights = torch.zeros(len(rates), inputs.shape[1], classes)
     momentum = torch.zeros_like(weights)
@@ -167,7 +167,9 @@ def _fit(train: Part, strength: float, batch_norm: bool) -> Pipeline:
 
 
 def knn_scores(train: Part, features: Floats, k: int = 20, temp: float = 0.07) -> Floats:
-    """Class probabilities (n, classes) of features (n, d): votes of the k nearest, weighted by exp(cosine / temp).
+    """Class probabilities (n, classes) of features (n, d) by votes of the k nearest.
+
+    A vote weighs exp(cosine / temp).
 
     The weighted k-NN classifier of DINO (Caron et al. 2021; Wu et al. 2018).
 
@@ -193,8 +195,8 @@ def _votes(labels: Ints, weight: Floats, classes: int) -> Floats:
     """Share (n, classes) of the weight (n, k) that each class has among labels (n, k)."""
     votes = np.zeros((len(labels), classes))
     np.add.at(votes, (np.arange(len(labels))[:, None], labels), weight)
-    shares: Floats = votes / votes.sum(axis=1, keepdims=True)
-    return shares
+    fractions: Floats = votes / votes.sum(axis=1, keepdims=True)
+    return fractions
 
 
 def _unit(features: Floats) -> Floats:
@@ -205,7 +207,7 @@ def _unit(features: Floats) -> Floats:
 def knn_accuracy(
     features: Floats, labels: npt.ArrayLike, patients: npt.ArrayLike, k: int = NEIGHBOURS
 ) -> float:
-    """Balanced accuracy of calling each image by the majority of its k nearest among other patients' images.
+    """Balanced accuracy of the majority vote of the k nearest images of other patients.
 
     A sign of health to follow over a training, on one pool (features (n, d)); no figure to report.
 

@@ -1,4 +1,4 @@
-"""Masked images as several encoders with their decoders complete them, and whether the speckle is that of the image."""
+"""Masked images as encoders with decoders complete them, and the fidelity of their speckle."""
 
 from dataclasses import dataclass
 
@@ -27,13 +27,13 @@ def masks(images: int, patches: int, ratio: float, seed: int) -> Masking:
 def completed(model: Reconstructor, images: Tensor, anatomy: Tensor, masking: Masking) -> Tensor:
     """Images (B, 1, S, S) with the masked patches as predicted."""
     model.eval()
-    found: Tensor = model(images, anatomy, masking)
-    return found
+    images_completed: Tensor = model(images, anatomy, masking)
+    return images_completed
 
 
 @dataclass(frozen=True)
 class Speckle:
-    """How near the completed images are to the true ones: means over images, with intervals over patients."""
+    """Distance of completed from true images: means over images, intervals over patients."""
 
     error: Interval  # root mean square of all pixels, grey levels
     spectrum: Interval  # `spectrum_distance`, decibels

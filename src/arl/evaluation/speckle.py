@@ -1,4 +1,4 @@
-"""Whether a picture has the speckle of another: its spectrum by radius, and how much it varies where tissue is even.
+"""Speckle statistics of a picture: its radial spectrum, and its variation in even tissue.
 
 A blurred reconstruction keeps the organ and loses the high frequencies; pixel errors hardly notice.
 """
@@ -13,7 +13,7 @@ _FLOOR = 1e-12  # of a power, so that an even picture has a spectrum too
 
 
 def radial_spectrum(image: npt.ArrayLike, bins: int = 32) -> Floats:
-    """Mean power in rings of equal width from the mean's neighbour to the Nyquist frequency: (bins,), the sum is 1.
+    """Mean power in rings of equal width up to the Nyquist frequency: (bins,), the sum is 1.
 
     A Hann window keeps the borders out of it.
 
@@ -23,7 +23,8 @@ def radial_spectrum(image: npt.ArrayLike, bins: int = 32) -> Floats:
     pixels = np.asarray(image, np.float64)
     if pixels.ndim != 2 or min(pixels.shape) < 2 * bins:
         raise ValueError(
-            f"an image of shape {pixels.shape} is too small for {bins} rings: it needs {2 * bins} pixels"
+            f"an image of shape {pixels.shape} is too small for {bins} rings:"
+            f" it needs {2 * bins} pixels"
         )
     window = np.outer(np.hanning(pixels.shape[0]), np.hanning(pixels.shape[1]))
     power = np.abs(np.fft.fft2((pixels - pixels.mean()) * window)) ** 2
@@ -48,7 +49,7 @@ def spectrum_distance(image: npt.ArrayLike, reference: npt.ArrayLike, bins: int 
 
 
 def local_snr(image: npt.ArrayLike, window: int = 7) -> float:
-    """Median over the picture of mean / standard deviation in small windows; 1.91 for fully developed speckle.
+    """Median of mean / standard deviation in small windows; 1.91 for fully developed speckle.
 
     That is Rayleigh's value, before the scanner's compression (Burckhardt 1978); a blurred picture
     has more.

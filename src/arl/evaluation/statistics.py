@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import beta, binomtest, norm, rankdata
 from scipy.stats import t as student
+from statsmodels.stats.contingency_tables import mcnemar as exact_mcnemar
+from statsmodels.stats.multitest import multipletests
 
 from arl.evaluation.metrics import Floats, Ints, check_classes, check_scores
 from arl.evaluation.results import Interval
@@ -59,7 +61,7 @@ def _readers(labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[Ints, Floats
 
 
 def _placements(y: Ints, s: Floats) -> tuple[Floats, Floats]:
-    """Of each positive the share of negatives below it (r, m), of each negative the share of positives above (r, n)."""
+    """Shares of negatives below each positive (r, m), of positives above each negative (r, n)."""
     positive, negative = s[:, y == 1], s[:, y == 0]
     m, n = positive.shape[1], negative.shape[1]
     ranks = rankdata(np.concatenate([positive, negative], axis=1), axis=1)
@@ -71,7 +73,9 @@ def _placements(y: Ints, s: Floats) -> tuple[Floats, Floats]:
 def clustered_covariance(
     labels: npt.ArrayLike, scores: npt.ArrayLike, clusters: npt.ArrayLike
 ) -> tuple[Floats, Floats]:
-    """AUROCs (r,) of r readers' scores (r, n) and their covariance (r, r), where `clusters` (n,) names the patients.
+    """AUROCs (r,) of r readers' scores (r, n) and their covariance (r, r) over patients.
+
+    `clusters` (n,) names the patients.
 
     Obuchowski, Biometrics 53 (1997) 567: DeLong's components are summed over the images of a
     patient, who may have images of both classes. With one image a patient it is DeLong's.
@@ -92,7 +96,8 @@ def clustered_covariance(
     )
     if min(with_positive, with_negative) < 2:
         raise ValueError(
-            f"the variance needs 2 patients of each class, got {with_positive} positive and {with_negative} negative"
+            f"the variance needs 2 patients of each class, got {with_positive} positive"
+            f" and {with_negative} negative"
         )
     m, n, everyone = of_positive.shape[1], of_negative.shape[1], patient.max() + 1
     both = from_positive @ from_negative.T * everyone / (everyone - 1) / (m * n)
@@ -106,7 +111,7 @@ def clustered_covariance(
 
 
 def _patient_sums(components: Floats, patient: Ints, patients: int) -> tuple[Floats, int]:
-    """Sums (r, patients) of components (r, n) over each patient's images, and how many patients have one."""
+    """Sums (r, patients) of components (r, n), and the number of patients who have one."""
     sums: Floats = np.stack(
         [np.bincount(patient, one, patients).astype(np.float64) for one in components]
     )
@@ -116,7 +121,7 @@ def _patient_sums(components: Floats, patient: Ints, patients: int) -> tuple[Flo
 def delong_interval(
     labels: npt.ArrayLike, scores: npt.ArrayLike, confidence: float = 0.95
 ) -> Interval:
-    """AUROC with DeLong's interval on the logit scale, which stays within 0..1; for independent images.
+    """AUROC with DeLong's interval on the logit scale, within 0..1; for independent images.
 
     A perfect AUROC has no variance to estimate; its limit is that of as many right disjoint pairs.
 
@@ -132,7 +137,7 @@ def delong_interval(
 def clustered_interval(
     labels: npt.ArrayLike, scores: npt.ArrayLike, clusters: npt.ArrayLike, confidence: float = 0.95
 ) -> Interval:
-    """AUROC with the interval of `clustered_covariance` on the logit scale, for several images a patient.
+    """AUROC with the interval of `clustered_covariance`, for several images a patient.
 
     Raises:
         ValueError: see `clustered_covariance`.
@@ -167,7 +172,7 @@ def delong_test(
 def clustered_test(
     labels: npt.ArrayLike, scores_a: npt.ArrayLike, scores_b: npt.ArrayLike, clusters: npt.ArrayLike
 ) -> tuple[float, float]:
-    """Mean AUROC of a's scores (s, n) less that of b's (t, n), on the same images, and the two-sided p value.
+    """Mean AUROC of a's scores (s, n) less that of b's (t, n), and the two-sided p value.
 
     A row of scores is one training; s and t of 1 compare two models. The variance is
     `clustered_covariance`'s.
@@ -206,7 +211,7 @@ def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> tu
 def clustered_proportion(
     right: npt.ArrayLike, clusters: npt.ArrayLike, confidence: float = 0.95
 ) -> Interval:
-    """Share of right answers (n,), with Clopper and Pearson's limits for as many images as the patients are worth.
+    """Proportion of right answers (n,) with Clopper and Pearson's limits over patients.
 
     `clusters` (n,) names the patients. The number of images is divided by the design effect and
     corrected for few patients (Korn & Graubard, Survey Methodology 24 (1998) 193); one image a
@@ -221,16 +226,19 @@ def clustered_proportion(
         raise ValueError(
             f"{len(hits)} answers on images of {len(patient)} patients are not a proportion"
         )
-    share = float(hits.mean())
+    proportion = float(hits.mean())
     alpha = (1 - confidence) / 2
-    worth = _worth(hits - share, patient, alpha)
-    low = beta.ppf(alpha, share * worth, (1 - share) * worth + 1) if share > 0 else 0.0
-    high = beta.ppf(1 - alpha, share * worth + 1, (1 - share) * worth) if share < 1 else 1.0
-    return Interval(share, float(low), float(high))
+    worth = _worth(hits - proportion, patient, alpha)
+    low, high = 0.0, 1.0
+    if proportion > 0:
+        low = beta.ppf(alpha, proportion * worth, (1 - proportion) * worth + 1)
+    if proportion < 1:
+        high = beta.ppf(1 - alpha, proportion * worth + 1, (1 - proportion) * worth)
+    return Interval(proportion, float(low), float(high))
 
 
 def _worth(deviations: Floats, patient: Ints, alpha: float) -> float:
-    """How many independent images the patients are worth, at least one and at most all that there are."""
+    """The number of independent images that the patients are worth, 1 to all of them."""
     images, patients = len(patient), int(patient.max()) + 1
     if patients in (1, images):
         return float(patients)
@@ -246,7 +254,7 @@ def _worth(deviations: Floats, patient: Ints, alpha: float) -> float:
 
 
 def sign_test(shares_a: npt.ArrayLike, shares_b: npt.ArrayLike) -> float:
-    """Exact two-sided p value that patients are as often served better by a as by b; shares of right answers (n,).
+    """Exact two-sided p value that a and b serve patients equally often better; shares (n,).
 
     With one image a patient it is McNemar's.
     """
@@ -255,7 +263,7 @@ def sign_test(shares_a: npt.ArrayLike, shares_b: npt.ArrayLike) -> float:
 
 
 def mcnemar(right_a: npt.ArrayLike, right_b: npt.ArrayLike) -> float:
-    """Exact two-sided p value that a and b are right (n,) equally often on the same images; 1 when they never differ.
+    """Exact two-sided p value that a and b are right (n,) equally often; 1 if they never differ.
 
     Raises:
         ValueError: other lengths.
@@ -263,8 +271,8 @@ def mcnemar(right_a: npt.ArrayLike, right_b: npt.ArrayLike) -> float:
     a, b = np.asarray(right_a, dtype=bool), np.asarray(right_b, dtype=bool)
     if a.shape != b.shape:
         raise ValueError(f"answers of shape {a.shape} and {b.shape} are not of the same images")
-    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
-    return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+    table = [[int((a & b).sum()), int((a & ~b).sum())], [int((~a & b).sum()), int((~a & ~b).sum())]]
+    return float(exact_mcnemar(table, exact=True).pvalue)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -276,10 +284,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     p = np.asarray(p_values, dtype=np.float64)
     if not ((p >= 0) & (p <= 1)).all():
         raise ValueError(f"p values {list(p_values)} are not all within 0..1")
-    order = np.argsort(p, kind="stable")
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
-    return [float(value) for value in adjusted]
+    return [float(value) for value in multipletests(p, method="holm")[1]] if len(p) else []
 
 
 # --- the patient-cluster bootstrap -----------------------------------------------------------
@@ -347,7 +352,7 @@ def _ratio(part: Floats, whole: Floats) -> Floats:
 
 
 class Resampled(NamedTuple):
-    """A statistic of the data, of each bootstrap resample, and with each group of patients left out."""
+    """A statistic of the data, of each resample, and without each group of patients."""
 
     value: float
     draws: Floats  # (resamples,)
@@ -369,7 +374,8 @@ class Resampled(NamedTuple):
         missing = len(self.draws) - len(values)
         if missing > _MAX_UNDEFINED * len(self.draws):
             raise ValueError(
-                f"{missing} of {len(self.draws)} resamples leave the statistic undefined: too few patients of a class"
+                f"{missing} of {len(self.draws)} resamples leave the statistic undefined:"
+                " too few patients of a class"
             )
         return values
 
@@ -381,7 +387,9 @@ class Resampled(NamedTuple):
 def cluster_bootstrap(
     statistics: Sequence[Statistic], clusters: npt.ArrayLike, *, resamples: int, seed: int
 ) -> list[Resampled]:
-    """Resample patients with replacement, each with all of its images; `clusters` (n,) names each image's patient.
+    """Resample patients with replacement, each with all images.
+
+    `clusters` (n,) names each image's patient.
 
     Every statistic sees the same resamples, so that differences are paired.
 
@@ -406,8 +414,8 @@ def cluster_bootstrap(
             np.float64
         ),
     )
-    once = np.ones((1, len(index)))
-    return [Resampled(float(s(once)[0]), draws[i], left_out[i]) for i, s in enumerate(statistics)]
+    whole = np.ones((1, len(index)))
+    return [Resampled(float(s(whole)[0]), draws[i], left_out[i]) for i, s in enumerate(statistics)]
 
 
 def _by_parts(
@@ -444,8 +452,8 @@ def bca_limits(resampled: Resampled, confidence: float = 0.95) -> tuple[float, f
     below = (np.mean(draws < resampled.value) + np.mean(draws <= resampled.value)) / 2
     bias = norm.ppf(np.clip(below, 1 / len(draws), 1 - 1 / len(draws)))
     z = bias + norm.ppf([(1 - confidence) / 2, (1 + confidence) / 2])
-    shares = norm.cdf(bias + z / (1 - _acceleration(resampled.left_out) * z))
-    low, high = np.quantile(draws, shares)
+    levels = norm.cdf(bias + z / (1 - _acceleration(resampled.left_out) * z))
+    low, high = np.quantile(draws, levels)
     return float(low), float(high)
 
 
@@ -458,7 +466,7 @@ def _acceleration(left_out: Floats) -> float:
 
 
 def bootstrap_interval(resampled: Resampled, units: int, confidence: float = 0.95) -> Interval:
-    """The BCa interval; where all draws are 0 or all are 1, the exact limits of so many independent `units`.
+    """The BCa interval; of draws that are all 0 or all 1 the exact limits of `units` trials.
 
     A perfect result on few patients has a bootstrap interval of no width, which would claim
     certainty.
@@ -473,7 +481,7 @@ def bootstrap_interval(resampled: Resampled, units: int, confidence: float = 0.9
 
 
 def disjoint_pairs(labels: npt.ArrayLike, clusters: npt.ArrayLike) -> int:
-    """How many pairs of patients, one with a positive and the other with a negative image, can be made, each used once.
+    """The largest number of disjoint pairs of a patient with a positive and one with a negative.
 
     So many independent trials of "the positive scores higher" lie in the data; an exact bound on
     the AUROC may rest on them.
@@ -495,7 +503,7 @@ class Difference(NamedTuple):
 
 
 def unseen_loss(units: float, alpha: float) -> float:
-    """How much a metric may lose by failures of which `units` independent patients show none: 1 - alpha^(1/units).
+    """The loss by failures that `units` independent patients need not show: 1 - alpha^(1/units).
 
     A model that fails a share q of all patients fails none of them with probability (1 - q)^units;
     no resampling of the patients that are there can know of it.
@@ -532,14 +540,14 @@ def _student(units: float, confidence: float) -> float:
 
 
 def detectable_difference(error: float, confidence: float = 0.95, power: float = _POWER) -> float:
-    """The true difference that a two-sided test finds with this power, the difference's standard error given."""
+    """The true difference that a two-sided test finds with this power."""
     return float((norm.ppf((1 + confidence) / 2) + norm.ppf(power)) * error)
 
 
 def student_limits(
     difference: Resampled, units: int, confidence: float = 0.95
 ) -> tuple[float, float]:
-    """Student's limits of a difference with the bootstrap's error; `units` are the independent trials.
+    """Student's limits of a difference with the bootstrap's error, of `units` trials.
 
     Of two equally good models they hold 0 as often as they say, which BCa's do not
     (`benchmarks/coverage.py`).
@@ -570,7 +578,7 @@ def _jackknife_error(left_out: Floats) -> float:
 
 
 def power(error: float, margin: float, units: float, confidence: float = 0.95) -> float:
-    """Probability that a model equal to the champion is found non-inferior, by the normal approximation.
+    """Probability that a model equal to the champion is non-inferior (normal approximation).
 
     The difference is N(0, error²), and the lower limit must exceed -margin; see
     `paired_difference`.
@@ -602,7 +610,7 @@ def patients_needed(
         more = number / patients
         return power(error / np.sqrt(more), margin, units * more, confidence) >= wanted
 
-    most = patients
-    while not reached(most):
-        most *= 2
-    return bisect_left(range(most), True, lo=1, key=reached)
+    limit = patients
+    while not reached(limit):
+        limit *= 2
+    return bisect_left(range(limit), True, lo=1, key=reached)

@@ -21,7 +21,7 @@ from arl.evaluation.statistics import (
 
 
 class Summary:
-    """Figures of one model on the images of one table; the bootstrap's settings are those of every interval."""
+    """Metrics of one model on the images of one table, with intervals of the same settings."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class Summary:
         return self._segmentation() if self.main == "dice" else self._classification()
 
     def confusion(self) -> list[list[int]] | None:
-        """Counts, truth in rows; accuracy, sensitivity and specificity follow from them. None for segmentation."""
+        """Counts, truth in rows; None for segmentation."""
         if self.main == "dice":
             return None
         k = scores(self.table).shape[1]
@@ -104,7 +104,7 @@ class Summary:
         return Estimate.of(clustered_proportion(right[where], patients, self.confidence))
 
     def delong(self) -> Estimate | None:
-        """AUROC of two classes with DeLong's interval over patients, beside the bootstrap's; None for other tasks."""
+        """AUROC of two classes with DeLong's interval over patients; None for other tasks."""
         if self.main == "dice" or scores(self.table).shape[1] != 2:
             return None
         y, s = labels(self.table), scores(self.table)[:, 1]
@@ -124,7 +124,7 @@ class Summary:
         return Estimate.of(bootstrap_interval(resampled, units, self.confidence))
 
     def detectable(self) -> float:
-        """The smallest true distance of the main metric from a fixed value that so many patients show (power 80 %).
+        """The smallest true distance from a fixed value that these patients show (power 80 %).
 
         The difference of two models on the same images is found sooner, by what their answers have
         in common.
@@ -166,7 +166,7 @@ class Summary:
 
 
 def calibration_pairs(y: Ints, s: Floats) -> tuple[Ints, Floats]:
-    """Outcome and probability of each image: of the positive class, or of the class called where there are more.
+    """Outcome and probability of the positive class, or of the called one of several classes.
 
     `y` are class indices (n,), `s` class probabilities (n, k).
     """

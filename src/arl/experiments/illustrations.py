@@ -1,4 +1,4 @@
-"""The pictures and tables that an experiment file lists under `shows`."""
+"""The pictures and tables that an experiment file lists under `illustrations`."""
 
 import pandas as pd
 import torch
@@ -17,20 +17,20 @@ _REPEATS = 7  # of a latency
 
 
 def illustrate(experiment: Experiment, scale: str, runner: Runner) -> list[Section]:
-    """The sections that `experiment.shows` names, of the first replicate.
+    """The sections that `experiment.illustrations` names, of the first replicate.
 
     Raises:
         ValueError: the corpus has no test images, or a row's encoder was pretrained without a
             decoder.
     """
-    if not experiment.shows:
+    if not experiment.illustrations:
         return []
     params = runner.params_of(experiment, scale, None, 0)
     torch.set_num_threads(params.pretrain.threads)
     rows = select(runner.corpus, sources=params.data.sources, protocols=params.data.splits)
     return [
         section
-        for name in experiment.shows
+        for name in experiment.illustrations
         for section in _illustrate(name, experiment, scale, runner, params, rows)
     ]
 

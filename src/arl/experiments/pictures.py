@@ -1,4 +1,4 @@
-"""What an experiment shows beside figures of tasks: the corpus, features, offsets, reconstructions and costs."""
+"""Sections of an experiment beside its tables: corpus, features, offsets, pictures and costs."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -50,12 +50,12 @@ def _first_of_each(rows: pd.DataFrame) -> pd.DataFrame:
 def corpus_by_anatomy(rows: pd.DataFrame) -> Section:
     """The paper's figure 1c: images of each anatomy."""
     counts = [(str(name), int(count)) for name, count in rows["anatomy"].value_counts().items()]
-    shares = [[name, f"{count:,}", f"{count / len(rows):.1%}"] for name, count in counts]
+    rows_of_table = [[name, f"{count:,}", f"{count / len(rows):.1%}"] for name, count in counts]
     return Section(
         "Corpus by anatomy",
         counts=counts,
         columns=["anatomy", "images", "share"],
-        rows=shares,
+        rows=rows_of_table,
         caption="All images of the sources, every split.",
     )
 
@@ -95,7 +95,7 @@ def components(
 def planes(
     networks: Mapping[str, Encoder], corpus: Path, rows: pd.DataFrame, size: int, seed: int
 ) -> Section:
-    """Figure 3(e): t-SNE by anatomy. As the anatomy is an input, also with no label and with a wrong one."""
+    """Figure 3(e): t-SNE by anatomy, also with no anatomy and with a wrong one as input."""
     title = "Images on a plane"
     examples = Examples(corpus, rows, size, stretched=True)
     anatomies = [str(name) for name in rows["anatomy"]]
@@ -104,36 +104,38 @@ def planes(
         return Section(title, remark=few)
     scatters, values = [], []
     for name, encoder in networks.items():
-        for told in ("given", "no", "wrong") if isinstance(encoder, AViT) else ("given",):
-            features = _features(encoder, examples, size, told, seed)
+        for given_anatomy in ("given", "no", "wrong") if isinstance(encoder, AViT) else ("given",):
+            features = _features(encoder, examples, size, given_anatomy, seed)
             value = f"{separation(features, anatomies):.2f}"
-            heading = f"{name}, {told} anatomy: silhouette {value}"
+            heading = f"{name}, {given_anatomy} anatomy: silhouette {value}"
             scatters.append(Scatter(plane(features, seed), anatomies, heading))
-            values.append([name, told, value])
+            values.append([name, given_anatomy, value])
     return Section(
         title,
         scatters=scatters,
-        columns=["encoder", "anatomy told", "silhouette by anatomy"],
+        columns=["encoder", "anatomy input", "silhouette by anatomy"],
         rows=values,
         caption="Points: t-SNE. The silhouette is of the features themselves.",
     )
 
 
-def _features(encoder: Encoder, examples: Examples, size: int, told: str, seed: int) -> Floats:
+def _features(
+    encoder: Encoder, examples: Examples, size: int, given_anatomy: str, seed: int
+) -> Floats:
     """Mean patch tokens (n, C)."""
     parts = []
     for start in range(0, len(examples), _BATCH):
         batch = examples.take(np.arange(start, min(start + _BATCH, len(examples))))
-        anatomy = torch.from_numpy(_told(batch.anatomy.numpy(), told, seed))
+        anatomy = torch.from_numpy(_anatomy_input(batch.anatomy.numpy(), given_anatomy, seed))
         maps = patch_maps(encoder, eval_view(batch, size).image, anatomy)
         parts.append(maps.mean(axis=(1, 2)))
     return np.concatenate(parts).astype(np.float64)
 
 
-def _told(truth: Ints, told: str, seed: int) -> Ints:
-    if told == "given":
+def _anatomy_input(truth: Ints, given_anatomy: str, seed: int) -> Ints:
+    if given_anatomy == "given":
         return truth
-    if told == "no":
+    if given_anatomy == "no":
         return np.full_like(truth, NULL_ANATOMY)
     shift = np.random.default_rng(seed).integers(1, NUM_ANATOMIES, len(truth))
     return (truth + shift) % NUM_ANATOMIES
@@ -150,19 +152,19 @@ def has_offsets(encoder: Encoder) -> bool:
 
 
 def offsets(encoder: AViT, corpus: Path, rows: pd.DataFrame, size: int) -> Section:
-    """Where ACDT samples: one image of each anatomy, told its own anatomy, none, and another one."""
+    """Where ACDT samples, with the image's own anatomy, none and another one as input."""
     rows = _first_of_each(rows)
     batch, image = _images(corpus, rows, size)
     names = [str(name) for name in rows["anatomy"]]
-    others = names[1:] + names[:1]
+    next_names = names[1:] + names[:1]
     grid = [[Panel(batch.image[i, 0].numpy(), name)] for i, name in enumerate(names)]
-    for told in (names, [OTHER] * len(names), others):
-        anatomy = torch.tensor([anatomy_index(name) for name in told])
+    for anatomies in (names, [OTHER] * len(names), next_names):
+        anatomy = torch.tensor([anatomy_index(name) for name in anatomies])
         mean = offset_fields(encoder, image, anatomy).mean(
             axis=(0, 4)
         )  # over blocks and taps: (B, h, w, 2)
         for i, row in enumerate(grid):
-            label = "no anatomy" if told[i] == OTHER else f"as {told[i]}"
+            label = "no anatomy" if anatomies[i] == OTHER else f"as {anatomies[i]}"
             arrows = _arrows(mean[i], encoder.patch_size)
             row.append(
                 Panel(
@@ -170,15 +172,16 @@ def offsets(encoder: AViT, corpus: Path, rows: pd.DataFrame, size: int) -> Secti
                 )
             )
     caption = (
-        "Mean offset of the deformable kernels over blocks and taps, from each patch's centre, in the image's own "
+        "Mean offset of the deformable kernels over blocks and taps, from each patch's centre, in"
+        " the image's own "
         "scale; the number is its mean length in patches. Training starts with none."
     )
     return Section("Where ACDT samples", grid=Grid(grid, caption))
 
 
 def _arrows(field: Singles, patch: int) -> tuple[Floats, Floats]:
-    places = np.indices(field.shape[:2]).reshape(2, -1).T
-    tails = np.asarray((places + 0.5) * patch, np.float64)
+    centres = np.indices(field.shape[:2]).reshape(2, -1).T
+    tails = np.asarray((centres + 0.5) * patch, np.float64)
     return tails, np.asarray(tails + field.reshape(-1, 2) * patch, np.float64)
 
 
@@ -192,7 +195,7 @@ def _reach(field: Singles) -> float:
 def reconstructions(
     models: Mapping[str, Reconstructor], corpus: Path, rows: pd.DataFrame, size: int, seed: int
 ) -> Section:
-    """Figure 5: the same masked images as each method completes them, and how near their speckle is to the image's.
+    """Figure 5: the same masked images as each method completes them, and their speckle.
 
     Raises:
         ValueError: the test images have fewer than two patients.
@@ -204,25 +207,27 @@ def reconstructions(
     truth = _grey(image)
     patch = next(iter(models.values())).encoder.patch_size
     masking = masks(len(image), (size // patch) ** 2, _MASK_RATIO, seed)
-    found = {
+    completions = {
         name: _grey(completed(model, image, batch.anatomy, masking))
         for name, model in models.items()
     }
     hidden = seen(truth, masking, patch)
     grid = []
     for i in chosen.drop_duplicates("anatomy").index[:_ROWS]:
-        row = {str(chosen["anatomy"][i]): truth, f"masked {_MASK_RATIO:.0%}": hidden, **found}
+        row = {str(chosen["anatomy"][i]): truth, f"masked {_MASK_RATIO:.0%}": hidden, **completions}
         grid.append([Panel(picture[i], name) for name, picture in row.items()])
     caption = "The same patches hidden for all; what is not hidden is the image itself."
     table = [
         [name, *map(_interval, (one.error, one.spectrum, one.snr))]
-        for name, picture in found.items()
+        for name, picture in completions.items()
         for one in [speckle(picture, truth, patients, seed=seed)]
     ]
     columns = ["method", "RMSE, grey levels", "spectrum distance, dB", "local SNR less the image's"]
     explained = (
-        f"Means over {len(truth)} test images, with 95 % intervals over patients. A blurred picture has a large "
-        "distance of the radial spectra and a higher local SNR than the image; the nearer to 0, the nearer its speckle."
+        f"Means over {len(truth)} test images, with 95 % intervals over patients. A blurred"
+        " picture has a large "
+        "distance of the radial spectra and a higher local SNR than the image; the nearer to 0,"
+        " the nearer its speckle."
     )
     return Section(title, grid=Grid(grid, caption), columns=columns, rows=table, caption=explained)
 
@@ -242,7 +247,7 @@ def _interval(interval: Interval) -> str:
 
 
 def cost(repeats: int) -> Section:
-    """Table 10: parameters, multiply-accumulates and latency of ViT-B/16 and A-ViT-B, whatever the scale."""
+    """Table 10: parameters, multiply-accumulates and latency of ViT-B/16 and A-ViT-B."""
     models = {name: model for name, model in paper_models().items() if name != "plain"}
     times = latency(models, 1, repeats)
     rows = []
@@ -261,7 +266,8 @@ def cost(repeats: int) -> Section:
         )
     columns = ["model", "parameters", "claimed", "MACs", "claimed", "ms an image", "claimed"]
     explained = (
-        f"Images of 224 pixels in three channels, batch 1, median of {repeats}, in turns, CPU threads: "
+        f"Images of 224 pixels in three channels, batch 1, median of {repeats}, in turns, CPU"
+        " threads: "
         f"{torch.get_num_threads()}; the paper's milliseconds are of an RTX 4090. Its FLOPs are "
         f"multiply-accumulates. Measured ratio {times['avit'] / times['vit']:.2f}, claimed 1.37."
     )

@@ -8,7 +8,7 @@ import yaml
 
 SCALES_FILE = "_scales.yaml"
 PROTOCOLS = ("probe", "finetune")
-SHOWS = ("corpus", "components", "planes", "offsets", "reconstructions", "cost")
+ILLUSTRATIONS = ("corpus", "components", "planes", "offsets", "reconstructions", "cost")
 _ENCODERS = ("components", "planes", "offsets", "reconstructions")  # what is shown of each row
 
 Claims = dict[str, dict[str, dict[str, float]]]  # protocol -> task -> metric -> value
@@ -50,7 +50,7 @@ class Experiment:
     rows: list[Row]
     reference: str  # the row that others are compared with; empty: no task is measured
     audit: list[str]  # rows measured with no anatomy and with a wrong one, too
-    shows: list[str]  # pictures and tables beside those of tasks, of the first replicate
+    illustrations: list[str]  # pictures and tables beside those of tasks, of the first replicate
     scales: dict[str, Scale]
 
 
@@ -73,7 +73,7 @@ def read_experiment(folder: Path, name: str) -> Experiment:
     content = _read(file)
     scales = _read(folder / SCALES_FILE) | content.pop("scales", {})
     try:
-        found = Experiment(
+        experiment = Experiment(
             name=name,
             scales={size: Scale(**what) for size, what in scales.items()},
             rows=[_row(row) for row in content.pop("rows", [])],
@@ -82,13 +82,13 @@ def read_experiment(folder: Path, name: str) -> Experiment:
             metrics=content.pop("metrics", {}),
             reference=content.pop("reference", ""),
             audit=content.pop("audit", []),
-            shows=content.pop("shows", []),
+            illustrations=content.pop("illustrations", []),
             **content,
         )
     except (TypeError, KeyError) as error:
         raise ValueError(f"{file}: {error}") from error
-    _check(found, file)
-    return found
+    _check(experiment, file)
+    return experiment
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def _read(file: Path) -> dict[str, Any]:
     return content
 
 
-def _row(given: dict[str, Any]) -> Row:
+def _row(row: dict[str, Any]) -> Row:
     defaults: dict[str, Any] = {
         "choices": [],
         "baseline": None,
@@ -107,30 +107,33 @@ def _row(given: dict[str, Any]) -> Row:
         "series": "",
         "fraction": None,
     }
-    return Row(**(defaults | given))
+    return Row(**(defaults | row))
 
 
-def _check(found: Experiment, file: Path) -> None:
-    names = [row.name for row in found.rows]
+def _check(experiment: Experiment, file: Path) -> None:
+    names = [row.name for row in experiment.rows]
     if len(set(names)) < len(names):
         raise ValueError(f"{file}: a row's name is there twice: {names}")
-    for name in [*([found.reference] if found.metrics else []), *found.audit]:
+    for name in [*([experiment.reference] if experiment.metrics else []), *experiment.audit]:
         if name not in names:
             raise ValueError(f"{file}: {name!r} is none of the rows {', '.join(names)}")
-    for row in found.rows:
-        if not set(row.protocols) <= set(found.protocols):
+    for row in experiment.rows:
+        if not set(row.protocols) <= set(experiment.protocols):
             raise ValueError(
-                f"{file}: row {row.name!r} has protocols {row.protocols} beyond {found.protocols}"
+                f"{file}: row {row.name!r} has protocols {row.protocols} beyond"
+                f" {experiment.protocols}"
             )
-    strange = sorted(set(found.protocols) - set(PROTOCOLS))
-    if strange or bool(found.protocols) != bool(found.metrics):
+    strange = sorted(set(experiment.protocols) - set(PROTOCOLS))
+    if strange or bool(experiment.protocols) != bool(experiment.metrics):
         raise ValueError(
-            f"{file}: protocols {found.protocols} are not among {', '.join(PROTOCOLS)}, or have no metrics"
+            f"{file}: protocols {experiment.protocols} are not among {', '.join(PROTOCOLS)},"
+            " or have no metrics"
         )
-    strange = sorted(set(found.shows) - set(SHOWS))
-    if strange or not (found.metrics or found.shows):
+    strange = sorted(set(experiment.illustrations) - set(ILLUSTRATIONS))
+    if strange or not (experiment.metrics or experiment.illustrations):
         raise ValueError(
-            f"{file}: shows {found.shows}: expected some of {', '.join(SHOWS)}, or metrics of tasks"
+            f"{file}: illustrations {experiment.illustrations}: expected some of"
+            f" {', '.join(ILLUSTRATIONS)}, or metrics of tasks"
         )
-    if set(found.shows) & set(_ENCODERS) and not names:
+    if set(experiment.illustrations) & set(_ENCODERS) and not names:
         raise ValueError(f"{file}: there are no rows whose encoders could be shown")

@@ -51,7 +51,8 @@ def _champion(registry: str, task: str, signed: bool) -> Chosen:
         task = next(iter(tasks))
     if task not in tasks:
         raise ValueError(
-            f"release {version} has models for {', '.join(tasks)}: choose one with --task, not {task!r}"
+            f"release {version} has models for {', '.join(tasks)}:"
+            f" choose one with --task, not {task!r}"
         )
     card = (folder / "model_card.md").read_text(encoding="utf-8")
     metrics = ReleaseMetrics.read(folder / ReleaseMetrics.FILE).tasks[task]

@@ -70,15 +70,15 @@ def score(
     examples = Examples(
         corpus, rows, config.size, classes=settings.classes, masks=segmentation, stretched=True
     )
-    examples.anatomy = _told(examples.anatomy, anatomy, seed)
+    examples.anatomy = _anatomy_input(examples.anatomy, anatomy, seed)
     outputs = predict(network, evaluation_batches(examples, _BATCH), size=config.size)
     if segmentation:
         return segmentation_table(rows, outputs)
     return classification_table(rows, outputs, len(settings.classes))
 
 
-def _told(truth: Ints, what: str, seed: int) -> Ints:
-    """Anatomy indices (n,) for an audit: a test set of one organ never shows what the label is worth."""
+def _anatomy_input(truth: Ints, what: str, seed: int) -> Ints:
+    """Anatomy indices (n,) for an audit of the conditioning."""
     if what == "given":
         return truth
     if what == "none":

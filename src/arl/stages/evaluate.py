@@ -55,10 +55,10 @@ def evaluate(
     torch.set_num_threads(params.pretrain.threads)
     rows = rows_of_task(params, task, corpus)
     settings = params.task[task]
-    told = params.evaluate.anatomy
+    anatomy = params.evaluate.anatomy
     tables = {
         split: score(
-            model, corpus, rows[rows["split"] == split], settings, anatomy=told, seed=params.seed
+            model, corpus, rows[rows["split"] == split], settings, anatomy=anatomy, seed=params.seed
         )
         for split in ("val", "test")
     }
