@@ -3,6 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from arl.corpus.near_duplicates import (
     clusters,
@@ -107,6 +109,47 @@ def test_test_outranks_val_outranks_train_and_clips_go_whole() -> None:
     assert "f:10" not in found.index
     mixed = contradictory_clusters(found.reset_index())
     assert mixed.values.tolist() == [["a:1", "x, y", 3]]
+
+
+def test_every_copy_takes_the_cluster_of_its_representative() -> None:
+    """A patient has one picture twice in train, and another patient has it in test."""
+    rows = table(
+        ("a:1", "p", "x", "train", 5, 5),
+        ("a:2", "q", None, "train", 0xFF << 20, 0),
+        ("a:3", "p", "x", "train", 5, 5),
+        ("b:4", "r", "x", "test", 5, 5),
+    )
+    # The clips of one patient are one group, so only one of its equal rows is compared.
+    rows["patient"] = ["a:A", "a:A", "a:A", "b:B"]
+    rows["clip"] = None
+    members = duplicate_clusters(rows).set_index("id")
+    assert set(members.index[members["withheld"]]) == {"a:1", "a:3"}
+    assert members["cluster"].tolist() == ["a:1"] * 3
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from("ABC"),
+            st.sampled_from([0, 1, 7, 0xFF << 20]),
+            st.sampled_from(["train", "val", "test"]),
+        ),
+        min_size=1,
+        max_size=12,
+    )
+)
+def test_equal_pixels_are_in_one_split_after_withholding(
+    images: list[tuple[str, int, str]],
+) -> None:
+    rows = table(
+        *((f"a:{i}", None, None, split, code, 0) for i, (_, code, split) in enumerate(images))
+    )
+    rows["patient"] = [patient for patient, _, _ in images]
+    members = duplicate_clusters(rows)
+    kept = rows[~rows["id"].isin(members.loc[members["withheld"], "id"])]
+    # Patients are not divided by a real split, so copies inside a patient are out of scope here.
+    across = kept.groupby("perceptual_hash").filter(lambda part: part["patient"].nunique() > 1)
+    assert (across.groupby("perceptual_hash")["split"].nunique() <= 1).all()
 
 
 def test_an_image_without_a_split_is_on_no_side() -> None:

@@ -10,11 +10,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from arl.corpus import manifest
 from arl.corpus.batch_summary import BatchOrigin
 from arl.corpus.pixels import difference_hash, perceptual_hash, pixel_sha256
+from arl.corpus.record import Label
 from arl.corpus.shard_reader import read_images, read_masks, read_shard
 from arl.corpus.shard_writer import BatchWriter
 from arl.files import tree_hash
@@ -295,3 +297,51 @@ def test_manifest_columns_are_the_schema(tmp_path: Path) -> None:
     assert isinstance(rows, pd.DataFrame)
     assert rows.columns.tolist() == manifest.SCHEMA.names
     assert rows.empty
+
+
+def test_labels_of_every_kind_are_read_back(tmp_path: Path) -> None:
+    labels = {
+        "severity": Label("2", "clip"),
+        "ejection_fraction": Label(55.5, "exam"),
+        "pcr": Label("positive", "patient"),
+    }
+    with writer(tmp_path) as batch:
+        batch.accept(noise(8, 8), key="a", anatomy="lung", exam="e", labels=labels)
+        batch.accept(noise(8, 9), key="b", anatomy="lung")
+    lines = manifest.read_labels(tmp_path).set_index("name")
+    assert lines["id"].unique().tolist() == ["probe-set:a"]
+    assert lines["level"].to_dict() == {
+        "ejection_fraction": "exam",
+        "pcr": "patient",
+        "severity": "clip",
+    }
+    assert lines["number"].dropna().to_dict() == {"ejection_fraction": 55.5}
+    assert lines["text"].dropna().to_dict() == {"pcr": "positive", "severity": "2"}
+    assert manifest.read_manifest(tmp_path, ["exam"])["exam"].dropna().tolist() == ["probe-set:e"]
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("A lines", Label("yes")),
+        ("a_lines", Label("")),
+        ("ef", Label(float("nan"))),
+        ("ef", Label(1.0, "study")),  # type: ignore[arg-type]
+    ],
+)
+def test_a_label_without_a_plain_name_or_a_value_is_refused(
+    tmp_path: Path, name: str, label: Label
+) -> None:
+    with pytest.raises(ValueError, match="label"), writer(tmp_path) as batch:
+        batch.accept(noise(8, 8), key="a", anatomy="lung", labels={name: label})
+
+
+def test_a_batch_of_an_earlier_version_reads_with_nulls(tmp_path: Path) -> None:
+    with writer(tmp_path) as batch:
+        batch.accept(noise(8, 8), key="a", anatomy="lung", labels={"grade": Label("2")})
+    file = tmp_path / "probe-set/0000/manifest.parquet"
+    pq.write_table(pq.read_table(file).drop_columns(["exam", "labels"]), file)
+    rows = manifest.read_manifest(tmp_path)
+    assert rows[["exam", "labels"]].isna().all().all()
+    assert rows.columns.tolist() == manifest.SCHEMA.names
+    assert manifest.read_labels(tmp_path).empty

@@ -142,19 +142,27 @@ def _pairs_of_bucket(index: _BucketIndex, key: int, radius: int) -> Iterator[Pai
 def near_duplicates(rows: pd.DataFrame) -> Pairs:
     """Positions of near-identical images of different groups.
 
+    Of equal hashes in a group, only the first row is compared; see `representatives`.
+
     Args:
         rows: Manifest rows with at least id, patient, clip, perceptual_hash and difference_hash.
-            Of equal hashes in a group, the first row represents all.
     """
     group = pd.factorize(groups(rows))[0].astype(np.int64)
     perceptual = rows["perceptual_hash"].to_numpy(np.uint64)
     difference = rows["difference_hash"].to_numpy(np.uint64)
-    keys = pd.DataFrame({"group": group, "perceptual": perceptual, "difference": difference})
-    first = np.flatnonzero(~keys.duplicated().to_numpy())
+    first = np.unique(representatives(rows))
     pairs = first[near_pairs(perceptual[first], group[first])]
     distance = np.bitwise_count(difference[pairs[:, 0]] ^ difference[pairs[:, 1]])
     confirmed: Pairs = pairs[distance <= CONFIRM]
     return confirmed
+
+
+def representatives(rows: pd.DataFrame) -> Integers:
+    """For each row, the position of the first row of its group with the same hashes."""
+    keys = [groups(rows), rows["perceptual_hash"], rows["difference_hash"]]
+    positions = pd.Series(np.arange(len(rows)), index=rows.index)
+    first: Integers = positions.groupby(keys, sort=False).transform("first").to_numpy(np.int64)
+    return first
 
 
 def clusters(count: int, pairs: Pairs) -> Integers:
@@ -195,7 +203,8 @@ def duplicate_clusters(rows: pd.DataFrame) -> pd.DataFrame:
     """
     rows = rows.reset_index(drop=True)
     pairs = near_duplicates(rows)
-    cluster = clusters(len(rows), pairs)
+    # Rows with the hashes of a compared row share its cluster.
+    cluster = clusters(len(rows), pairs)[representatives(rows)]
     rank_of = {name: rank for rank, name in enumerate(SPLITS)}
     rank = rows["split"].map(rank_of).fillna(len(SPLITS)).to_numpy(int)
     cluster_rank = np.zeros(len(rows), int)

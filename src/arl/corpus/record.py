@@ -1,8 +1,9 @@
-"""What a reader says about an image, and how it refuses an input."""
+"""What a reader states about an image, and how it refuses an input."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -10,34 +11,70 @@ import numpy.typing as npt
 Pixels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 
+# What a label describes. All images of a clip, an examination or a patient carry its labels.
+Level = Literal["image", "clip", "exam", "patient"]
+LEVELS: tuple[Level, ...] = ("image", "clip", "exam", "patient")
+
+
+@dataclass(frozen=True)
+class Label:
+    """One value of a named label.
+
+    Attributes:
+        value: A class name or grade (str), or a measurement (float).
+        level: What the value describes.
+    """
+
+    value: str | float
+    level: Level = "image"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """The manifest's part of an image; see `manifest.SCHEMA` for what is not explained here."""
+    """The manifest columns of an image that its reader states; see `manifest.SCHEMA`.
 
-    key: str  # unique in the source
+    Attributes:
+        key: Unique in the source.
+        site: None stands for the source's name.
+        patient: Grouping key inside the source, like `exam` and `clip`.
+        label: The class of the image in the set's main task.
+        labels: Further labels by name, of any kind.
+        pixel_spacing_mm: Spacing of the image as given, along the rows.
+        official: The dataset singles the frame out, for example as end-diastole. Thinning keeps
+            it. Not in the manifest.
+        splits: Protocol -> train, val or test.
+    """
+
+    key: str
     anatomy: str
     anatomy_rule: str = "source"
-    site: str | None = None  # None: the source's name
-    patient: str | None = None  # grouping keys within the source
+    site: str | None = None
+    patient: str | None = None
+    exam: str | None = None
     clip: str | None = None
     frame: int = 0
     region_rule: str | None = None
     probe: str = "unknown"
     device: str | None = None
     label: str | None = None
+    labels: Mapping[str, Label] = field(default_factory=dict)
     mask_name: str | None = None
-    pixel_spacing_mm: float | None = None  # of the image as given
+    pixel_spacing_mm: float | None = None
     depth_cm: float | None = None
     color_doppler: bool = False
     synthetic: bool = False
-    official: bool = False  # a frame that its dataset singles out, as end-diastole: never thinned; not in the manifest
-    splits: Mapping[str, str] = field(default_factory=dict)  # protocol -> train, val or test
+    official: bool = False
+    splits: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Record:
-    """One image of an input: uint8 (H, W) or RGB (H, W, 3), and a mask (H, W) of what `entry.mask_name` says."""
+    """One image of an input.
+
+    Attributes:
+        image: uint8 (H, W), or RGB (H, W, 3).
+        mask: bool (H, W) of the structure that `entry.mask_name` names.
+    """
 
     image: Pixels
     entry: Entry
@@ -45,23 +82,25 @@ class Record:
 
 
 class Refused(Exception):  # noqa: N818 - a verdict on an input, not an error of the program
-    """An input cannot be accepted; the message is the reason that goes into quarantine and names no person."""
+    """The input cannot be accepted. The message goes into quarantine and names no person."""
 
 
 @dataclass(frozen=True)
 class Input:
-    """One thing given to ingest, a file or an entry of an index, and how to read its images.
+    """One file, or one entry of an index, and how to read its images.
 
-    `records` may raise `Refused`, at any image: then none of the input's images is kept. It must be
-    picklable.
+    Attributes:
+        name: The name in quarantine: relative to the root, or a keyed hash for hospital data.
+        records: Yields the images, and may raise `Refused` at any image: then none of the input's
+            images is kept. It must be picklable.
     """
 
-    name: str  # as quarantine names it: relative to the root, or a keyed hash for hospital data
+    name: str
     records: Callable[[], Iterable[Record]]
 
 
 def refusal(name: str, reason: str) -> Input:
-    """An input that cannot be accepted, as is known before it is opened."""
+    """An input that is refused before it is opened."""
     return Input(name, partial(_refuse, reason))
 
 

@@ -1,4 +1,4 @@
-"""Which rows of the corpus a stage sees."""
+"""The rows of the corpus that a stage uses."""
 
 import hashlib
 from collections.abc import Sequence
@@ -7,12 +7,13 @@ from pathlib import Path
 import pandas as pd
 
 from arl.corpus.manifest import SCHEMA, read_manifest
-from arl.corpus.near_duplicates import duplicate_clusters
+from arl.corpus.near_duplicates import contradictory_clusters, duplicate_clusters
 from arl.corpus.splits import groups, read_split
 
 WITHHELD = "withheld"
-_HASHES = ["perceptual_hash", "difference_hash"]  # wanted by the leak gate alone
-# of no use to any stage that selects
+# Only the search for duplicates needs these.
+_HASHES = ["perceptual_hash", "difference_hash"]
+# No stage that selects rows needs these.
 _UNREAD = {
     "anatomy_rule",
     "region_rule",
@@ -25,17 +26,25 @@ _UNREAD = {
 
 
 def select(
-    corpus: Path, *, sources: list[str], protocols: dict[str, str], held_out: Sequence[str] = ()
+    corpus: Path,
+    *,
+    sources: list[str],
+    protocols: dict[str, str],
+    held_out: Sequence[str] = (),
+    contradictory: bool = True,
 ) -> pd.DataFrame:
-    """Rows of the named sources (empty: all) without those that are held out, with their `split`.
+    """Rows of the named sources (empty: all) that are not held out, with their `split`.
 
-    Columns of the manifest without hashes of looks and those that say how an input became an image.
+    A training or validation image that is near-identical to an image of a more protected split, in
+    any source of the corpus, is in the split "withheld"; see `near_duplicates`. The columns are
+    those of the manifest without the hashes and the columns that describe the ingest.
 
-    A training or validation image that is near-identical to one of a more guarded split, of any
-    source of the corpus, is in the split "withheld"; see `leakage`.
+    Args:
+        contradictory: Keep clusters of near-identical images with different labels; otherwise
+            their labelled members are withheld.
 
     Raises:
-        ValueError: a named source is not in the corpus, or nothing is left.
+        ValueError: A named source is not in the corpus, or no row is left.
     """
     rows = read_manifest(corpus, [name for name in SCHEMA.names if name not in _UNREAD])
     missing = sorted(set(sources) - set(rows["source"]))
@@ -44,9 +53,13 @@ def select(
             f"corpus {corpus} has no source {missing}; it has {sorted(set(rows['source']))}"
         )
     rows = rows.assign(split=read_split(corpus, rows, protocols))
-    found = duplicate_clusters(rows)
+    members = duplicate_clusters(rows)
+    withheld = members["withheld"]
+    if not contradictory:
+        clusters = contradictory_clusters(members)["cluster"]
+        withheld |= members["cluster"].isin(clusters) & members["label"].notna()
     rows = rows.drop(columns=_HASHES)
-    rows.loc[rows["id"].isin(found.loc[found["withheld"], "id"]), "split"] = WITHHELD
+    rows.loc[rows["id"].isin(members.loc[withheld, "id"]), "split"] = WITHHELD
     rows = rows[rows["source"].isin(sources)] if sources else rows
     rows = rows[~rows["source"].isin(held_out)].reset_index(drop=True)
     if rows.empty:
@@ -69,7 +82,7 @@ def task_rows(
     """Rows of a task with their `split` and, for classification, the integer `target`.
 
     Raises:
-        ValueError: a split is empty, or lacks a class.
+        ValueError: The kind is unknown, a split is empty, or lacks a class.
     """
     rows = select(corpus, sources=sources, protocols=protocols)
     rows = rows[rows["anatomy"] == anatomy]
@@ -96,28 +109,26 @@ def _refuse_gaps(rows: pd.DataFrame, classes: list[str], what: str) -> None:
             raise ValueError(f"{what}: the {split} split has no image of class {missing}")
 
 
-def subset(rows: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:
-    """The rows of a share of the patients (or clips, or images), of each label the same share and at least one.
+def subset(rows: pd.DataFrame, fraction: float, seed: int) -> pd.DataFrame:
+    """The rows of a fraction of the groups: of each label the same fraction, at least one group.
 
-    Subsets are nested: those of a smaller share, with the same seed, are part of those of a larger
-        one. A patient counts as of the label that most of their images have.
+    Subsets are nested: with the same seed, the subset of a smaller fraction is part of that of a
+    larger one. A group counts for the label that most of its images have.
 
     Raises:
-        ValueError: the share is not within 0..1, or is 0.
+        ValueError: The fraction is not in (0, 1].
     """
-    if not 0 < share <= 1:
-        raise ValueError(
-            f"a share of {share:g} of the training patients is not within 0..1, or is none"
-        )
-    if share == 1:
+    if not 0 < fraction <= 1:
+        raise ValueError(f"a fraction of {fraction:g} of the training patients is not in (0, 1]")
+    if fraction == 1:
         return rows
     unit = groups(rows)
-    known = pd.DataFrame({"unit": unit, "label": rows["label"].fillna("")})
-    units = known.groupby("unit")["label"].agg(lambda labels: labels.mode().iloc[0]).reset_index()
+    labels = pd.DataFrame({"unit": unit, "label": rows["label"].fillna("")})
+    units = labels.groupby("unit")["label"].agg(lambda label: label.mode().iloc[0]).reset_index()
     units["order"] = [
         hashlib.blake2b(f"{seed}/{name}".encode()).hexdigest() for name in units["unit"]
     ]
     units = units.sort_values(["order", "unit"])
     rank = units.groupby("label").cumcount()
-    wanted = (units.groupby("label")["unit"].transform("size") * share).round().clip(lower=1)
-    return rows[unit.isin(units["unit"][rank < wanted])].reset_index(drop=True)
+    size = (units.groupby("label")["unit"].transform("size") * fraction).round().clip(lower=1)
+    return rows[unit.isin(units["unit"][rank < size])].reset_index(drop=True)

@@ -6,6 +6,7 @@ The bytes of a batch depend only on the accepted images and their order.
 import errno
 import re
 from contextlib import ExitStack
+from math import isfinite
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,12 +20,13 @@ from arl.corpus.batch_summary import BATCH_FILE, BatchOrigin, BatchSummary
 from arl.corpus.manifest import PROBES, QUARANTINE, SCHEMA, SPLITS
 from arl.corpus.near_duplicates import merge_duplicate_groups
 from arl.corpus.pixels import Stored, store
-from arl.corpus.record import Entry, Mask, Pixels
+from arl.corpus.record import LEVELS, Entry, Mask, Pixels
 from arl.corpus.shard_reader import ROWS_PER_GROUP, SHARD_SCHEMA
 from arl.corpus.splits import DEFAULT, SPLIT_SCHEMA, split_by_patient
 from arl.files import atomic_directory
 
 SHARD_BYTES = 256 << 20
+LABEL_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 # Level 1 is the fastest to write and, on differences of speckle, the smallest. Dictionaries and
 # statistics over pixels would double the file.
@@ -238,6 +240,7 @@ class BatchWriter:
             "batch": self._batch,
             "site": entry.site or self._source,
             "patient": None if entry.patient is None else f"{self._source}:{entry.patient}",
+            "exam": None if entry.exam is None else f"{self._source}:{entry.exam}",
             "clip": None if entry.clip is None else f"{self._source}:{entry.clip}",
             "frame": entry.frame,
             "anatomy": entry.anatomy,
@@ -246,6 +249,7 @@ class BatchWriter:
             "probe": entry.probe,
             "device": entry.device,
             "label": entry.label,
+            "labels": _label_column(entry) or None,
             "mask": entry.mask_name,
             "pixel_spacing_mm": None if spacing is None else spacing * scale,
             "depth_cm": entry.depth_cm,
@@ -348,10 +352,31 @@ class BatchWriter:
         )
 
 
+def _label_column(entry: Entry) -> list[dict[str, str | float | None]]:
+    """The column `labels`, sorted by name, so that the bytes do not depend on a reader's order."""
+    return [
+        {
+            "name": name,
+            "level": label.level,
+            "text": label.value if isinstance(label.value, str) else None,
+            "number": None if isinstance(label.value, str) else float(label.value),
+        }
+        for name, label in sorted(entry.labels.items())
+    ]
+
+
 def _check_entry(identifier: str, entry: Entry, masked: bool) -> None:
     anatomy_index(entry.anatomy)
     if masked != (entry.mask_name is not None):
         raise ValueError(f"image {identifier}: a mask and its mask_name must come together")
+    for name, label in entry.labels.items():
+        if not LABEL_NAME.fullmatch(name) or label.level not in LEVELS:
+            raise ValueError(
+                f"image {identifier}: label {name!r} of level {label.level!r}: a name has lower-case "
+                f"letters, digits and underscores, and a level is one of {', '.join(LEVELS)}"
+            )
+        if label.value == "" or (isinstance(label.value, float) and not isfinite(label.value)):
+            raise ValueError(f"image {identifier}: label {name!r} has no value")
     if entry.probe not in PROBES:
         raise ValueError(
             f"image {identifier}: probe {entry.probe!r} is not one of {', '.join(PROBES)}"

@@ -1,7 +1,7 @@
 """Splits of the corpus into train, val and test.
 
-A batch holds one file per protocol, `splits/<protocol>.parquet`, and always one named "default".
-Groups are never divided: the patient, else the clip, else the image.
+A batch holds one file for each protocol, `splits/<protocol>.parquet`, and always one named
+"default". No split divides a group: the patient, else the clip, else the image.
 """
 
 import hashlib
@@ -16,8 +16,10 @@ from arl.corpus.manifest import SCHEMA, SPLITS, batch_folders, read_table
 
 Grouping = Literal["patient", "clip", "image"]
 DEFAULT = "default"
-FRACTIONS = (0.7, 0.15, 0.15)  # train, val, test of the default protocol
-SEED = 0  # of the default protocol; fixed, so that a patient who comes back in a later batch stays where they were
+# Train, val and test of the default protocol.
+FRACTIONS = (0.7, 0.15, 0.15)
+# Fixed, so that a patient who returns in a later batch stays in the same split.
+SEED = 0
 _NAMES = {
     "train": "train",
     "training": "train",
@@ -34,87 +36,109 @@ SPLIT_SCHEMA = pa.schema(
 
 
 def split_named(name: str) -> str | None:
-    """The split that people call by a name, e.g. "Validation"; None: it is the name of none."""
+    """The split of a common name, such as "Validation"; None for any other word."""
     return _NAMES.get(name.strip().lower())
 
 
 def grouping(rows: pd.DataFrame) -> Grouping:
-    """The strongest claim that holds for all rows: their patients are known, else their clips, else nothing."""
+    """The strongest grouping that all rows support: patient, else clip, else image."""
     if rows["patient"].notna().all():
         return "patient"
     return "clip" if (rows["patient"].notna() | rows["clip"].notna()).all() else "image"
 
 
 def groups(rows: pd.DataFrame) -> pd.Series:
-    """The unit of each row that no split may divide: its patient, else its clip, else itself."""
+    """The group of each row, which no split may divide: its patient, else its clip, else itself."""
     return rows["patient"].fillna(rows["clip"]).fillna(rows["id"])
 
 
-def _uniform(group: str, seed: int) -> float:
+def uniform(group: str, seed: int) -> float:
+    """A number in [0, 1) that depends only on the name of the group and the seed."""
     digest = hashlib.blake2b(group.encode(), digest_size=8, key=str(seed).encode()).digest()
     return int.from_bytes(digest) / 2.0**64
 
 
 def assign(group: str, seed: int = SEED, fractions: tuple[float, float, float] = FRACTIONS) -> str:
-    """The split of one group: depends on nothing but its name, the seed and the fractions."""
-    position = _uniform(group, seed)
+    """The split of one group; depends only on its name, the seed and the fractions."""
+    return _split_at(uniform(group, seed), fractions)
+
+
+def _split_at(position: float, fractions: tuple[float, float, float]) -> str:
     if position < fractions[0]:
-        return SPLITS[0]
-    return SPLITS[1] if position < fractions[0] + fractions[1] else SPLITS[2]
+        return "train"
+    return "val" if position < fractions[0] + fractions[1] else "test"
 
 
 def keep_test(official: str, group: str) -> str:
-    """The default split where only a test part is official: that stays, and 15 % of the other groups are for val."""
+    """The default split of a set with an official test part only.
+
+    The test part stays, and 15 % of the other groups become val.
+    """
     return "test" if official == "test" else assign(group, fractions=(0.85, 0.15, 0.0))
 
 
-def named_splits(said: Mapping[str, tuple[str, str]]) -> dict[str, dict[str, str]]:
-    """Key -> protocol -> split, of a set that says its splits: "official", and a default that has a val part.
+def named_splits(stated: Mapping[str, tuple[str, str]]) -> dict[str, dict[str, str]]:
+    """Key -> protocol -> split of a set that states its splits.
+
+    The protocols are "official" and "default", which always has a val part.
 
     Args:
-        said: key -> (split, group that no split may divide).
+        stated: Key -> (split, group that no split may divide).
 
     Raises:
-        ValueError: a group is in two splits.
+        ValueError: A group is in two splits.
     """
-    first: dict[str, str] = {}
-    for split, group in said.values():
-        if first.setdefault(group, split) != split:
-            raise ValueError(f"{group} is in two splits, {first[group]} and {split}")
-    whole = "val" in first.values()
+    split_of_group: dict[str, str] = {}
+    for split, group in stated.values():
+        if split_of_group.setdefault(group, split) != split:
+            raise ValueError(f"{group} is in two splits, {split_of_group[group]} and {split}")
+    has_val = "val" in split_of_group.values()
     return {
-        key: {"official": split, DEFAULT: split if whole else keep_test(split, group)}
-        for key, (split, group) in said.items()
+        key: {"official": split, DEFAULT: split if has_val else keep_test(split, group)}
+        for key, (split, group) in stated.items()
     }
 
 
-def stratified(labels: Mapping[str, str], groups: Mapping[str, str]) -> dict[str, str]:
-    """The default split of a public set that has none: each class in its share, groups whole. Key -> split.
+def stratified(
+    labels: Mapping[str, str],
+    groups: Mapping[str, str],
+    seed: int = SEED,
+    fractions: tuple[float, float, float] = FRACTIONS,
+) -> dict[str, str]:
+    """Key -> split, each class in equal proportion, groups undivided.
 
-    Small sets need it: by the hash of each group alone, 17 malignant nodules might leave none for
-        val. Groups that hold the same classes are ordered by their hash and cut at `FRACTIONS`.
+    Small sets need this: a hash of each group alone might leave no malignant nodule for val.
+    Groups with the same set of classes are ordered by their hash and cut at `fractions`.
 
     Args:
-        labels: class of every key; may be empty.
-        groups: what no split may divide, for every key.
+        labels: Class of every key; may be empty.
+        groups: Group of every key, which no split may divide.
     """
+    position = stratified_positions(labels, groups, seed)
+    return {key: _split_at(position[groups[key]], fractions) for key in labels}
+
+
+def stratified_positions(
+    labels: Mapping[str, str], groups: Mapping[str, str], seed: int = SEED
+) -> dict[str, float]:
+    """Group -> its position in (0, 1) among the groups with the same set of classes."""
     classes: dict[str, set[str]] = {}
     for key, label in labels.items():
         classes.setdefault(groups[key], set()).add(label)
     strata: dict[tuple[str, ...], list[str]] = {}
-    for group, held in classes.items():
-        strata.setdefault(tuple(sorted(held)), []).append(group)
-    split = {group: chosen for members in strata.values() for group, chosen in _cut(members)}
-    return {key: split[groups[key]] for key in labels}
+    for group, names in classes.items():
+        strata.setdefault(tuple(sorted(names)), []).append(group)
+    return {
+        group: position
+        for members in strata.values()
+        for group, position in _positions(members, seed)
+    }
 
 
-def _cut(groups: list[str]) -> Iterator[tuple[str, str]]:
-    for rank, group in enumerate(sorted(groups, key=lambda group: (_uniform(group, SEED), group))):
-        position = (rank + 0.5) / len(groups)
-        if position < FRACTIONS[0]:
-            yield group, SPLITS[0]
-        else:
-            yield group, SPLITS[1] if position < FRACTIONS[0] + FRACTIONS[1] else SPLITS[2]
+def _positions(members: list[str], seed: int) -> Iterator[tuple[str, float]]:
+    ordered = sorted(members, key=lambda group: (uniform(group, seed), group))
+    for rank, group in enumerate(ordered):
+        yield group, (rank + 0.5) / len(members)
 
 
 def split_by_patient(
@@ -123,16 +147,16 @@ def split_by_patient(
     fractions: tuple[float, float, float] = FRACTIONS,
     units: "pd.Series[str] | None" = None,
 ) -> tuple[dict[str, list[str]], Grouping]:
-    """Ids of each split, and what was kept together: the patient, else the clip, else the image.
+    """Ids of each split, and the grouping that they keep.
 
-    A keyed hash decides for each group alone, so adding rows never moves another group; shares are
-    met on average.
+    A keyed hash decides for each group alone, so new rows never move another group. The fractions
+    hold on average.
 
     Args:
-        units: of each row, what no split may divide; `groups` where it is not given.
+        units: Group of each row, which no split may divide; by default `groups`.
 
     Raises:
-        ValueError: the fractions are negative or do not sum to 1.
+        ValueError: The fractions are negative or do not sum to 1.
     """
     if min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-9:
         raise ValueError(f"fractions {fractions} must not be negative and must sum to 1")
@@ -143,7 +167,7 @@ def split_by_patient(
 
 
 def with_splits(corpus: Path, columns: Sequence[str], protocols: Mapping[str, str]) -> pd.DataFrame:
-    """Manifest columns of all rows with the `split` under the protocol in use; null where there is none."""
+    """Manifest columns of all rows, with their `split` under the protocol in use, else null."""
     schema = pa.schema([SCHEMA.field(name) for name in columns])
     return pd.concat(
         [_batch_with_split(folder, schema, protocols) for folder in batch_folders(corpus)],
@@ -164,10 +188,13 @@ def _batch_with_split(
 
 
 def read_split(corpus: Path, rows: pd.DataFrame, protocols: Mapping[str, str]) -> "pd.Series[str]":
-    """The split of every row (index of `rows`); `protocols` names one per source, "default" where it does not.
+    """The split of every row, with the index of `rows`.
+
+    Args:
+        protocols: Source -> protocol; "default" for a source that is not named.
 
     Raises:
-        ValueError: a batch lacks the protocol, or the protocol's file lacks a row.
+        ValueError: A batch lacks the protocol, or the protocol lacks a row.
     """
     parts = [
         _read_batch_split(
@@ -183,9 +210,9 @@ def read_split(corpus: Path, rows: pd.DataFrame, protocols: Mapping[str, str]) -
 def _read_batch_split(folder: Path, protocol: str, ids: "pd.Series[str]") -> "pd.Series[str]":
     file = folder / f"{protocol}.parquet"
     if not file.is_file():
-        known = sorted(path.stem for path in folder.glob("*.parquet"))
+        protocols = sorted(path.stem for path in folder.glob("*.parquet"))
         raise ValueError(
-            f"{file} does not exist: split protocol {protocol!r} is not one of {', '.join(known)}"
+            f"{file} does not exist: split protocol {protocol!r} is not one of {', '.join(protocols)}"
         )
     table = read_table(file, SPLIT_SCHEMA).set_index("id")["split"]
     missing = ids[~ids.isin(table.index)]

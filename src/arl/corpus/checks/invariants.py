@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from arl.corpus.batch_summary import BatchSummary
 from arl.corpus.checks.validation import Finding, Severity, check_rows, examples
-from arl.corpus.manifest import SCHEMA, batch_folders, check_schema, manifest_parts
+from arl.corpus.manifest import ADDED_COLUMNS, SCHEMA, batch_folders, check_schema, manifest_parts
 from arl.corpus.splits import DEFAULT, SPLIT_SCHEMA
 
 _MEMORY = "1500MB"
@@ -186,7 +186,9 @@ def _database(
         database.execute("CREATE TABLE withheld (id VARCHAR)")
         database.register("given", pa.table({"id": pa.array(withheld["id"].tolist(), pa.string())}))
         database.execute("INSERT INTO withheld SELECT id FROM given")
-        _create(database, "manifests", [folder / "manifest.parquet" for folder in folders], SCHEMA)
+        _create(
+            database, "manifests", [folder / "manifest.parquet" for folder in folders], _COLUMNS
+        )
         _create(
             database,
             "memberships",
@@ -209,6 +211,8 @@ def _database(
         yield database
 
 
+# Older batches lack the columns that were added later, and no rule needs them.
+_COLUMNS = pa.schema([column for column in SCHEMA if column.name not in ADDED_COLUMNS])
 _IDS = pa.schema([pa.field("id", pa.string(), nullable=False)])
 _VIEWS = f"""
 CREATE VIEW images AS SELECT * EXCLUDE (filename), parse_path(filename)[-3] AS folder_source,
