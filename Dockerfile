@@ -1,9 +1,9 @@
-# Images of the pipeline's steps, by need: docker build --target data|train|monitor -t arl-TARGET:0.1.0 .
+# Images of the steps: docker build --target data|train|monitor -t arl-TARGET:0.1.0 .   All of them: make images
 #
-# Everything is installed here from the lock, checked against its hashes; a running step installs nothing, needs no root
-# and writes only to its volumes and /tmp, so its root may be read-only. An index or certificates of your own are secrets
-# of the build, which stay in no layer: --secret id=pip,src=pip.conf --secret id=ca,src=CA.pem, where pip.conf says
-# `cert = /run/secrets/ca`. BASE may be any Debian-like image with Python 3.11 and its venv module.
+# The build installs everything from the lock and checks the hashes. A running step installs nothing, needs no root and
+# writes only to its volumes and /tmp, so its root may be read-only. An index or certificates of your own are secrets of
+# the build, which stay in no layer: --secret id=pip,src=pip.conf --secret id=ca,src=CA.pem, where pip.conf says
+# `cert = /run/secrets/ca`. BASE is any Debian-like image with Python 3.11 and its venv module.
 ARG BASE=python:3.11-slim-bookworm
 
 # Each image's part of the lock, in a stage of its own: a layer below is built anew only when its part has changed.
@@ -29,7 +29,7 @@ RUN --mount=type=secret,id=pip --mount=type=secret,id=ca --mount=type=cache,targ
     pip install --quiet --no-deps --require-hashes -r /lock/build \
     && pip install --quiet --no-deps --no-build-isolation --require-hashes -r /lock/common
 
-# The package itself, and the parameters that conf/ gives without any choice: `arl run` counts on these.
+# The package itself, the default parameters of conf/, on which `arl run` builds, and the version of the code.
 FROM environment AS project
 COPY pyproject.toml README.md LICENSE ./
 COPY src src
@@ -38,7 +38,10 @@ COPY components components
 COPY pipelines pipelines
 RUN pip install --quiet --no-deps --no-build-isolation --no-index --prefix /project . \
     && PYTHONPATH=src python -m arl.cli configure \
-    && mkdir /project/arl && mv params.yaml conf components pipelines /project/arl
+    && mkdir /project/arl \
+    && PYTHONPATH=. python -c "from components.version import code_version; print(code_version())" \
+        > /project/arl/code-version \
+    && mv params.yaml conf components pipelines /project/arl
 
 FROM environment AS data-environment
 COPY --from=lock /lock/data /lock/

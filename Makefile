@@ -18,7 +18,7 @@ EXTRAS := data train monitor release orchestrate
 TORCH_PINS = $(shell grep -oE '^torch(vision)?==[0-9.]+' requirements.lock)
 WITHOUT_TORCH = awk '/^[a-z]/ { skip = /^(torch|torchvision|triton|nvidia-|cuda-)/ } !skip'
 
-.PHONY: help setup setup-dev lock debian run test test-all image-test lint docs house clean
+.PHONY: help setup setup-dev lock debian run test test-all image-test images cluster-test golden lint docs house clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s :
@@ -74,6 +74,15 @@ image-test: setup-dev ## builds the images and runs the pipeline in their contai
 	@command -v dockerd debootstrap > /dev/null || { apt-get update -qq && apt-get install -y -qq docker.io debootstrap > /dev/null; } \
 		|| echo "docker.io and debootstrap cannot be installed" >&2
 	OMP_NUM_THREADS=1 pytest -rs -s tests/pipelines/test_images.py
+
+images: ## builds, scans, pushes and signs the step images: make images REGISTRY=... SETTINGS=FOLDER, see bin/images
+	bin/images "$(REGISTRY)" $(SETTINGS)
+
+cluster-test: setup-dev ## the pipelines on a real cluster: KUBECONFIG and KFP_ENDPOINT; skips with a reason without one
+	pytest -rs -s -p no:cacheprovider tests/cluster
+
+golden: setup ## the compiled pipeline that the tests compare with, after an intended change
+	ARL_CODE_VERSION=golden kfp dsl compile --py pipelines/arl_full.py --output tests/pipelines/golden/arl_full.yaml
 
 lint: setup-dev ## formatting, lint, types, declared dependencies
 	ruff format --check .

@@ -1,4 +1,4 @@
-"""Steps that need the data image."""
+"""Steps that run in the data image."""
 
 from kfp import dsl
 
@@ -9,10 +9,10 @@ from components import step
 def ingest(
     source: str, root: str, batch: str, part: str, options: dict, corpus: str, overrides: list
 ):
-    """Read one part of a dataset or drop into a batch of the corpus; a batch that is there is kept."""
-    from arl.cli import call
+    """Read one part of a dataset into a batch of the corpus; an existing batch is kept."""
+    from arl.launch.stage import launch
 
-    call(
+    launch(
         "ingest",
         overrides,
         source=source,
@@ -32,13 +32,40 @@ def ingest(
 
 @step("data")
 def validate(
-    corpus: str, data_hash: str, overrides: list, validation: dsl.Output[dsl.Artifact]
+    corpus: str,
+    data_hash: str,
+    overrides: list,
+    validation: dsl.Output[dsl.Artifact],
+    page: dsl.Output[dsl.HTML],
+    dataset: dsl.Output[dsl.Dataset],
 ) -> str:
-    """Check the corpus against its rules, a critical failure stops the pipeline; returns the version it has seen."""
+    """Check the corpus against its rules; returns the version of the data.
+
+    The step ends well where the corpus breaks a rule, because Kubeflow uploads nothing of a step
+    that fails. `accept` then stops the pipeline.
+    """
     from pathlib import Path
 
-    from arl.cli import call
-    from arl.files import read_json
+    from arl.launch import artifacts
+    from arl.launch.stage import launch
 
-    call("validate", overrides, corpus=corpus, validation=validation.path)
-    return f"{data_hash}-{read_json(Path(validation.path) / 'result.json')['corpus_version']}"
+    try:
+        launch("validate", overrides, corpus=corpus, validation=validation.path)
+    except (RuntimeError, ValueError):
+        # the stage writes its result before it refuses the corpus
+        if not (Path(validation.path) / "result.json").is_file():
+            raise
+    artifacts.copy_page(validation.path, page.path)
+    return artifacts.describe_dataset(dataset, validation.path, corpus, data_hash)
+
+
+@step("data")
+def accept(validation: dsl.Input[dsl.Artifact], data_version: str) -> str:
+    """Stop the pipeline where the corpus breaks a critical rule; returns the version of the data.
+
+    The page of the step validate shows what is wrong.
+    """
+    from arl.launch import artifacts
+
+    artifacts.require_accepted(validation.path)
+    return data_version

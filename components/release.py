@@ -1,4 +1,4 @@
-"""Steps that judge, publish and tell."""
+"""Steps that judge and publish models, and report on a run."""
 
 from kfp import dsl
 
@@ -14,14 +14,13 @@ def gate(
     models: dsl.Input[list[dsl.Model]],
     evaluations: dsl.Input[list[dsl.Artifact]],
     decision: dsl.Output[dsl.Artifact],
+    page: dsl.Output[dsl.HTML],
 ) -> str:
     """Compare the new models with the champion; returns promote, reject or inconclusive."""
-    from pathlib import Path
+    from arl.launch import artifacts
+    from arl.launch.stage import launch
 
-    from arl.cli import call
-    from arl.files import read_json
-
-    call(
+    launch(
         "gate",
         overrides,
         corpus=corpus,
@@ -30,23 +29,33 @@ def gate(
         registry=registry,
         decision=decision.path,
     )
-    return read_json(Path(decision.path) / "decision.json")["verdict"]
+    artifacts.copy_page(decision.path, page.path)
+    return artifacts.describe_decision(decision, data_hash)
 
 
 @step("train")
 def release(
     overrides: list,
     registry: str,
+    data_hash: str,
+    monitor: str,
+    owner: str,
     decision: dsl.Input[dsl.Artifact],
     checkpoint: dsl.Input[dsl.Model],
     models: dsl.Input[list[dsl.Model]],
     evaluations: dsl.Input[list[dsl.Artifact]],
     receipt: dsl.Output[dsl.Artifact],
+    released: dsl.Output[dsl.Model],
 ):
-    """Put promoted models into the registry and move the champion pointer; the receipt says what was done."""
-    from arl.cli import call
+    """Put promoted models into the registry and make them the champion.
 
-    call(
+    The receipt says what was done. In a monitoring run, copies of receipt and decision go into the
+    folder of the run, by which `close_run` knows that the training ended well.
+    """
+    from arl.launch import artifacts
+    from arl.launch.stage import launch
+
+    launch(
         "release",
         overrides,
         decision=decision.path,
@@ -56,6 +65,8 @@ def release(
         registry=registry,
         receipt=receipt.path,
     )
+    artifacts.describe_release(released, decision.path, receipt.path, registry, data_hash)
+    artifacts.keep_outcome(monitor, owner, decision.path, receipt.path)
 
 
 @step("train")
@@ -70,11 +81,13 @@ def report(
     receipt: dsl.Input[dsl.Artifact],
     drift: dsl.Input[dsl.Artifact],
     report: dsl.Output[dsl.Artifact],
+    page: dsl.Output[dsl.HTML],
 ):
-    """Write the one page that tells what happened."""
-    from arl.cli import call
+    """Write the page that reports on the whole run."""
+    from arl.launch import artifacts
+    from arl.launch.stage import launch
 
-    call(
+    launch(
         "report",
         overrides,
         corpus=corpus,
@@ -86,3 +99,4 @@ def report(
         drift=drift.path,
         report=report.path,
     )
+    artifacts.copy_page(report.path, page.path)

@@ -1,4 +1,4 @@
-"""Steps that need the train image."""
+"""Steps that train and measure models."""
 
 from kfp import dsl
 
@@ -9,11 +9,14 @@ from components import step
 def pretrain(
     corpus: str,
     data_hash: str,
+    code_version: str,
     overrides: list,
     checkpoint: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Artifact],
+    scores: dsl.Output[dsl.Metrics],
 ):
-    """Pretrain the encoder on the corpus, on as many GPUs and nodes as the step was given."""
+    """Pretrain the encoder on the corpus, on all GPUs and nodes of the step."""
+    from arl.launch import artifacts
     from arl.launch.stage import launch
 
     launch(
@@ -24,6 +27,8 @@ def pretrain(
         checkpoint=checkpoint.path,
         metrics=metrics.path,
     )
+    artifacts.describe_model(checkpoint, "pretraining", data_hash, code_version)
+    artifacts.log_pretraining(scores, metrics.path)
 
 
 @step("train")
@@ -31,11 +36,13 @@ def finetune(
     task: str,
     corpus: str,
     data_hash: str,
+    code_version: str,
     overrides: list,
     checkpoint: dsl.Input[dsl.Model],
     model: dsl.Output[dsl.Model],
 ):
-    """Fine-tune the encoder for one diagnostic task, on as many GPUs as the step was given."""
+    """Fine-tune the encoder for one diagnostic task, on all GPUs of the step."""
+    from arl.launch import artifacts
     from arl.launch.stage import launch
 
     launch(
@@ -47,6 +54,7 @@ def finetune(
         checkpoint=checkpoint.path,
         model=model.path,
     )
+    artifacts.describe_model(model, task, data_hash, code_version)
 
 
 @step("train")
@@ -54,14 +62,18 @@ def evaluate(
     task: str,
     corpus: str,
     data_hash: str,
+    code_version: str,
     overrides: list,
     model: dsl.Input[dsl.Model],
     evaluation: dsl.Output[dsl.Artifact],
+    scores: dsl.Output[dsl.Metrics],
+    classification: dsl.Output[dsl.ClassificationMetrics],
 ):
-    """Evaluate one task's model on its test split."""
-    from arl.cli import call
+    """Measure the model of one task on its test split."""
+    from arl.launch import artifacts
+    from arl.launch.stage import launch
 
-    call(
+    launch(
         "evaluate",
         overrides,
         task=task,
@@ -69,3 +81,5 @@ def evaluate(
         model=model.path,
         evaluation=evaluation.path,
     )
+    artifacts.log_evaluation(scores, evaluation.path)
+    artifacts.log_classification(classification, evaluation.path)

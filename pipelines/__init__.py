@@ -1,1 +1,1 @@
-"""Kubeflow pipelines: they only wire components. `arl run FILE` runs one, here or on a cluster."""
+"""Kubeflow pipelines and their submission; the pipelines only wire components."""

@@ -1,7 +1,7 @@
-"""The whole of ARL as one Kubeflow pipeline: ingest, validate, pretrain, finetune and evaluate tasks, gate, release.
+"""The whole of ARL as one Kubeflow pipeline.
 
-It is wiring only; dvc.yaml wires the same stages for one machine, and tests/test_wiring.py keeps
-the two in step.
+Ingest, validate, pretrain, fine-tune and evaluate tasks, gate, release, report. This file is wiring
+only; dvc.yaml wires the same stages for one machine, and tests/test_wiring.py compares the two.
 """
 
 import sys
@@ -12,43 +12,65 @@ from kfp import dsl
 # `kfp dsl compile --py` puts only this folder on the module path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from components.data import validate
+from components.data import accept, validate
 from components.monitoring import drift
 from components.release import gate, release, report
 from components.training import evaluate, finetune, pretrain
-from pipelines import ingest  # the module, since a file that is compiled may hold one pipeline only
-from pipelines.cluster import parallel, place, stored
+from components.version import code_version
+
+# the module, because a file that is compiled may hold one pipeline only
+from pipelines import ingest
+from pipelines.cluster import configure_task
+from pipelines.defaults import default_tasks
+from pipelines.settings import parallelism, storage_path
 
 
 @dsl.pipeline(name="arl-full", description="From new batches to a gated release and its report")
 def arl_full(
-    data_hash: str,
-    tasks: list,
+    tasks: list = default_tasks(),  # noqa: B008  KFP compiles the default in
+    data_hash: str = "",
     overrides: list = [],  # noqa: B006  KFP reads the default and never shares it
     batches: list = [],  # noqa: B006
-    corpus: str = stored("data"),
-    registry: str = stored("registry"),
+    corpus: str = storage_path("data"),
+    registry: str = storage_path("registry"),
+    monitor: str = "",
+    owner: str = "",
 ) -> str:
-    """Returns the gate's verdict: promote, reject or inconclusive.
+    """Train, evaluate, gate and release; returns promote, reject or inconclusive.
 
-    `batches` are read into the corpus first; without any it is taken as it is. The corpus and the
-    registry are folders that every step sees, since they are too big to be copied around as
-    artifacts. KFP's execution cache does not look
-    into folders: the steps after validate get the version of the corpus that it has read (and
-        `data_hash`, the one in data.dvc). Ingest and validate, and what depends on the registry,
-        are never taken from the cache.
+    Corpus and registry are folders that every step sees, because they are too big to be copied as
+    artifacts. Kubeflow's cache does not look into folders, so each cached step gets the version of
+    the corpus that `validate` read, and the version of the code.
+
+    Args:
+        tasks: diagnostic tasks to fine-tune, e.g. ["breast", "lv"].
+        data_hash: hash of the corpus in data.dvc. Empty: the version that validate reads is enough.
+        overrides: words that change parameters, e.g. ["pretrain.epochs=5"].
+        batches: batches to ingest first, as {source, root, batch, part, options}. Empty: none.
+        corpus: folder of the corpus, or s3://BUCKET/PREFIX.
+        registry: folder of the model registry, or s3://BUCKET/PREFIX.
+        monitor: folder of the monitoring loop that started this training. Empty: none did.
+        owner: run that carries out the monitoring run. Empty: none.
     """
     ingested = ingest.ingest_batches(batches=batches, corpus=corpus, overrides=overrides)
     validated = validate(corpus=corpus, data_hash=data_hash, overrides=overrides).after(ingested)
-    place(validated, "validate").set_caching_options(False)
-    data = {"corpus": corpus, "data_hash": validated.outputs["Output"], "overrides": overrides}
-    pretrained = place(pretrain(**data), "pretrain")
-    checkpoint = pretrained.outputs["checkpoint"]
-    drifted = place(drift(checkpoint=checkpoint, **data), "drift")
+    configure_task(validated, "validate")
+    accepted = accept(
+        validation=validated.outputs["validation"], data_version=validated.outputs["Output"]
+    )
+    configure_task(accepted, "accept")
+    data = {"corpus": corpus, "data_hash": accepted.output, "overrides": overrides}
+    versions = {**data, "code_version": code_version()}
 
-    with dsl.ParallelFor(tasks, name="each-task", parallelism=parallel("tasks")) as task:
-        finetuned = place(finetune(task=task, checkpoint=checkpoint, **data), "finetune")
-        evaluated = place(evaluate(task=task, model=finetuned.outputs["model"], **data), "evaluate")
+    pretrained = configure_task(pretrain(**versions), "pretrain", cached=True)
+    checkpoint = pretrained.outputs["checkpoint"]
+    drifted = configure_task(drift(checkpoint=checkpoint, **versions), "drift", cached=True)
+
+    with dsl.ParallelFor(tasks, name="each-task", parallelism=parallelism("tasks")) as task:
+        finetuned = finetune(task=task, checkpoint=checkpoint, **versions)
+        configure_task(finetuned, "finetune", cached=True)
+        evaluated = evaluate(task=task, model=finetuned.outputs["model"], **versions)
+        configure_task(evaluated, "evaluate", cached=True)
 
     # the compiler changes a Collected where it is used, so each use needs its own
     def models() -> dsl.Collected:
@@ -58,12 +80,11 @@ def arl_full(
         return dsl.Collected(evaluated.outputs["evaluation"])
 
     judged = gate(models=models(), evaluations=evaluations(), registry=registry, **data)
-    place(judged, "gate").set_caching_options(False)
+    configure_task(judged, "gate")
     decision = judged.outputs["decision"]
 
-    # No dsl.If here: release reads the decision itself, as it does under DVC, and its receipt tells
-    # the report what came of it. (kfp 2.17 cannot take collected artifacts into a condition:
-    # docs/decisions.md.)
+    # No dsl.If here: release reads the decision itself, as it does under DVC, and its receipt says
+    # what it did. kfp 2.17 cannot take collected artifacts into a condition.
     released = release(
         models=models(),
         evaluations=evaluations(),
@@ -71,8 +92,11 @@ def arl_full(
         checkpoint=checkpoint,
         registry=registry,
         overrides=overrides,
+        data_hash=accepted.output,
+        monitor=monitor,
+        owner=owner,
     )
-    place(released, "release").set_caching_options(False)
+    configure_task(released, "release")
 
     reported = report(
         validation=validated.outputs["validation"],
@@ -83,7 +107,7 @@ def arl_full(
         drift=drifted.outputs["drift"],
         **data,
     )
-    place(reported, "report").set_caching_options(False)
+    configure_task(reported, "report")
     return judged.outputs["Output"]
 
 

@@ -1,8 +1,8 @@
-"""The loop on arriving data as one Kubeflow pipeline, to be run again and again: `arl schedule` makes it recurring.
+"""The loop on arriving data as a Kubeflow pipeline; `arl schedule` makes it a recurring run.
 
-The same steps as `arl watch`, on the shared volume; the training is the whole of arl_full.py. An
-interrupted run is gone on with by the next one, and a second one that starts meanwhile is told so
-(watch.lease_hours).
+It runs the same steps as `arl watch`, on the shared volume, and trains with the whole of
+arl_full.py. A later run resumes an interrupted one; a concurrent run leaves it alone for
+watch.lease_hours.
 """
 
 import sys
@@ -13,11 +13,13 @@ from kfp import dsl
 # `kfp dsl compile --py` puts only this folder on the module path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from components.monitoring import close_run, compare, decide, take_batch
-from pipelines import (
-    arl_full,  # the module, since a file that is compiled may hold one pipeline only
-)
-from pipelines.cluster import place, stored
+from components.monitoring import poll_inbox
+
+# the module, because a file that is compiled may hold one pipeline only
+from pipelines import monitoring_run
+from pipelines.cluster import configure_task
+from pipelines.defaults import default_tasks
+from pipelines.settings import storage_path
 
 
 @dsl.pipeline(
@@ -25,36 +27,39 @@ from pipelines.cluster import place, stored
     description="From a batch in the inbox to a decision, and to a gated release",
 )
 def arl_monitor(
-    tasks: list,
+    tasks: list = default_tasks(),  # noqa: B008  KFP compiles the default in
     overrides: list = [],  # noqa: B006  KFP reads the default and never shares it
-    inbox: str = stored("inbox"),
-    corpus: str = stored("data"),
-    registry: str = stored("registry"),
-    monitor: str = stored("monitor"),
+    inbox: str = storage_path("inbox"),
+    corpus: str = storage_path("data"),
+    registry: str = storage_path("registry"),
+    monitor: str = storage_path("monitor"),
 ):
-    """One complete batch of the inbox, a folder or s3://bucket/prefix, is carried through to its end.
+    """Process one complete batch of the inbox, if there is one.
 
-    No step is taken from the cache: what each one does depends on the folders, and is not done
-        twice by itself.
+    No step of the loop is cached, because its result depends on the folders. A step whose result is
+    there does not run again.
+
+    Args:
+        tasks: diagnostic tasks to fine-tune, e.g. ["breast", "lv"].
+        overrides: words that change parameters, e.g. ["watch.cooldown_hours=24"].
+        inbox: folder in which batches arrive, or s3://BUCKET/PREFIX.
+        corpus: folder of the corpus.
+        registry: folder of the model registry, or s3://BUCKET/PREFIX.
+        monitor: folder of the loop: its log, its runs and their pages.
     """
-    mine = {"monitor": monitor, "owner": dsl.PIPELINE_JOB_NAME_PLACEHOLDER, "overrides": overrides}
-    folders = {"corpus": corpus, "monitor": monitor, "overrides": overrides}
-    concluded = place(
-        close_run(corpus=corpus, registry=registry, **mine), "close_run"
-    ).set_caching_options(False)
-    with dsl.ExitHandler(concluded):
-        arrived = place(
-            take_batch(inbox=inbox, corpus=corpus, **mine), "take_batch"
-        ).set_caching_options(False)
-        with dsl.If(arrived.output == "arrived"):
-            compared = place(compare(registry=registry, **folders), "compare").set_caching_options(
-                False
-            )
-            decided = place(decide(**folders), "decide").set_caching_options(False).after(compared)
-            with dsl.If(decided.output == "retrain"):
-                arl_full.arl_full(
-                    data_hash="", tasks=tasks, overrides=overrides, corpus=corpus, registry=registry
-                )
+    polled = poll_inbox(inbox=inbox, monitor=monitor, overrides=overrides)
+    configure_task(polled, "poll_inbox")
+    with dsl.If(polled.output == "waiting"):
+        monitoring_run.monitoring_run(
+            tasks=tasks,
+            overrides=overrides,
+            inbox=inbox,
+            corpus=corpus,
+            registry=registry,
+            monitor=monitor,
+            # The run's id. Its name is empty in a recurring run and not unique in others.
+            owner=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+        )
 
 
 if __name__ == "__main__":

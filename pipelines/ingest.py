@@ -1,21 +1,27 @@
-"""The fan-out of the first step: one pod for each batch, or part of one, that is to be read into the corpus.
+"""The first fan-out: one pod for each batch, or part of one, that is read into the corpus.
 
-A pipeline of its own inside the others, because what comes after a loop of unknown length, perhaps
-of none, can only
-wait for a pipeline: kfp.local fails on results collected from an empty loop, and Kubeflow's server
-on a task that waits for one (kubeflow/pipelines#10050).
+It is a pipeline inside the others because only a pipeline can be waited for after a loop that may
+be empty: kfp.local fails on results collected from an empty loop, and Kubeflow's server on a task
+that waits for one (kubeflow/pipelines#10050).
 """
 
 from kfp import dsl
 
 from components.data import ingest
-from pipelines.cluster import parallel, place
+from pipelines.cluster import configure_task
+from pipelines.settings import parallelism
 
 
 @dsl.pipeline(name="ingest-batches")
 def ingest_batches(batches: list, corpus: str, overrides: list):
-    """Read each of `batches`, a list of {source, root, batch, part, options}: options as `arl ingest` takes them."""
-    with dsl.ParallelFor(batches, name="each-batch", parallelism=parallel("batches")) as item:
+    """Read batches into the corpus.
+
+    Args:
+        batches: a list of {source, root, batch, part, options}, as `arl run --batches` makes it.
+        corpus: folder or s3://BUCKET/PREFIX.
+        overrides: words key=value that change params.yaml.
+    """
+    with dsl.ParallelFor(batches, name="each-batch", parallelism=parallelism("batches")) as item:
         read = ingest(
             source=item.source,
             root=item.root,
@@ -25,6 +31,6 @@ def ingest_batches(batches: list, corpus: str, overrides: list):
             corpus=corpus,
             overrides=overrides,
         )
-        # a kept batch costs a listing of its inputs; the cache could not tell that a volume was
-        # emptied
-        place(read, "ingest").set_caching_options(False)
+        # Without a cache a kept batch costs a listing of its inputs. The cache could not tell that
+        # someone emptied the volume.
+        configure_task(read, "ingest")

@@ -1,8 +1,7 @@
-"""A Kubeflow Pipelines server: start a run there, or keep its recurring runs as they are written down."""
+"""A Kubeflow Pipelines server: upload versions of a pipeline, start runs, keep recurring runs."""
 
 import hashlib
 import json
-import os
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -17,46 +16,56 @@ import urllib3
 from kfp import compiler, dsl
 from kfp.client import ServiceAccountTokenVolumeCredentials, token_credentials_base
 
-from pipelines.cluster import settings
+from components.version import code_version
+from pipelines.address import Address
+from pipelines.settings import settings
+
+Pipeline = dsl.graph_component.GraphComponent
 
 EXPERIMENT = "arl"
-_OURS = "Kept by `arl schedule`: "  # begins the description of a recurring run that may be replaced
-_TOKEN_FILE = "/var/run/secrets/kubeflow/pipelines/token"  # where Kubeflow projects a pod's token
+# begins the description of a recurring run that `arl schedule` may replace
+_OURS = "Kept by `arl schedule`: "
+_PAGE_SIZE = 100
 
 
 @dataclass(frozen=True)
-class Address:
-    """Where the API is and who we are there, from the environment variables that the kfp command reads too."""
+class Run:
+    """A run to start: its pipeline, arguments, name and description."""
 
-    endpoint: str
-    namespace: str | None
-    token: str | None
-    token_file: str | None
-    ca: str | None
+    pipeline: Pipeline
+    arguments: dict[str, Any]
+    name: str
+    description: str
 
-    @classmethod
-    def from_environment(cls) -> "Address":
-        """Raises ValueError where no endpoint is given."""
-        endpoint = os.environ.get("KFP_ENDPOINT", "").rstrip("/")
-        if not endpoint:
-            raise ValueError(
-                "KFP_ENDPOINT is not set: it is the address of the Kubeflow Pipelines API, e.g. http://HOST:8888"
-            )
-        file = os.environ.get("KF_PIPELINES_SA_TOKEN_PATH", _TOKEN_FILE)
-        return cls(
-            endpoint,
-            os.environ.get("KFP_NAMESPACE"),
-            os.environ.get("KFP_EXISTING_TOKEN"),
-            file if Path(file).is_file() else None,
-            os.environ.get("KFP_SSL_CA_CERT"),
-        )
+
+@dataclass(frozen=True)
+class Recurring:
+    """A run that the server starts by itself; `cron` has Kubeflow's six fields, seconds first."""
+
+    name: str
+    pipeline: Pipeline
+    arguments: dict[str, Any]
+    cron: str
+    enabled: bool
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of a pipeline on the server."""
+
+    pipeline: str
+    name: str
+    pipeline_id: str
+    version_id: str
+    # whether this call uploaded it
+    is_new: bool
 
 
 @contextmanager
 def connected(address: Address) -> Iterator[kfp.Client]:
-    """A client of the API, whose failures are ValueErrors that say what to do."""
+    """A client of the API; failures become ValueErrors with a remedy."""
     warnings.filterwarnings("ignore", message="This client only works with", category=FutureWarning)
-    at = f"KFP_ENDPOINT={address.endpoint}"
+    endpoint = f"KFP_ENDPOINT={address.endpoint}"
     credentials: token_credentials_base.TokenCredentialsBase | None = None
     if address.token is None and address.token_file:
         credentials = ServiceAccountTokenVolumeCredentials(address.token_file)
@@ -69,112 +78,187 @@ def connected(address: Address) -> Iterator[kfp.Client]:
             **({"namespace": address.namespace} if address.namespace else {}),
         )
     except (urllib3.exceptions.HTTPError, TimeoutError) as error:
-        raise ValueError(f"no Kubeflow Pipelines API answers at {at}: {error}") from error
+        raise ValueError(f"no Kubeflow Pipelines API answers at {endpoint}: {error}") from error
     except kfp_server_api.ApiException as error:
-        raise ValueError(f"{at} {_refusal(error)}") from error
+        raise ValueError(f"{endpoint} {_refusal(error)}") from error
 
 
 def _refusal(error: kfp_server_api.ApiException) -> str:
     if error.status == 401:
-        return "does not know who asks (401): the token is missing or has expired; give a fresh KFP_EXISTING_TOKEN"
+        return (
+            "does not accept the token (401): it is missing or has expired; "
+            "set KFP_EXISTING_TOKEN to a new one"
+        )
     if error.status == 403:
-        return "forbids it (403): this token has no right to run pipelines there; see KFP_NAMESPACE and k8s/base/rbac.yaml"
+        return (
+            "forbids it (403): the token's account lacks the ClusterRole kubeflow-pipelines-edit "
+            "in the namespace of KFP_NAMESPACE"
+        )
     return f"refused it: {error.status} {error.reason} {(error.body or '').strip()[:500]}".rstrip()
 
 
-def submit(
-    pipeline: dsl.graph_component.GraphComponent, arguments: dict[str, Any], address: Address
-) -> str:
-    """Compile the pipeline and start a run of it; returns the run's page.
+def upload(pipeline: Pipeline, address: Address) -> Version:
+    """Upload a pipeline as a version, unless the server has this version.
 
     Raises:
-        ValueError: the server does not answer or does not accept it.
+        ValueError: the server does not answer or refuses.
     """
-    with connected(address) as client, _compiled(pipeline) as package:
-        run = client.create_run_from_pipeline_package(
-            package,
-            arguments=arguments,
-            experiment_name=EXPERIMENT,
-            namespace=address.namespace,
-            service_account=_service_account(),
+    with connected(address) as client:
+        return _upload(client, pipeline, address.namespace)
+
+
+def submit(run: Run, address: Address) -> str:
+    """Upload the pipeline's version and start a run of it; returns the run's page.
+
+    Raises:
+        ValueError: the server does not answer or refuses.
+    """
+    with connected(address) as client:
+        version = _upload(client, run.pipeline, address.namespace)
+        experiment = client.create_experiment(EXPERIMENT, namespace=address.namespace)
+        # kfp.Client.run_pipeline takes no description
+        created = client._run_api.run_service_create_run(
+            run=kfp_server_api.V2beta1Run(
+                experiment_id=experiment.experiment_id,
+                display_name=run.name,
+                description=run.description,
+                pipeline_version_reference=kfp_server_api.V2beta1PipelineVersionReference(
+                    pipeline_id=version.pipeline_id, pipeline_version_id=version.version_id
+                ),
+                runtime_config=kfp_server_api.V2beta1RuntimeConfig(parameters=run.arguments),
+                service_account=_service_account(),
+            )
         )
-    return f"{address.endpoint}/#/runs/details/{run.run_id}"
-
-
-@dataclass(frozen=True)
-class Recurring:
-    """A pipeline that the server starts by itself; `cron` has Kubeflow's six fields, seconds first."""
-
-    name: str
-    pipeline: dsl.graph_component.GraphComponent
-    arguments: dict[str, Any]
-    cron: str
-    enabled: bool
+    return address.page_of_run(created.run_id)
 
 
 def keep_recurring(wanted: list[Recurring], address: Address) -> list[str]:
-    """Make the server's recurring runs the wanted ones; returns a line for each that tells what was done.
+    """Make the server's recurring runs the wanted ones; returns one line about each.
 
-    Kubeflow cannot change a recurring run, so one that differs is replaced: the new one is made
-    before the old one goes, that no failure leaves none. Recurring runs that `arl schedule` has not
-    made are not touched.
+    Kubeflow cannot change a recurring run, so a new one replaces it. The new one is created before
+    the old one is deleted, so that no failure leaves none. The delete orphans the runs in progress,
+    which Kubeflow would otherwise terminate (kubeflow/pipelines#12573). Recurring runs of others
+    stay.
 
     Raises:
-        ValueError: the server does not answer or does not accept it.
+        ValueError: the server does not answer or refuses.
     """
     with connected(address) as client:
         experiment = client.create_experiment(EXPERIMENT, namespace=address.namespace).experiment_id
         present = [
-            run for run in _listed(client, experiment) if (run.description or "").startswith(_OURS)
+            run
+            for run in _recurring_runs(client, experiment)
+            if (run.description or "").startswith(_OURS)
         ]
-        told = [_keep(client, experiment, run, present) for run in wanted]
+        lines = [_keep(client, experiment, run, present, address.namespace) for run in wanted]
         names = {run.name for run in wanted}
         for old in present:
             if old.display_name not in names:
-                client.delete_recurring_run(old.recurring_run_id)
-                told.append(f"{old.display_name}: removed")
-    return told
+                _delete_recurring(client, old.recurring_run_id)
+                lines.append(f"{old.display_name}: removed")
+    return lines
 
 
-def _keep(client: kfp.Client, experiment: str, wanted: Recurring, present: list[Any]) -> str:
+def _keep(
+    client: kfp.Client,
+    experiment: str,
+    wanted: Recurring,
+    present: list[Any],
+    namespace: str | None,
+) -> str:
+    version = _upload(client, wanted.pipeline, namespace)
+    digest = _fingerprint(wanted, version)
     old = [run for run in present if run.display_name == wanted.name]
-    with _compiled(wanted.pipeline) as package:
-        digest = _fingerprint(wanted, Path(package))
-        if [run.description for run in old] == [_OURS + digest]:
-            return f"{wanted.name}: is as wanted ({wanted.cron})"
-        client.create_recurring_run(
-            experiment,
-            wanted.name,
-            description=_OURS + digest,
-            cron_expression=wanted.cron,
-            max_concurrency=1,
-            no_catchup=True,  # after an outage one run is enough
-            params=wanted.arguments,
-            pipeline_package_path=package,
-            enabled=wanted.enabled,
-            service_account=_service_account(),
-        )
+    if [run.description for run in old] == [_OURS + digest]:
+        return f"{wanted.name}: unchanged ({wanted.cron})"
+    client.create_recurring_run(
+        experiment,
+        wanted.name,
+        description=_OURS + digest,
+        cron_expression=wanted.cron,
+        max_concurrency=1,
+        # after an outage one run is enough
+        no_catchup=True,
+        params=wanted.arguments,
+        pipeline_id=version.pipeline_id,
+        version_id=version.version_id,
+        enabled=wanted.enabled,
+        service_account=_service_account(),
+    )
     for run in old:
-        client.delete_recurring_run(run.recurring_run_id)
-    return f"{wanted.name}: {'replaced' if old else 'made'} ({wanted.cron})"
+        _delete_recurring(client, run.recurring_run_id)
+    return f"{wanted.name}: {'replaced' if old else 'created'} ({wanted.cron})"
 
 
-def _fingerprint(wanted: Recurring, package: Path) -> str:
-    told = [
-        wanted.cron,
-        wanted.enabled,
-        wanted.arguments,
-        _service_account(),
-        package.read_text(encoding="utf-8"),
-    ]
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+def _delete_recurring(client: kfp.Client, identifier: str) -> None:
+    # kfp.Client does not pass the policy, which Kubeflow Pipelines knows since 2.16
+    client._recurring_run_api.recurring_run_service_delete_recurring_run(
+        recurring_run_id=identifier, propagation_policy="ORPHAN"
+    )
 
 
-def _listed(client: kfp.Client, experiment: str) -> Iterator[Any]:
+def _fingerprint(wanted: Recurring, version: Version) -> str:
+    parts = [wanted.cron, wanted.enabled, wanted.arguments, _service_account(), version.name]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _recurring_runs(client: kfp.Client, experiment: str) -> Iterator[Any]:
     token = ""
     while True:
-        page = client.list_recurring_runs(page_token=token, page_size=100, experiment_id=experiment)
+        page = client.list_recurring_runs(
+            page_token=token, page_size=_PAGE_SIZE, experiment_id=experiment
+        )
         yield from page.recurring_runs or []
+        token = page.next_page_token or ""
+        if not token:
+            return
+
+
+def _upload(client: kfp.Client, pipeline: Pipeline, namespace: str | None) -> Version:
+    with compiled(pipeline) as package:
+        content = Path(package).read_bytes()
+        name = f"{code_version()}-{hashlib.sha256(content).hexdigest()[:12]}"
+        pipeline_id = _pipeline_id(client, pipeline, namespace)
+        for version in _versions(client, pipeline_id):
+            if version.display_name == name:
+                identifier = version.pipeline_version_id
+                return Version(pipeline.name, name, pipeline_id, identifier, False)
+        uploaded = client.upload_pipeline_version(
+            package,
+            name,
+            pipeline_id=pipeline_id,
+            description=f"arl code {code_version()}; {pipeline.description or ''}".rstrip("; "),
+        )
+    return Version(pipeline.name, name, pipeline_id, uploaded.pipeline_version_id, True)
+
+
+def _pipeline_id(client: kfp.Client, pipeline: Pipeline, namespace: str | None) -> str:
+    api = client._pipelines_api
+    try:
+        found = api.pipeline_service_get_pipeline_by_name(
+            pipeline.name, **({"namespace": namespace} if namespace else {})
+        )
+    except kfp_server_api.ApiException as error:
+        if error.status != 404:
+            raise
+        found = api.pipeline_service_create_pipeline(
+            pipeline=kfp_server_api.V2beta1Pipeline(
+                name=pipeline.name,
+                display_name=pipeline.name,
+                description=pipeline.description,
+                namespace=namespace,
+            )
+        )
+    return str(found.pipeline_id)
+
+
+def _versions(client: kfp.Client, pipeline_id: str) -> Iterator[Any]:
+    token = ""
+    while True:
+        page = client.list_pipeline_versions(
+            pipeline_id, page_token=token, page_size=_PAGE_SIZE, sort_by="created_at desc"
+        )
+        yield from page.pipeline_versions or []
         token = page.next_page_token or ""
         if not token:
             return
@@ -186,7 +270,8 @@ def _service_account() -> str | None:
 
 
 @contextmanager
-def _compiled(pipeline: dsl.graph_component.GraphComponent) -> Iterator[str]:
+def compiled(pipeline: Pipeline) -> Iterator[str]:
+    """The path of the compiled pipeline, in a temporary folder."""
     with tempfile.TemporaryDirectory() as folder:
         package = str(Path(folder) / "pipeline.yaml")
         compiler.Compiler().compile(pipeline, package)

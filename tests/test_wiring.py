@@ -97,7 +97,7 @@ COMPONENTS = {function.name: (function, call) for function, call in _components(
 
 # Under DVC a batch is read by hand, once, before `dvc add data`; `arl watch` runs the steps of the
 # loop itself.
-ONLY_KUBEFLOW = {"ingest", "take_batch", "compare", "decide", "close_run"}
+ONLY_KUBEFLOW = {"ingest", "poll_inbox", "take_batch", "compare", "decide", "close_run"}
 
 
 def test_kubeflow_has_the_stages_of_dvc() -> None:

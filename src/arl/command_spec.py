@@ -23,13 +23,14 @@ HERE = Path(__file__).parent
 GROUPS: dict[str, tuple[str, ...]] = {
     "Data": ("datasets", "sample", "ingest", "validate", "corpus-report", "phi-audit"),
     "Train": ("configure", "run", "pretrain", "finetune", "baseline"),
+    "Cluster": ("doctor", "compile", "pipeline", "schedule"),
     "Evaluate": ("evaluate", "probe", "figures", "paper", "drift", "report"),
     "Release": ("gate", "verdict", "release", "models", "verify", "rollback"),
-    "Monitor": ("watch", "schedule", "demo-retrain"),
+    "Monitor": ("watch", "demo-retrain"),
     "Use": ("predict", "embed", "export", "completion"),
 }
 # Steps that only `arl watch` and the pipelines call.
-INTERNAL = ("take-batch", "compare", "decide", "close-run")
+INTERNAL = ("poll-inbox", "take-batch", "compare", "decide", "close-run")
 
 _TYPES = {"Path": Path, "str": str, "int": int, "float": float, "bool": bool}
 _SECTION = re.compile(r"^(Args|Raises|Returns|Writes|Next|Examples):$", re.MULTILINE)

@@ -1,18 +1,20 @@
-"""Models that no one has trained, measured and released, and a Kubeflow Pipelines API, for commands that use them."""
+"""Released models without a training, and a Kubeflow Pipelines API, for tests of commands."""
 
 import http.server
 import itertools
 import json
+import re
 import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlparse
+from urllib.parse import parse_qs, urlparse
 
 import pytest
 import torch
+import yaml
 
 from arl import params as parameters
 from arl.model_config import EncoderConfig, TaskHead, TaskModelConfig
@@ -81,20 +83,43 @@ _ROOT = "/apis/v2beta1"
 
 
 class Kubeflow(http.server.ThreadingHTTPServer):
-    """The calls of submissions and recurring runs, in the paths and names of v2beta1, and what the server holds."""
+    """Kubeflow Pipelines 2.17, as far as submissions and recurring runs use it.
+
+    What it does follows backend/src/apiserver of kubeflow/pipelines at 2.17.0: pipelines are found
+    by name (server/pipeline_server.go), a version is uploaded to a pipeline's id
+    (server/pipeline_upload_server.go), and deleting a recurring run terminates its run in progress
+    unless propagation_policy is ORPHAN (resource/resource_manager.go).
+    """
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
+        self.multi_user = False
         self.runs: list[dict[str, Any]] = []
-        self.recurring: dict[str, dict[str, Any]] = {}  # by id
+        # by id
+        self.recurring: dict[str, dict[str, Any]] = {}
+        self.pipelines: dict[str, dict[str, Any]] = {}
+        self.versions: dict[str, dict[str, Any]] = {}
+        # ids of recurring runs with a workflow in progress
+        self.in_progress: set[str] = set()
         self.numbers = itertools.count()
-        self.calls: list[str] = []  # that change something
+        # that change something
+        self.calls: list[str] = []
         self.tokens: set[str | None] = set()
-        self.refuse = 0  # status of every answer to a POST
+        # status of every answer to a POST
+        self.refuse = 0
+        # status of every list of experiments
+        self.forbid = 0
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
+
+    def package(self, run: dict[str, Any]) -> list[dict[str, Any]]:
+        """The documents of the pipeline version that a run refers to."""
+        reference = run["pipeline_version_reference"]
+        version = self.versions[reference["pipeline_version_id"]]
+        assert version["pipeline_id"] == reference["pipeline_id"]
+        return list(yaml.safe_load_all(version["package"]))
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -113,35 +138,74 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = urlparse(self.path).path
+        self.server.tokens.add(self.headers.get("Authorization"))
         if path == f"{_ROOT}/healthz":
-            self._answer({"multi_user": False})
+            self._answer({"multi_user": self.server.multi_user})
         elif path == f"{_ROOT}/experiments":
-            self._answer({"experiments": [{"experiment_id": "e1", "display_name": "arl"}]})
+            if self.server.forbid:
+                self._answer({"error": "refused"}, self.server.forbid)
+            else:
+                experiments = [{"experiment_id": "e1", "display_name": "arl"}]
+                self._answer({"experiments": experiments})
         elif path == f"{_ROOT}/recurringruns":
             self._answer({"recurringRuns": list(self.server.recurring.values())})
+        elif path.startswith(f"{_ROOT}/pipelines/names/"):
+            name = path.rpartition("/")[2]
+            found = [p for p in self.server.pipelines.values() if p["name"] == name]
+            self._answer(found[0] if found else {"error": "not found"}, 200 if found else 404)
+        elif match := re.fullmatch(f"{_ROOT}/pipelines/([^/]+)/versions", path):
+            versions = self.server.versions.values()
+            own = [v for v in versions if v["pipeline_id"] == match[1]]
+            self._answer({"pipeline_versions": [{**v, "package": None} for v in own]})
         else:
             self._answer({"error": f"no {path}"}, 404)
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        content = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.tokens.add(self.headers.get("Authorization"))
-        path = urlparse(self.path).path
+        address = urlparse(self.path)
         if self.server.refuse:
-            self._answer({"error": "told"}, self.server.refuse)
-        elif path == f"{_ROOT}/runs":
-            self.server.runs.append(body)
+            self._answer({"error": "refused"}, self.server.refuse)
+        elif address.path == f"{_ROOT}/pipelines/upload_version":
+            self._upload(parse_qs(address.query), content)
+        elif address.path == f"{_ROOT}/pipelines":
+            self._create(self.server.pipelines, "pipeline_id", json.loads(content))
+        elif address.path == f"{_ROOT}/runs":
+            self.server.runs.append(json.loads(content))
             self._answer({"run_id": "r1", "experiment_id": "e1"})
-        elif path == f"{_ROOT}/recurringruns":
-            identifier = f"j{next(self.server.numbers)}"
+        elif address.path == f"{_ROOT}/recurringruns":
+            body = json.loads(content)
             self.server.calls.append(f"make {body['display_name']}")
-            self.server.recurring[identifier] = {**body, "recurring_run_id": identifier}
-            self._answer(self.server.recurring[identifier])
+            self._create(self.server.recurring, "recurring_run_id", body)
         else:
-            self._answer({"error": f"no {path}"}, 404)
+            self._answer({"error": f"no {address.path}"}, 404)
+
+    def _create(self, objects: dict[str, dict[str, Any]], key: str, body: dict[str, Any]) -> None:
+        identifier = f"{key[0]}{next(self.server.numbers)}"
+        objects[identifier] = {**body, key: identifier}
+        self._answer(objects[identifier])
+
+    def _upload(self, query: dict[str, list[str]], content: bytes) -> None:
+        boundary = self.headers["Content-Type"].partition("boundary=")[2].encode()
+        part = next(p for p in content.split(b"--" + boundary) if b"filename=" in p)
+        assert b'.yaml"' in part
+        name, pipeline = query["name"][0], query["pipelineid"][0]
+        assert pipeline in self.server.pipelines
+        self.server.calls.append(f"upload {self.server.pipelines[pipeline]['name']}")
+        body = {
+            "display_name": name,
+            "pipeline_id": pipeline,
+            "description": query.get("description", [""])[0],
+            "package": part.partition(b"\r\n\r\n")[2].decode(),
+        }
+        self._create(self.server.versions, "pipeline_version_id", body)
 
     def do_DELETE(self) -> None:
-        identifier = urlparse(self.path).path.removeprefix(f"{_ROOT}/recurringruns/")
+        address = urlparse(self.path)
+        identifier = address.path.removeprefix(f"{_ROOT}/recurringruns/")
         self.server.calls.append(f"delete {self.server.recurring.pop(identifier)['display_name']}")
+        if parse_qs(address.query).get("propagation_policy") != ["ORPHAN"]:
+            self.server.in_progress.discard(identifier)
         self._answer({})
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,8 @@ from arl.composition import compose
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
+DIGEST = "sha256:" + 64 * "0"
+IMAGES = {"ARL_IMAGE": f"localhost:9/arl-{{target}}@{DIGEST}", "ARL_CODE_VERSION": "golden"}
 ECHO = """
 from kfp import dsl
 
@@ -48,7 +51,8 @@ def arl(folder: Path, *words: str, **environment: str) -> subprocess.CompletedPr
     return subprocess.run(
         words,
         cwd=folder,
-        env={**clean, "PATH": path, **environment},
+        # no cluster of the developer
+        env={**clean, "PATH": path, "KUBECONFIG": "/nonexistent", **IMAGES, **environment},
         capture_output=True,
         text=True,
         check=False,
@@ -57,12 +61,12 @@ def arl(folder: Path, *words: str, **environment: str) -> subprocess.CompletedPr
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A project with our runner and params.yaml and an echoing pipeline; data has the hash abc.dir."""
+    """A project with an echoing pipeline; its corpus has the hash abc.dir."""
     (tmp_path / "pipelines").mkdir()
     (tmp_path / "pipelines" / "echo.py").write_text(ECHO)
-    for name in ("__init__.py", "runner.py", "server.py", "cluster.py", "cluster.yaml"):
-        (tmp_path / "pipelines" / name).symlink_to(ROOT / "pipelines" / name)
-    for name in ("params.yaml", "conf"):
+    for file in (ROOT / "pipelines").iterdir():
+        (tmp_path / "pipelines" / file.name).symlink_to(file)
+    for name in ("params.yaml", "conf", "components", "src"):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "data").mkdir()
     (tmp_path / "data.dvc").write_text("outs:\n- md5: abc.dir\n  hash: md5\n  path: data\n")
@@ -152,7 +156,7 @@ def test_a_failing_step_ends_in_exit_code_1(project: Path) -> None:
         (["pipelines/nothing.py"], "pipeline pipelines/nothing.py does not exist"),
         (
             ["pipelines/echo.py", "--root", "x/python3.11"],
-            "x/python3.11: kfp.local cannot hand over names with python3",
+            "x/python3.11: kfp.local cannot pass names with python3",
         ),
         (
             ["pipelines/echo.py", "--backend", "docker", "--registry", "s3://releases/arl"],
@@ -202,61 +206,104 @@ def test_a_pipeline_that_needs_more_than_we_give(project: Path) -> None:
 
 
 def test_unreachable_endpoint(project: Path) -> None:
-    done = arl(
-        project,
-        "arl",
-        "run",
-        "pipelines/echo.py",
-        "--backend",
-        "kfp",
-        KFP_ENDPOINT="http://127.0.0.1:9",
-    )
+    words = ["run", "pipelines/echo.py", "--backend", "kfp"]
+    done = arl(project, "arl", *words, KFP_ENDPOINT="http://127.0.0.1:9")
     assert done.returncode == 1
-    assert "no Kubeflow Pipelines API answers at KFP_ENDPOINT=http://127.0.0.1:9" in done.stderr
+    assert "KFP_ENDPOINT=http://127.0.0.1:9: no Kubeflow Pipelines API answers" in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_submission(kubeflow: Any) -> None:
-    words = [
-        "run",
-        "pipelines/arl_full.py",
-        "--backend",
-        "kfp",
-        "--data-hash",
-        "abc.dir",
-        "tasks=[lung]",
-    ]
-    words += ["--registry", "s3://releases/arl"]
-    done = arl(ROOT, "kfp", *words, KFP_ENDPOINT=kubeflow.url, KFP_EXISTING_TOKEN="told")
+    words = ["run", "pipelines/arl_full.py", "--backend", "kfp", "--data-hash", "abc.dir"]
+    words += ["tasks=[lung]", "--registry", "s3://releases/arl"]
+    done = arl(ROOT, "kfp", *words, KFP_ENDPOINT=kubeflow.url, KFP_EXISTING_TOKEN="token")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == f"run: {kubeflow.url}/#/runs/details/r1"
     (run,) = kubeflow.runs
-    assert kubeflow.tokens == {"Bearer told"}
+    assert kubeflow.tokens == {"Bearer token"}
     assert run["service_account"] == "arl-runner"
     # the corpus is left to the pipeline's default: a folder of the cluster's volume
-    given = {
+    assert run["runtime_config"]["parameters"] == {
         "data_hash": "abc.dir",
         "tasks": ["lung"],
         "overrides": ['tasks=["lung"]'],
         "batches": [],
+        "registry": "s3://releases/arl",
     }
-    given["registry"] = "s3://releases/arl"
-    assert run["runtime_config"]["parameters"] == given
-    spec = run["pipeline_spec"]
-    golden = list(yaml.safe_load_all((ROOT / "tests/pipelines/golden/arl_full.yaml").read_text()))
-    assert spec["pipeline_spec"] == golden[0]
-    assert spec["platform_spec"] == golden[1]
+    assert re.fullmatch(r"arl-full data-abc\.dir code-[0-9a-f]{8}", run["display_name"])
+    assert 'changes: tasks=["lung"]' in run["description"]
+    (version,) = kubeflow.versions.values()
+    assert version["display_name"].startswith("golden-")
+    spec, platform = kubeflow.package(run)
+    golden = (ROOT / "tests/pipelines/golden/arl_full.yaml").read_text()
+    text = golden.replace("arl-", "localhost:9/arl-")
+    assert spec["components"].keys() == next(yaml.safe_load_all(text))["components"].keys()
+    assert platform["platforms"]["kubernetes"]
+
+
+def test_a_second_submission_uses_the_version_of_the_first(kubeflow: Any) -> None:
+    words = ["run", "pipelines/arl_full.py", "--backend", "kfp", "--data-hash", "x"]
+    for name in ("first", "second"):
+        done = arl(ROOT, "arl", *words, "--name", name, KFP_ENDPOINT=kubeflow.url)
+        assert done.returncode == 0, done.stderr
+    assert [run["display_name"] for run in kubeflow.runs] == ["first", "second"]
+    assert kubeflow.calls == ["upload arl-full"]
+
+
+def test_another_code_is_another_version(kubeflow: Any) -> None:
+    words = ["pipeline", "upload", "pipelines/arl_full.py"]
+    for version in ("old", "new", "new"):
+        done = arl(ROOT, "arl", *words, KFP_ENDPOINT=kubeflow.url, ARL_CODE_VERSION=version)
+        assert done.returncode == 0, done.stderr
+    assert "is on the server already" in done.stdout
+    names = [version["display_name"].partition("-")[0] for version in kubeflow.versions.values()]
+    assert names == ["old", "new"]
+
+
+@pytest.mark.parametrize("command", ["run", "pipeline", "compile"])
+def test_a_tag_is_refused_for_a_cluster(project: Path, kubeflow: Any, command: str) -> None:
+    words = {
+        "run": ["run", "pipelines/echo.py", "--backend", "kfp"],
+        "pipeline": ["pipeline", "upload", "pipelines/echo.py"],
+        "compile": ["compile", "pipelines/echo.py"],
+    }[command]
+    tags = {"ARL_IMAGE": "hub.example/arl-{target}:1", "KFP_ENDPOINT": kubeflow.url}
+    done = arl(project, "arl", *words, **tags)
+    assert done.returncode == 1
+    assert "docker buildx imagetools inspect hub.example/arl-train:1" in done.stderr
+    assert not kubeflow.runs
+    (project / "own.yaml").write_text("allow_tags: true\n")
+    assert arl(project, "arl", *words, **tags, ARL_CLUSTER="own.yaml").returncode == 0
+
+
+def test_compile_says_what_the_pipeline_expects(tmp_path: Path) -> None:
+    words = ["compile", "pipelines/arl_full.py", "--output", str(tmp_path / "x.yaml")]
+    done = arl(ROOT, "arl", *words)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert f"image train: localhost:9/arl-train@{DIGEST}" in lines
+    assert "claim: arl at /mnt/arl" in lines
+    assert "secret arl-signing-key (signing.pem): optional, read by release" in lines
+    assert "nodes of pretrain: arl.dev/pool=gpu" in lines
+    assert len(list(yaml.safe_load_all((tmp_path / "x.yaml").read_text()))) == 2
+
+
+def test_dry_run_submits_nothing(kubeflow: Any) -> None:
+    words = ["run", "pipelines/arl_full.py", "--backend", "kfp", "--data-hash", "x", "--dry-run"]
+    done = arl(ROOT, "arl", *words, KFP_ENDPOINT=kubeflow.url)
+    assert done.returncode == 0, done.stderr
+    assert "service account: arl-runner" in done.stdout
+    assert "nothing was submitted (--dry-run)" in done.stdout
+    assert not kubeflow.runs
+    assert not kubeflow.calls
 
 
 @pytest.mark.parametrize(
     ("status", "message"),
     [
-        (
-            401,
-            "does not know who asks (401): the token is missing or has expired; give a fresh KFP_EXISTING_TOKEN",
-        ),
-        (403, "forbids it (403): this token has no right to run pipelines there"),
-        (500, 'refused it: 500 Internal Server Error {"error": "told"}'),
+        (401, "does not accept the token (401): it is missing or has expired"),
+        (403, "forbids it (403): the token's account lacks the ClusterRole"),
+        (500, 'refused it: 500 Internal Server Error {"error": "refused"}'),
     ],
 )
 def test_refused_submission(kubeflow: Any, status: int, message: str) -> None:

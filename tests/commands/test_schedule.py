@@ -1,6 +1,7 @@
-"""`arl schedule`: cron is written once, in five fields, and the server's recurring runs follow the file."""
+"""`arl schedule`: the server's recurring runs follow the file."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -27,7 +28,9 @@ def schedule(url: str, file: Path) -> subprocess.CompletedProcess[str]:
         for name, value in os.environ.items()
         if not name.startswith(("KFP_", "KF_", "ARL_"))
     }
-    environment = {**clean, "KFP_ENDPOINT": url}
+    digest = "sha256:" + 64 * "0"
+    images = {"ARL_IMAGE": f"localhost:9/arl-{{target}}@{digest}"}
+    environment = {**clean, "KFP_ENDPOINT": url, **images}
     words = [str(BIN / "arl"), "schedule", "--schedules", str(file)]
     return subprocess.run(
         words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
@@ -38,8 +41,8 @@ def schedule(url: str, file: Path) -> subprocess.CompletedProcess[str]:
 def file(tmp_path: Path) -> Path:
     (tmp_path / "pipelines").mkdir()
     (tmp_path / "pipelines" / "__init__.py").touch()
-    for name in ("runner", "server", "cluster"):
-        (tmp_path / "pipelines" / f"{name}.py").symlink_to(ROOT / "pipelines" / f"{name}.py")
+    for module in (ROOT / "pipelines").glob("[!_]*.py"):
+        (tmp_path / "pipelines" / module.name).symlink_to(module)
     return tmp_path / "pipelines" / "schedules.yaml"
 
 
@@ -50,28 +53,51 @@ def test_recurring_runs_follow_the_file(kubeflow: Any, file: Path) -> None:
         "description": "theirs",
     }
 
-    def told(**schedules: dict[str, Any]) -> list[str]:
+    def lines(**schedules: dict[str, Any]) -> list[str]:
         kubeflow.calls.clear()
         file.write_text(yaml.safe_dump(schedules))
         done = schedule(kubeflow.url, file)
         assert done.returncode == 0, done.stderr
-        return [line for line in done.stdout.splitlines() if line.startswith("arl-")]
+        printed = done.stdout.splitlines()
+        return [line for line in printed if line.startswith("arl-") and ": next " not in line]
 
-    assert told(full=FULL) == ["arl-full: made (0 30 2 * * sun)"]
+    assert lines(full=FULL) == ["arl-full: created (0 30 2 * * sun)"]
     (made,) = (run for run in kubeflow.recurring.values() if run["display_name"] == "arl-full")
     assert made["trigger"] == {"cron_schedule": {"cron": "0 30 2 * * sun"}}
     assert (made["mode"], made["max_concurrency"], made["no_catchup"]) == ("ENABLE", 1, True)
     assert made["experiment_id"] == "e1"
     assert made["service_account"] == "arl-runner"
     assert made["runtime_config"]["parameters"]["overrides"] == ["seed=3"]
-    assert made["pipeline_spec"]["pipeline_spec"]["pipelineInfo"]["name"] == "arl-full"
+    # of a version: only then do its runs have a display name (server/.../template/v2_template.go)
+    assert "pipeline_spec" not in made
+    assert kubeflow.package(made)[0]["pipelineInfo"]["name"] == "arl-full"
 
-    assert told(full=FULL) == ["arl-full: is as wanted (0 30 2 * * sun)"]
+    assert lines(full=FULL) == ["arl-full: unchanged (0 30 2 * * sun)"]
     assert kubeflow.calls == []
-    assert told(full={**FULL, "enabled": False}) == ["arl-full: replaced (0 30 2 * * sun)"]
-    assert kubeflow.calls == ["make arl-full", "delete arl-full"]  # at no moment without one
-    assert told() == ["arl-full: removed"]
+    assert lines(full={**FULL, "enabled": False}) == ["arl-full: replaced (0 30 2 * * sun)"]
+    # at no moment without one
+    assert kubeflow.calls == ["make arl-full", "delete arl-full"]
+    assert lines() == ["arl-full: removed"]
     assert list(kubeflow.recurring) == ["other"]
+
+
+def test_a_change_does_not_terminate_the_run_in_progress(kubeflow: Any, file: Path) -> None:
+    """kubeflow/pipelines#12573; 2.17.0, backend/src/apiserver/resource/resource_manager.go."""
+    file.write_text(yaml.safe_dump({"full": FULL}))
+    assert schedule(kubeflow.url, file).returncode == 0
+    kubeflow.in_progress = set(kubeflow.recurring)
+    running = set(kubeflow.in_progress)
+    file.write_text(yaml.safe_dump({"full": {**FULL, "cron": "0 1 * * *"}}))
+    assert schedule(kubeflow.url, file).returncode == 0
+    assert kubeflow.in_progress == running
+    assert running.isdisjoint(kubeflow.recurring)
+
+
+def test_the_next_firings_are_printed(kubeflow: Any, file: Path) -> None:
+    file.write_text(yaml.safe_dump({"full": {**FULL, "cron": "30 2 1 * *"}}))
+    done = schedule(kubeflow.url, file)
+    (line,) = (line for line in done.stdout.splitlines() if ": next " in line)
+    assert len(re.findall(r"\d{4}-\d\d-01 02:30", line)) == 3
 
 
 def test_a_refusal_changes_nothing(kubeflow: Any, file: Path) -> None:
@@ -80,7 +106,7 @@ def test_a_refusal_changes_nothing(kubeflow: Any, file: Path) -> None:
     done = schedule(kubeflow.url, file)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(
-        f"arl schedule: KFP_ENDPOINT={kubeflow.url} does not know who asks"
+        f"arl schedule: KFP_ENDPOINT={kubeflow.url} does not accept the token"
     )
     assert kubeflow.calls == []
 
@@ -89,10 +115,11 @@ def test_a_refusal_changes_nothing(kubeflow: Any, file: Path) -> None:
     ("changes", "message"),
     [
         ({"cron": "0 30 2 * * 0"}, "has 6 fields; it needs five"),
-        ({"cron": "60 2 * * *"}, "'60' is no minute, which is from 0 to 59"),
-        ({"cron": "0 2 * * 7"}, "'7' is no weekday"),
-        ({"cron": "0 5-2 * * *"}, "'5-2' is no hour"),
-        ({"cron": "0 2 * foo *"}, "'foo' is no month"),
+        ({"cron": "60 2 * * *"}, "cron '60 2 * * *'"),
+        ({"cron": "0 2 * * 7"}, "'7' is unknown to Kubeflow"),
+        ({"cron": "0 2 L * *"}, "'L' is unknown to Kubeflow"),
+        ({"cron": "0 2 * foo *"}, "cron '0 2 * foo *'"),
+        ({"cron": "30 2 1-7 * 0"}, "names a day of the month and a weekday"),
         ({"pipeline": "pipelines/none.py"}, "pipeline pipelines/none.py of full does not exist"),
         ({"overrides": ["seed=x"]}, "seed=x"),
         ({"time": "now"}, "full has the keys"),

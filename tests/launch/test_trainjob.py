@@ -1,8 +1,9 @@
-"""A stage on several nodes, against a server that speaks the Kubernetes paths of TrainJobs and plays the controller."""
+"""A stage on several nodes, against a server with the Kubernetes paths of TrainJobs and pods."""
 
 import http.server
 import json
 import os
+import re
 import runpy
 import signal
 import subprocess
@@ -22,10 +23,26 @@ from safetensors.torch import load_file
 from arl.launch.trainjob import Job, train_job
 
 ROOT = Path(__file__).parents[2]
-SCHEMA = json.loads((ROOT / "tests/pipelines/schemas/trainjob.json").read_text(encoding="utf-8"))
+SCHEMAS = [
+    json.loads((ROOT / f"tests/pipelines/schemas/trainjob-{release}.json").read_text("utf-8"))
+    for release in ("v2.2.0", "v2.3.0")
+]
 JOB = Job(
-    3, 4, "arl-train:0.1.0", "arl", {"cpu": "8", "memory": "64Gi", "nvidia.com/gpu": "4"}, 7200
+    nodes=3,
+    processes=4,
+    image="arl-train:0.1.0",
+    runtime="arl",
+    resources={"cpu": "8", "memory": "64Gi", "nvidia.com/gpu": "4"},
+    seconds=7200,
+    environment={"AWS_ENDPOINT_URL": "https://s3.example"},
+    labels={"kueue.x-k8s.io/queue-name": "lab"},
+    node_selector={"arl.dev/pool": "gpu"},
+    tolerations=[{"key": "nvidia.com/gpu", "operator": "Exists"}],
+    pull_secrets=["registry"],
+    topology_key="topology.kubernetes.io/rack",
 )
+WORKFLOW = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "name": "w1"}
+POD = "/api/v1/namespaces/lab/pods/step-pod"
 PATH = "/apis/trainer.kubeflow.org/v1alpha1/namespaces/lab/trainjobs"
 PROGRAM = """
 import json, sys
@@ -36,6 +53,12 @@ try:
 except RuntimeError as error:
     sys.exit(str(error))
 """
+
+
+def check_schemas(job: dict[str, Any]) -> None:
+    """The published definitions of Trainer; unknown fields are errors."""
+    for schema in SCHEMAS:
+        jsonschema.validate(job, schema)
 
 
 class Cluster(http.server.ThreadingHTTPServer):
@@ -49,6 +72,8 @@ class Cluster(http.server.ThreadingHTTPServer):
         self.looks = 0
         self.outages = 0  # GETs that are answered by 503
         self.status = 0  # of every answer, where it is not 0
+        # uid of the workflow that owns the step's pod
+        self.workflow = "uid-1"
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -75,6 +100,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return path.removeprefix(PATH).removeprefix("/")
 
     def do_GET(self) -> None:
+        if self.path == POD and not self.server.status:
+            # Argo makes its workflow the owner of each pod (workflow/controller/workflowpod.go)
+            owner = {**WORKFLOW, "uid": self.server.workflow, "controller": True}
+            metadata = {"name": "step-pod", "ownerReferences": [owner]}
+            self._answer(200, {"kind": "Pod", "apiVersion": "v1", "metadata": metadata})
+            return
         name = self._named()
         if name is None:
             return
@@ -93,11 +124,18 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if self._named() is None:
             return
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        jsonschema.validate(body, SCHEMA)
+        check_schemas(body)
         name = body["metadata"]["name"]
         self.server.calls.append(f"create {name}")
         self.server.jobs[name] = body
         self._answer(201, body)
+
+    def do_PATCH(self) -> None:
+        name = self._named()
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.calls.append(f"patch {name}")
+        self.server.jobs[name]["metadata"].update(body["metadata"])
+        self._answer(200, self.server.jobs[name])
 
     def do_DELETE(self) -> None:
         name = self._named()
@@ -161,6 +199,7 @@ def start(cluster: Cluster, folder: Path) -> subprocess.Popen[str]:
         **os.environ,
         "KUBECONFIG": str(folder / "kubeconfig"),
         "ARL_RUNS": str(folder / "runs"),
+        "KFP_POD_NAME": "step-pod",
     }
     words = [sys.executable, "-c", PROGRAM, json.dumps([JOB.__dict__, arguments])]
     return subprocess.Popen(
@@ -185,10 +224,10 @@ def test_a_job_is_started_awaited_and_cleared_away(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster.outages = 3  # the control plane is away for a moment
-    code, told = run(cluster, tmp_path)
+    code, output = run(cluster, tmp_path)
     name = name_of(tmp_path, monkeypatch)
-    assert code == 0, told
-    assert f"TrainJob lab/{name} started" in told
+    assert code == 0, output
+    assert f"TrainJob lab/{name} started" in output
     assert cluster.calls == [f"create {name}", f"delete {name}"]
     assert (tmp_path / "checkpoint/model.safetensors").read_bytes() == b"weights"
     assert (tmp_path / "metrics").read_text() == "{}"
@@ -204,7 +243,7 @@ def test_the_object_is_what_the_trainer_expects(
         "metrics": "/tmp/kfp/metrics",
     }
     manifest, written = train_job(JOB, "pretrain", ["seed=3"], "v1", arguments)
-    jsonschema.validate(manifest, SCHEMA)
+    check_schemas(manifest)
     spec = manifest["spec"]
     assert spec["trainer"]["command"] == ["torchrun", "-m", "arl.cli"]
     # the results go to the volume, since no other pod sees the folders of the step's
@@ -215,6 +254,19 @@ def test_the_object_is_what_the_trainer_expects(
     assert (spec["trainer"]["numNodes"], spec["trainer"]["numProcPerNode"]) == (3, 4)
     assert spec["trainer"]["resourcesPerNode"]["limits"]["nvidia.com/gpu"] == "4"
     assert spec["activeDeadlineSeconds"] == 7200
+    variables = {entry["name"]: entry["value"] for entry in spec["trainer"]["env"]}
+    assert variables["AWS_ENDPOINT_URL"] == "https://s3.example"
+    (patch,) = spec["runtimePatches"]
+    # validation.IsDomainPrefixedPath (kubeflow/trainer v2.3.0, .../plugins/jobset/jobset.go:176)
+    assert re.fullmatch(r"[a-z0-9.-]+/.+", patch["manager"])
+    (replicated,) = patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
+    pod = replicated["template"]["spec"]["template"]
+    assert pod["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "lab"
+    assert pod["spec"]["imagePullSecrets"] == [{"name": "registry"}]
+    assert pod["spec"]["nodeSelector"] == {"arl.dev/pool": "gpu"}
+    preferred = "preferredDuringSchedulingIgnoredDuringExecution"
+    (term,) = pod["spec"]["affinity"]["podAffinity"][preferred]
+    assert term["podAffinityTerm"]["topologyKey"] == "topology.kubernetes.io/rack"
     assert written == Path("/mnt/arl/runs") / manifest["metadata"]["name"]
 
 
@@ -233,9 +285,9 @@ def test_a_second_try_adopts_the_job_of_the_first(
     first.kill()  # the node is lost: no farewell
     first.communicate()
     cluster.end = "Complete"
-    code, told = run(cluster, tmp_path)
-    assert code == 0, told
-    assert f"TrainJob lab/{name} is there already: waiting for it" in told
+    code, output = run(cluster, tmp_path)
+    assert code == 0, output
+    assert f"TrainJob lab/{name} is running already: waiting for it" in output
     assert cluster.calls == [f"create {name}", f"delete {name}"]
 
 
@@ -246,21 +298,50 @@ def until(true: Any) -> None:
         time.sleep(0.02)
 
 
-def test_a_failed_job_is_told_and_the_next_try_begins_anew(
+def test_the_workflow_owns_the_job(cluster: Cluster, tmp_path: Path) -> None:
+    """Kubernetes then deletes the job with the workflow, also after the pod was killed."""
+    cluster.end = ""
+    process = start(cluster, tmp_path)
+    until(lambda: cluster.jobs)
+    process.kill()
+    process.communicate()
+    (job,) = cluster.jobs.values()
+    assert job["metadata"]["ownerReferences"] == [{**WORKFLOW, "uid": "uid-1"}]
+
+
+def test_an_adopted_job_outlives_the_workflow_of_its_first_try(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """Kubernetes' garbage collector deletes an object when all its owners are gone."""
+    cluster.end = ""
+    first = start(cluster, tmp_path)
+    until(lambda: cluster.jobs)
+    first.kill()
+    first.communicate()
+    cluster.workflow = "uid-2"
+    second = start(cluster, tmp_path)
+    until(lambda: any(call.startswith("patch") for call in cluster.calls))
+    second.kill()
+    second.communicate()
+    (job,) = cluster.jobs.values()
+    assert [owner["uid"] for owner in job["metadata"]["ownerReferences"]] == ["uid-1", "uid-2"]
+
+
+def test_a_failed_job_is_reported_and_the_next_try_starts_another(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster.end = "Failed"
-    code, told = run(cluster, tmp_path)
+    code, output = run(cluster, tmp_path)
     name = name_of(tmp_path, monkeypatch)
     assert code == 1
     assert (
-        f"TrainJob lab/{name} failed: JobsFinished, the last word; its words: kubectl -n lab logs"
-        in told
+        f"TrainJob lab/{name} failed: JobsFinished, the last word; its logs: kubectl -n lab logs"
+        in output
     )
     assert name in cluster.jobs  # to be looked at
     cluster.end, cluster.looks = "Complete", 0
-    code, told = run(cluster, tmp_path)
-    assert code == 0, told
+    code, output = run(cluster, tmp_path)
+    assert code == 0, output
     assert cluster.calls == [f"create {name}", f"delete {name}", f"create {name}", f"delete {name}"]
 
 
@@ -272,30 +353,27 @@ def test_termination_deletes_the_job(
     name = name_of(tmp_path, monkeypatch)
     until(lambda: cluster.looks > 0)
     process.send_signal(signal.SIGTERM)
-    _, told = process.communicate(timeout=30)
+    _, output = process.communicate(timeout=30)
     assert process.returncode == 1
-    assert f"terminated; TrainJob lab/{name} is deleted, and its checkpoints are kept" in told
+    assert f"terminated; TrainJob lab/{name} is deleted, its checkpoints are kept" in output
     assert cluster.calls == [f"create {name}", f"delete {name}"]
 
 
 def test_a_long_outage_ends_in_a_sentence(cluster: Cluster, tmp_path: Path) -> None:
     cluster.outages = 10**6
-    code, told = run(cluster, tmp_path)
+    code, output = run(cluster, tmp_path)
     assert code == 1
-    assert "Kubernetes has not answered for 2 s" in told
+    assert "Kubernetes has not answered for 2 s" in output
     assert len(cluster.jobs) == 1  # the training goes on; a retry of the step adopts it
 
 
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_missing_right_names_the_role(cluster: Cluster, tmp_path: Path, status: int) -> None:
     cluster.status = status
-    code, told = run(cluster, tmp_path)
+    code, output = run(cluster, tmp_path)
     assert code == 1
-    assert (
-        f"cannot be read ({status}): the step's service account may not; k8s/base/rbac.yaml gives it"
-        in told
-    )
-    assert "Traceback" not in told
+    assert f"cannot be read ({status}): the step's service account lacks the right" in output
+    assert "Traceback" not in output
 
 
 def test_no_kubernetes_at_all(tmp_path: Path) -> None:
@@ -303,18 +381,22 @@ def test_no_kubernetes_at_all(tmp_path: Path) -> None:
     environment = {**os.environ, "KUBECONFIG": str(tmp_path / "none"), "HOME": str(tmp_path)}
     done = subprocess.run(words, env=environment, text=True, capture_output=True, check=False)
     assert done.returncode == 1
-    assert "no Kubernetes here to start a TrainJob on" in done.stderr
+    assert "a TrainJob needs a Kubernetes cluster" in done.stderr
 
 
 def launch_in_processes(count: int, folder: Path, name: str, arguments: dict[str, str]) -> None:
     """A stage as its component launches it in a pod with `count` GPUs."""
     tiny = runpy.run_path(str(ROOT / "tests/conftest.py"))["TINY"]
     program = (
-        "import json, sys; from arl.launch.stage import launch; name, tiny, arguments = json.loads(sys.argv[1]);"
+        "import json, sys; from arl.launch.stage import launch;"
+        "name, tiny, arguments = json.loads(sys.argv[1]);"
         "launch(name, tiny, 'v', **arguments)"
     )
     words = [sys.executable, "-c", program, json.dumps([name, tiny, arguments])]
-    needs = {"ARL_LAUNCH": json.dumps({"processes": count}), "ARL_RUNS": str(folder / "runs")}
+    needs = {
+        "ARL_LAUNCH": json.dumps({"processes": count, "attempts": 1}),
+        "ARL_RUNS": str(folder / "runs"),
+    }
     done = subprocess.run(
         words, cwd=ROOT, env={**os.environ, **needs}, text=True, capture_output=True, check=False
     )

@@ -28,7 +28,9 @@ def environment(**changes: str) -> dict[str, str]:
     clean = {
         name: value for name, value in os.environ.items() if not name.startswith(("KFP_", "ARL_"))
     }
-    return {**clean, "PATH": f"{ROOT / 'bin'}:{BIN}:{os.environ['PATH']}", **changes}
+    path = f"{ROOT / 'bin'}:{BIN}:{os.environ['PATH']}"
+    # the golden file does not change with the code
+    return {**clean, "PATH": path, "ARL_CODE_VERSION": "golden", **changes}
 
 
 def compiled(folder: Path, **changes: str) -> list[dict[str, Any]]:
@@ -48,11 +50,9 @@ def compiled(folder: Path, **changes: str) -> list[dict[str, Any]]:
 
 
 def test_compiled_pipeline_is_the_golden_one(tmp_path: Path) -> None:
-    again = (
-        "kfp dsl compile --py pipelines/arl_full.py --output tests/pipelines/golden/arl_full.yaml"
-    )
+    again = "make golden"
     assert compiled(tmp_path) == list(yaml.safe_load_all(GOLDEN.read_text(encoding="utf-8"))), (
-        f"meant? {again}"
+        f"if this change is intended: {again}"
     )
 
 
@@ -93,14 +93,92 @@ def test_what_depends_on_the_registry_is_not_cached() -> None:
     }
     pipelines_in_it = {"ingest-batches", "for-loop-1"}  # only their steps can be cached
     assert cached - pipelines_in_it == {"pretrain", "finetune", "evaluate", "drift"}
-    # the version of the data is an input of every cached step, so that new data is never answered
-    # from the cache
+    # The versions of data and code are inputs of every cached step, so that the cache never answers
+    # with a result of other data or code.
     for name in cached - pipelines_in_it:
-        (source,) = tasks[name]["inputs"]["parameters"]["data_hash"].values()
+        parameters = tasks[name]["inputs"]["parameters"]
+        (source,) = parameters["data_hash"].values()
         assert source in (
-            {"outputParameterKey": "Output", "producerTask": "validate"},
-            "pipelinechannel--validate-Output",
+            {"outputParameterKey": "Output", "producerTask": "accept"},
+            "pipelinechannel--accept-Output",
         )
+        assert parameters["code_version"] == {"runtimeValue": {"constant": "golden"}}
+
+
+def test_code_that_changed_is_another_input(tmp_path: Path) -> None:
+    """The cache key holds the image's name, not its content (2.17.0, cacheutils/cache.go)."""
+    for name in ("src", "components"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("*.pyc"))
+    program = "from components.version import code_version; print(code_version())"
+
+    def version() -> str:
+        clean = {k: v for k, v in environment().items() if k != "ARL_CODE_VERSION"}
+        clean["PYTHONPATH"] = str(tmp_path)
+        words = [sys.executable, "-c", program]
+        done = subprocess.run(words, cwd=tmp_path, env=clean, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    before = version()
+    assert before == version()
+    with (tmp_path / "src/arl/objectives/mim.py").open("a") as file:
+        file.write("# changed\n")
+    assert version() != before
+
+
+def test_a_retry_fits_its_window() -> None:
+    """Argo ends a step's last try at backoff.maxDuration after the start of the first.
+
+    argo-workflows v4.0.5, workflow/controller/operator.go:1026 and workflowpod.go:666; the SDK's
+    default is 3600 s.
+    """
+    spec, platform = yaml.safe_load_all(GOLDEN.read_text(encoding="utf-8"))
+    pods = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    dags = [part["dag"] for part in spec["components"].values() if "dag" in part]
+    for dag in [spec["root"]["dag"], *dags]:
+        for name, task in dag["tasks"].items():
+            if "retryPolicy" in task:
+                policy = task["retryPolicy"]
+                tries = int(policy["maxRetryCount"]) + 1
+                deadline = int(pods[f"exec-{name}"]["activeDeadlineSeconds"])
+                window = int(policy["backoffMaxDuration"].removesuffix("s"))
+                assert window >= tries * deadline, name
+
+
+def test_a_corpus_that_breaks_a_rule_is_uploaded_before_it_stops_the_run() -> None:
+    """A failing step uploads its log only (2.17.0, backend/src/v2/component/launcher_v2.go:787)."""
+    spec, _ = yaml.safe_load_all(GOLDEN.read_text(encoding="utf-8"))
+    tasks = spec["root"]["dag"]["tasks"]
+    assert tasks["accept"]["dependentTasks"] == ["validate"]
+    outputs = spec["components"]["comp-validate"]["outputDefinitions"]["artifacts"]
+    assert outputs["page"]["artifactType"]["schemaTitle"] == "system.HTML"
+    for name in ("pretrain", "drift", "gate"):
+        assert "accept" in tasks[name]["dependentTasks"], name
+
+
+def test_the_page_of_a_run_has_something_to_draw() -> None:
+    """The UI draws these types only (2.17.0, frontend/.../MetricsVisualizations.tsx)."""
+    spec, _ = yaml.safe_load_all(GOLDEN.read_text(encoding="utf-8"))
+    types: dict[str, set[str]] = {}
+    for name, component in spec["components"].items():
+        for artifact in component.get("outputDefinitions", {}).get("artifacts", {}).values():
+            title = artifact["artifactType"]["schemaTitle"].removeprefix("system.")
+            types.setdefault(title, set()).add(name.removeprefix("comp-"))
+    assert types["Metrics"] == {"pretrain", "evaluate", "drift"}
+    assert types["ClassificationMetrics"] == {"evaluate"}
+    assert types["HTML"] == {"validate", "gate", "drift", "report"}
+    assert types["Dataset"] == {"validate"}
+    assert types["Model"] >= {"pretrain", "finetune", "release"}
+
+
+def test_a_run_can_be_started_from_the_form() -> None:
+    spec, _ = yaml.safe_load_all(GOLDEN.read_text(encoding="utf-8"))
+    for name, parameter in spec["root"]["inputDefinitions"]["parameters"].items():
+        assert parameter["isOptional"], name
+        assert parameter["description"], name
+        assert parameter["parameterType"] in ("STRING", "LIST"), name
+    tasks = spec["root"]["inputDefinitions"]["parameters"]["tasks"]["defaultValue"]
+    assert tasks == yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["tasks"]
 
 
 def test_many_pods_ingest_and_validate_waits_for_them() -> None:
@@ -162,7 +240,12 @@ def test_every_step_is_placed(tmp_path: Path) -> None:
         if step == "release":
             keys["ARL_SIGNING_KEY"] = f"{files.pop('arl-signing-key')}/signing.pem"
         assert files == {}, step
+        assert json.loads(variables.pop("ARL_LAUNCH")) == {
+            "processes": max(1, settings["steps"][step]["gpus"]),
+            "attempts": 3,
+        }
         assert variables == {
+            "ARL_IMAGE": spec["deploymentSpec"]["executors"][name]["container"]["image"],
             "ARL_RUNS": "/mnt/arl/runs",
             "AWS_ENDPOINT_URL": "https://s3.example",
             **keys,
@@ -176,7 +259,9 @@ def test_without_a_volume_everything_is_in_s3(tmp_path: Path) -> None:
     spec, platform = compiled(tmp_path, ARL_CLUSTER=str(tmp_path / "cluster.yaml"))
     for pod in platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values():
         assert "pvcMount" not in pod
-        assert {mount["mountPath"] for mount in pod["emptyDirMounts"]} == {"/dev/shm", "/mnt/arl"}
+        assert {mount["mountPath"] for mount in pod["emptyDirMounts"]} == {
+            *("/dev/shm", "/tmp", "/mnt/arl")
+        }
     for executor in spec["deploymentSpec"]["executors"].values():
         variables = {entry["name"]: entry.get("value") for entry in executor["container"]["env"]}
         assert variables["ARL_CACHE"] == "/mnt/arl/cache"
@@ -238,11 +323,11 @@ def test_what_needs_a_volume_says_so(
     [
         (
             {"evaluate": {"gpus": 2}},
-            "cluster.yaml: evaluate has more than one of gpus, which only pretrain and finetune",
+            "cluster.yaml: step evaluate has more than one of gpus, which only",
         ),
         (
             {"finetune": {"nodes": 2}},
-            "cluster.yaml: finetune has more than one of nodes, which only pretrain can use",
+            "cluster.yaml: step finetune has more than one of nodes, which only pretrain can use",
         ),
         ({"pretrain": {"gpu": 2}}, "cluster.yaml: .*unexpected keyword argument 'gpu'"),
     ],
@@ -269,6 +354,34 @@ def test_image_is_fixed_when_compiling(tmp_path: Path) -> None:
     assert images["pretrain"] == "registry.example/arl-train@sha256:00"
 
 
+def test_queue_priority_pool_and_labels_of_a_step(tmp_path: Path) -> None:
+    pool = {"resource": "amd.com/gpu", "node_selector": {"gpu": "mi300"}, "tolerations": []}
+    changes = {
+        "queue": "lab",
+        "priority_class": "normal",
+        "labels": {"cost-centre": "42"},
+        "gpu_pools": {"amd": pool},
+        "steps": {"pretrain": {"gpu_pool": "amd", "priority_class": "low", "labels": {"own": "1"}}},
+    }
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(changes), encoding="utf-8")
+    spec, platform = compiled(tmp_path, ARL_CLUSTER=str(tmp_path / "own.yaml"))
+    pods = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    assert pods["exec-pretrain"]["podMetadata"]["labels"] == {
+        "app.kubernetes.io/name": "arl",
+        "arl.dev/step": "pretrain",
+        "cost-centre": "42",
+        "own": "1",
+        "kueue.x-k8s.io/queue-name": "lab",
+        "kueue.x-k8s.io/priority-class": "low",
+    }
+    assert pods["exec-gate"]["podMetadata"]["labels"]["kueue.x-k8s.io/priority-class"] == "normal"
+    assert pods["exec-pretrain"]["nodeSelector"]["labels"] == {"gpu": "mi300"}
+    container = spec["deploymentSpec"]["executors"]["exec-pretrain"]["container"]
+    assert container["resources"]["accelerator"]["resourceType"] == "amd.com/gpu"
+    # what the file does not name is as in cluster.yaml
+    assert container["resources"]["resourceMemoryLimit"] == "64Gi"
+
+
 def test_another_cluster(tmp_path: Path) -> None:
     settings = yaml.safe_load((ROOT / "pipelines/cluster.yaml").read_text(encoding="utf-8"))
     settings["steps"]["pretrain"] |= {"gpus": 4, "hours": 0.5}
@@ -286,16 +399,19 @@ def test_another_cluster(tmp_path: Path) -> None:
         ]
         for step, executor in spec["deploymentSpec"]["executors"].items()
     }
-    assert launched.pop("exec-pretrain") == [{"processes": 4}]
-    assert launched.pop("exec-finetune") == [{"processes": 2}]
-    assert not any(launched.values())
+    assert launched.pop("exec-pretrain") == [{"processes": 4, "attempts": 3}]
+    assert launched.pop("exec-finetune") == [{"processes": 2, "attempts": 3}]
+    assert {launch["processes"] for (launch,) in launched.values()} == {1}
     pod = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]["exec-pretrain"]
     assert pod["activeDeadlineSeconds"] == "1800"
     assert pod["pvcMount"][0]["constant"] == "shared"
 
 
 def test_compiling_imports_neither_arl_nor_torch() -> None:
-    program = "import pipelines.arl_full, sys; assert not {'arl', 'torch', 'numpy', 'omegaconf'} & sys.modules.keys()"
+    program = (
+        "import pipelines.arl_full, sys; "
+        "assert not {'arl', 'torch', 'numpy', 'omegaconf'} & sys.modules.keys()"
+    )
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, env=environment())
 
 
@@ -341,9 +457,9 @@ def test_dvc_repro_and_again(reproduced: Path) -> None:
 
 
 def stages_due(project: Path) -> set[str]:
-    """The stages that `dvc repro` would run at once; what comes after them depends on what they write."""
-    told = run(project, "dvc", "repro", "--dry").splitlines()
-    return {line.split("'")[1] for line in told if line.startswith("Running stage")}
+    """The stages that `dvc repro` would run first; later ones depend on their results."""
+    lines = run(project, "dvc", "repro", "--dry").splitlines()
+    return {line.split("'")[1] for line in lines if line.startswith("Running stage")}
 
 
 @pytest.mark.slow
@@ -405,11 +521,11 @@ def same_bytes(first: Path, second: Path) -> None:
 
 @pytest.mark.slow
 def test_kubeflow_writes_what_dvc_writes(reproduced: Path) -> None:
-    told = run(reproduced, "arl", "run", "pipelines/arl_full.py", "--registry", "registry-of-kfp")
-    verdict, artifacts = told.splitlines()[-2:]
-    place = artifacts.removeprefix("artifacts: ")
-    assert f"page: {place}/report/report/index.html" in told.splitlines()
-    folder = reproduced / place
+    output = run(reproduced, "arl", "run", "pipelines/arl_full.py", "--registry", "registry-of-kfp")
+    verdict, artifacts = output.splitlines()[-2:]
+    run_folder = artifacts.removeprefix("artifacts: ")
+    assert f"page: {run_folder}/report/report/index.html" in output.splitlines()
+    folder = reproduced / run_folder
     out = reproduced / "out"
     pairs = {
         "validation": "validate/validation",

@@ -1,5 +1,6 @@
 """The loop as a Kubeflow pipeline: what is compiled, and whole runs of it on this machine."""
 
+import json
 import os
 import runpy
 import shutil
@@ -21,7 +22,7 @@ from arl.monitoring.journal import Journal
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-STEPS = {"take-batch", "compare", "decide", "close-run"}
+STEPS = {"poll-inbox", "take-batch", "compare", "decide", "close-run"}
 SETTINGS = [
     "tasks=[breast,lv]",
     "watch.source=picture-table",
@@ -37,7 +38,8 @@ def environment(**changes: str) -> dict[str, str]:
     clean = {
         name: value for name, value in os.environ.items() if not name.startswith(("KFP_", "ARL_"))
     }
-    return {**clean, "PATH": f"{ROOT / 'bin'}:{BIN}:{os.environ['PATH']}", **changes}
+    path = f"{ROOT / 'bin'}:{BIN}:{os.environ['PATH']}"
+    return {**clean, "PATH": path, "ARL_CODE_VERSION": "golden", **changes}
 
 
 @pytest.fixture(scope="module")
@@ -79,18 +81,57 @@ def test_conditions_are_on_short_words_and_its_steps_are_never_cached(
     tasks = {name: task for dag in dags for name, task in dag["tasks"].items()}
     conditions = [task.get("triggerPolicy", {}).get("condition", "") for task in tasks.values()]
     words = {condition.split("==")[1].strip() for condition in conditions if condition}
-    assert words == {"'arrived'", "'retrain'"}
+    assert words == {"'waiting'", "'arrived'", "'retrain'"}
     assert not [name for name in STEPS if tasks[name].get("cachingOptions", {}).get("enableCache")]
     assert (
         tasks["close-run"]["triggerPolicy"]["strategy"] == "ALL_UPSTREAM_TASKS_COMPLETED"
     )  # also after a failure
 
 
+def test_the_lease_is_held_by_the_id_of_the_run(compiled: list[dict[str, Any]]) -> None:
+    """A recurring run of an inline package has an empty name, and names are not unique.
+
+    kubeflow/pipelines 2.17.0: backend/src/apiserver/template/v2_template.go:108 and
+    backend/src/v2/driver/resolve.go:436.
+    """
+    spec, _ = compiled
+    text = json.dumps(spec)
+    assert "{{$.pipeline_job_uuid}}" in text
+    assert "pipeline_job_name" not in text
+
+
+def test_an_empty_inbox_costs_little(compiled: list[dict[str, Any]]) -> None:
+    """Every other step of the loop is behind the condition that a batch waits."""
+    spec, _ = compiled
+    tasks = dict(spec["root"]["dag"]["tasks"])
+    del tasks["poll-inbox"]
+    (policy,) = (task["triggerPolicy"] for task in tasks.values())
+    assert "== 'waiting'" in policy["condition"]
+    resources = spec["deploymentSpec"]["executors"]["exec-poll-inbox"]["container"]["resources"]
+    assert resources["resourceCpuRequest"] == "100m"
+    assert resources["resourceMemoryLimit"] == "256Mi"
+
+
+def test_the_outcome_does_not_depend_on_the_state_of_the_pipeline(
+    compiled: list[dict[str, Any]],
+) -> None:
+    """The backend's words are COMPLETE, FAILED, CANCELED, CACHED and RUNNING, never SUCCEEDED.
+
+    kubeflow/pipelines 2.17.0, backend/src/v2/driver/resolve.go:471. A condition that is not met
+    leaves the handler's DAG RUNNING, since only a launcher that ends updates it
+    (backend/src/v2/component/launcher_v2.go:227).
+    """
+    spec, _ = compiled
+    parameters = spec["components"]["comp-close-run"]["inputDefinitions"]["parameters"]
+    assert {parameter["parameterType"] for parameter in parameters.values()} <= {"STRING", "LIST"}
+    assert "taskFinalStatus" not in json.dumps(spec)
+
+
 @pytest.mark.slow
 def test_a_new_scanner_is_retrained_on_and_a_failed_step_is_gone_on_with(
     tmp_path: Path, tiny_corpus: Path, deliver: Callable[..., Path]
 ) -> None:
-    """No shift, a failing step, then its retry: the same state folder as `arl watch` would leave."""
+    """No shift, a failing step, then its retry, with the folders that `arl watch` would leave."""
     folder = tmp_path / "project"
     for name in ("src", "components", "pipelines"):
         shutil.copytree(

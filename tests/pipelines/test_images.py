@@ -1,4 +1,4 @@
-"""The images for real: built from the lock by a Docker daemon of this test, and the whole pipeline in their containers.
+"""The real images, built from the lock, and the whole pipeline in their containers.
 
 Needs root, Debian's docker.io and debootstrap, a package index that pip reaches, and 30 GB of disk;
 skips, saying what is missing. `make image-test` runs it alone. A daemon that is there already, and

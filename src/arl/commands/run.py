@@ -1,9 +1,10 @@
-"""Run a Kubeflow pipeline file on this machine, in containers of it, or on a cluster."""
+"""Run a Kubeflow pipeline file on this machine, in containers, or on a cluster."""
 
 import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +13,22 @@ import yaml
 BACKENDS = ("local", "docker", "kfp")
 # keys of an entry of --batches
 _REQUIRED = {"source", "root"}
-_OPTIONS = {"name", "site", "anatomy", "probe", "device", "mask_name"}  # of `arl ingest`
+# options of `arl ingest`
+_OPTIONS = {"name", "site", "anatomy", "probe", "device", "mask_name"}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a command asks of `python -m pipelines.runner`, which reads it as JSON."""
+
+    pipeline: str = ""
+    arguments: dict[str, Any] = field(default_factory=dict)
+    root: str = "runs"
+    output: str = ""
+    name: str = ""
+    description: str = ""
+    dry_run: bool = False
+    schedules: list[dict[str, Any]] = field(default_factory=list)
 
 
 def run(
@@ -27,12 +43,15 @@ def run(
     registry: str = "",
     data_hash: str = "",
     root: Path = Path("runs"),
+    name: str = "",
+    description: str = "",
+    dry_run: bool = False,
 ) -> None:
     """Run a pipeline on this machine, in containers or on Kubeflow.
 
-    The backend local runs each step in a subprocess. docker runs each step in a container of the
-    image ARL_IMAGE, without a network or root. kfp submits the pipeline to the API at KFP_ENDPOINT
-    (and KFP_NAMESPACE).
+    The backend local runs each step in a subprocess. docker runs each step in a container of its
+    image, without a network. kfp checks the cluster, uploads a version of the pipeline to the API
+    at KFP_ENDPOINT, and starts a run of it in KFP_NAMESPACE.
 
     Args:
         pipeline: A pipeline file, e.g. pipelines/arl_full.py.
@@ -45,78 +64,144 @@ def run(
         registry: The registry as the steps see it, a folder or s3://bucket/prefix.
         data_hash: Hash of the corpus. Default: the one in data.dvc.
         root: Folder of the files of the backends local and docker.
+        name: Name of the run on Kubeflow. Default: pipeline, experiment, data and commit.
+        description: Description of the run on Kubeflow. Default: the facts of its name in full.
+        dry_run: With kfp, check the cluster and print what would run.
 
     Raises:
         ValueError: an unknown backend, an override that breaks the schema, no tasks, or a wrong
             list of batches.
         FileNotFoundError: there is no such pipeline, params.yaml, list of batches or data.dvc.
-        SystemExit: the run failed; it has said why.
+        SystemExit: the run failed; its message is on stderr.
 
     Next:
         arl models --registry {registry}
 
     Examples:
         arl run pipelines/arl_full.py
-        arl run pipelines/arl_full.py --backend kfp --experiment paper --corpus s3://arl/corpus
+        arl run pipelines/arl_full.py --backend kfp --experiment paper --dry-run
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend {backend!r} is not one of {', '.join(BACKENDS)}")
-    if not pipeline.is_file():
-        raise FileNotFoundError(f"pipeline {pipeline} does not exist")
+    if dry_run and backend != "kfp":
+        raise ValueError(f"--dry-run is for --backend kfp, not for {backend}")
+    check_pipeline(pipeline)
     tasks, changes = parameters([*overrides, *set], experiment, in_image=backend != "local")
+    version = data_hash or _tracked_hash(corpus or "data")
     arguments: dict[str, Any] = {
         "tasks": tasks,
         "overrides": changes,
         "batches": _batches(batches) if batches else [],
-        "data_hash": data_hash or _tracked_hash(corpus or "data"),
+        "data_hash": version,
+        **_folders(backend, corpus, registry),
     }
-    arguments |= _folders(backend, corpus, registry)
     if backend != "kfp" and not arguments["batches"]:
-        _check_there(corpus or "data")
-    command = [sys.executable, "-m", "pipelines.runner", backend, str(pipeline), str(root)]
+        _check_corpus(corpus or "data")
+    request = Request(
+        pipeline=str(pipeline),
+        arguments=arguments,
+        root=str(root),
+        name=name or _run_name(pipeline, experiment, version),
+        description=description or _run_description(experiment, version, changes),
+        dry_run=dry_run,
+    )
+    start(backend, request, environment(pipeline, backend))
+
+
+def start(command: str, request: Request, variables: dict[str, str]) -> None:
+    """Hand a request to the process that knows kfp.
+
+    Raises:
+        SystemExit: it failed; its message is on stderr.
+    """
     code = subprocess.run(
-        command,
-        input=json.dumps(arguments),
+        [sys.executable, "-m", "pipelines.runner", command],
+        input=json.dumps(asdict(request)),
         text=True,
-        env=environment(pipeline, backend),
+        env=variables,
         check=False,
     ).returncode
     if code:
         raise SystemExit(code)
 
 
-def _check_there(corpus: str) -> None:
+def check_pipeline(pipeline: Path) -> None:
+    """Raise FileNotFoundError where there is no such pipeline file."""
+    if not pipeline.is_file():
+        raise FileNotFoundError(f"pipeline {pipeline} does not exist")
+
+
+def _run_name(pipeline: Path, experiment: str, data_hash: str) -> str:
+    """arl-full paper data-1a2b3c4d code-5e6f7a8b: Kubeflow lists runs by this name."""
+    commit = _commit()
+    parts = [
+        pipeline.stem.replace("_", "-"),
+        experiment,
+        f"data-{data_hash[:8]}" if data_hash else "",
+        f"code-{commit[:8]}" if commit else "",
+    ]
+    return " ".join(filter(None, parts))
+
+
+def _run_description(experiment: str, data_hash: str, changes: list[str]) -> str:
+    facts = {
+        "experiment": experiment or "params.yaml",
+        "data": data_hash or "as validate reads it",
+        "commit": _commit() or "unknown",
+        "changes": " ".join(changes) or "none",
+    }
+    return "; ".join(f"{key}: {value}" for key, value in facts.items())
+
+
+def _commit() -> str:
+    """The commit of the working directory, with -dirty where files differ; empty without git."""
+    try:
+        commit = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except FileNotFoundError:
+        return ""
+    return commit.stdout.strip()
+
+
+def _check_corpus(corpus: str) -> None:
     """A fresh clone knows the version of a corpus and has none."""
     if "://" not in corpus and not Path(corpus).is_dir():
         raise FileNotFoundError(
-            f"corpus {corpus} does not exist: `arl sample --corpus {corpus}` makes one of phantoms, `arl ingest` reads "
-            "yours, `dvc pull` fetches the one of this project's remote; or give --batches"
+            f"corpus {corpus} does not exist: `arl sample --corpus {corpus}` makes one of phantoms,"
+            " `arl ingest` reads yours, `dvc pull` fetches the one of this project's remote; "
+            "or give --batches"
         )
 
 
 def _folders(backend: str, corpus: str, registry: str) -> dict[str, str]:
-    """Corpus and registry as the steps see them; what is not given is left to the pipeline."""
-    if backend == "docker":  # a container sees the folders of this machine under their own names
-        for what, place in (("corpus", corpus), ("registry", registry)):
-            if "://" in place:
-                raise ValueError(
-                    f"{what} {place} is not a folder, and the containers of --backend docker have no network"
-                )
-        return {
-            "corpus": str(Path(corpus or "data").absolute()),
-            "registry": str(Path(registry or "registry").absolute()),
-        }
-    given = {"corpus": corpus, "registry": registry}
-    return {name: value for name, value in given.items() if value}
+    """Corpus and registry as the steps see them; the pipeline has defaults for what is missing."""
+    if backend != "docker":
+        folders = {"corpus": corpus, "registry": registry}
+        return {name: value for name, value in folders.items() if value}
+    # a container sees the folders of this machine under their own names
+    for name, folder in (("corpus", corpus), ("registry", registry)):
+        if "://" in folder:
+            raise ValueError(
+                f"{name} {folder} is not a folder, "
+                "and the containers of --backend docker have no network"
+            )
+    return {
+        "corpus": str(Path(corpus or "data").absolute()),
+        "registry": str(Path(registry or "registry").absolute()),
+    }
 
 
 def parameters(words: list[str], experiment: str, *, in_image: bool) -> tuple[list[str], list[str]]:
-    """The tasks, and the words key=value that lead from the parameters that the steps find to the wanted ones.
+    """The tasks, and the words key=value that turn the steps' parameters into the wanted ones.
 
-    Steps on this machine find params.yaml; those in an image find what conf/ gives without any
-    choice.
+    Steps on this machine read params.yaml; steps in an image read the defaults of conf/.
     """
-    from arl import params  # 0.1 s, which no help needs
+    # importing it takes 0.1 s, which no help needs
+    from arl import params
     from arl.composition import compose
 
     wanted = compose([f"experiment={experiment}", *words]) if experiment else params.load(words)
@@ -124,18 +209,19 @@ def parameters(words: list[str], experiment: str, *, in_image: bool) -> tuple[li
         raise ValueError(
             "tasks is empty: a pipeline needs at least one task to fine-tune, e.g. tasks=[breast]"
         )
-    found = compose([]) if in_image else params.load([])
-    return wanted.tasks, _changes(params.to_literals(found), params.to_literals(wanted))
+    present = compose([]) if in_image else params.load([])
+    return wanted.tasks, _changes(params.to_literals(present), params.to_literals(wanted))
 
 
-def _changes(found: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> list[str]:
+def _changes(present: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> list[str]:
     changes = []
     for key, value in wanted.items():
-        before = found[key]
+        before = present[key]
         if isinstance(value, dict) and isinstance(before, dict) and value.keys() == before.keys():
             changes += _changes(before, value, f"{prefix}{key}.")
         elif value != before:
-            changes.append(f"{prefix}{key}={json.dumps(value)}")  # JSON is YAML
+            # JSON is YAML
+            changes.append(f"{prefix}{key}={json.dumps(value)}")
     return changes
 
 
@@ -144,27 +230,31 @@ def _batches(file: Path) -> list[dict[str, Any]]:
     if not file.is_file():
         raise FileNotFoundError(f"list of batches {file} does not exist")
     try:
-        listed = yaml.safe_load(file.read_text(encoding="utf-8"))
+        entries = yaml.safe_load(file.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ValueError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(listed, list) or not all(isinstance(item, dict) for item in listed):
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ValueError(f"{file} must be a list of {{source, root, batch, parts, ...}}")
-    items = [item for entry in listed for item in _parts(file, entry)]
+    items = [item for entry in entries for item in _parts(file, entry)]
     names = [(item["options"].get("name", item["source"]), item["batch"]) for item in items]
-    twice = sorted({"/".join(name) for name in names if names.count(name) > 1})
-    if twice:
+    duplicates = sorted({"/".join(name) for name in names if names.count(name) > 1})
+    if duplicates:
         raise ValueError(
-            f"{file}: {', '.join(twice)} is listed twice; every batch of a source needs a name of its own"
+            f"{file}: {', '.join(duplicates)} is listed twice; "
+            "every batch of a source needs a name of its own"
         )
     return items
 
 
 def _parts(file: Path, entry: dict[str, Any]) -> list[dict[str, Any]]:
     parts = entry.get("parts", 1)
-    known = _REQUIRED | _OPTIONS | {"batch", "parts"}
-    if entry.keys() - known or _REQUIRED - entry.keys() or not isinstance(parts, int) or parts < 1:
-        rule = f"a batch has source and root, and may have {', '.join(sorted(known - _REQUIRED))}, a whole number from 1"
-        raise ValueError(f"{file}: {entry} does not fit: {rule}")
+    optional = _OPTIONS | {"batch", "parts"}
+    is_known = entry.keys() <= _REQUIRED | optional and entry.keys() >= _REQUIRED
+    if not is_known or not isinstance(parts, int) or parts < 1:
+        raise ValueError(
+            f"{file}: {entry} does not fit: a batch has source and root, and may have "
+            f"{', '.join(sorted(optional))}; parts is a whole number from 1"
+        )
     options = {key: str(entry[key]) for key in sorted(_OPTIONS & entry.keys())}
     item = {"source": str(entry["source"]), "root": str(entry["root"]), "options": options}
     batch, width = str(entry.get("batch", "0000")), len(str(parts))
@@ -193,4 +283,4 @@ def environment(pipeline: Path, backend: str) -> dict[str, str]:
     paths = [project, *filter(None, [os.environ.get("PYTHONPATH")])]
     variables = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     # one machine has no volumes or accelerators to ask for, and a failed step fails again
-    return variables | ({} if backend == "kfp" else {"ARL_CLUSTER": ""})
+    return variables | ({"ARL_CLUSTER": ""} if backend in ("local", "docker") else {})

@@ -1,86 +1,84 @@
 """Keep the recurring runs of a Kubeflow Pipelines server as pipelines/schedules.yaml says."""
 
-import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from arl.commands import run as running
+from arl.commands.run import Request, environment, parameters, start
 
 _KEYS = {"pipeline", "cron", "enabled", "overrides"}
-_NAMES = {
-    "month": ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"],
-    "weekday": ["sun", "mon", "tue", "wed", "thu", "fri", "sat"],
-}
-# field -> its range; Kubeflow's server takes no 7 for Sunday
-_FIELDS = {"minute": (0, 59), "hour": (0, 23), "day": (1, 31), "month": (1, 12), "weekday": (0, 6)}
+# Kubeflow parses with robfig/cron, which knows no 7 for Sunday, L, W or #; the names are English
+_VALUE = r"(\*|(\d+|[a-z]{3})(-(\d+|[a-z]{3}))?)(/[1-9]\d*)?"
+_FIELD = re.compile(rf"{_VALUE}(,{_VALUE})*", re.IGNORECASE)
+_NUM_FIELDS = 5
 
 
 def schedule(*, schedules: Path = Path("pipelines/schedules.yaml")) -> None:
     """Make the recurring runs of the Kubeflow server equal to a file.
 
     A run that differs is replaced, a run that the file no longer names is removed, other runs stay.
-    The server is KFP_ENDPOINT.
+    Runs in progress continue. The server is KFP_ENDPOINT. Prints when each run fires next.
 
     Args:
         schedules: The file of recurring runs.
 
     Raises:
         FileNotFoundError: there is no such file, or no such pipeline.
-        ValueError: the file has an unknown key, or a cron expression that is none.
-        SystemExit: the server refused or did not answer; it has been said why.
+        ValueError: the file has an unknown key, or a wrong cron expression.
+        SystemExit: the server refused or did not answer; its message is on stderr.
 
     Examples:
         arl schedule
     """
-    items = [_item(schedules, name, entry) for name, entry in _read(schedules).items()]
-    command = [sys.executable, "-m", "pipelines.runner", "schedule"]
-    environment = running.environment(schedules, "kfp")
-    code = subprocess.run(
-        command, input=json.dumps(items), text=True, env=environment, check=False
-    ).returncode
-    if code:
-        raise SystemExit(code)
+    entries = _read(schedules)
+    items = [_item(schedules, name, entry) for name, entry in entries.items()]
+    start("schedule", Request(schedules=items), environment(schedules, "kfp"))
+    for name, entry in entries.items():
+        if entry["enabled"]:
+            print(f"arl-{name}: next {', '.join(next_firings(str(entry['cron'])))} UTC")
 
 
 def six_fields(cron: str) -> str:
-    """Kubeflow's cron expression, seconds first, of the usual one; six fields given to Kubeflow as five run hourly.
+    """The cron expression with seconds first, as Kubeflow takes it.
+
+    Kubeflow reads six fields that are given as five as one of another meaning.
 
     Raises:
-        ValueError: not five fields, or a field out of its range.
+        ValueError: not five fields, a field out of its range, or both a day and a weekday.
     """
+    # importing it takes time that no help needs
+    from croniter import CroniterError, croniter
+
     fields = cron.split()
-    if len(fields) != len(_FIELDS):
+    if len(fields) != _NUM_FIELDS:
         raise ValueError(
-            f"cron {cron!r} has {len(fields)} fields; it needs five: {' '.join(_FIELDS)}"
+            f"cron {cron!r} has {len(fields)} fields; it needs five: minute hour day month weekday"
         )
-    for field, (name, limits) in zip(fields, _FIELDS.items(), strict=True):
-        for part in field.lower().split(","):
-            _check(cron, name, part, limits)
+    if "*" not in (fields[2][:1], fields[4][:1]):
+        raise ValueError(
+            f"cron {cron!r} names a day of the month and a weekday: Kubeflow starts a run when "
+            "either of them fits, so use one of them"
+        )
+    wrong = [field for field in fields if not _FIELD.fullmatch(field)]
+    try:
+        croniter.expand(cron, strict=True)
+    except CroniterError as error:
+        raise ValueError(f"cron {cron!r}: {error}") from error
+    if wrong or "7" in re.split(r"[,/-]", fields[4]):
+        raise ValueError(f"cron {cron!r}: {(wrong or fields[4:])[0]!r} is unknown to Kubeflow")
     return " ".join(["0", *fields])
 
 
-def _check(cron: str, name: str, part: str, limits: tuple[int, int]) -> None:
-    word = r"\d+|[a-z]{3}"
-    match = re.fullmatch(rf"(?:\*|({word})(?:-({word}))?)(?:/([1-9]\d*))?", part)
-    numbers = [_number(name, text) for text in match.groups()[:2] if text] if match else [-1]
-    if not all(limits[0] <= number <= limits[1] for number in numbers) or numbers != sorted(
-        numbers
-    ):
-        raise ValueError(
-            f"cron {cron!r}: {part!r} is no {name}, which is from {limits[0]} to {limits[1]}, a-b, * or */n"
-        )
+def next_firings(cron: str, count: int = 3) -> list[str]:
+    """The next times of a cron expression of five fields, in UTC."""
+    from datetime import UTC, datetime
 
+    from croniter import croniter
 
-def _number(name: str, text: str) -> int:
-    if text.isdigit():
-        return int(text)
-    names = _NAMES.get(name, [])
-    return names.index(text) + _FIELDS[name][0] if text in names else -1
+    times = croniter(cron, datetime.now(UTC))
+    return [times.get_next(datetime).strftime("%Y-%m-%d %H:%M") for _ in range(count)]
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -102,7 +100,7 @@ def _item(file: Path, name: str, entry: dict[str, Any]) -> dict[str, Any]:
     pipeline = Path(entry["pipeline"])
     if not pipeline.is_file():
         raise FileNotFoundError(f"{file}: pipeline {pipeline} of {name} does not exist")
-    tasks, overrides = running.parameters(entry["overrides"], "", in_image=True)
+    tasks, overrides = parameters(entry["overrides"], "", in_image=True)
     return {
         "name": f"arl-{name}",
         "pipeline": str(pipeline),

@@ -1,1 +1,1 @@
-"""Start one stage in several processes or on several nodes."""
+"""Start one stage in a child process, in several processes or on several nodes; knows no stage."""

@@ -1,9 +1,11 @@
-"""A stage on several nodes, as a TrainJob of Kubeflow Trainer 2 (trainer.kubeflow.org/v1alpha1).
+"""A stage on several nodes, as a TrainJob of Kubeflow Trainer (trainer.kubeflow.org/v1alpha1).
 
-The pod of the pipeline's step only starts the job, waits, and takes over the results. The job is
-named by what it does, so a step that is tried again finds the job that its first try has started
-instead of starting a second one; the training itself goes on from its last checkpoint below
-$ARL_RUNS, which must be on a volume that all pods see.
+The pod of the pipeline's step starts the job, waits, and copies the results. The name of the job
+follows from its work, so a retry of the step adopts the job of the first try. The training resumes
+from its last checkpoint below $ARL_RUNS, which must be on a volume that all pods see.
+
+The Argo Workflow owns the job. Kubernetes therefore deletes the job with the workflow, also where
+the step's pod was killed without a chance to do so.
 """
 
 import hashlib
@@ -14,7 +16,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,23 +26,39 @@ from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
 from urllib3.exceptions import HTTPError
 
-from arl.launch.torchrun import words
-
-_KIND = {"group": "trainer.kubeflow.org", "version": "v1alpha1", "plural": "trainjobs"}
+_GROUP, _VERSION = "trainer.kubeflow.org", "v1alpha1"
+_KIND = {"group": _GROUP, "version": _VERSION, "plural": "trainjobs"}
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-_OUTPUTS = ("checkpoint", "metrics")  # of pretrain, the one stage that several nodes share
+# of pretrain, the one stage that runs on several nodes
+_OUTPUTS = ("checkpoint", "metrics")
+# the field manager of our changes to the TrainingRuntime
+_MANAGER = "arl.dev/pipeline"
+
+Manifest = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a TrainJob gets."""
+    """The settings of a TrainJob."""
 
     nodes: int
-    processes: int  # of each node
+    # of each node
+    processes: int
     image: str
-    runtime: str  # a TrainingRuntime of the namespace
-    resources: dict[str, str]  # of each node
-    seconds: int  # deadline
+    # a TrainingRuntime of the namespace
+    runtime: str
+    # of each node
+    resources: dict[str, str]
+    # deadline
+    seconds: int
+    attempts: int = 1
+    environment: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    node_selector: dict[str, str] = field(default_factory=dict)
+    tolerations: list[dict[str, Any]] = field(default_factory=list)
+    pull_secrets: list[str] = field(default_factory=list)
+    # the nodes of one job share the value of this label, e.g. a rack
+    topology_key: str | None = None
 
 
 def run(
@@ -53,211 +71,290 @@ def run(
     poll: float = 15,
     patience: float = 600,
 ) -> None:
-    """Run a stage as a TrainJob, or wait for the one that is running already, and copy what it writes.
+    """Run a stage as a TrainJob, or wait for the job of an earlier try, and copy its results.
 
     Args:
+        job: the settings of the TrainJob.
+        name: of the stage.
+        overrides: words key=value on params.yaml.
         version: of the corpus.
-        poll: seconds between looks.
-        patience: seconds for which the Kubernetes API may be away.
+        arguments: of the stage.
+        poll: seconds between two requests.
+        patience: seconds for which the Kubernetes API may fail to answer.
 
     Raises:
-        RuntimeError: the job failed, ran out of time, or Kubernetes does not answer or allow it.
+        RuntimeError: the job failed or ran out of time, or Kubernetes does not answer or refuses.
     """
-    api, namespace = _connect()
-    manifest, written = train_job(job, name, overrides, version, arguments)
-    title = manifest["metadata"]["name"]
-    if not _complete(written):
-        with _deleted_on_termination(api, namespace, title):
+    namespace = _connect()
+    api = client.CustomObjectsApi()
+    manifest, results = train_job(job, name, overrides, version, arguments)
+    job_name = manifest["metadata"]["name"]
+    if not _is_complete(results):
+        owner = _workflow_of_this_pod(namespace)
+        if owner:
+            manifest["metadata"]["ownerReferences"] = [owner]
+        with _deleted_on_termination(api, namespace, job_name):
             _start_or_adopt(api, namespace, manifest, poll, patience)
-            _wait(api, namespace, title, poll, patience)
-        if not _complete(written):
+            _wait(api, namespace, job_name, poll, patience)
+        if not _is_complete(results):
             raise RuntimeError(
-                f"TrainJob {namespace}/{title} is complete, but {written} lacks its results"
+                f"TrainJob {namespace}/{job_name} is complete, but {results} lacks its results"
             )
     for output in _OUTPUTS:
-        copy = shutil.copytree if (written / output).is_dir() else shutil.copy2
-        copy(written / output, arguments[output])
-    _delete(api, namespace, title)
+        copy = shutil.copytree if (results / output).is_dir() else shutil.copy2
+        copy(results / output, arguments[output])
+    _delete(api, namespace, job_name)
 
 
 def train_job(
     job: Job, name: str, overrides: list[str], version: str, arguments: dict[str, Any]
-) -> tuple[dict[str, Any], Path]:
-    """The TrainJob of a stage, and the folder on the volume that it writes."""
+) -> tuple[Manifest, Path]:
+    """The TrainJob of a stage, and the folder on the volume for its results."""
     inputs = {key: str(value) for key, value in arguments.items() if key not in _OUTPUTS}
     runs = os.environ.get("ARL_RUNS", "runs")
-    told = json.dumps(
-        [name, overrides, version, inputs, job.image, job.nodes, job.processes], sort_keys=True
-    )
-    title = f"arl-{name}-{hashlib.sha256(told.encode()).hexdigest()[:16]}"
-    written = Path(runs) / title
-    line = words(name, overrides, {**inputs, **{output: written / output for output in _OUTPUTS}})
+    work = [name, overrides, version, inputs, job.image, job.nodes, job.processes]
+    digest = hashlib.sha256(json.dumps(work, sort_keys=True).encode()).hexdigest()
+    job_name = f"arl-{name}-{digest[:16]}"
+    results = Path(runs) / job_name
+    outputs = {output: results / output for output in _OUTPUTS}
+    variables = {"ARL_RUNS": runs, "ARL_IMAGE": job.image, **job.environment}
+    labels = {"app.kubernetes.io/name": "arl", "arl.dev/step": name, **job.labels}
     trainer = {
         "image": job.image,
-        # torchrun finds the nodes, the processes and the address to meet at in the PET_* variables
-        # of the runtime
+        # the runtime sets the PET_* variables, by which torchrun finds nodes and processes
         "command": ["torchrun", "-m", "arl.cli"],
-        "args": line,
-        "env": [{"name": "ARL_RUNS", "value": runs}],
+        "args": command_line(name, overrides, {**inputs, **outputs}),
+        "env": [{"name": key, "value": value} for key, value in sorted(variables.items())],
         "numNodes": job.nodes,
         "numProcPerNode": job.processes,
         "resourcesPerNode": {"requests": job.resources, "limits": job.resources},
     }
-    manifest = {
-        "apiVersion": "trainer.kubeflow.org/v1alpha1",
+    manifest: Manifest = {
+        "apiVersion": f"{_GROUP}/{_VERSION}",
         "kind": "TrainJob",
-        "metadata": {
-            "name": title,
-            "labels": {"app.kubernetes.io/part-of": "arl", "arl.dev/stage": name},
-        },
+        "metadata": {"name": job_name, "labels": labels},
         "spec": {
-            "runtimeRef": {
-                "apiGroup": "trainer.kubeflow.org",
-                "kind": "TrainingRuntime",
-                "name": job.runtime,
-            },
+            "runtimeRef": {"apiGroup": _GROUP, "kind": "TrainingRuntime", "name": job.runtime},
             "trainer": trainer,
             "activeDeadlineSeconds": job.seconds,
+            "runtimePatches": [_runtime_patch(job, job_name, labels)],
         },
     }
-    return manifest, written
+    return manifest, results
 
 
-def _complete(written: Path) -> bool:
-    # both are written whole or not at all, metrics last
-    return all((written / output).exists() for output in _OUTPUTS)
+def command_line(name: str, overrides: list[str], arguments: dict[str, Any]) -> list[str]:
+    """The command line of a stage, after `arl`."""
+    words = [name.replace("_", "-")]
+    for key, value in sorted(arguments.items()):
+        words += [f"--{key.replace('_', '-')}", str(value)]
+    return [*words, *overrides]
 
 
-def _connect() -> tuple[client.CustomObjectsApi, str]:
+def _runtime_patch(job: Job, job_name: str, labels: dict[str, str]) -> Manifest:
+    """Labels, nodes and pull secrets of the pods, which the TrainJob's trainer cannot carry."""
+    pod: Manifest = {"nodeSelector": job.node_selector, "tolerations": job.tolerations}
+    if job.pull_secrets:
+        pod["imagePullSecrets"] = [{"name": secret} for secret in job.pull_secrets]
+    if job.topology_key:
+        pod["affinity"] = {"podAffinity": _same_domain(job.topology_key, job_name)}
+    pods = {"metadata": {"labels": labels}, "spec": pod}
+    # the name of the runtime's replicated job
+    replicated = [{"name": "node", "template": {"spec": {"template": pods}}}]
+    spec = {"template": {"spec": {"replicatedJobs": replicated}}}
+    return {"manager": _MANAGER, "trainingRuntimeSpec": spec}
+
+
+def _same_domain(topology_key: str, job_name: str) -> Manifest:
+    """Prefer nodes of one topology domain for all pods of the job."""
+    selector = {"matchLabels": {"jobset.sigs.k8s.io/jobset-name": job_name}}
+    term = {"labelSelector": selector, "topologyKey": topology_key}
+    preferred = {"weight": 100, "podAffinityTerm": term}
+    return {"preferredDuringSchedulingIgnoredDuringExecution": [preferred]}
+
+
+def _is_complete(results: Path) -> bool:
+    # the stage writes both atomically, metrics last
+    return all((results / output).exists() for output in _OUTPUTS)
+
+
+def _connect() -> str:
+    """Configure the Kubernetes client; returns the namespace of this pod."""
     try:
         config.load_config()
     except ConfigException as error:
-        raise RuntimeError(f"no Kubernetes here to start a TrainJob on: {error}") from error
+        raise RuntimeError(f"a TrainJob needs a Kubernetes cluster: {error}") from error
     if _NAMESPACE_FILE.is_file():
-        return client.CustomObjectsApi(), _NAMESPACE_FILE.read_text(encoding="utf-8").strip()
+        return _NAMESPACE_FILE.read_text(encoding="utf-8").strip()
     _, context = config.list_kube_config_contexts()
-    return client.CustomObjectsApi(), context["context"].get("namespace", "default")
+    return str(context["context"].get("namespace", "default"))
+
+
+def _workflow_of_this_pod(namespace: str) -> Manifest | None:
+    """A reference to the Argo Workflow that owns this pod; None outside of a workflow."""
+    pod = os.environ.get("KFP_POD_NAME") or os.environ.get("HOSTNAME", "")
+    try:
+        references = client.CoreV1Api().read_namespaced_pod(pod, namespace).metadata
+    except (ApiException, HTTPError, ValueError) as error:
+        print(f"pod {namespace}/{pod} cannot be read, so no workflow owns the TrainJob: {error}")
+        return None
+    for owner in references.owner_references or []:
+        if owner.kind == "Workflow":
+            return {
+                "apiVersion": owner.api_version,
+                "kind": owner.kind,
+                "name": owner.name,
+                "uid": owner.uid,
+            }
+    return None
 
 
 def _start_or_adopt(
     api: client.CustomObjectsApi,
     namespace: str,
-    manifest: dict[str, Any],
+    manifest: Manifest,
     poll: float,
     patience: float,
 ) -> None:
-    title = manifest["metadata"]["name"]
-    found = _get(api, namespace, title)
-    if found is not None and _condition(found, "Failed"):
-        # an earlier try's end; a new job goes on from the checkpoints of the old one
-        _delete(api, namespace, title)
-        _wait_until_gone(api, namespace, title, poll, patience)
-        found = None
-    if found is not None:
-        print(f"TrainJob {namespace}/{title} is there already: waiting for it", flush=True)
+    job_name = manifest["metadata"]["name"]
+    existing = _get(api, namespace, job_name)
+    if existing is not None and _condition(existing, "Failed"):
+        # a new job resumes from the checkpoints of the failed one
+        _delete(api, namespace, job_name)
+        _wait_until_gone(api, namespace, job_name, poll, patience)
+        existing = None
+    if existing is not None:
+        _add_owner(api, namespace, existing, manifest["metadata"].get("ownerReferences", []))
+        print(f"TrainJob {namespace}/{job_name} is running already: waiting for it", flush=True)
         return
     try:
         api.create_namespaced_custom_object(namespace=namespace, body=manifest, **_KIND)
     except ApiException as error:
-        if error.status != 409:  # made by another try in the same instant
+        # 409: another try created it in the same instant
+        if error.status != 409:
             raise RuntimeError(
-                _refusal(error, f"TrainJob {namespace}/{title} could not be made")
+                _refusal(error, f"TrainJob {namespace}/{job_name} could not be created")
             ) from error
-    print(f"TrainJob {namespace}/{title} started", flush=True)
+    print(f"TrainJob {namespace}/{job_name} started", flush=True)
+
+
+def _add_owner(
+    api: client.CustomObjectsApi, namespace: str, existing: Manifest, owners: list[Manifest]
+) -> None:
+    """Make this workflow an owner too: Kubernetes deletes an object when its last owner is gone."""
+    present = existing["metadata"].get("ownerReferences", [])
+    missing = [o for o in owners if o["uid"] not in {reference["uid"] for reference in present}]
+    if not missing:
+        return
+    job_name = existing["metadata"]["name"]
+    body = {"metadata": {"ownerReferences": [*present, *missing]}}
+    try:
+        api.patch_namespaced_custom_object(namespace=namespace, name=job_name, body=body, **_KIND)
+    except ApiException as error:
+        raise RuntimeError(
+            _refusal(error, f"TrainJob {namespace}/{job_name} could not be adopted")
+        ) from error
 
 
 def _wait_until_gone(
-    api: client.CustomObjectsApi, namespace: str, title: str, poll: float, patience: float
+    api: client.CustomObjectsApi, namespace: str, job_name: str, poll: float, patience: float
 ) -> None:
-    until = time.monotonic() + patience
-    while _get(api, namespace, title) is not None:
-        if time.monotonic() > until:
+    deadline = time.monotonic() + patience
+    while _get(api, namespace, job_name) is not None:
+        if time.monotonic() > deadline:
             raise RuntimeError(
-                f"TrainJob {namespace}/{title} has not gone {patience:.0f} s after its deletion"
+                f"TrainJob {namespace}/{job_name} still exists {patience:.0f} s after its deletion"
             )
         time.sleep(poll)
 
 
 def _wait(
-    api: client.CustomObjectsApi, namespace: str, title: str, poll: float, patience: float
+    api: client.CustomObjectsApi, namespace: str, job_name: str, poll: float, patience: float
 ) -> None:
-    answered = time.monotonic()
+    last_answer = time.monotonic()
     while True:
         try:
-            found = _get(api, namespace, title)
-            answered = time.monotonic()
+            current = _get(api, namespace, job_name)
+            last_answer = time.monotonic()
         except (ApiException, HTTPError) as error:
-            # the control plane is upgraded now and then, and a training of days must outlive that
-            if time.monotonic() - answered > patience:
+            # a training of days outlives an upgrade of the control plane
+            if time.monotonic() - last_answer > patience:
                 raise RuntimeError(
                     f"Kubernetes has not answered for {patience:.0f} s: {error}"
                 ) from error
             time.sleep(poll)
             continue
-        if found is None:
-            raise RuntimeError(f"TrainJob {namespace}/{title} was deleted by someone else")
-        if _condition(found, "Complete"):
+        if current is None:
+            raise RuntimeError(f"TrainJob {namespace}/{job_name} was deleted by someone else")
+        if _condition(current, "Complete"):
             return
-        failure = _condition(found, "Failed")
+        failure = _condition(current, "Failed")
         if failure:
             raise RuntimeError(
-                f"TrainJob {namespace}/{title} failed: {failure.get('reason')}, {failure.get('message')}; "
-                f"its words: kubectl -n {namespace} logs -l jobset.sigs.k8s.io/jobset-name={title}"
+                f"TrainJob {namespace}/{job_name} failed: {failure.get('reason')}, "
+                f"{failure.get('message')}; its logs: "
+                f"kubectl -n {namespace} logs -l jobset.sigs.k8s.io/jobset-name={job_name}"
             )
         time.sleep(poll)
 
 
-def _get(api: client.CustomObjectsApi, namespace: str, title: str) -> dict[str, Any] | None:
+def _get(api: client.CustomObjectsApi, namespace: str, job_name: str) -> Manifest | None:
     try:
-        found: dict[str, Any] = api.get_namespaced_custom_object(
-            namespace=namespace, name=title, **_KIND
+        job: Manifest = api.get_namespaced_custom_object(
+            namespace=namespace, name=job_name, **_KIND
         )
     except ApiException as error:
         if error.status == 404:
             return None
         if error.status in (401, 403):
             raise RuntimeError(
-                _refusal(error, f"TrainJob {namespace}/{title} cannot be read")
+                _refusal(error, f"TrainJob {namespace}/{job_name} cannot be read")
             ) from error
         raise
-    return found
+    return job
 
 
-def _condition(found: dict[str, Any], kind: str) -> dict[str, Any] | None:
-    conditions = found.get("status", {}).get("conditions", [])
-    return next(
-        (one for one in conditions if one["type"] == kind and one["status"] == "True"), None
-    )
+def _condition(job: Manifest, kind: str) -> Manifest | None:
+    for condition in job.get("status", {}).get("conditions", []):
+        if condition["type"] == kind and condition["status"] == "True":
+            return dict(condition)
+    return None
 
 
-def _delete(api: client.CustomObjectsApi, namespace: str, title: str) -> None:
+def _delete(api: client.CustomObjectsApi, namespace: str, job_name: str) -> None:
     try:
         api.delete_namespaced_custom_object(
-            namespace=namespace, name=title, propagation_policy="Foreground", **_KIND
+            namespace=namespace, name=job_name, propagation_policy="Foreground", **_KIND
         )
     except ApiException as error:
         if error.status != 404:
             raise RuntimeError(
-                _refusal(error, f"TrainJob {namespace}/{title} could not be deleted")
+                _refusal(error, f"TrainJob {namespace}/{job_name} could not be deleted")
             ) from error
 
 
-def _refusal(error: ApiException, what: str) -> str:
+def _refusal(error: ApiException, failure: str) -> str:
     if error.status in (401, 403):
-        return f"{what} ({error.status}): the step's service account may not; k8s/base/rbac.yaml gives it the right"
-    return f"{what}: {error.status} {error.reason} {(error.body or '').strip()[:500]}"
+        return (
+            f"{failure} ({error.status}): the step's service account lacks the right, "
+            "which k8s/base/rbac.yaml gives"
+        )
+    return f"{failure}: {error.status} {error.reason} {(error.body or '').strip()[:500]}"
 
 
 @contextmanager
 def _deleted_on_termination(
-    api: client.CustomObjectsApi, namespace: str, title: str
+    api: client.CustomObjectsApi, namespace: str, job_name: str
 ) -> Iterator[None]:
-    """Delete the job when this pod is told to end, as when someone terminates the pipeline's run."""
+    """Delete the job at SIGTERM, as when a user terminates the run.
+
+    The pod may die before the request is out, so the job has an owner and a deadline as well.
+    """
 
     def end(number: int, frame: FrameType | None) -> None:
-        _delete(api, namespace, title)
+        _delete(api, namespace, job_name)
         raise SystemExit(
-            f"terminated; TrainJob {namespace}/{title} is deleted, and its checkpoints are kept"
+            f"terminated; TrainJob {namespace}/{job_name} is deleted, its checkpoints are kept"
         )
 
     before = signal.signal(signal.SIGTERM, end)
