@@ -44,6 +44,7 @@ BELOW = {
     "params": set(),
     "composition": {"params"},
     "documents": set(),
+    "environment": set(),
     "console": set(),
     "files": set(),
     "model_config": set(),

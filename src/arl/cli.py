@@ -21,16 +21,16 @@ from arl.command_spec import GROUPS, INTERNAL, Argument, Command, command_names,
 from arl.outages import OUTAGE_EXIT, is_outage
 
 _METAVARS = {Path: "PATH", str: "TEXT", int: "N", float: "X"}
-_EXIT_CODES = """\
-exit codes:
-  0    success
-  1    an input, a parameter or a file is wrong, or a step failed
-  2    the command line is wrong
-  70   a fault of ARL itself: the traceback is for a bug report
-  75   an outage of a store, a network or a disk: try again
-  130  interrupted with Ctrl-C
-  141  the reader of the output closed the pipe"""
 _INTERNAL_ERROR, _INTERRUPTED, _CLOSED_PIPE = 70, 130, 141
+EXIT_CODES = {
+    0: "success",
+    1: "an input, a parameter or a file is wrong, or a step failed",
+    2: "the command line is wrong",
+    _INTERNAL_ERROR: "a fault of ARL itself; the traceback is for a bug report",
+    OUTAGE_EXIT: "an outage of a store, a network or a disk; try again",
+    _INTERRUPTED: "interrupted with Ctrl-C",
+    _CLOSED_PIPE: "the reader of the output closed the pipe",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -325,7 +325,8 @@ def overview() -> str:
             "`arl COMMAND --help` describes a command and its options.",
             "`arl sample --corpus data` is a first step without any data.",
             "",
-            _EXIT_CODES,
+            "exit codes:",
+            *(f"  {code:<4d} {meaning}" for code, meaning in EXIT_CODES.items()),
         ]
     )
 

@@ -1,0 +1,65 @@
+"""The environment variables that ARL reads. The reference lists them; a test finds the others."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One environment variable."""
+
+    name: str
+    group: str
+    meaning: str
+    default: str = ""
+
+
+_PATHS, _SECRETS, _CLUSTER, _TESTS = "Folders", "Secrets", "Pipelines", "Tests"
+_S3, _KFP = "Object stores", "Kubeflow Pipelines"
+
+VARIABLES = (
+    Variable("ARL_RUNS", _PATHS, "Folder of training states and TensorBoard logs.", "runs"),
+    Variable(
+        "ARL_CACHE",
+        _PATHS,
+        "Folder for local copies of an S3 corpus and of released models.",
+        "$XDG_CACHE_HOME/arl, or ~/.cache/arl",
+    ),
+    Variable("ARL_CACHE_GIB", _PATHS, "Largest size of the local copies of shards, in GiB.", "50"),
+    Variable(
+        "ARL_HASH_KEY",
+        _SECRETS,
+        "Key of the hashes that replace patient and study identifiers. DICOM ingest needs it. "
+        "`openssl rand -hex 32` makes one. Keep it: the same key gives the same pseudonyms.",
+    ),
+    Variable("ARL_HASH_KEY_FILE", _SECRETS, "File with that key, in place of ARL_HASH_KEY."),
+    Variable("ARL_SIGNING_KEY", _SECRETS, "PEM file of the private key that signs releases."),
+    Variable("ARL_VERIFY_KEY", _SECRETS, "PEM file of the public key that verifies releases."),
+    Variable(
+        "ARL_IMAGE",
+        _CLUSTER,
+        "Container images of the steps; {target} stands for the image of a step.",
+        "arl-{target}:<version>",
+    ),
+    Variable(
+        "ARL_CLUSTER",
+        _CLUSTER,
+        "File of volumes, GPUs and secrets of the cluster. Empty: none.",
+        "pipelines/cluster.yaml",
+    ),
+    Variable(
+        "ARL_LAUNCH",
+        _CLUSTER,
+        "Processes and nodes of a training step, as JSON. pipelines/cluster.py sets it.",
+    ),
+    Variable("ARL_REAL_DATA", _TESTS, "Folder of public datasets. Tests on real data need it."),
+    Variable("AWS_ENDPOINT_URL", _S3, "Address of the S3 server.", "https://s3.amazonaws.com"),
+    Variable("AWS_ACCESS_KEY_ID", _S3, "Name of the access key."),
+    Variable("AWS_SECRET_ACCESS_KEY", _S3, "The access key."),
+    Variable("AWS_REGION", _S3, "Region of the buckets."),
+    Variable("AWS_CA_BUNDLE", _S3, "Certificates of the server."),
+    Variable("KFP_ENDPOINT", _KFP, "Address of the API."),
+    Variable("KFP_NAMESPACE", _KFP, "Namespace of the runs."),
+    Variable("KFP_EXISTING_TOKEN", _KFP, "Token of the API."),
+    Variable("KF_PIPELINES_SA_TOKEN_PATH", _KFP, "File with a token, in a pod."),
+    Variable("KFP_SSL_CA_CERT", _KFP, "Certificates of the API."),
+)
