@@ -43,10 +43,13 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     try:
         yield partial
         for file in partial.rglob("*"):
-            if file.is_file():
+            if file.is_file() or file.is_dir():
                 _fsync(file)
+        _fsync(partial)
         _remove(path)
         partial.rename(path)
+        # without this, a power cut could undo the rename
+        _fsync(path.parent)
     finally:
         _remove(partial)
 
@@ -60,6 +63,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
         yield partial
         _fsync(partial)
         partial.replace(path)
+        _fsync(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -88,9 +92,9 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def tree_hash(root: Path) -> str:
-    """Hex SHA-256 over the sorted relative names and contents of all files under `root`."""
+def tree_hash(root: Path, pattern: str = "*") -> str:
+    """Hex SHA-256 over the sorted relative names and contents of the files under `root`."""
     digest = hashlib.sha256()
-    for file in sorted(p for p in root.rglob("*") if p.is_file()):
+    for file in sorted(p for p in root.rglob(pattern) if p.is_file()):
         digest.update(f"{file.relative_to(root).as_posix()}\0{sha256(file)}\n".encode())
     return digest.hexdigest()

@@ -3,7 +3,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -128,13 +128,76 @@ def test_a_killed_run_goes_on_to_the_same_bits(
     assert all(torch.equal(a, b) for a, b in zip(weights(whole), weights(resumed), strict=True))
 
 
-def test_a_nan_names_the_last_good_checkpoint(tmp_path: Path) -> None:
-    def poisoned(start: int) -> Iterator[Points]:
-        yield from batches(start, 5)
-        yield Points(torch.full((6, 5), float("nan")), torch.zeros(6, 3))
+def poisoned(*bad: int) -> Callable[[int], Iterator[Points]]:
+    """Batches of which some steps hold NaN."""
 
-    with pytest.raises(FloatingPointError, match=r"nan at step 6.*step-00000004"):
-        fit(Regression(), inputs=poisoned, state=tmp_path)
+    def give(start: int) -> Iterator[Points]:
+        for step in range(start, STEPS):
+            good = points(step)
+            yield Points(good.x * float("nan"), good.y) if step in bad else good
+
+    return give
+
+
+@pytest.mark.parametrize("zero_stage", [0, 1, 2])
+def test_a_step_with_nan_is_skipped_and_counted(zero_stage: int) -> None:
+    """Weights and moments are those of a run that has never seen the step."""
+    module = Regression()
+    module.dropout.p = 0.0
+    settings = replace(SETTINGS, zero_stage=zero_stage)
+    history = fit(module, settings, inputs=poisoned(3))
+    assert [record["skipped"] for record in history] == [0, 0, 0, 1, 0, 0, 0]
+    assert all(bool(value.isfinite().all()) for value in weights(module))
+
+    without = Regression()
+    without.dropout.p = 0.0
+    reached = weights_after(without, settings, 3)
+    before = Regression()
+    before.dropout.p = 0.0
+    skipped = weights_after(before, settings, 4, inputs=poisoned(3))
+    torch.testing.assert_close(skipped, reached, rtol=0, atol=0)
+
+
+def weights_after(module: nn.Module, settings: Training, done: int, inputs=batches) -> list[Tensor]:
+    """Weights when a run of `STEPS` steps has done some of them."""
+
+    def give(start: int) -> Iterator[Points]:
+        for _, batch in zip(range(done), inputs(start), strict=False):
+            yield batch
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(module, settings, inputs=give)
+    return weights(module)
+
+
+def test_a_gradient_that_is_not_finite_is_skipped_though_the_loss_is_finite() -> None:
+    class Steep(Regression):
+        def forward(self, points: Points, progress: float) -> dict[str, Tensor]:
+            loss = super().forward(points, progress)["loss"]
+            # the derivative of a square root at zero is infinite
+            return {"loss": loss + (self.linear.weight.sum() * 0).sqrt()}
+
+    with pytest.raises(FloatingPointError, match="3 steps in a row"):
+        fit(Steep())
+
+
+def test_three_skipped_steps_in_a_row_end_the_training_and_name_the_last_good_state(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(FloatingPointError, match=r"3 steps in a row.* step 7 .*step-00000006"):
+        fit(Regression(), inputs=poisoned(4, 5, 6), state=tmp_path)
+
+
+def test_a_nan_does_not_stay_in_buffers_that_move_in_the_forward_pass() -> None:
+    class Centred(Regression):
+        def forward(self, points: Points, progress: float) -> dict[str, Tensor]:
+            self.average += points.x.mean()
+            return super().forward(points, progress)
+
+    module = Centred()
+    fit(module, inputs=poisoned(2))
+    assert bool(module.average.isfinite().all())
 
 
 def test_accumulated_micro_batches_equal_one_batch() -> None:
@@ -166,16 +229,145 @@ def test_zero_stage_three_is_refused() -> None:
         fit(Regression(), replace(SETTINGS, zero_stage=3))
 
 
-def test_a_truncated_state_is_passed_over(tmp_path: Path) -> None:
+def damage(state: Path, name: str, how: str) -> None:
+    """Cut, empty, replace, flip or remove a file of a state."""
+    victim = state / name
+    content = victim.read_bytes()
+    if how == "missing":
+        victim.unlink()
+    elif how == "directory":
+        victim.unlink()
+        victim.mkdir()
+    else:
+        damaged = {
+            "cut": content[:-9],
+            "empty": b"",
+            "binary": b"\xff\xfe" + content[2:],
+            "flipped": content[:-2] + bytes([content[-2] ^ 1]) + content[-1:],
+            "other": b'{"unknown": 1}',
+        }
+        victim.write_bytes(damaged[how])
+
+
+@pytest.mark.parametrize(
+    "how", ["cut", "empty", "binary", "flipped", "missing", "directory", "other"]
+)
+@pytest.mark.parametrize("name", ["state.safetensors", "files.json"])
+def test_a_damaged_state_falls_back_to_the_one_before_and_is_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, how: str
+) -> None:
+    whole = Regression()
+    expected = fit(whole)
     fit(Regression(), state=tmp_path)
     newest = checkpoint.latest(tmp_path)
     assert newest is not None
     assert newest.name == "step-00000006"
-    victim = newest / "state.safetensors"
-    victim.write_bytes(victim.read_bytes()[:-9])
-    older = checkpoint.latest(tmp_path)
-    assert older is not None
-    assert older.name == "step-00000004"
+    damage(newest, name, how)
+    resumed = Regression()
+    assert fit(resumed, state=tmp_path) == expected
+    message = capsys.readouterr().err
+    assert "step-00000006 is damaged" in message
+    assert "resuming from" in message
+    assert "step-00000004" in message
+    torch.testing.assert_close(weights(resumed), weights(whole), rtol=0, atol=0)
+
+
+def test_when_all_states_are_damaged_nothing_is_trained(tmp_path: Path) -> None:
+    fit(Regression(), state=tmp_path)
+    for state in tmp_path.glob("step-*"):
+        damage(state, "state.safetensors", "cut")
+    with pytest.raises(ValueError, match=r"no state is whole.*remove .* to train from the start"):
+        fit(Regression(), state=tmp_path)
+
+
+def test_a_damaged_history_is_damage(tmp_path: Path) -> None:
+    fit(Regression(), state=tmp_path)
+    file = tmp_path / "history.jsonl"
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join([*lines[:5], b"{}\n"]))
+    newest = checkpoint.latest(tmp_path)
+    assert newest is not None
+    assert newest.name == "step-00000004"
+
+
+def test_the_history_is_appended(tmp_path: Path) -> None:
+    """A state of its own would hold 230 MB at the paper's scale."""
+    fit(Regression(), state=tmp_path)
+    assert not list(tmp_path.glob("step-*/history*"))
+    before = (tmp_path / "history.jsonl").read_bytes()
+    assert len(before.splitlines()) == 6
+    fit(Regression(), state=tmp_path, steps=12, inputs=lambda start: batches(start, 12))
+    after = (tmp_path / "history.jsonl").read_bytes()
+    assert after.startswith(before)
+    assert len(after.splitlines()) == 12
+
+
+def test_a_second_process_is_told_who_trains(tmp_path: Path) -> None:
+    with checkpoint.states(tmp_path), pytest.raises(ValueError, match=rf"process {os.getpid()} of"):
+        fit(Regression(), state=tmp_path)
+    fit(Regression(), state=tmp_path)
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_engine import Regression, fit
+resource.setrlimit(resource.RLIMIT_FSIZE, (200, resource.RLIM_INFINITY))
+import signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+try:
+    fit(Regression(), state=Path(sys.argv[2]))
+except OSError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_ends_in_a_sentence_and_keeps_the_last_good_state(tmp_path: Path) -> None:
+    def stops(start: int) -> Iterator[Points]:
+        yield from batches(start, 3)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(Regression(), inputs=stops, state=tmp_path / "state")
+    script = tmp_path / "full.py"
+    script.write_text(FULL_DISK)
+    command = [sys.executable, script, Path(__file__).parent, tmp_path / "state"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "no room for the training state of step 4" in done.stdout
+    assert "step-00000002" in done.stdout
+    newest = checkpoint.latest(tmp_path / "state")
+    assert newest is not None
+    assert newest.name == "step-00000002"
+
+
+TERMINATED = """
+import os, signal, sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_engine import Regression, fit, points
+def inputs(start):
+    for step in range(start, 7):
+        if step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        yield points(step)
+fit(Regression(), state=Path(sys.argv[2]), inputs=inputs)
+"""
+
+
+def test_sigterm_leaves_a_state_and_an_exit_code_of_its_own(tmp_path: Path) -> None:
+    script = tmp_path / "terminated.py"
+    script.write_text(TERMINATED)
+    command = [sys.executable, script, Path(__file__).parent, tmp_path / "state"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == engine.EXIT_PREEMPTED
+    assert "SIGTERM ended the training after step 5" in done.stderr
+    newest = checkpoint.latest(tmp_path / "state")
+    assert newest is not None
+    assert newest.name == "step-00000005"
+    whole, resumed = Regression(), Regression()
+    assert fit(resumed, state=tmp_path / "state") == fit(whole)
+    torch.testing.assert_close(weights(resumed), weights(whole), rtol=0, atol=0)
 
 
 RANK_SCRIPT = """

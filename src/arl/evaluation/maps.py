@@ -21,9 +21,17 @@ _SHADES = (1, 99)  # percentiles that become black and full colour
 def patch_maps(encoder: Encoder, image: Tensor, anatomy: Tensor) -> npt.NDArray[np.float32]:
     """Last-layer tokens (B, h, w, C) of images (B, in_chans, S, S) with anatomy indices (B,)."""
     encoder.eval()
+    image, anatomy = _beside(encoder, image, anatomy)
     tokens = encoder.forward_features(image, anatomy)[:, encoder.num_prefix_tokens :]
     height, width = (side // encoder.patch_size for side in image.shape[-2:])
-    return np.asarray(tokens.reshape(len(image), height, width, -1).float().numpy(), np.float32)
+    maps = tokens.reshape(len(image), height, width, -1).float().cpu()
+    return np.asarray(maps.numpy(), np.float32)
+
+
+def _beside(module: torch.nn.Module, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors on the device of the module, which prediction may have moved to a GPU."""
+    device = next(module.parameters()).device
+    return tuple(tensor.to(device) for tensor in tensors)
 
 
 def principal_colours(maps: npt.NDArray[np.float32]) -> Floats:
@@ -51,23 +59,22 @@ def evidence(model: Classifier, image: Tensor, anatomy: Tensor, called: Tensor) 
         called: class indices (B,).
     """
     model.eval()
+    image, anatomy, called = _beside(model, image, anatomy, called)
     with torch.no_grad():
         tokens = model.encoder.forward_features(image, anatomy)
     tokens = tokens.detach().requires_grad_(True)
     logits = model.head(tokens)
     chosen = logits.gather(1, called[:, None])
-    rest = (logits.sum(1, keepdim=True) - chosen) / (logits.shape[1] - 1)
-    (gradient,) = torch.autograd.grad((chosen - rest).sum(), tokens)
+    others = (logits.sum(1, keepdim=True) - chosen) / (logits.shape[1] - 1)
+    (gradient,) = torch.autograd.grad((chosen - others).sum(), tokens)
     height, width = (side // model.encoder.patch_size for side in image.shape[-2:])
-    contributions = (gradient * tokens.detach()).sum(-1)[:, model.encoder.num_prefix_tokens :]
-    return np.asarray(contributions.reshape(len(image), height, width).double().numpy())
+    shares = (gradient * tokens.detach()).sum(-1)[:, model.encoder.num_prefix_tokens :]
+    return np.asarray(shares.reshape(len(image), height, width).double().cpu().numpy())
 
 
 @torch.no_grad()
 def offset_fields(encoder: AViT, image: Tensor, anatomy: Tensor) -> npt.NDArray[np.float32]:
-    """Offsets of the deformable kernels in patches, beyond the regular grid.
-
-    The shape is (blocks, B, h, w, K, 2), the last axis rows and columns.
+    """Offsets of the deformable kernels (blocks, B, h, w, K, 2) in patches, rows and columns, beyond the regular grid.
 
     Raises:
         ValueError: the encoder has no ACDT blocks.
@@ -87,14 +94,14 @@ def offset_fields(encoder: AViT, image: Tensor, anatomy: Tensor) -> npt.NDArray[
     ]
     try:
         encoder.eval()
-        encoder.forward_features(image, anatomy)
+        encoder.forward_features(*_beside(encoder, image, anatomy))
     finally:
         for hook in hooks:
             hook.remove()
     height, width = (side // encoder.patch_size for side in image.shape[-2:])
     stacked = torch.stack(fields)  # (blocks, B, L, 2 K), rows first
     shaped = stacked.reshape(len(fields), len(image), height, width, 2, -1).transpose(-1, -2)
-    return np.asarray(shaped.numpy(), np.float32)
+    return np.asarray(shaped.cpu().numpy(), np.float32)
 
 
 def plane(features: npt.ArrayLike, seed: int) -> Floats:

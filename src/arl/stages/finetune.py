@@ -15,7 +15,7 @@ from arl.loading.transforms import TrainView
 from arl.model_config import TaskHead, TaskModelConfig
 from arl.params import Params
 from arl.stages._scoring import rows_of_task
-from arl.stages._training import state_folder
+from arl.stages._training import RunKey, rows_digest
 from arl.training import distributed, engine, optim
 from arl.training.checkpoint import build_task_model, load_encoder, save_model
 from arl.training.finetuner import FineTuner, TaskInputs
@@ -83,14 +83,14 @@ def finetune(
         depth=len(encoder.blocks),
     )
     view = TrainView(config.size, seed=params.seed)
-    inputs = [
-        params.seed,
-        asdict(head),
-        asdict(params.finetune),
-        tree_hash(checkpoint),
-        "".join(rows["pixel_sha256"]),
-    ]
-    state = state_folder(f"finetune-{task}", *inputs)
+    state = RunKey.make(
+        f"finetune-{task}",
+        seed=params.seed,
+        data={"rows": rows_digest(rows, "label", "mask")},
+        task=asdict(head),
+        finetune=asdict(params.finetune),
+        encoder=tree_hash(checkpoint),
+    ).open()
     engine.fit(
         tuner,
         groups,

@@ -26,7 +26,7 @@ from arl.models.heads import Pooled
 from arl.models.reconstructor import Reconstructor
 from arl.objectives.collapse_metrics import rankme
 from arl.params import Params
-from arl.stages._training import runs, state_folder
+from arl.stages._training import RunKey, rows_digest, runs
 from arl.training import distributed, engine, optim
 from arl.training.engine import predict
 from arl.training.pretrainer import Pretrainer, PretrainInputs, decoder_config
@@ -80,10 +80,14 @@ def pretrain(params: Params, *, corpus: ReadableCorpus, checkpoint: Path, metric
     steps = settings.max_steps or settings.epochs * order.steps_per_epoch
     torch.manual_seed(params.seed)
     pretrainer = _pretrainer(params)
-    sections = [asdict(params.model), asdict(params.objective), asdict(settings)]
-    state = state_folder(
-        "pretrain", params.seed, params.data.size, sections, "".join(rows["pixel_sha256"])
-    )
+    state = RunKey.make(
+        "pretrain",
+        seed=params.seed,
+        data={"size": params.data.size, "rows": rows_digest(rows)},
+        model=asdict(params.model),
+        objective=asdict(params.objective),
+        pretrain=asdict(settings),
+    ).open()
     history = engine.fit(
         pretrainer,
         optim.parameter_groups(pretrainer, weight_decay=settings.weight_decay),

@@ -1,9 +1,14 @@
 """Ranks, collectives and the DeepSpeed engine; no other module imports deepspeed."""
 
 import atexit
+import hashlib
 import logging
+import math
 import os
 import time
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +27,7 @@ from deepspeed.utils import (
 )
 from torch import Tensor, nn
 
+from arl.files import tree_hash
 from arl.training.allocator import keep_freed_memory
 
 MAX_ZERO_STAGE = 2
@@ -29,10 +35,15 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")  # of AdamW; its third state is the count o
 
 
 def initialize() -> None:
-    """Join the process group of torchrun, or create a group of one process."""
+    """Join the process group of torchrun, or create a group of one process.
+
+    Raises:
+        ValueError: the machine has no GPU for this process, or the nodes run different code.
+    """
     if dist.is_initialized():
         return
     keep_freed_memory()
+    use_fast_float32(local_device())
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     # The shared-memory op needs a compiler on first use, gloo does not.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
@@ -48,6 +59,66 @@ def initialize() -> None:
         store = dist.HashStore()  # type: ignore[attr-defined]
         dist.init_process_group(backend, store=store, rank=0, world_size=1)
     deepspeed.init_distributed(backend, auto_mpi_discovery=False, verbose=False)
+    _require_same_code()
+
+
+def local_device() -> torch.device:
+    """Return the device of this process: GPU number LOCAL_RANK, or the CPU where there is no GPU.
+
+    Raises:
+        ValueError: the machine has fewer GPUs than processes.
+    """
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    index, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if index >= count:
+        raise ValueError(
+            f"process {index} of this machine needs GPU {index}, but the machine has {count}: "
+            f"start at most {count} processes here (gpus in cluster.yaml, or --nproc-per-node)"
+        )
+    return torch.device("cuda", index)
+
+
+def use_fast_float32(device: torch.device) -> None:
+    """Let a GPU multiply float32 matrices in TF32; a CPU keeps full float32.
+
+    PyTorch's default on a GPU is full float32, which is 8 times as slow on an A100.
+    """
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+
+
+def collective_device() -> torch.device:
+    """Return the device whose tensors the process group's backend accepts.
+
+    NCCL registers for CUDA tensors only, and a collective on a CPU tensor raises.
+    """
+    devices = {part.split(":")[0] for part in str(dist.get_backend_config()).split(",")}
+    return torch.device("cpu") if "cpu" in devices else local_device()
+
+
+@cache
+def code_version() -> str:
+    """Return the hex SHA-256 of the sources that a training runs."""
+    root = Path(__file__).parents[1]
+    folders = ("corpus", "loading", "models", "objectives", "training")
+    hashes = [tree_hash(root / folder, "*.py") for folder in folders]
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
+def _require_same_code() -> None:
+    if world_size() == 1:
+        return
+    own = torch.frombuffer(bytearray.fromhex(code_version()), dtype=torch.uint8)
+    own = own.to(collective_device())
+    versions = [torch.empty_like(own) for _ in range(world_size())]
+    dist.all_gather(versions, own)
+    other = [index for index, version in enumerate(versions) if not torch.equal(version, own)]
+    if other:
+        raise ValueError(
+            f"rank {rank()} runs other code than rank {other[0]}: install the same version of ARL "
+            "on every node, e.g. start all of them from one image digest"
+        )
 
 
 def rank() -> int:
@@ -66,13 +137,23 @@ def barrier() -> None:
         dist.barrier()
 
 
-def mean_over_ranks(values: dict[str, float]) -> dict[str, float]:
-    """Average named numbers over the ranks, which have the same names."""
-    if world_size() == 1:
-        return values
-    packed = torch.tensor([values[name] for name in sorted(values)], dtype=torch.float64)
-    dist.all_reduce(packed)
-    return dict(zip(sorted(values), (packed / world_size()).tolist(), strict=True))
+def mean_over_ranks(values: Mapping[str, Tensor | float]) -> dict[str, float]:
+    """Average named scalars over the ranks; the names must be the same on each.
+
+    All values travel in one tensor, so that a step synchronises host and device once.
+    """
+    names, device = sorted(values), collective_device()
+    packed = torch.stack([_scalar(values[name], device) for name in names])
+    if world_size() > 1:
+        dist.all_reduce(packed)
+        packed /= world_size()
+    return dict(zip(names, packed.tolist(), strict=True))
+
+
+def _scalar(value: Tensor | float, device: torch.device) -> Tensor:
+    if isinstance(value, Tensor):
+        return value.detach().to(device, torch.float64)
+    return torch.full((), value, dtype=torch.float64, device=device)
 
 
 def engine(
@@ -103,34 +184,45 @@ def engine(
         "steps_per_print": 1 << 60,
     }
     wrapped, _, _, _ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
-    # A single process has no gradients to add, but DeepSpeed would copy all of them into one buffer
-    # and back.
+    # DeepSpeed copies all gradients into one buffer and back, also where there is nobody to add
+    # them to
     wrapped.enable_backward_allreduce = zero_stage > 0 or world_size() > 1
     return wrapped
 
 
-def step(engine: Any) -> float:
-    """Step the engine's optimiser if the accumulation is complete.
+def gradient_norm(engine: Any) -> Tensor:
+    """Return the norm of the accumulated gradient before clipping; NaN where it is not finite.
 
-    Returns:
-        The norm of the gradient before clipping.
+    Call it between the backward pass of the last micro-batch and `step`. From ZeRO stage 1 on the
+    ranks share the gradient, and DeepSpeed computes the norm of the whole.
     """
-    # DeepSpeed computes the norm from ZeRO stage 1 on. At stage 0 the gradients are whole.
-    norm = torch.zeros(())
-    if engine.is_gradient_accumulation_boundary() and engine.zero_optimization_stage() == 0:
+    if engine.zero_optimization_stage() == 0:
         gradients = [p.grad for p in engine.module.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-    engine.step()
-    global_norm = engine.get_global_grad_norm()
-    return float(norm if global_norm is None else global_norm)
+        return torch.nn.utils.get_total_norm(gradients)
+    norm = torch.as_tensor(engine.optimizer.scaled_global_norm())
+    # DeepSpeed marks a norm that is not finite by -1
+    return torch.where(norm < 0, math.nan, norm)
+
+
+def skip_step(engine: Any) -> None:
+    """Drop the accumulated gradient without an update, as DeepSpeed does after an overflow."""
+    optimizer = engine.optimizer
+    if engine.zero_optimization_stage():
+        optimizer.zero_grad(set_to_none=True)
+        optimizer._release_preflattened_grad_buffers()
+        for group in optimizer.averaged_gradients:
+            optimizer.averaged_gradients[group] = None
+            optimizer.all_grad_tensors[group] = None
+    else:
+        engine.zero_grad()
+    engine.micro_steps += 1
 
 
 def training_state(engine: Any) -> dict[str, Tensor]:
-    """Gather everything that the next step depends on; the names do not depend on the ranks.
+    """What the next step depends on, whole on rank 0 and empty elsewhere, by names that no rank count enters.
 
-    Returns:
-        On rank 0 `module.<name>` for parameters and buffers, `exp_avg.<name>` and
-        `exp_avg_sq.<name>` for AdamW's moments, `step` for its count. Empty on other ranks.
+    `module.<name>` are parameters and buffers, `exp_avg.<name>` and `exp_avg_sq.<name>` AdamW's
+    moments of the trained parameters, `step` its count.
     """
     state = {f"module.{name}": value for name, value in engine.module.state_dict().items()}
     inner = _adamw(engine)
