@@ -156,7 +156,7 @@ def new_keys() -> Callable[[Path], Keys]:
     def make(folder: Path) -> Keys:
         folder.mkdir()
         key = ec.generate_private_key(ec.SECP256R1())
-        keys = Keys(folder / "public.pem", folder / "private.pem")
+        keys = Keys((folder / "public.pem",), folder / "private.pem")
         assert keys.private is not None
         keys.private.write_bytes(
             key.private_bytes(
@@ -165,7 +165,7 @@ def new_keys() -> Callable[[Path], Keys]:
                 serialization.NoEncryption(),
             )
         )
-        keys.public.write_bytes(
+        keys.public[0].write_bytes(
             key.public_key().public_bytes(
                 serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
             )

@@ -27,7 +27,14 @@ BELOW = {
     "monitoring": {"models", "ingest", "evaluation", "corpus"},
     "inference": {"evaluation", "ingest", *_NETWORKS},
     # of the experiments only their typed results: the rest of them calls stages, which write pages
-    "reports": {"evaluation", "monitoring", "inference", "corpus", "experiments.results"},
+    "reports": {
+        "evaluation",
+        "monitoring",
+        "inference",
+        "corpus",
+        "experiments.results",
+        "storage.metadata",
+    },
     "stages": {"reports", "params", *_RESULTS},
     "experiments": {"composition", "stages", "inference", "params", *_RESULTS},
     "commands": {

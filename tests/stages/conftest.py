@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from arl.evaluation.decision import Decision, read_decision
-from arl.files import read_json
 from arl.model_config import EncoderConfig, TaskHead, TaskModelConfig
 from arl.models.avit import AViT
 from arl.params import Params
 from arl.stages.evaluate import evaluate
 from arl.stages.gate import gate
 from arl.stages.release import release
+from arl.storage.metadata import Receipt
 from arl.training.checkpoint import build_task_model, save_model
 
 
@@ -75,10 +75,10 @@ class Run:
         gate(self.params, corpus=self.corpus, **self.files)
         return read_decision(self.folder / "decision")
 
-    def publish(self) -> dict[str, object]:
+    def publish(self) -> Receipt:
         receipt = self.folder / "receipt.json"
         release(self.params, checkpoint=self.folder / "pretrain", **self.files, receipt=receipt)
-        return read_json(receipt)
+        return Receipt.read(receipt)
 
 
 @pytest.fixture

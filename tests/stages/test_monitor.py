@@ -13,7 +13,7 @@ import pytest
 
 from arl.corpus.manifest import batch_folders, read_manifest
 from arl.evaluation.decision import Decision, Settings
-from arl.files import read_json, tree_hash
+from arl.files import tree_hash
 from arl.ingest.inbox import list_batches
 from arl.monitoring.drift_result import DriftResult
 from arl.monitoring.journal import BatchDecision, Journal, LogEntry
@@ -23,6 +23,7 @@ from arl.stages.close_run import close_run
 from arl.stages.compare import compare
 from arl.stages.decide import decide
 from arl.stages.take_batch import take_batch
+from arl.storage.registry import Registry
 
 
 @pytest.fixture(autouse=True)
@@ -117,7 +118,7 @@ def loop(
 
 
 def champion_of(loop: Loop) -> str:
-    return str(read_json(Path(loop.registry) / "champion.json")["version"])
+    return str(Registry(loop.registry, None).champion())
 
 
 def test_a_batch_like_the_others_is_kept_and_starts_nothing(loop: Loop) -> None:

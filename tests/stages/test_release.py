@@ -9,6 +9,7 @@ import pytest
 from arl.evaluation.results import ReleaseMetrics, read_metrics
 from arl.files import read_json, sha256, tree_hash
 from arl.params import Params
+from arl.storage.metadata import GitState, Receipt, VersionManifest
 from arl.storage.registry import Registry, tasks_of
 from arl.storage.signing import Keys
 from arl.training.checkpoint import load_encoder, load_task_model
@@ -31,15 +32,15 @@ def judged(make_run: Runs, params: Params, seed: int = 0) -> Any:
     return run
 
 
-def manifest(run: Any, version: str) -> dict[str, Any]:
-    return read_json(run.registry / "versions" / version / "manifest.json")
+def manifest(run: Any, version: str) -> VersionManifest:
+    return VersionManifest.read(run.registry / "versions" / version / "manifest.json")
 
 
 def test_a_promoted_run_becomes_the_champion(lenient: Params, make_run: Runs) -> None:
     run = judged(make_run, lenient)
     receipt = run.publish()
-    version = receipt["version"]
-    assert receipt == {"verdict": "promote", "version": version}
+    version = receipt.version
+    assert receipt == Receipt("promote", version)
     registry = Registry(run.registry, None)
     assert registry.champion() == version
     folder = registry.fetch(version)
@@ -59,17 +60,18 @@ def test_the_manifest_says_where_a_version_comes_from(
     for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "one"]):
         subprocess.run([*git, *words], check=True)
     run = judged(make_run, lenient)
-    found = manifest(run, run.publish()["version"])
+    stated = manifest(run, run.publish().version)
     commit = subprocess.run(
         ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True
     ).stdout.strip()
-    assert found["git"] == {"commit": commit, "dirty": False}
-    assert found["data"] == "0123456789abcdef.dir"
-    assert found["params"]["seed"] == lenient.seed
-    assert set(found["params"]["task"]) == {"breast", "lv"}
-    folder = run.registry / "versions" / found["version"]
-    assert all(sha256(folder / name) == digest for name, digest in found["files"].items())
-    assert "tasks/lv/model.safetensors" in found["files"]
+    assert stated.provenance.git == GitState(commit, dirty=False)
+    assert stated.provenance.data == "0123456789abcdef.dir"
+    folder = run.registry / "versions" / stated.version
+    settings = read_json(folder / "params.json")
+    assert settings["seed"] == lenient.seed
+    assert set(settings["task"]) == {"breast", "lv"}
+    assert all(sha256(folder / name) == digest for name, digest in stated.files.items())
+    assert "tasks/lv/model.safetensors" in stated.files
 
 
 def test_a_changed_working_directory_is_dirty(
@@ -80,13 +82,13 @@ def test_a_changed_working_directory_is_dirty(
     subprocess.run([*git, "commit", "-qm", "one", "--allow-empty"], check=True)
     (workplace / "new.py").touch()
     run = judged(make_run, lenient)
-    assert manifest(run, run.publish()["version"])["git"]["dirty"] is True
+    assert manifest(run, run.publish().version).provenance.git.dirty is True
 
 
 def test_outside_a_repository_nothing_is_invented(lenient: Params, make_run: Runs) -> None:
     run = judged(make_run, lenient)
-    found = manifest(run, run.publish()["version"])
-    assert (found["git"], found["data"]) == (None, None)
+    stated = manifest(run, run.publish().version)
+    assert (stated.provenance.git, stated.provenance.data) == (None, None)
 
 
 def test_a_version_names_its_licences_packages_and_image(
@@ -94,16 +96,19 @@ def test_a_version_names_its_licences_packages_and_image(
 ) -> None:
     monkeypatch.setenv("ARL_IMAGE", "registry.example/arl-train@sha256:0123")
     run = judged(make_run, lenient)
-    found = manifest(run, run.publish()["version"])
-    folder = run.registry / "versions" / found["version"]
-    assert (found["image"], found["signed"]) == ("registry.example/arl-train@sha256:0123", False)
+    stated = manifest(run, run.publish().version)
+    folder = run.registry / "versions" / stated.version
+    assert (stated.provenance.image, stated.provenance.signed) == (
+        "registry.example/arl-train@sha256:0123",
+        False,
+    )
     assert read_json(folder / "licences.json") == {
         "code": "Apache-2.0",
         "data": {"clinic": {"licence": "none", "citation": "tests"}},
     }
     bill = read_json(folder / "sbom.json")
     assert {"numpy", "torch"} <= {component["name"] for component in bill["components"]}
-    assert {"licences.json", "sbom.json"} <= found["files"].keys()
+    assert {"licences.json", "sbom.json"} <= stated.files.keys()
 
 
 def test_a_signed_release_is_verified_by_the_gate(
@@ -120,14 +125,15 @@ def test_a_signed_release_is_verified_by_the_gate(
     ):
         run.judge()
     keys = new_keys(tmp_path / "keys")
-    monkeypatch.setenv("ARL_VERIFY_KEY", str(keys.public))
+    monkeypatch.setenv("ARL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("ARL_VERIFY_KEY", str(keys.public[0]))
     run.judge()
     with pytest.raises(ValueError, match=r"\$ARL_SIGNING_KEY names no private key"):
         run.publish()
     assert Registry(run.registry, None).versions() == []
     monkeypatch.setenv("ARL_SIGNING_KEY", str(keys.private))
-    version = run.publish()["version"]
-    assert manifest(run, version)["signed"] is True
+    version = run.publish().version
+    assert manifest(run, version).provenance.signed is True
     run.judge()
     victim = run.registry / "versions" / version / "model.sig"
     victim.write_bytes(victim.read_bytes()[:-20])
@@ -153,13 +159,13 @@ def test_other_verdicts_leave_a_receipt_only(lenient: Params, make_run: Runs, ve
     file = run.folder / "decision/decision.json"
     assert read_json(file)["verdict"] == "reject"
     file.write_text(file.read_text().replace('"verdict": "reject"', f'"verdict": "{verdict}"'))
-    assert run.publish() == {"verdict": verdict, "version": None}
+    assert run.publish() == Receipt(verdict)
     assert not run.registry.exists()
 
 
 def test_the_second_of_two_runs_judged_at_once_is_told(lenient: Params, make_run: Runs) -> None:
     first, second = judged(make_run, lenient, 0), judged(make_run, lenient, 1)
-    version = first.publish()["version"]
+    version = first.publish().version
     with pytest.raises(
         ValueError, match=f"against champion none, but {version} is champion .* run the gate again"
     ):
@@ -167,7 +173,7 @@ def test_the_second_of_two_runs_judged_at_once_is_told(lenient: Params, make_run
     assert not (second.folder / "receipt.json").exists()
     assert Registry(first.registry, None).champion() == version
     second.judge()
-    assert second.publish()["version"] == Registry(first.registry, None).champion() != version
+    assert second.publish().version == Registry(first.registry, None).champion() != version
 
 
 def test_models_that_were_not_judged_are_not_released(lenient: Params, make_run: Runs) -> None:
@@ -183,7 +189,7 @@ def test_models_that_were_not_judged_are_not_released(lenient: Params, make_run:
 
 def test_the_model_card_has_measured_values_and_no_claims(lenient: Params, make_run: Runs) -> None:
     run = judged(make_run, lenient)
-    version = run.publish()["version"]
+    version = run.publish().version
     card = (run.registry / "versions" / version / "model_card.md").read_text()
     auroc = read_metrics(run.folder / "evaluations/breast").metrics["auroc"]
     assert card.startswith(f"# ARL {version}\n")
@@ -200,6 +206,6 @@ def test_the_model_card_labels_synthetic_images(lenient: Params, make_run: Runs)
     file = run.folder / "evaluations/breast/metrics.json"
     file.write_text(file.read_text().replace('"synthetic": false', '"synthetic": true'))
     run.judge()
-    card = (run.registry / "versions" / run.publish()["version"] / "model_card.md").read_text()
+    card = (run.registry / "versions" / run.publish().version / "model_card.md").read_text()
     assert "The test images of breast are phantoms: no figure is clinical." in card
     assert "6 synthetic test images" in card

@@ -16,9 +16,10 @@ from safetensors.numpy import save_file
 
 from arl.storage import backends
 from arl.storage.backends import locked
+from arl.storage.metadata import Provenance
 from arl.storage.registry import Registry, tasks_of, version_of
-from arl.storage.s3 import Store
-from arl.storage.signing import Keys
+from arl.storage.s3 import Store, redacted
+from arl.storage.signing import Keys, key_id
 
 
 def model(folder: Path, value: float) -> Path:
@@ -58,7 +59,7 @@ def add(registry: Registry, encoder: Path, value: float) -> str:
     folder = encoder.parent / f"breast-{value}"
     tasks = {"breast": folder if folder.exists() else model(folder, value)}
     version = registry.add_version(
-        encoder, tasks, documents={"card.md": "# card\n"}, provenance={"git": None}
+        encoder, tasks, documents={"card.md": "# card\n"}, provenance=Provenance()
     )
     assert version == version_of(encoder, tasks)
     return version
@@ -110,7 +111,7 @@ def test_a_version_is_its_content(registry: Registry, encoder: Path) -> None:
     assert (folder / "encoder/model.safetensors").read_bytes() == (
         encoder / "model.safetensors"
     ).read_bytes()
-    assert registry.manifest(version)["version"] == version
+    assert registry.manifest(version).version == version
     assert add(registry, encoder, 2.0) != version
     assert len(registry.versions()) == 2
 
@@ -141,12 +142,11 @@ def test_promotions_follow_each_other_and_roll_back(
     registry.promote(second, expected=first)
     registry.promote(third, expected=second)
     assert Registry(address, None).champion() == third
-    assert registry.rollback() == second
+    assert registry.rollback("eve", "worse on site B") == second
     assert Registry(address, None).champion() == second
-    registry.promote(third, expected=second)
-    assert [registry.rollback(), registry.rollback()] == [second, first]
+    assert registry.rollback("eve", "worse on site B") == first
     with pytest.raises(ValueError, match="no earlier champion"):
-        registry.rollback()
+        registry.rollback("eve", "worse on site B")
     assert registry.champion() == first
 
 
@@ -225,20 +225,22 @@ def test_between_comparison_and_swap_nobody_moves_the_champion(
     first, second, third, fourth = (add(registry, encoder, value) for value in (1.0, 2.0, 3.0, 4.0))
     registry.promote(first, expected=None)
     registry.promote(second, expected=first)
-    read = registry._place.pointer
+    read = registry._backend.pointer
 
     def read_late() -> object:
-        registry._place.pointer = read
+        registry._backend.pointer = read
         pointer = read()
         Registry(address, None).promote(third, expected=second)
         return pointer
 
-    registry._place.pointer = read_late
+    registry._backend.pointer = read_late
     loser = fourth if move == "promote" else first
     with pytest.raises(
         ValueError, match=f"at the same moment, to {third}, so {loser} did not become champion"
     ):
-        registry.promote(fourth, expected=second) if move == "promote" else registry.rollback()
+        registry.promote(fourth, expected=second) if move == "promote" else registry.rollback(
+            "eve", "worse on site B"
+        )
     assert Registry(address, None).champion() == third
 
 
@@ -339,7 +341,7 @@ def test_rolling_back_to_a_tampered_version_is_refused(
     tamper(address, first, "card.md", lambda _: b"another")
     monkeypatch.setenv("ARL_CACHE", str(tmp_path / "another"))
     with pytest.raises(ValueError, match=r"card\.md is changed"):
-        registry.rollback()
+        registry.rollback("eve", "worse on site B")
     assert registry.champion() == second
 
 
@@ -364,19 +366,19 @@ def test_pickles_and_broken_weights_are_refused(
     for content in (pickle.dumps({"weight": [1.0]}), whole[:-4], b""):
         (folder / "model.safetensors").write_bytes(content)
         with pytest.raises(ValueError, match=r"model\.safetensors is truncated or not safetensors"):
-            registry.add_version(encoder, {"breast": folder}, documents={}, provenance={})
+            registry.add_version(encoder, {"breast": folder}, documents={}, provenance=Provenance())
     (folder / "model.safetensors").unlink()
     (folder / "model.pt").write_bytes(pickle.dumps({}))
     with pytest.raises(FileNotFoundError, match=r"model\.safetensors does not exist"):
-        registry.add_version(encoder, {"breast": folder}, documents={}, provenance={})
+        registry.add_version(encoder, {"breast": folder}, documents={}, provenance=Provenance())
     assert stored(address) == {}
 
 
 def test_other_bad_input(registry: Registry, encoder: Path) -> None:
     with pytest.raises(ValueError, match="at least one task"):
-        registry.add_version(encoder, {}, documents={}, provenance={})
+        registry.add_version(encoder, {}, documents={}, provenance=Provenance())
     with pytest.raises(ValueError, match=r"task '\.\./x' cannot name a folder"):
-        registry.add_version(encoder, {"../x": encoder}, documents={}, provenance={})
+        registry.add_version(encoder, {"../x": encoder}, documents={}, provenance=Provenance())
     for use in (registry.fetch, registry.manifest):
         with pytest.raises(ValueError, match="has no version 'abc'"):
             use("abc")
@@ -386,8 +388,9 @@ def test_other_bad_input(registry: Registry, encoder: Path) -> None:
 
 def test_a_failed_release_leaves_nothing(registry: Registry, encoder: Path, address: str) -> None:
     task = model(encoder.parent / "breast", 1.0)
+    provenance = Provenance(data=object())  # type: ignore[arg-type]
     with pytest.raises(TypeError):  # a provenance that JSON cannot hold fails after the copy
-        registry.add_version(encoder, {"breast": task}, documents={}, provenance={"git": object()})
+        registry.add_version(encoder, {"breast": task}, documents={}, provenance=provenance)
     assert registry.versions() == []
     assert [key for key in stored(address) if key != ".lock"] == []
 
@@ -402,13 +405,13 @@ def test_a_full_disk_leaves_nothing_and_says_so(folder_address: str, encoder: Pa
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
     try:
         with pytest.raises(OSError, match="File too large"):
-            registry.add_version(encoder, {"breast": task}, documents={}, provenance={})
+            registry.add_version(encoder, {"breast": task}, documents={}, provenance=Provenance())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert (registry.versions(), registry.champion()) == ([before], before)
     assert [path.name for path in (Path(folder_address) / "versions").iterdir()] == [before]
     assert (
-        registry.add_version(encoder, {"breast": task}, documents={}, provenance={})
+        registry.add_version(encoder, {"breast": task}, documents={}, provenance=Provenance())
         in registry.versions()
     )
 
@@ -426,7 +429,7 @@ def dies(store, key, file):
         os._exit(9)
     upload(store, key, file)
 backends.Store.upload = dies
-Registry(sys.argv[1], None).add_version(Path(sys.argv[2]), {"breast": Path(sys.argv[3])}, documents={}, provenance={})
+Registry(sys.argv[1], None).add_version(Path(sys.argv[2]), {"breast": Path(sys.argv[3])}, documents={}, provenance=Provenance())
 """
 
 
@@ -442,7 +445,7 @@ def test_a_half_uploaded_version_is_none_and_a_rerun_releases_it(
     assert len(stored(bucket_address)) == 2
     registry = Registry(bucket_address, None)
     assert (registry.versions(), registry.champion()) == ([], None)
-    version = registry.add_version(encoder, {"breast": task}, documents={}, provenance={})
+    version = registry.add_version(encoder, {"breast": task}, documents={}, provenance=Provenance())
     registry.promote(version, expected=None)
     assert registry.champion() == version
     registry.fetch(version)
@@ -459,7 +462,7 @@ def test_what_a_killed_upload_left_goes_when_it_is_old(
     assert died.returncode == 9
     left = set(stored(bucket_address))
     registry = Registry(bucket_address, None)
-    first = registry.add_version(encoder, {"breast": task}, documents={}, provenance={})
+    first = registry.add_version(encoder, {"breast": task}, documents={}, provenance=Provenance())
     second = add(registry, encoder, 2.0)
     assert left <= set(stored(bucket_address))  # it may be under way
     monkeypatch.setattr(backends, "_ABANDONED", timedelta(0))
@@ -554,7 +557,7 @@ def test_a_signed_version_is_verified_on_load(address: str, encoder: Path, keys:
     version = add(registry, encoder, 1.0)
     registry.promote(version, expected=None)
     assert (registry.fetch(version) / "model.sig").is_file()
-    assert Registry(address, Keys(keys.public, None)).fetch(version)  # who loads has no private key
+    assert Registry(address, Keys(keys.public)).fetch(version)  # who loads has no private key
 
 
 def test_files_changed_with_hashes_and_name_are_found_by_the_signature(
@@ -578,13 +581,13 @@ def test_a_version_of_another_signer_is_refused(
     address: str, encoder: Path, keys: Keys, tmp_path: Path, new_keys: Callable[[Path], Keys]
 ) -> None:
     version = add(Registry(address, keys), encoder, 1.0)
-    with pytest.raises(ValueError, match=r"signature of .* does not hold for .*others"):
+    with pytest.raises(ValueError, match=r"signature of .* does not hold .*of another key"):
         Registry(address, new_keys(tmp_path / "others")).promote(version, expected=None)
 
 
 def test_without_a_private_key_nothing_is_released(address: str, encoder: Path, keys: Keys) -> None:
     with pytest.raises(ValueError, match=r"\$ARL_SIGNING_KEY names no private key"):
-        add(Registry(address, Keys(keys.public, None)), encoder, 1.0)
+        add(Registry(address, Keys(keys.public)), encoder, 1.0)
     assert Registry(address, None).versions() == []
 
 
@@ -599,3 +602,189 @@ def test_the_cache_is_not_trusted(bucket_address: str, encoder: Path, tmp_path: 
     with pytest.raises(ValueError, match="is changed"):
         registry.fetch(version)
     assert registry.fetch(version) == kept  # downloaded again
+
+
+@pytest.fixture
+def signed_registry(
+    address: str, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Registry:
+    monkeypatch.setenv("ARL_CACHE", str(tmp_path / "cache"))
+    return Registry(address, keys)
+
+
+def test_a_relative_registry_is_signed_and_verified(
+    encoder: Path, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`registry` is the address in dvc.yaml."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ARL_CACHE", str(tmp_path / "cache"))
+    registry = Registry("registry", keys)
+    version = add(registry, encoder, 1.0)
+    registry.promote(version, expected=None)
+    assert registry.verify(version).key is not None
+    assert Registry(tmp_path / "registry", keys).champion() == version
+
+
+def pointer_key(address: str) -> str:
+    return max(key for key in stored(address) if key.startswith("champion"))
+
+
+def replace_pointer(address: str, content: bytes) -> None:
+    if address.startswith("s3://"):
+        Store(address).put(pointer_key(address), content)
+    else:
+        Path(address, pointer_key(address)).write_bytes(content)
+
+
+def test_the_pointer_is_signed(
+    signed_registry: Registry,
+    address: str,
+    encoder: Path,
+    tmp_path: Path,
+    new_keys: Callable[[Path], Keys],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, second = (add(signed_registry, encoder, value) for value in (1.0, 2.0))
+    signed_registry.promote(first, expected=None)
+    whole = stored(address)[pointer_key(address)]
+    pointer = signed_registry.pointer()
+    assert pointer is not None
+    assert (pointer.number, pointer.version, pointer.action) == (1, first, "promote")
+    forger = Registry(address, new_keys(tmp_path / "forger"))
+    plain = {**pointer.to_json(), "version": second, "history": [second], "number": 9}
+    # Somebody who may write names a version that was never promoted.
+    for content in (
+        json.dumps(plain).encode(),
+        b"{}",
+        b"[]",
+        whole.replace(b"payload", b"Payload"),
+    ):
+        replace_pointer(address, content)
+        with pytest.raises(ValueError, match=r"pointer|signed"):
+            signed_registry.champion()
+    replace_pointer(address, json.dumps(plain).encode())
+    with pytest.raises(ValueError, match="is not signed"):
+        signed_registry.champion()
+    monkeypatch.setenv("ARL_CACHE", str(tmp_path / "forgers cache"))
+    replace_pointer(address, whole)
+    with pytest.raises(ValueError, match="by no trusted key"):
+        forger.champion()
+
+
+def test_an_older_pointer_is_refused(
+    signed_registry: Registry, address: str, encoder: Path
+) -> None:
+    first, second = (add(signed_registry, encoder, value) for value in (1.0, 2.0))
+    signed_registry.promote(first, expected=None)
+    old = stored(address)[pointer_key(address)]
+    signed_registry.promote(second, expected=first)
+    replace_pointer(address, old)
+    for use in (signed_registry.champion, lambda: signed_registry.rollback("eve", "why")):
+        with pytest.raises(ValueError, match=r"has number 1, and this machine has read number 2"):
+            use()
+
+
+def test_a_rollback_bars_the_version_and_says_who_when_and_why(
+    registry: Registry, encoder: Path
+) -> None:
+    first, second, third = (add(registry, encoder, value) for value in (1.0, 2.0, 3.0))
+    registry.promote(first, expected=None)
+    registry.promote(second, expected=first)
+    for person, reason in (("", "why"), ("eve", " ")):
+        with pytest.raises(ValueError, match="name of a person and a reason"):
+            registry.rollback(person, reason)
+    assert registry.rollback("eve", "worse on site B") == first
+    pointer = registry.pointer()
+    assert pointer is not None
+    assert (pointer.number, pointer.action, pointer.person, pointer.reason) == (
+        3,
+        "rollback",
+        "eve",
+        "worse on site B",
+    )
+    with pytest.raises(ValueError, match=r"rolled back by eve at .*worse on site B.* cannot be"):
+        registry.promote(second, expected=first)
+    registry.promote(third, expected=first)
+    with pytest.raises(ValueError, match="cannot be promoted again"):
+        registry.promote(second, expected=third)
+    assert registry.history() == [first, third]
+
+
+def test_rotation_and_revocation(
+    address: str,
+    encoder: Path,
+    tmp_path: Path,
+    new_keys: Callable[[Path], Keys],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ARL_CACHE", str(tmp_path / "cache"))
+    old, new = new_keys(tmp_path / "old"), new_keys(tmp_path / "new")
+    first = add(Registry(address, old), encoder, 1.0)
+    Registry(address, old).promote(first, expected=None)
+    rotated = Registry(address, Keys((*old.public, *new.public), new.private))
+    second = add(rotated, encoder, 2.0)
+    rotated.promote(second, expected=first)
+    assert rotated.verify(first).key == key_id(old.public[0])
+    assert rotated.verify(second).key == key_id(new.public[0])
+    revoked = Registry(address, Keys((*old.public, *new.public), new.private, old.public))
+    assert revoked.champion() == second
+    with pytest.raises(ValueError, match="which is revoked"):
+        revoked.rollback("eve", "second is worse")
+    assert revoked.sign(first) == key_id(new.public[0])
+    assert revoked.verify(first).key == key_id(new.public[0])
+    assert revoked.rollback("eve", "second is worse") == first
+
+
+def test_a_pointer_of_a_revoked_key_is_signed_again(
+    address: str,
+    encoder: Path,
+    tmp_path: Path,
+    new_keys: Callable[[Path], Keys],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ARL_CACHE", str(tmp_path / "cache"))
+    old, new = new_keys(tmp_path / "old"), new_keys(tmp_path / "new")
+    version = add(Registry(address, old), encoder, 1.0)
+    Registry(address, old).promote(version, expected=None)
+    revoked = Registry(address, Keys((*old.public, *new.public), new.private, old.public))
+    with pytest.raises(ValueError, match="which is revoked"):
+        revoked.champion()
+    revoked.sign(version)
+    revoked.sign_pointer("eve", "the laptop was stolen")
+    assert revoked.champion() == version
+    pointer = revoked.pointer()
+    assert pointer is not None
+    assert (pointer.number, pointer.action, pointer.history) == (2, "sign", [version])
+
+
+def test_messages_hold_no_signed_address(
+    encoder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A store that answers nothing: neither message nor traceback may grant a write."""
+    import traceback
+
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret-example")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{listener.getsockname()[1]}")
+    store = Store("s3://bucket/models")
+    uses = (
+        lambda: store.put_if_absent("champion/00000001", b"x"),
+        lambda: store.get("champion/00000001"),
+        lambda: store.move("champion", b"x", None),
+    )
+    for use in uses:
+        with pytest.raises(ConnectionError) as caught:
+            use()
+        text = "".join(traceback.format_exception(caught.value))
+        assert "X-Amz" not in text
+        assert "AKIDEXAMPLE" not in text
+
+
+def test_addresses_lose_their_queries() -> None:
+    url = "http://host/bucket/key?X-Amz-Signature=abc&X-Amz-Expires=3600"
+    assert redacted(f"exceeded with url: {url} (Caused by x)") == (
+        "exceeded with url: http://host/bucket/key?[redacted] (Caused by x)"
+    )

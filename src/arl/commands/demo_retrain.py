@@ -16,11 +16,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from arl.files import read_json
 from arl.ingest.inbox import list_batches
 from arl.monitoring.journal import Journal, LogEntry
 from arl.phantoms.examination import Phantom, examine
 from arl.phantoms.scanner import ALPHA, Scanner
+from arl.storage.registry import Registry
 
 _PROJECT = ("conf", "src", "pipelines", "components", "dvc.yaml", ".dvcignore", ".gitignore")
 _SITE = "northside"
@@ -311,9 +311,7 @@ def _decided(
 
 def _champions(project: Path) -> list[str]:
     """Every release that was champion, in their order."""
-    return [
-        str(version) for version in read_json(project / "registry" / "champion.json")["history"]
-    ]
+    return Registry(project / "registry", None).history()
 
 
 def _check(project: Path, first: list[str], seconds: float) -> None:

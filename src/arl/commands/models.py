@@ -1,7 +1,6 @@
 """List the released versions and the one in use."""
 
-from typing import Any
-
+from arl.storage.metadata import VersionManifest
 from arl.storage.registry import Registry
 
 
@@ -21,13 +20,14 @@ def models(*, registry: str) -> None:
     champion = store.champion()
     for version in store.versions():
         mark = "champion" if version == champion else ""
-        print(f"{version}  {mark:8s}  {_about(store.manifest(version))}")
+        print(f"{version}  {mark:8s}  {_summary(store.manifest(version))}")
     print(f"{len(store.versions())} versions in {store.address}; champion: {champion or 'none'}")
 
 
-def _about(manifest: dict[str, Any]) -> str:
-    tasks = sorted({name.split("/")[1] for name in manifest["files"] if name.startswith("tasks/")})
-    commit = manifest.get("git") or {"commit": "unknown", "dirty": False}
-    changed = " with changes" if commit["dirty"] else ""
-    signed = "signed" if manifest.get("signed") else "unsigned"
-    return f"{signed:8s}  {', '.join(tasks)}  commit {commit['commit'][:12]}{changed}  data {manifest.get('data') or '?'}"
+def _summary(manifest: VersionManifest) -> str:
+    origin = manifest.provenance
+    commit = "unknown" if origin.git is None else origin.git.commit[:12]
+    changed = " with changes" if origin.git is not None and origin.git.dirty else ""
+    signed = "signed" if origin.signed else "unsigned"
+    tasks = ", ".join(manifest.tasks)
+    return f"{signed:8s}  {tasks}  commit {commit}{changed}  data {origin.data or '?'}"

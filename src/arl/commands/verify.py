@@ -1,4 +1,4 @@
-"""Hold a released version against its hashes and its signature."""
+"""Verify the hashes, the signatures and the champion pointer of a released model."""
 
 from arl.params import Params
 from arl.storage.registry import Registry
@@ -6,32 +6,40 @@ from arl.storage.signing import keys_from_environment
 
 
 def verify(params: Params, *, registry: str, version: str = "") -> None:
-    """Verify the hashes and the signature of a released version.
+    """Verify the hashes, the signatures and the champion pointer of a released version.
 
-    The public key is the file $ARL_VERIFY_KEY. With release.signed=false the hashes alone are
-    verified.
+    Prints one line per check. $ARL_VERIFY_KEY names the trusted public keys. With
+    release.signed=false the hashes alone are verified.
 
     Args:
         registry: The registry, a folder or s3://bucket/prefix.
         version: The version. Default: the champion.
 
     Raises:
-        ValueError: a file is changed, missing or added, the signature does not hold, or there is no
-            such version.
+        ValueError: a file is changed, missing or added, no signature holds, the pointer is not
+            signed or older than one that was read before, or there is no such version.
 
     Examples:
         arl verify --registry registry
     """
     store = Registry(registry, keys_from_environment(params.release.signed))
-    chosen = version or store.champion()
-    if chosen is None:
+    pointer = store.pointer()
+    chosen = version or (pointer.version if pointer else "")
+    if not chosen:
         raise ValueError(
             f"registry {registry} has no champion: name a version of {store.versions()}"
         )
-    store.fetch(chosen)
-    what = (
-        "files, name and signature hold"
-        if params.release.signed
-        else "files and name hold; it is not signed"
-    )
-    print(f"{chosen}: {what}")
+    checked = store.verify(chosen)
+    print(f"{chosen}: {checked.files} files have the SHA-256 of the manifest")
+    print(f"{chosen}: the name is that of its weights and configurations")
+    if checked.key is None:
+        print(f"{chosen}: NOT CHECKED: signatures, the registry is unsigned (release.signed)")
+    else:
+        print(f"{chosen}: the signature of key {checked.key} holds")
+    if pointer is None:
+        print("champion: none")
+        return
+    signed = "signed by a trusted key" if checked.key is not None else "NOT CHECKED: not signed"
+    print(f"champion: {pointer.version}, pointer {pointer.number} of {pointer.at}, {signed}")
+    for bar in pointer.barred:
+        print(f"barred: {bar.version}, rolled back by {bar.person} at {bar.at}: {bar.reason}")

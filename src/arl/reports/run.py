@@ -22,9 +22,9 @@ from arl.evaluation.summary import calibration_pairs
 from arl.reports import html, monitoring_plots
 from arl.reports import plots as results
 from arl.reports.counts import counts
+from arl.storage.metadata import Receipt
 
 _THUMBNAIL = 176  # long side, pixels
-
 
 _THUMBNAILS = 36
 
@@ -40,7 +40,7 @@ class RunResults:
     seed: int
     tasks: list[str]
     decided: Decision
-    receipt: dict[str, Any]
+    receipt: Receipt
     measured: Sequence[tuple[Metrics, Path]]  # metrics and folder of each evaluation
     validated: dict[str, Any]
     pretraining: PretrainingMetrics
@@ -76,17 +76,17 @@ def _head(run: RunResults, corpus: Path) -> Markup:
                 "known patients": rows["patient"].nunique(),
                 "sites": rows["site"].nunique(),
                 "tasks": len(run.tasks),
-                "release": receipt["version"] or "none",
+                "release": receipt.version or "none",
             }
         )
         + html.contents(_SECTIONS)
     )
 
 
-def _summary(decided: Decision, receipt: dict[str, Any]) -> str:
+def _summary(decided: Decision, receipt: Receipt) -> str:
     before = f"release {decided.champion}" if decided.champion else "no release before it"
     if decided.verdict == "promote":
-        return f"The new models became release {receipt['version']}; compared with {before}."
+        return f"The new models became release {receipt.version}; compared with {before}."
     stays = (
         f"Release {decided.champion} stays in use" if decided.champion else "Nothing was released"
     )

@@ -12,15 +12,16 @@ from typing import Any
 from arl.evaluation.decision import Decision, read_decision
 from arl.evaluation.model_card import model_card
 from arl.evaluation.results import Metrics, ReleaseMetrics, read_metrics
-from arl.files import tree_hash, write_json
+from arl.files import tree_hash
 from arl.model_config import read_config
 from arl.params import Params
+from arl.storage.metadata import GitState, Provenance, Receipt
 from arl.storage.registry import Registry, version_of
 from arl.storage.sbom import licence_of, sbom
 from arl.storage.signing import keys_from_environment
 
 _DATA_FILE = Path("data.dvc")
-_IMAGE = "ARL_IMAGE"  # environment variable: name and digest of the container image this runs in
+_IMAGE = "ARL_IMAGE"  # environment variable: name and digest of the container image
 
 
 def release(
@@ -49,8 +50,7 @@ def release(
 
     Raises:
         ValueError: the decision is about other models, another release has become champion since,
-            or there is no key
-            to sign with.
+            the version was rolled back before, or there is no key to sign with.
 
     Writes:
         registry, receipt
@@ -71,6 +71,7 @@ def release(
         documents = {
             Decision.FILE: decided.to_text(),
             ReleaseMetrics.FILE: ReleaseMetrics({one.task: one for one in metrics}).to_text(),
+            "params.json": _text(_settings(params)),
             "licences.json": _text(_licences(decided)),
             "sbom.json": _text(sbom("arl")),
             "model_card.md": model_card(version, metrics, decided, read_config(checkpoint)),
@@ -78,17 +79,18 @@ def release(
         store = Registry(registry, keys_from_environment(params.release.signed))
         store.add_version(checkpoint, tasks, documents=documents, provenance=_provenance(params))
         store.promote(version, expected=decided.champion)
-    write_json(receipt, {"verdict": decided.verdict, "version": version})
+    Receipt(decided.verdict, version).write(receipt)
 
 
 def _judged_models(decided: Decision, models: list[Path]) -> dict[str, Path]:
-    """Task -> model folder, for the very models the decision is about."""
+    """Task -> model folder, for the models that the decision is about."""
     folders = {tree_hash(model): model for model in models}
     for task, digest in decided.models.items():
         if digest not in folders:
-            given = ", ".join(str(model) for model in models)
+            listed = ", ".join(str(model) for model in models)
             raise ValueError(
-                f"the gate judged another model for {task} than those in {given}: run the gate again"
+                f"the gate judged another model for {task} than those in {listed}: "
+                "run the gate again"
             )
     return {task: folders[digest] for task, digest in decided.models.items()}
 
@@ -109,15 +111,16 @@ def _text(value: Any) -> str:
 
 
 def _licences(decided: Decision) -> dict[str, Any]:
-    """Of the code, and of the images that the models have seen or were measured on: weights may fall under both."""
+    """The licences of the code and of all images of the corpus: both may bind the weights."""
     return {
         "code": licence_of("arl"),
         "data": {name: asdict(terms) for name, terms in decided.sources.items()},
     }
 
 
-def _provenance(params: Params) -> dict[str, Any]:
-    settings = {
+def _settings(params: Params) -> dict[str, Any]:
+    """The settings that made the models."""
+    return {
         "seed": params.seed,
         "experiment": params.experiment,
         "data": asdict(params.data),
@@ -127,18 +130,14 @@ def _provenance(params: Params) -> dict[str, Any]:
         "finetune": asdict(params.finetune),
         "task": {task: asdict(params.task[task]) for task in params.tasks},
     }
-    image = os.environ.get(_IMAGE) or None
-    return {
-        "params": settings,
-        "git": _git(),
-        "data": _data_hash(),
-        "image": image,
-        "signed": params.release.signed,
-    }
 
 
-def _git() -> dict[str, Any] | None:
-    """Commit of the working directory and whether anything differs from it; None outside a repository."""
+def _provenance(params: Params) -> Provenance:
+    return Provenance(_git(), _data_hash(), os.environ.get(_IMAGE) or None, params.release.signed)
+
+
+def _git() -> GitState | None:
+    """The state of the working directory; None outside a repository."""
     if shutil.which("git") is None:
         return None
     commit = subprocess.run(
@@ -149,7 +148,7 @@ def _git() -> dict[str, Any] | None:
     status = subprocess.run(
         ["git", "status", "--porcelain"], capture_output=True, text=True, check=True
     )
-    return {"commit": commit.stdout.strip(), "dirty": bool(status.stdout)}
+    return GitState(commit.stdout.strip(), bool(status.stdout))
 
 
 def _data_hash() -> str | None:

@@ -10,6 +10,7 @@ from arl.evaluation.results import read_metrics
 from arl.files import atomic_directory, read_json
 from arl.params import Params
 from arl.reports import run as run_page
+from arl.storage.metadata import Receipt
 
 
 def report(
@@ -57,7 +58,7 @@ def report(
             seed=params.seed,
             tasks=params.tasks,
             decided=decided,
-            receipt=read_json(receipt),
+            receipt=Receipt.read(receipt),
             measured=found,
             validated=read_json(validation / "result.json"),
             pretraining=PretrainingMetrics.read(metrics),

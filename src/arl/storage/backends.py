@@ -1,8 +1,8 @@
-"""Where a registry's versions lie: a folder, or a bucket of any S3 store. Both keep the same promises.
+"""Storage of a registry's versions: a folder, or a bucket of any S3 store, with the same promises.
 
-A version appears whole or not at all, and is never changed. The champion pointer is a small JSON
-text that moves only by compare-and-swap: of two writers who saw the same value, one moves it and
-the other gets a `FileExistsError`.
+A version appears whole or not at all, and is never changed. Signatures are added beside it. The
+champion pointer is a small JSON text that moves only by compare-and-swap: of two writers that read
+the same value, one moves it and the other gets a `FileExistsError`.
 """
 
 import fcntl
@@ -18,13 +18,15 @@ from pathlib import Path
 from typing import Any, Protocol
 from uuid import uuid4
 
-from arl.files import atomic_directory, read_json, write_json
+from arl.files import atomic_directory, atomic_file, read_json, write_json
 from arl.storage.s3 import Listed, Revision, Store
 
 MANIFEST = "manifest.json"  # of every version
 _CHAMPION = "champion.json"
-_COMPLETE = "upload"  # object that a version has once all of its files are there; holds the name of their folder
-_ABANDONED = timedelta(days=7)  # an upload that has written nothing for so long was killed
+# Object that a version has once all of its files are there; holds the name of their folder.
+_COMPLETE = "upload"
+_SIGNATURE_SUFFIX = ".sig"
+_ABANDONED = timedelta(days=7)  # an upload without a write for this long was killed
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,8 @@ class Pointer:
     revision: Revision | None = None  # in a bucket
 
 
-class Place(Protocol):
-    """What a registry asks of the place where it lies."""
+class Backend(Protocol):
+    """The storage operations of a registry."""
 
     address: str
 
@@ -56,8 +58,14 @@ class Place(Protocol):
     def fetch(self, version: str) -> Path:
         """A local folder with the files of a complete version, not verified."""
 
-    def forget(self, version: str) -> None:
-        """Drop a copy that `fetch` made and that turned out to be wrong."""
+    def discard_copy(self, version: str) -> None:
+        """Remove a copy that `fetch` made and that proved wrong."""
+
+    def signatures(self, version: str) -> dict[str, Path]:
+        """Key id -> local file of every signature that was added to a version."""
+
+    def add_signature(self, version: str, key: str, signature: Path) -> None:
+        """Keep a further signature of a version; one of the same key stays as it is."""
 
     def pointer(self) -> Pointer | None:
         """The champion pointer; None before the first promotion."""
@@ -79,15 +87,15 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-class FolderPlace:
-    """versions/<version>/..., champion.json and .lock below a folder."""
+class FolderBackend:
+    """versions/<version>/..., signatures/<version>/..., champion.json and .lock below a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.address = str(folder)
 
     def versions(self) -> list[str]:
-        """The folders that are not being written."""
+        """The folders that no process is writing."""
         found = self.folder.glob(f"versions/*/{MANIFEST}")
         return sorted(file.parent.name for file in found if not file.parent.name.startswith("."))
 
@@ -109,8 +117,21 @@ class FolderPlace:
         """The folder itself."""
         return self.folder / "versions" / version
 
-    def forget(self, version: str) -> None:
+    def discard_copy(self, version: str) -> None:
         """There is no copy."""
+
+    def signatures(self, version: str) -> dict[str, Path]:
+        """The files of signatures/<version>/."""
+        found = sorted((self.folder / "signatures" / version).glob(f"*{_SIGNATURE_SUFFIX}"))
+        return {path.name.removesuffix(_SIGNATURE_SUFFIX): path for path in found}
+
+    def add_signature(self, version: str, key: str, signature: Path) -> None:
+        """Copy the file, under the lock."""
+        target = self.folder / "signatures" / version / f"{key}{_SIGNATURE_SUFFIX}"
+        with locked(self.folder):
+            if not target.exists():
+                with atomic_file(target) as partial:
+                    shutil.copyfile(signature, partial)
 
     def pointer(self) -> Pointer | None:
         """What champion.json holds."""
@@ -125,11 +146,12 @@ class FolderPlace:
             write_json(self.folder / _CHAMPION, content)
 
 
-class BucketPlace:
+class BucketBackend:
     """Objects below s3://bucket/prefix.
 
     versions/<version>/<upload>/...   the files, of each attempt in a folder of its own
     versions/<version>/upload         the attempt that counts, written once and last
+    signatures/<version>/...          further signatures, one per key
     champion/00000001, ...            the pointer, a row of objects that are written once; the last one counts
     """
 
@@ -163,10 +185,10 @@ class BucketPlace:
             self._prune()
 
     def _upload(self, version: str, folder: Path) -> None:
-        """Upload the files, hold their sizes against the folder, and write the object that makes them a version."""
+        """Upload the files, compare their sizes, and write the object that makes them a version."""
         self._store.check_create_once()
         upload = uuid4().hex
-        place = f"versions/{version}/{upload}/"
+        prefix = f"versions/{version}/{upload}/"
         files = {
             path.relative_to(folder).as_posix(): path
             for path in sorted(folder.rglob("*"))
@@ -174,29 +196,29 @@ class BucketPlace:
         }
         try:
             for name, path in files.items():
-                self._store.upload(place + name, path)
-            self._check_sizes(place, {name: path.stat().st_size for name, path in files.items()})
+                self._store.upload(prefix + name, path)
+            self._check_sizes(prefix, {name: path.stat().st_size for name, path in files.items()})
             self._store.put_if_absent(f"versions/{version}/{_COMPLETE}", upload.encode())
         except OSError:
-            self._remove(place)
+            self._remove(prefix)
             raise
 
-    def _check_sizes(self, place: str, sizes: dict[str, int]) -> None:
-        found = {item.key.removeprefix(place): item.size for item in self._store.objects(place)}
+    def _check_sizes(self, prefix: str, sizes: dict[str, int]) -> None:
+        found = {item.key.removeprefix(prefix): item.size for item in self._store.objects(prefix)}
         for name, size in sizes.items():
             if found.get(name) != size:
                 raise OSError(
-                    f"{self.address}/{place}{name} has {found.get(name)} of {size} bytes: upload again"
+                    f"{self.address}/{prefix}{name} has {found.get(name)} of {size} bytes: upload again"
                 )
 
-    def _remove(self, place: str) -> None:
-        """As far as the store lets us: what it keeps is in no version."""
+    def _remove(self, prefix: str) -> None:
+        """Remove what the store lets us; an object that stays belongs to no version."""
         with suppress(OSError):
-            for item in self._store.objects(place):
+            for item in self._store.objects(prefix):
                 self._store.remove(item.key)
 
     def _prune(self) -> None:
-        """Remove the attempts that are no version and will not become one."""
+        """Remove attempts that are no version and will not become one."""
         attempts: dict[tuple[str, str], list[Listed]] = {}
         for item in self._store.objects("versions/"):
             _, version, attempt, *rest = item.key.split("/")
@@ -217,29 +239,47 @@ class BucketPlace:
     def fetch(self, version: str) -> Path:
         """Download into the user's cache, where a version is not there yet; $ARL_CACHE moves the cache.
 
-        What came with another length, or was changed in the cache, is found by the registry, which
-        verifies.
+        The registry verifies the copy: a download of another length, or a change in the cache, is
+        an error there.
         """
-        place, target = self._copy(version)
+        prefix, target = self._copy(version)
         with locked(target.parent):
             if not target.exists():
                 with atomic_directory(target) as partial:
-                    for item in self._store.objects(place):
+                    for item in self._store.objects(prefix):
                         self._store.download(
-                            item.key, _inside(partial, item.key.removeprefix(place))
+                            item.key, _inside(partial, item.key.removeprefix(prefix))
                         )
         return target
 
     def _copy(self, version: str) -> tuple[str, Path]:
-        """Where the files of a version are in the bucket, and where the cache has them."""
-        place = self._files_of(version)
-        upload = place.split("/")[2]
-        return place, cache() / "registry" / self.address.removeprefix("s3://").replace(
+        """Prefix of a version's files in the bucket, and their folder in the cache."""
+        prefix = self._files_of(version)
+        upload = prefix.split("/")[2]
+        return prefix, cache() / "registry" / self.address.removeprefix("s3://").replace(
             "/", "-"
         ) / f"{version}-{upload}"
 
-    def forget(self, version: str) -> None:
-        """Drop it from the cache."""
+    def signatures(self, version: str) -> dict[str, Path]:
+        """The objects of signatures/<version>/, downloaded into the cache."""
+        _, target = self._copy(version)
+        folder = target.with_name(f"{target.name}-signatures")
+        found = {}
+        for item in self._store.objects(f"signatures/{version}/"):
+            name = item.key.rsplit("/", 1)[1]
+            self._store.download(item.key, _inside(folder, name))
+            found[name.removesuffix(_SIGNATURE_SUFFIX)] = folder / name
+        return found
+
+    def add_signature(self, version: str, key: str, signature: Path) -> None:
+        """Write the object, once."""
+        with suppress(FileExistsError):
+            self._store.put_if_absent(
+                f"signatures/{version}/{key}{_SIGNATURE_SUFFIX}", signature.read_bytes()
+            )
+
+    def discard_copy(self, version: str) -> None:
+        """Remove it from the cache."""
         target = self._copy(version)[1]
         with locked(target.parent):
             shutil.rmtree(target, ignore_errors=True)
@@ -270,7 +310,7 @@ def _inside(folder: Path, name: str) -> Path:
 
 
 def cache() -> Path:
-    """The folder for copies of what lies in a store: $ARL_CACHE, or the user's cache folder."""
+    """The folder for copies of objects of a store: $ARL_CACHE, or the user's cache folder."""
     chosen = os.environ.get("ARL_CACHE")
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return Path(chosen) if chosen else base / "arl"

@@ -9,9 +9,9 @@ Compare-and-swap is made of create-once writes (`If-None-Match: *`), which these
 numbered objects, of which the last one counts.
 
 AWS, for one, decides a race of create-once writes. Swift does not: of writers within the same
-milliseconds each may be told that it came first, and the last one stays. So a writer who moves a
-pointer looks again after a moment, which is Fischer's mutual exclusion: right as long as no write
-is under way for longer than that moment.
+milliseconds each may get the answer that it came first, and the last one stays. So a writer that
+moves a pointer reads it again after a moment. This is Fischer's mutual exclusion: right as long as
+no write takes longer than that moment.
 """
 
 import os
@@ -22,9 +22,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from hashlib import md5
+from hashlib import md5, sha256
 from io import BytesIO
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
 import certifi
@@ -33,12 +34,15 @@ from minio import Minio
 from minio.commonconfig import ENABLED
 from minio.credentials.providers import AWSConfigProvider, ChainedProvider, EnvAWSProvider, Provider
 from minio.error import InvalidResponseError, S3Error, ServerError
+from minio.signer import sign_v4_s3
 from minio.versioningconfig import VersioningConfig
 
 from arl.files import atomic_file
 
 ENDPOINT = "AWS_ENDPOINT_URL"
 _ADDRESS = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(.*?))?/?")
+# From "?" to the end of an address, as messages quote it.
+_QUERY = re.compile(r"\?[^\s\"'<>)]+")
 _TIMEOUT = urllib3.Timeout(connect=5, read=60)  # seconds
 _SETTLE = 1.0  # seconds after which a pointer's new value stands
 _ATTEMPTS = 3  # of a create-once write that another one disturbs
@@ -52,6 +56,11 @@ _DENIED = {
     "ExpiredToken",
     "InvalidToken",
 }
+
+
+def redacted(text: str) -> str:
+    """A text without the query strings of its addresses: a presigned address is a credential."""
+    return _QUERY.sub("?[redacted]", text)
 
 
 @dataclass(frozen=True)
@@ -102,7 +111,9 @@ class Store:
         self._bucket, self._prefix = match[1], f"{match[2]}/" if match[2] else ""
         self._endpoint = os.environ.get(ENDPOINT) or "https://s3.amazonaws.com"
         self._http = _connections()
-        self._client = _client(self._endpoint, self._http)
+        providers: list[Provider] = [EnvAWSProvider(), AWSConfigProvider()]
+        self._credentials = ChainedProvider(providers)
+        self._client = _client(self._endpoint, self._http, self._credentials)
 
     def get(self, key: str, version: str | None = None) -> bytes:
         """The content of an object, of its newest version where none is named."""
@@ -142,27 +153,53 @@ class Store:
             self._client.put_object(self._bucket, self._prefix + key, BytesIO(data), len(data))
 
     def put_if_absent(self, key: str, data: bytes) -> None:
-        """Write an object that nobody has written; of several writers at once, one succeeds."""
+        """Write an object that does not exist; of several writers at once, one succeeds."""
         with self._errors(key):
-            # The SDK has no conditional headers. A signed address leaves them free, and is public
-            # API.
-            url = self._client.get_presigned_url(
-                "PUT", self._bucket, self._prefix + key, timedelta(hours=1)
-            )
-            headers = {
-                "If-None-Match": "*",
-                "Content-MD5": b64encode(md5(data, usedforsecurity=False).digest()).decode(),
-            }
             for _ in range(_ATTEMPTS):
-                # never sent twice by the pool: a second attempt would find what the first one wrote
-                response = self._http.request(
-                    "PUT", url, body=data, headers=headers, retries=_NEVER
-                )
-                if (
-                    response.status != 409
-                ):  # AWS: another conditional write of this key is under way
+                response = self._put_once(key, data)
+                # AWS answers 409 while another conditional write of this key is under way.
+                if response.status != 409:
                     break
         self._check_created(key, response)
+
+    def _put_once(self, key: str, data: bytes) -> urllib3.BaseHTTPResponse:
+        """A PUT with a signed condition.
+
+        The SDK has no conditional headers. The signature is in a header and covers the condition;
+        a presigned address would grant the write to everyone who reads it in a message.
+        """
+        # The SDK knows the host, path and region of an object, and tells them in this address only.
+        address = urlsplit(
+            self._client.get_presigned_url(
+                "PUT", self._bucket, self._prefix + key, timedelta(seconds=1)
+            )
+        )
+        region = parse_qs(address.query)["X-Amz-Credential"][0].split("/")[2]
+        url = address._replace(query="")
+        digest = sha256(data).hexdigest()
+        now = datetime.now(UTC)
+        headers = {
+            "Host": url.netloc,
+            "If-None-Match": "*",
+            "Content-MD5": b64encode(md5(data, usedforsecurity=False).digest()).decode(),
+            "Content-Length": str(len(data)),
+            "x-amz-content-sha256": digest,
+            "x-amz-date": now.strftime("%Y%m%dT%H%M%SZ"),
+        }
+        credentials = self._credentials.retrieve()
+        if credentials.session_token:
+            headers["X-Amz-Security-Token"] = credentials.session_token
+        signed = sign_v4_s3(
+            method="PUT",
+            url=url,
+            region=region,
+            headers=headers,
+            credentials=credentials,
+            content_sha256=digest,
+            date=now,
+        )
+        # Never sent twice by the pool: a second attempt would find the object of the first.
+        return self._http.request("PUT", url.geturl(), body=data, headers=signed, retries=_NEVER)
 
     def _check_created(self, key: str, response: urllib3.BaseHTTPResponse) -> None:
         if response.status in (200, 201, 204):
@@ -331,9 +368,11 @@ class Store:
         except S3Error as error:
             raise _translated(error, where, self._endpoint) from error
         except (ServerError, InvalidResponseError, urllib3.exceptions.HTTPError) as error:
+            # Neither the message nor a traceback may show a signed address.
             raise ConnectionError(
-                f"{where}: the store at {self._endpoint} cannot be reached or failed: {error}"
-            ) from error
+                f"{where}: the store at {self._endpoint} cannot be reached or failed: "
+                f"{redacted(str(error))}"
+            ) from None
         except ValueError as error:
             if "fail to fetch credentials" not in str(error):
                 raise
@@ -378,7 +417,7 @@ def _connections() -> urllib3.PoolManager:
     )
 
 
-def _client(endpoint: str, connections: urllib3.PoolManager) -> Minio:
+def _client(endpoint: str, connections: urllib3.PoolManager, credentials: Provider) -> Minio:
     parts = urllib3.util.parse_url(endpoint)
     if (
         parts.scheme not in ("http", "https")
@@ -386,11 +425,10 @@ def _client(endpoint: str, connections: urllib3.PoolManager) -> Minio:
         or parts.path not in (None, "", "/")
     ):
         raise ValueError(f"{ENDPOINT} is {endpoint!r}, which is not http(s)://host[:port]")
-    providers: list[Provider] = [EnvAWSProvider(), AWSConfigProvider()]
     return Minio(
         parts.netloc,
         secure=parts.scheme == "https",
         region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"),
-        credentials=ChainedProvider(providers),
+        credentials=credentials,
         http_client=connections,
     )
