@@ -39,7 +39,7 @@ def sbom(root: str) -> dict[str, Any]:
     bom.serial_number = uuid5(NAMESPACE_URL, "\n".join(purls))
     content: dict[str, Any] = json.loads(JsonV1Dot6(bom).output_as_string())
     del content["metadata"]["timestamp"]
-    content["components"].sort(key=lambda item: item["purl"])
+    content["components"].sort(key=lambda item: item["purl"].split("@"))
     return content
 
 
