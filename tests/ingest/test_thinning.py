@@ -100,7 +100,7 @@ def test_stills_and_other_clips_are_not_compared() -> None:
 
 
 def test_regions_of_one_screen_are_compared_each_with_itself() -> None:
-    shapes = (PICTURES[0], PICTURES[1][:31])
+    shapes = (PICTURES[0], PICTURES[1][:33])
     records = [
         Record(
             shapes[region], Entry(key=f"{frame}-{region}", clip="c", frame=frame, anatomy="lung")

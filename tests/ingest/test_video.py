@@ -107,7 +107,9 @@ def test_a_torn_file_is_refused(
     data = write(tmp_path / name, codec).read_bytes()
     (tmp_path / name).write_bytes(data[: int(keep * len(data))])
     capfd.readouterr()  # of the writer
-    with pytest.raises(Refused, match=f"{name} is torn: it ends before the length that it states"):
+    with pytest.raises(
+        Refused, match=f"{name} is cut off: it ends before the length that it states"
+    ):
         list(read_frames(tmp_path / name))
     assert capfd.readouterr().err == ""
 

@@ -13,9 +13,8 @@ import pyarrow.parquet as pq
 from arl.corpus.anatomy import OTHER, anatomy_index
 from arl.corpus.location import ReadableCorpus
 from arl.corpus.manifest import read_manifest
-from arl.corpus.record import Refused
 from arl.files import atomic_file
-from arl.inference.inputs import as_batch, read_inputs
+from arl.inference.inputs import as_batch, read_all_inputs
 from arl.loading.loader import Batch, Examples, evaluation_batches
 from arl.models.encoder import Encoder
 from arl.models.heads import Pooled
@@ -88,11 +87,9 @@ def _of_files(
     encoder: Encoder, files: list[Path], size: int, anatomy: str, pooling: str
 ) -> pd.DataFrame:
     tables = []
-    for file in files:
-        try:
-            pictures = read_inputs(file, size, anatomy)
-        except Refused as reason:
-            raise ValueError(f"{file} cannot be used: {reason}") from reason
+    for file, pictures in zip(files, read_all_inputs(files, size, anatomy), strict=True):
+        if isinstance(pictures, str):
+            raise ValueError(f"{file.name} cannot be used: {pictures}")
         features = _features(encoder, iter([as_batch(pictures, anatomy)]), size, pooling)
         origins = {
             "frame": [one.frame for one in pictures],

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from arl.corpus.pixels import fit
-from arl.corpus.record import Pixels, Refused
+from arl.corpus.record import Pixels
 from arl.evaluation.calibration import with_temperature
 from arl.evaluation.maps import evidence, patch_maps, principal_colours
 from arl.evaluation.metrics import Floats
@@ -19,7 +19,7 @@ from arl.evaluation.panels import Panel
 from arl.evaluation.results import Metrics
 from arl.files import atomic_directory, write_json
 from arl.inference.answers import Answer, Facts
-from arl.inference.inputs import InputImage, as_batch, read_inputs
+from arl.inference.inputs import InputImage, as_batch, read_all_inputs
 from arl.inference.model import Chosen, chosen_model
 from arl.ingest.dicom.rules import AnatomyRules
 from arl.loading.transforms import eval_view
@@ -73,13 +73,12 @@ def predict(
     words = [(rule.word, rule.anatomy) for rule in params.dicom.anatomy_words]
     rules = AnatomyRules(params.dicom.anatomy_from, words, params.dicom.image_types)
     answers, refused = [], {}
-    for file in files:
-        try:
-            pictures = read_inputs(file, config.size, config.task.anatomy, rules)
-        except Refused as reason:
-            refused[str(file)] = str(reason)
-            continue
-        answers.append(_answer(network, config, chosen, pictures))
+    inputs = read_all_inputs(files, config.size, config.task.anatomy, rules)
+    for file, pictures in zip(files, inputs, strict=True):
+        if isinstance(pictures, str):
+            refused[file.name] = pictures
+        else:
+            answers.append(_answer(network, config, chosen, pictures))
     _print(answers, refused)
     if not answers:
         raise ValueError(

@@ -35,6 +35,7 @@ class BatchSummary:
         given: Inputs given to ingest; `accepted + refused`.
         images: Images of the accepted inputs.
         thinned: Frames of accepted clips that thinning left out.
+        blank: Frames of accepted clips that show nothing and were left out.
         store_size: Long side above which images were scaled down, pixels.
         splits: Protocol -> split -> number of images.
     """
@@ -47,6 +48,7 @@ class BatchSummary:
     images: int
     thinned: int
     store_size: int
+    blank: int = 0
     splits: dict[str, dict[str, int]] = field(default_factory=dict)
     origin: BatchOrigin
 
@@ -61,7 +63,7 @@ class BatchSummary:
         file = folder / BATCH_FILE
         content = dict(read_json(file))
         try:
-            own = {name: content.pop(name) for name in cls.__dataclass_fields__ if name != "origin"}
+            own = {name: content.pop(name) for name in cls.__dataclass_fields__ if name in content}
             return cls(**own, origin=BatchOrigin(**content))
         except (KeyError, TypeError) as error:
             raise ValueError(f"{file} is not the summary of a batch: {error}") from error

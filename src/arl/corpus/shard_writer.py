@@ -150,7 +150,7 @@ class BatchWriter:
         self._pending: list[tuple[dict[str, Any], Stored]] = []
         self._pending_input: str | None = None
         self._accepted = 0
-        self._thinned = 0
+        self._thinned = self._blank = 0
         self._given: int | None = None
 
     def __enter__(self) -> Self:
@@ -275,6 +275,10 @@ class BatchWriter:
         """Count frames of an accepted input that thinning left out."""
         self._thinned += frames
 
+    def drop_blank(self, frames: int) -> None:
+        """Count frames of an accepted input that show nothing."""
+        self._blank += frames
+
     def split(self, protocol: str, identifier: str, split: str) -> None:
         """Put an accepted image into a split of a protocol.
 
@@ -343,6 +347,7 @@ class BatchWriter:
             refused=len(self._refusals),
             images=len(self._rows),
             thinned=self._thinned,
+            blank=self._blank,
             store_size=self.store_size,
             splits={
                 protocol: {split: list(members.values()).count(split) for split in SPLITS}

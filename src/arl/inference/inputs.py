@@ -1,22 +1,28 @@
 """Images of a file for prediction: DICOM, a picture or a video, recognised by content."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from arl.corpus.anatomy import OTHER, anatomy_index
+from arl.corpus.limits import is_blank
 from arl.corpus.pixels import as_grey, stretch
 from arl.corpus.record import Pixels, Refused
-from arl.ingest.dicom.burnt_in_text import MASK
-from arl.ingest.dicom.frames import frames, is_dicom
+from arl.ingest.dicom.burnt_in_text import MASK, mask, text_boxes
+from arl.ingest.dicom.frames import frames
+from arl.ingest.dicom.overlays import find_overlays
+from arl.ingest.dicom.pixel_data import check_regular, is_dicom
 from arl.ingest.dicom.rules import AnatomyRules
 from arl.ingest.pictures import read_picture
 from arl.ingest.video import grey_unless_coloured, read_frames
+from arl.ingest.workers import UNEXPECTED, WORKER_MEMORY, Limits, isolated
 from arl.loading.loader import Batch
 
+FILE_SECONDS = 120  # of processor time for one file
 FRAMES = 16  # of a clip, evenly spaced
 _NO_RULES = AnatomyRules([], [], {})
 _PICTURES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
@@ -46,33 +52,78 @@ def read_inputs(
         rules: map a DICOM header to an anatomy; without rules the header is not checked.
 
     Raises:
-        Refused: the file cannot be read, has no scan region, or its DICOM header names another
-            anatomy.
+        Refused: the file cannot be read, is blank, has no scan region, shows text that cannot be
+            masked, or its DICOM header names another anatomy.
     """
-    if not file.is_file():
-        raise Refused(f"{file.name} is missing")
+    try:
+        images = _read(file, size, anatomy, rules)
+    except OSError as error:
+        raise Refused(f"it cannot be read ({type(error).__name__})") from None
+    if not images:
+        raise Refused("it is blank: it shows nothing that a model could judge")
+    return images
+
+
+def read_all_inputs(
+    files: Sequence[Path], size: int, anatomy: str, rules: AnatomyRules = _NO_RULES
+) -> Iterator[list[InputImage] | str]:
+    """The images of each file, or the reason why the file is refused; arguments as `read_inputs`.
+
+    A worker process with the limits of ingest reads the files: one that crashes its decoder, hangs
+    or takes too much memory is refused, and the others are read.
+    """
+    read = partial(_images_or_reason, size=size, anatomy=anatomy, rules=rules)
+    return isolated(read, files, 1, Limits(FILE_SECONDS, memory=WORKER_MEMORY))
+
+
+def _images_or_reason(
+    file: Path, size: int, anatomy: str, rules: AnatomyRules
+) -> list[InputImage] | str:
+    try:
+        return read_inputs(file, size, anatomy, rules)
+    except Refused as reason:
+        return str(reason)
+    except UNEXPECTED as error:
+        return f"reading it failed unexpectedly ({type(error).__name__})"
+
+
+def _read(file: Path, size: int, anatomy: str, rules: AnatomyRules) -> list[InputImage]:
+    check_regular(file)
     if is_dicom(file):
-        return _evenly_spaced(list(_dicom_images(file, size, anatomy, rules)))
-    if file.suffix.lower() in _PICTURES:
-        return [_input_image(file, 0, 0, None, read_picture(file), size)]
-    pictures = map(grey_unless_coloured, read_frames(file))
-    return _evenly_spaced(
-        [
-            _input_image(file, number, 0, None, picture, size)
-            for number, picture in enumerate(pictures)
+        images = _evenly_spaced(list(_dicom_images(file, size, anatomy, rules)))
+    elif file.suffix.lower() in _PICTURES:
+        images = [_input_image(file, 0, 0, None, _without_text(read_picture(file)), size)]
+    else:
+        pictures = map(grey_unless_coloured, read_frames(file))
+        images = [
+            _input_image(file, number, 0, None, _without_text(picture), size)
+            for number, picture in _evenly_spaced_frames(pictures)
         ]
-    )
+    return [image for image in images if not is_blank(image.canvas.mean(), image.canvas.std())]
 
 
 def _dicom_images(file: Path, size: int, anatomy: str, rules: AnatomyRules) -> Iterator[InputImage]:
-    # The page of a prediction shows the image: text is masked, and stills need region tags, because
-    # a region found by content may hold text.
-    for pixels, info in frames(file, rules, burnt_in_text=MASK, stills_by_content=False):
+    # The page of a prediction shows the image: text is masked, and the region of a still needs tags
+    # or a clear outline, because a region found by content may hold text.
+    for pixels, info in frames(file, rules, burnt_in_text=MASK):
         if info.anatomy not in (anatomy, OTHER):
-            raise Refused(
-                f"{file.name}: its header says {info.anatomy}, the model is for {anatomy}"
-            )
+            raise Refused(f"its header says {info.anatomy}, the model is for {anatomy}")
         yield _input_image(file, info.frame, info.region, info.device, pixels, size)
+
+
+def _without_text(picture: Pixels) -> Pixels:
+    """The picture with its texts and codes black.
+
+    Raises:
+        Refused: text is still visible after masking.
+    """
+    boxes = text_boxes(picture, find_overlays(picture))
+    if not boxes:
+        return picture
+    masked = mask(picture, boxes)
+    if text_boxes(masked, find_overlays(masked)):
+        raise Refused("text is burnt into its picture and cannot be masked")
+    return masked
 
 
 def _input_image(
@@ -90,6 +141,19 @@ def _evenly_spaced(images: list[InputImage]) -> list[InputImage]:
     positions = np.linspace(0, len(numbers) - 1, min(FRAMES, len(numbers)))
     selected = {numbers[round(position)] for position in positions}
     return [image for image in images if image.frame in selected]
+
+
+def _evenly_spaced_frames(pictures: Iterable[Pixels]) -> list[tuple[int, Pixels]]:
+    """At most `FRAMES` frames of a video, with their numbers; memory holds up to twice as many."""
+    kept: list[tuple[int, Pixels]] = []
+    step = 1
+    for number, picture in enumerate(pictures):
+        if number % step == 0:
+            kept.append((number, picture))
+        if len(kept) > 2 * FRAMES:
+            kept, step = kept[::2], 2 * step
+    positions = np.linspace(0, len(kept) - 1, min(FRAMES, len(kept)))
+    return [kept[round(position)] for position in positions]
 
 
 def as_batch(images: list[InputImage], anatomy: str) -> Batch:

@@ -2,9 +2,10 @@
 
 from arl.corpus.record import Input
 from arl.corpus.shard_writer import BatchWriter, DuplicateIdError
-from arl.ingest.thinning import WHOLE, Thinning
+from arl.ingest.thinning import WHOLE
 from arl.ingest.workers import outcomes
 from arl.progress import progress
+from arl.settings import Thinning
 
 
 def write_inputs(
@@ -38,3 +39,4 @@ def write_inputs(
                 writer.refuse(item.name, "an image with this id was accepted before")
             else:
                 writer.thin(outcome.thinned)
+                writer.drop_blank(outcome.blank)

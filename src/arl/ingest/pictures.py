@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from arl.corpus.record import Mask, Pixels, Refused
+from arl.ingest.transient import is_transient
 
 # errors of Pillow on damaged files
 DAMAGE = (
@@ -19,6 +20,7 @@ DAMAGE = (
     zlib.error,
     Image.DecompressionBombError,
 )
+MAX_PIXELS = 1 << 25  # a damaged or hostile header asks for more than memory holds
 _GREY, _COLOUR = ("1", "L", "LA"), ("P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 
 
@@ -32,11 +34,15 @@ def read_picture(file: Path) -> Pixels:
         raise Refused(f"{file.name} is missing")
     try:
         with Image.open(file) as picture:
+            if picture.width * picture.height > MAX_PIXELS:
+                raise Refused(f"{file.name} has more than {MAX_PIXELS} pixels")
             mode = picture.mode
             # Pillow warns of palettes with transparency unless they are converted to RGBA first
             opaque = picture.convert("RGBA") if "transparency" in picture.info else picture
             pixels = np.asarray(opaque.convert("L" if mode in _GREY else "RGB"), np.uint8)
     except DAMAGE as error:
+        if is_transient(error):
+            raise
         raise Refused(f"{file.name} is not a readable picture ({type(error).__name__})") from error
     if mode not in _GREY + _COLOUR:
         raise Refused(f"{file.name} holds {mode} pixels, not 8 bits a channel")

@@ -1,11 +1,10 @@
-"""Frames of videos, decoded one at a time by OpenCV's FFmpeg (LGPL), and by Pillow where the video is a GIF.
+"""Frames of videos, decoded one at a time by OpenCV's FFmpeg (LGPL), or by Pillow for GIF.
 
-AVI, MP4, MOV, M4V, MPEG program and transport streams, bare MPEG streams, Matroska: told by their
-content, not by their name. A video is opened by its descriptor, and bytes by that of a file in
-memory: no decoder learns a name, and nothing is written to a disk. (OpenCV also takes Python's
-streams, but drops them without the interpreter's lock, which ended the process on 12 of 1,500
-damaged files.) The frames are those that decode: the counts that headers state are estimates in
-some containers.
+The content decides the format, not the name: AVI, MP4, MOV, M4V, MPEG program and transport
+streams, bare MPEG streams, Matroska. A video is opened by its descriptor, so no decoder gets a file
+name and nothing is written to a disk. (OpenCV also takes Python's streams, but releases them
+without the interpreter's lock, which crashed the process on 12 of 1,500 damaged files.) The number
+of frames is the number that decodes, because some containers state estimates.
 """
 
 import os
@@ -21,61 +20,68 @@ from PIL import Image, ImageSequence
 
 from arl.corpus.pixels import as_grey
 from arl.corpus.record import Pixels, Refused
-from arl.ingest.dicom.scan_region import coloured_share
+from arl.ingest.dicom.scan_region import coloured_fraction
 from arl.ingest.pictures import DAMAGE
+from arl.ingest.transient import is_transient
 
-# as data.dicom: 0.000-0.007 on grey scans of seven makers, 0.05-0.17 on colour Doppler
+# fraction of coloured pixels: 0.000-0.007 on grey scans of seven makers, 0.05-0.17 on colour
+# Doppler
 _COLOURED = 0.02
-_MOST_PIXELS = 1 << 26  # of a frame; headers of damaged files ask for more than memory holds
-_PLAYLISTS = (b"#EXTM3U", b"ffconcat")  # FFmpeg would open what they name
+_MAX_PIXELS = 1 << 24  # of a frame; headers of damaged files ask for more than memory holds
+_PLAYLISTS = (b"#EXTM3U", b"ffconcat")  # FFmpeg would open the files that they name
 _AFTER_THE_END = 3  # a damaged frame also ends the reading, but the next one can be read
 _QUIET = "-8"  # AV_LOG_QUIET
 
-os.environ.setdefault(
-    "OPENCV_FFMPEG_LOGLEVEL", _QUIET
-)  # FFmpeg reads it once, when the first video is opened
+# FFmpeg reads the level once, when the first video is opened
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", _QUIET)
 
 
-def read_frames(source: Path | bytes) -> Iterator[Pixels]:
+def read_frames(source: Path | bytes | BinaryIO) -> Iterator[Pixels]:
     """The frames of a video, in order, one in memory at a time: RGB uint8 (H, W, 3).
 
-    A clip that a phone has turned is turned back. `source` is a file, or the bytes of one, e.g. of
-    DICOM's fragments.
+    Frames of a phone's video are turned upright.
+
+    Args:
+        source: a file, its bytes, or an open stream with a descriptor.
 
     Raises:
-        Refused: the file is missing, no video, or torn: AVI and MP4 state their length. A damaged
-            frame would be
-            skipped and move the later ones up, so that it is refused when it is noticed.
+        Refused: the file is missing, is not a video, or is cut off: AVI and MP4 state their length.
+            A damaged frame refuses the video, because it would be skipped and shift later frames.
     """
     if isinstance(source, bytes):
         with os.fdopen(os.memfd_create("video"), "w+b") as memory:
             memory.write(source)
             memory.flush()
-            memory.seek(0)
             yield from _frames(memory, "its video")
+        return
+    if not isinstance(source, Path):
+        yield from _frames(source, "its video")
         return
     if not source.is_file():
         raise Refused(f"{source.name} is missing")
     try:
         stream = source.open("rb")
     except OSError as error:
+        if is_transient(error):
+            raise
         raise Refused(f"{source.name} cannot be opened ({type(error).__name__})") from error
     with stream:
         yield from _frames(stream, source.name)
 
 
 def grey_unless_coloured(frame: Pixels) -> Pixels:
-    """Grey (H, W) of a frame whose few colours are the codec's or a logo's; a frame with colour Doppler as it is."""
-    return frame if coloured_share(frame) > _COLOURED else as_grey(frame)
+    """A frame as grey, unless it has enough coloured pixels for colour Doppler."""
+    return frame if coloured_fraction(frame) > _COLOURED else as_grey(frame)
 
 
 def _frames(stream: BinaryIO, name: str) -> Iterator[Pixels]:
+    stream.seek(0)
     head = stream.read(12)
     size = stream.seek(0, os.SEEK_END)
     if head.startswith(_PLAYLISTS):
         raise Refused(f"{name} is a list of other files, not a video")
-    if _is_torn(stream, head, size):
-        raise Refused(f"{name} is torn: it ends before the length that it states")
+    if _is_cut_off(stream, head, size):
+        raise Refused(f"{name} is cut off: it ends before the length that it states")
     stream.seek(0)
     if head[:3] == b"GIF":
         yield from _gif(stream, name)
@@ -83,7 +89,7 @@ def _frames(stream: BinaryIO, name: str) -> Iterator[Pixels]:
         yield from _decoded(stream, name, exact=head[:4] == b"RIFF")
 
 
-def _is_torn(stream: BinaryIO, head: bytes, size: int) -> bool:
+def _is_cut_off(stream: BinaryIO, head: bytes, size: int) -> bool:
     if head[:4] == b"RIFF" and len(head) >= 8:
         return int(struct.unpack("<I", head[4:8])[0]) > size
     return head[4:8] == b"ftyp" and _box_beyond(stream, size)
@@ -95,9 +101,8 @@ def _box_beyond(stream: BinaryIO, size: int) -> bool:
     while position + 16 <= size:
         stream.seek(position)
         length, kind, long = struct.unpack(">I4sQ", stream.read(16))
-        if (
-            not kind.isalnum() or length == 0
-        ):  # bytes after the last box; or a box up to the end of the file
+        # bytes after the last box, or a box up to the end of the file
+        if not kind.isalnum() or length == 0:
             return False
         position += max(8, long if length == 1 else length)
     return position > size
@@ -126,9 +131,8 @@ def _codec(video: cv2.VideoCapture) -> bytes:
 
 @contextmanager
 def _opened(stream: BinaryIO, name: str) -> Iterator[cv2.VideoCapture]:
-    level = cv2.utils.logging.setLogLevel(
-        0
-    )  # OpenCV tells stderr, past Python; it answers with the level before
+    # OpenCV writes to the standard error stream itself; the call returns the level before
+    level = cv2.utils.logging.setLogLevel(0)
     try:
         video = cv2.VideoCapture(
             f"/proc/self/fd/{stream.fileno()}", cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1]
@@ -147,8 +151,8 @@ def _opened(stream: BinaryIO, name: str) -> Iterator[cv2.VideoCapture]:
 def _check(video: cv2.VideoCapture, name: str) -> None:
     if not video.isOpened():
         raise Refused(f"{name} is not a readable video")
-    if video.get(cv2.CAP_PROP_FRAME_WIDTH) * video.get(cv2.CAP_PROP_FRAME_HEIGHT) > _MOST_PIXELS:
-        raise Refused(f"{name} states frames of more than {_MOST_PIXELS} pixels")
+    if video.get(cv2.CAP_PROP_FRAME_WIDTH) * video.get(cv2.CAP_PROP_FRAME_HEIGHT) > _MAX_PIXELS:
+        raise Refused(f"{name} states frames of more than {_MAX_PIXELS} pixels")
 
 
 def _next(video: cv2.VideoCapture, name: str) -> Pixels | None:

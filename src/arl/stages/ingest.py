@@ -101,9 +101,10 @@ def ingest(
         )
     summary = BatchSummary.read(writer.folder)
     thinned = f", {summary.thinned} frames thinned" if summary.thinned else ""
+    blank = f", {summary.blank} blank frames dropped" if summary.blank else ""
     print(
         f"{writer.folder}: {summary.given} inputs, {summary.accepted} accepted "
-        f"({summary.images} images), {summary.refused} refused{thinned}"
+        f"({summary.images} images), {summary.refused} refused{thinned}{blank}"
     )
 
 

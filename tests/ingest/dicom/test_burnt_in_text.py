@@ -13,7 +13,7 @@ from pydicom.pixels import iter_pixels
 
 from arl.corpus.record import Pixels
 from arl.ingest.dicom import burnt_in_text as burnt_in
-from arl.ingest.dicom.burnt_in_text import StandingText, words
+from arl.ingest.dicom.burnt_in_text import TextSearch, words
 from arl.ingest.dicom.scan_region import Box
 
 
@@ -32,10 +32,10 @@ def write(picture: Pixels, text: str, level: int = 230) -> None:
 
 
 def find(*frames: Pixels) -> list[Box]:
-    text = StandingText()
+    text = TextSearch()
     for frame in frames:
         text.add(frame)
-    return text.boxes()
+    return list(text.result().boxes)
 
 
 def test_a_name_on_a_still_is_found_and_masked_whole(cine: np.ndarray) -> None:
@@ -105,7 +105,7 @@ def test_composites_are_searched_while_a_long_clip_passes(
     ],
 )
 def test_what_may_name_somebody(text: str, score: float, named: bool) -> None:
-    assert burnt_in._may_name(burnt_in._Text((0, 0, 1, 1), score, text)) is named
+    assert burnt_in._may_name(burnt_in.Text((0, 0, 1, 1), score, text)) is named
 
 
 def test_nothing_is_asked_of_the_network_or_told(
@@ -124,7 +124,7 @@ def test_nothing_is_asked_of_the_network_or_told(
     assert "NIGHTINGALE" in words(named)
     assert capfd.readouterr() == ("", "")
     assert caplog.text == ""
-    assert "NIGHTINGALE" not in repr(burnt_in._texts(named))
+    assert "NIGHTINGALE" not in repr(burnt_in.read_texts(named))
 
 
 @pytest.mark.skipif("ARL_REAL_DATA" not in os.environ, reason="BUS-BRA is not here")

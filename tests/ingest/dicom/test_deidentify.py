@@ -8,7 +8,7 @@ import pytest
 from pydicom.dataset import Dataset
 
 from arl.ingest.dicom import deidentify
-from arl.ingest.dicom.deidentify import device_name, keyed_hash, pseudonyms, secret_key
+from arl.ingest.dicom.deidentify import keyed_hash, pseudonyms, secret_key
 
 KEY = b"0123456789abcdef"
 
@@ -75,17 +75,6 @@ def test_without_a_patient_id_the_study_stands_in_and_says_so() -> None:
     assert names.patient.startswith("study-")
     assert names.image is None
     assert pseudonyms(header(), KEY, "north").patient is None
-
-
-def test_the_device_is_plain_text() -> None:
-    assert device_name(
-        header(Manufacturer="G.E. Medical", ManufacturerModelName="LOGIQ^700\n")
-    ) == ("G.E. Medical LOGIQ 700")
-    assert (
-        device_name(header(Manufacturer="A" * 50, ManufacturerModelName="B" * 50))
-        == "A" * 50 + " " + "B" * 13
-    )
-    assert device_name(header(Manufacturer="")) is None
 
 
 def test_identifying_attributes_are_not_allow_listed() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from arl.ingest.dicom.scan_region import (
     Tag,
-    coloured_share,
+    coloured_fraction,
     content_region,
     probe_by_outline,
     tagged_regions,
@@ -130,13 +130,13 @@ def test_no_speckle_is_no_scan(screen: np.ndarray) -> None:
     assert content_region([screen]) is None
 
 
-def test_coloured_share() -> None:
+def test_coloured_fraction() -> None:
     picture = np.full((10, 10, 3), 80, np.uint8)
-    assert coloured_share(picture) == 0
+    assert coloured_fraction(picture) == 0
     picture[:3, :, 0] = 80 + 25
     picture[5, :, 2] = 80 - 24  # noise
-    assert coloured_share(picture) == pytest.approx(0.3)
-    assert coloured_share(picture[..., 0]) == 0
+    assert coloured_fraction(picture) == pytest.approx(0.3)
+    assert coloured_fraction(picture[..., 0]) == 0
 
 
 @pytest.mark.parametrize(

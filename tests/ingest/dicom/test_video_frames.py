@@ -101,11 +101,14 @@ def test_every_frame_is_decoded_and_cropped(
 
 
 def test_the_stream_tells_how_many_frames_there_are(tmp_path: Path, cine: np.ndarray) -> None:
-    """Writers estimate the number; a clip whose header says nothing is a clip still."""
-    for number in (None, 1, 1000):
+    """Writers estimate the number. A clip without a number is a clip, too."""
+    for number in (None, 1, 6):
         file = dicom(encode(cine[:5]), tmp_path / "one.dcm", MPEG4HP41, number=number)
         read = [info for _, info in frames(file, RULES, burnt_in_text=KEEP)]
         assert [(info.frame, info.frames) for info in read] == [(k, 5) for k in range(5)]
+    file = dicom(encode(cine[:5]), tmp_path / "one.dcm", MPEG4HP41, number=1000)
+    with pytest.raises(Refused, match="its video holds 5 frames, NumberOfFrames is 1000"):
+        list(frames(file, RULES, burnt_in_text=KEEP))
 
 
 def test_text_is_masked_in_all_frames_or_the_file_refused(tmp_path: Path, cine: np.ndarray) -> None:

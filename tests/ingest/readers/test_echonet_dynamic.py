@@ -102,7 +102,7 @@ def _tear(root: Path) -> None:
     ("spoil", "reason"),
     [
         (lambda root: (root / "Videos/0X1A.avi").unlink(), "0X1A.avi is missing"),
-        (_tear, "0X1A.avi is torn: it ends before the length that it states"),
+        (_tear, "0X1A.avi is cut off: it ends before the length that it states"),
         (
             lambda root: _edit(root / "FileList.csv", ",7,TRAIN", ",9,TRAIN"),
             "it decodes to 7 frames, FileList.csv states 9",

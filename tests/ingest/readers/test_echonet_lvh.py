@@ -72,7 +72,7 @@ def _tear(root: Path) -> None:
     ("spoil", "reason"),
     [
         (lambda root: (root / "Batch2/0XB.avi").unlink(), "0XB.avi is missing"),
-        (_tear, "0XB.avi is torn: it ends before the length that it states"),
+        (_tear, "0XB.avi is cut off: it ends before the length that it states"),
         (
             lambda root: _split(root, "48,val", "48,test"),
             "its rows are in several splits: test, val",

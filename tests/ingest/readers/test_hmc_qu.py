@@ -121,7 +121,7 @@ def _tear_mask(root: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (_tear, "ES0001 _4CH_1.avi is torn: it ends before the length that it states"),
+        (_tear, "ES0001 _4CH_1.avi is cut off: it ends before the length that it states"),
         (_tear_mask, "Mask_ES0001 _4CH_1.mat is not a readable MATLAB file"),
         (_mask(other=wall(5)), "Mask_ES0001 _4CH_1.mat lacks the variable 'predicted'"),
         (_mask(predicted=wall(4)), "Mask_ES0001 _4CH_1.mat has 4 frames, its cycle 5, its video 9"),

@@ -17,15 +17,13 @@ import numpy as np
 import pandas as pd
 
 from arl.corpus.anatomy import ANATOMIES, OTHER
+from arl.corpus.limits import BRIGHTEST, DARKEST, FLATTEST, LARGEST, SMALLEST
 from arl.corpus.manifest import PROBES
 
 Severity = Literal["critical", "warning", "info"]
 SEVERITIES: tuple[Severity, ...] = ("critical", "warning", "info")
 MAX_EXAMPLES = 5
 PHANTOM_SOURCE = "phantom"  # how the name of every source of synthetic images begins
-SMALLEST, LARGEST = 32, 4096  # side of a stored image, pixels
-DARKEST, BRIGHTEST = 1.0, 250.0  # mean grey level of an image that shows anything
-FLATTEST = 2.0  # standard deviation of its grey levels
 SPACING_MM = (
     0.005,
     2.0,

@@ -1,1 +1,1 @@
-"""Ultrasound DICOM: frames, scan regions, anatomy rules, burnt-in text and de-identification."""
+"""Ultrasound DICOM: pixels, scan regions, anatomy rules, burnt-in text, de-identification."""

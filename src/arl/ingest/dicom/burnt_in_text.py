@@ -1,8 +1,17 @@
-"""Text burnt into scans: names, words, dates and numbers that a machine has drawn over the tissue.
+"""Text and codes burnt into scans: names, words, dates, numbers, QR codes and barcodes.
 
-Found by PP-OCRv6 (rapidocr, Apache-2.0), whose models lie in its package, so that nothing is
-downloaded. What it reads leaves this module only by `words`, for the audit. Ticks, measurements and
-single letters name nobody and are let pass.
+Three searches work together:
+
+- `overlays` finds text of any script without reading it, in every frame.
+- PP-OCRv6 (rapidocr, Apache-2.0, models inside its package) detects and reads text. It runs on the
+  first and last frame, on all frames of short clips, and on every frame with a candidate overlay.
+- zxing-cpp decodes QR codes and barcodes in the same frames.
+
+A box that is wider than a letter counts as text even if it cannot be read. Ticks, measurements and
+single letters name nobody and stay. The texts leave this module only by `words`, for the audit.
+
+Not covered: faces in rendered volumes, text with a contrast below about 60 grey levels,
+handwriting.
 """
 
 import re
@@ -13,88 +22,218 @@ from typing import Any
 
 import cv2
 import numpy as np
+import zxingcpp
 
+from arl.corpus.pixels import as_grey
 from arl.corpus.record import Pixels, Refused
+from arl.ingest.dicom.overlays import Overlay, brightest_channel, find_overlays
 from arl.ingest.dicom.scan_region import Box
 
-QUARANTINE, MASK, KEEP = "quarantine", "mask", "keep"  # what is done with a file that holds text
-_BLOCK = 4  # frames; text that stands for 2 * _BLOCK - 1 frames fills a block wherever it begins
-_SPAN = 128  # frames of one composite: the maximum over many more would drown text in bright tissue
-_ENLARGED, _LONG_SIDE = (
-    1.5,
-    1280,
-)  # the detector sees pictures enlarged, up to a long side of so many pixels
-_FOUND, _READ = (
-    0.3,
-    0.5,
-)  # scores of the detector, and of the reader: two or three characters below it are speckle
-_SURE = 0.9  # score of the reader from which four digits are a number and no ruler
+QUARANTINE, MASK, KEEP = "quarantine", "mask", "keep"  # actions on a file that holds text
+
+SHORT_CLIP = 4  # frames; text detection runs on all frames of clips up to this length
+_MAX_READINGS = 40  # frames of one clip that are read; further candidates count as text unread
+
+# The composite of a clip: the maximum over blocks of four frames of the minimum within each. It
+# shows text that stands for seven frames or more on darkened tissue, so faint text is found, too.
+_BLOCK = 4
+_SPAN = 128  # frames of one composite; over many more the maximum would hide text in bright tissue
+
+# The detector gets pictures enlarged by this factor, up to a long side of so many pixels.
+_SCALE, _LONG_SIDE = 1.5, 1280
+_DETECTED = 0.3  # score of the text detector
+_READ = 0.5  # score of the reader; up to three characters below it are speckle
+_SURE = 0.9  # score of the reader from which four digits are a number and not a ruler
+_LEGIBLE = 0.8  # score of the reader from which a measurement needs no masking
+_WIDE = 1.3  # width over height of a detected box that is more than a letter
 _MARGIN = 0.3  # of a box's height, masked around it
+
+# A frame is a card, e.g. a title or a report page, if text covers this fraction of it or lies in
+# this many boxes.
+_CARD_FRACTION, _CARD_BOXES = 0.2, 5
+# "72", "+ 13.4mm", "x 9.9 mm", "-1.20 m/s", "D1 2.1 cm": a tick, a calliper's number, a measurement
 _UNIT = "mm|cm|m|ms|s|cm/s|m/s|mmhg|hz|khz|mhz|db|bpm|fps|%|°|x"
-# "72", "+ 13.4mm", "x 9.9 mm", "-1.20 m/s", "D1 2.1 cm": a tick, a caliper's number and a
-# measurement
-_MEASURED = re.compile(
+_MEASUREMENT = re.compile(
     rf"([^\W\d]\d?\s*|[^\w\s]\s*|\d\s+)?[-+]?\d{{1,3}}([.,]\d{{1,2}})?\s*({_UNIT})?\W?",
     re.IGNORECASE,
 )
 
 
-class StandingText:
-    """Looks for text in the frames of one scan region as they pass; text stands still, speckle does not.
+@dataclass(frozen=True)
+class Text:
+    """One text on a picture."""
 
-    A composite is the maximum over blocks of four frames of the minimum within each, so that text
-    which stands for seven frames or more, anywhere in the clip, is as bright in it as on the
-    screen. The detector sees one composite for each 128 frames; a still is its own composite.
+    box: Box
+    score: float  # of the reader
+    text: str = field(repr=False)  # may be a name
+
+
+@dataclass(frozen=True)
+class TextBoxes:
+    """Where a clip shows text.
+
+    Attributes:
+        boxes: boxes of all frames but the cards; to be masked in every frame.
+        cards: numbers of frames that consist mostly of text; to be dropped.
     """
 
+    boxes: tuple[Box, ...]
+    cards: frozenset[int]
+
+    def __bool__(self) -> bool:
+        return bool(self.boxes or self.cards)
+
+
+class TextSearch:
+    """Searches the frames of one scan region for text and codes as they pass."""
+
     def __init__(self) -> None:
-        self._boxes: list[Box] = []
+        self._boxes: dict[int, list[Box]] = {}  # by frame
+        self._last: Pixels | None = None
+        self._searched: list[_Searched] = []
+        self._short: list[Pixels] = []
         self._block: list[Pixels] = []
         self._composite: Pixels | None = None
-        self._frames = 0
+        self._composite_boxes: list[Box] = []
+        self._count = 0
+        self._readings = 0
+        self._last_read = -1
 
     def add(self, scan: Pixels) -> None:
-        """Take the next frame, grey (H, W) or RGB (H, W, 3), always of one shape."""
+        """Search the next frame, grey (H, W) or RGB (H, W, 3); all frames have one shape."""
+        number = self._count
+        self._count += 1
+        overlays = find_overlays(scan)
+        if number < SHORT_CLIP:
+            self._short.append(scan)
+        if number == 0 or (overlays and not self._is_repeated(scan, overlays, number)):
+            self._search(scan, overlays, number)
+        self._last = scan
+        self._add_to_composite(scan)
+
+    def result(self) -> TextBoxes:
+        """Where any frame showed text; empty if all of it is harmless."""
+        if self._count <= SHORT_CLIP:
+            pending = range(1, self._count)
+        else:
+            pending = range(self._count - 1, self._count)
+        for number in pending:
+            scan = self._short[number] if self._count <= SHORT_CLIP else self._last
+            if number != self._last_read and scan is not None and number not in self._boxes:
+                self._search(scan, find_overlays(scan), number)
+        if self._count > SHORT_CLIP:
+            if self._block:
+                self._close_block()
+            self._search_composite()
+        cards = frozenset(number for number in self._boxes if self._is_card(number))
+        # a card fades in and out: its neighbours may show it faintly
+        cards = frozenset(
+            number + step
+            for number in cards
+            for step in (-1, 0, 1)
+            if 0 <= number + step < self._count
+        )
+        boxes = [
+            box
+            for number, frame_boxes in self._boxes.items()
+            if number not in cards
+            for box in frame_boxes
+        ]
+        return TextBoxes(tuple(_merged(boxes + self._composite_boxes)), cards)
+
+    def _is_repeated(self, scan: Pixels, overlays: list[Overlay], number: int) -> bool:
+        """Whether an earlier frame had the same overlays; its boxes then hold for this one."""
+        for searched in reversed(self._searched[-3:]):
+            if all(searched.shows(scan, overlay.box) for overlay in overlays):
+                if searched.boxes:
+                    self._boxes[number] = searched.boxes
+                return True
+        return False
+
+    def _search(self, scan: Pixels, overlays: list[Overlay], number: int) -> None:
+        if self._readings < _MAX_READINGS or not overlays:
+            boxes = text_boxes(scan, overlays)
+        else:
+            boxes = [_with_margin(overlay.box, scan.shape) for overlay in overlays]
+        self._readings += 1
+        self._last_read = number
+        self._searched.append(_Searched(scan, overlays, boxes))
+        del self._searched[:-3]
+        if boxes:
+            self._boxes[number] = boxes
+
+    def _is_card(self, number: int) -> bool:
+        boxes = self._boxes[number]
+        assert self._last is not None
+        fraction = sum(_area(box) for box in boxes) / (self._last.shape[0] * self._last.shape[1])
+        return self._count > 1 and (fraction > _CARD_FRACTION or len(boxes) >= _CARD_BOXES)
+
+    def _add_to_composite(self, scan: Pixels) -> None:
         self._block.append(scan)
-        self._frames += 1
         if len(self._block) == _BLOCK:
             self._close_block()
-        if self._frames % _SPAN == 0:
-            self._search()
-
-    def boxes(self) -> list[Box]:
-        """Where text stood in any of the frames; empty where all of it is harmless."""
-        if self._composite is None and self._block:
-            self._close_block()
-        self._block = []
-        self._search()
-        return list(self._boxes)
+        if self._count % _SPAN == 0:
+            self._search_composite()
 
     def _close_block(self) -> None:
         darkest = np.minimum.reduce(self._block)
-        self._composite = (
-            darkest if self._composite is None else np.maximum(self._composite, darkest)
-        )
-        self._block = []
+        if self._composite is not None:
+            darkest = np.maximum(self._composite, darkest)
+        self._composite, self._block = darkest, []
 
-    def _search(self) -> None:
-        if self._composite is None:
-            return
-        texts, self._composite = _texts(self._composite), None
-        if any(
-            _may_name(found) for found in texts
-        ):  # then a number beside it may be half of a date
-            self._boxes += [
-                found.box for found in texts if _may_name(found) or found.score >= _READ
-            ]
+    def _search_composite(self) -> None:
+        if self._composite is not None:
+            self._composite_boxes += text_boxes(self._composite, find_overlays(self._composite))
+            self._composite = None
+
+
+@dataclass(frozen=True)
+class _Searched:
+    """A frame that was searched, to recognise overlays that stand for many frames."""
+
+    scan: Pixels
+    overlays: list[Overlay]
+    boxes: list[Box]
+
+    def shows(self, scan: Pixels, box: Box) -> bool:
+        """Whether the pixels of the box, which is an overlay of both frames, are nearly equal."""
+        if not any(_overlap(box, overlay.box) > 0.8 for overlay in self.overlays):
+            return False
+        here = scan[box[0] : box[2], box[1] : box[3]].astype(np.int16)
+        there = self.scan[box[0] : box[2], box[1] : box[3]]
+        # letters that change differ by their whole contrast; speckle moves behind standing letters
+        changed = np.abs(here - there) > 40
+        return float(changed.mean()) < 0.1
+
+
+def text_boxes(scan: Pixels, overlays: list[Overlay]) -> list[Box]:
+    """Boxes of the texts and codes of one frame that may identify somebody.
+
+    Raises:
+        Refused: the search runs out of memory.
+    """
+    texts = read_texts(scan)
+    harmless = [text.box for text in texts if _is_harmless(text)]
+    boxes = [text.box for text in texts if _may_identify(text, overlays)]
+    boxes += [
+        _with_margin(overlay.box, scan.shape)
+        for overlay in overlays
+        if overlay.sure and not any(_overlap(overlay.box, box) > 0.6 for box in harmless)
+    ]
+    boxes += codes(scan)
+    if boxes:
+        # a number beside a name may be a part of a date or an identifier
+        boxes += [text.box for text in texts if text.score >= _READ]
+    return _merged(boxes)
 
 
 def words(picture: Pixels) -> list[str]:
-    """All that can be read on a picture, for the audit: it may name people, and must not be kept."""
-    return [found.text for found in _texts(picture)]
+    """All texts and codes that can be read on a picture; for the audit only, as they name people."""
+    read = zxingcpp.read_barcodes(np.ascontiguousarray(as_grey(picture)))
+    return [text.text for text in read_texts(picture)] + [code.text for code in read]
 
 
-def mask(scan: Pixels, boxes: list[Box]) -> Pixels:
+def mask(scan: Pixels, boxes: tuple[Box, ...] | list[Box]) -> Pixels:
     """The scan with its boxes black."""
     masked = scan.copy()
     for top, left, bottom, right in boxes:
@@ -102,65 +241,132 @@ def mask(scan: Pixels, boxes: list[Box]) -> Pixels:
     return masked
 
 
-@dataclass(frozen=True)
-class _Text:
-    box: Box
-    score: float  # of the reader
-    text: str = field(repr=False)  # may be a name
+def codes(scan: Pixels) -> list[Box]:
+    """Boxes of the QR codes and barcodes that can be decoded."""
+    boxes = []
+    for code in zxingcpp.read_barcodes(np.ascontiguousarray(as_grey(scan))):
+        if len(code.text) < 3:
+            continue
+        corners = [
+            getattr(code.position, name)
+            for name in ("top_left", "top_right", "bottom_right", "bottom_left")
+        ]
+        rows, columns = [corner.y for corner in corners], [corner.x for corner in corners]
+        # a linear code is found on one line of pixels: mask it as high as it may be
+        side = max(max(rows) - min(rows), (max(columns) - min(columns)) // 3)
+        middle = (max(rows) + min(rows)) // 2
+        box = (middle - side // 2 - 4, min(columns) - 4, middle + side // 2 + 4, max(columns) + 4)
+        boxes.append(_clipped(box, scan.shape))
+    return boxes
 
 
-def _may_name(found: _Text) -> bool:
-    """Whether a text may name a person, a place or a day: two letters or more, or a number longer than a tick."""
-    text = found.text.strip()
-    if _MEASURED.fullmatch(text) or (len(text) <= 3 and found.score < _READ):
-        return False
-    letters = sum(character.isalpha() for character in text)
-    digits = sum(character.isdigit() for character in text)
-    return letters >= 2 or digits >= 5 or (digits == 4 and found.score >= _SURE)
-
-
-def _texts(picture: Pixels) -> list[_Text]:
-    """Every text that is found on a picture.
+def read_texts(picture: Pixels) -> list[Text]:
+    """Every text that the detector finds on a picture.
 
     Raises:
         Refused: the picture is too large for the detector's memory.
     """
-    scale = min(_ENLARGED, _LONG_SIDE / max(picture.shape[:2]))
-    shown = cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR if picture.ndim == 2 else cv2.COLOR_RGB2BGR)
+    scale = min(_SCALE, _LONG_SIDE / max(picture.shape[:2]))
+    level = cv2.cvtColor(brightest_channel(picture), cv2.COLOR_GRAY2BGR)
     try:
-        read = _reader()(cv2.resize(shown, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC))
+        enlarged = cv2.resize(level, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+        output = _reader()(enlarged)
     except MemoryError:
         raise Refused("it cannot be searched for text: memory ran out") from None
-    if read.boxes is None:
+    if output.boxes is None:
         return []
-    # a box that could not be read counts as text
-    texts = getattr(read, "txts", None) or ["??"] * len(read.boxes)
-    scores = read.scores or [1.0] * len(read.boxes)
-    boxes = [_box(corners / scale, picture.shape[:2]) for corners in read.boxes]
+    # a box without a reading counts as text
+    texts = getattr(output, "txts", None) or ["??"] * len(output.boxes)
+    scores = output.scores or [1.0] * len(output.boxes)
+    boxes = [_corners_box(corners / scale, picture.shape[:2]) for corners in output.boxes]
     return [
-        _Text(box, float(score), text)
-        for box, score, text in zip(boxes, scores, texts, strict=True)
+        Text(box, float(score), text) for box, score, text in zip(boxes, scores, texts, strict=True)
     ]
 
 
-def _box(corners: Any, shape: tuple[int, ...]) -> Box:
+def _is_harmless(text: Text) -> bool:
+    """Whether the reader is sure of a tick, a measurement or a single character."""
+    content = text.text.strip()
+    short = len(content) <= 1 and text.score >= _READ
+    return short or (text.score >= _LEGIBLE and _MEASUREMENT.fullmatch(content) is not None)
+
+
+def _may_identify(text: Text, overlays: list[Overlay]) -> bool:
+    """Whether a text may name a person, a place or a day, by its content or by its shape."""
+    if _may_name(text):
+        return True
+    wide = text.box[3] - text.box[1] >= _WIDE * (text.box[2] - text.box[0])
+    overlaid = any(_overlap(overlay.box, text.box) > 0.3 for overlay in overlays)
+    return wide and overlaid and not _is_harmless(text)
+
+
+def _may_name(text: Text) -> bool:
+    """Whether the content has two letters or more, or a number longer than a tick."""
+    content = text.text.strip()
+    if _MEASUREMENT.fullmatch(content) or (len(content) <= 3 and text.score < _READ):
+        return False
+    letters = sum(character.isalpha() for character in content)
+    digits = sum(character.isdigit() for character in content)
+    return letters >= 2 or digits >= 5 or (digits == 4 and text.score >= _SURE)
+
+
+def _corners_box(corners: Any, shape: tuple[int, ...]) -> Box:
     left, top = np.floor(corners.min(axis=0))
     right, bottom = np.ceil(corners.max(axis=0))
-    margin = round(_MARGIN * (bottom - top)) + 1
-    height, width = shape
-    rows = max(0, int(top) - margin), min(height, int(bottom) + margin)
-    columns = max(0, int(left) - margin), min(width, int(right) + margin)
-    return rows[0], columns[0], rows[1], columns[1]
+    return _with_margin((int(top), int(left), int(bottom), int(right)), shape)
+
+
+def _with_margin(box: Box, shape: tuple[int, ...]) -> Box:
+    top, left, bottom, right = box
+    margin = round(_MARGIN * min(bottom - top, right - left)) + 1
+    return _clipped((top - margin, left - margin, bottom + margin, right + margin), shape)
+
+
+def _clipped(box: Box, shape: tuple[int, ...]) -> Box:
+    top, left, bottom, right = box
+    return max(0, top), max(0, left), min(shape[0], bottom), min(shape[1], right)
+
+
+def _area(box: Box) -> int:
+    return max(0, box[2] - box[0]) * max(0, box[3] - box[1])
+
+
+def _overlap(inner: Box, outer: Box) -> float:
+    """Fraction of the inner box that lies in the outer one."""
+    common = (
+        max(inner[0], outer[0]),
+        max(inner[1], outer[1]),
+        min(inner[2], outer[2]),
+        min(inner[3], outer[3]),
+    )
+    return _area(common) / max(1, _area(inner))
+
+
+def _merged(boxes: list[Box]) -> list[Box]:
+    """Without boxes that lie in others, and with boxes that overlap mostly joined."""
+    merged: list[Box] = []
+    for box in sorted(boxes, key=_area, reverse=True):
+        for i, other in enumerate(merged):
+            if _overlap(box, other) > 0.7:
+                merged[i] = (
+                    min(box[0], other[0]),
+                    min(box[1], other[1]),
+                    max(box[2], other[2]),
+                    max(box[3], other[3]),
+                )
+                break
+        else:
+            merged.append(box)
+    return merged
 
 
 @cache
 def _reader() -> Any:
-    """One for each process; on one thread, since inputs are read by as many processes as there are cores."""
+    """The text detector and reader, on one thread, because ingest runs one process per core."""
     import rapidocr  # 0.7 s and 150 MB, which only hospital files need
 
-    models = (
-        Path(rapidocr.__file__).parent / "models"
-    )  # named, or rapidocr would look for newer ones on the network
+    # named, because rapidocr would otherwise look for newer models on the network
+    models = Path(rapidocr.__file__).parent / "models"
     return rapidocr.RapidOCR(
         params={
             "Global.log_level": "critical",
@@ -170,7 +376,7 @@ def _reader() -> Any:
             "Det.model_path": str(models / "PP-OCRv6_det_small.onnx"),
             "Det.limit_type": "max",
             "Det.limit_side_len": _LONG_SIDE,
-            "Det.box_thresh": _FOUND,
+            "Det.box_thresh": _DETECTED,
             "Rec.model_path": str(models / "PP-OCRv6_rec_small.onnx"),
             "EngineConfig.onnxruntime.intra_op_num_threads": 1,
             "EngineConfig.onnxruntime.inter_op_num_threads": 1,

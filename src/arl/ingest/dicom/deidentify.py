@@ -8,7 +8,6 @@ free text and private tags are not read.
 import hashlib
 import hmac
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,8 +45,14 @@ ALLOWED = (
     "Rows",
     "Columns",
     "NumberOfFrames",
+    "FrameIncrementPointer",
+    "DimensionOrganizationType",
+    "GridFrameOffsetVector",
+    "SliceThickness",
+    "SpacingBetweenSlices",
     "SamplesPerPixel",
     "PhotometricInterpretation",
+    "PlanarConfiguration",
     "PixelRepresentation",
     "BitsAllocated",
     "BitsStored",
@@ -92,7 +97,7 @@ def _key_file(file: Path) -> bytes:
 
 
 def keyed_hash(key: bytes, *parts: str) -> str:
-    """128 bits, in hex, of the HMAC-SHA256 of the parts; the first says what is hashed, so that kinds never meet."""
+    """128 bits, in hex, of the HMAC-SHA256 of the parts; the first part names the kind of value."""
     message = b"".join(len(part.encode()).to_bytes(8) + part.encode() for part in parts)
     return hmac.new(key, message, hashlib.sha256).hexdigest()[:32]
 
@@ -124,10 +129,3 @@ def pseudonyms(header: Dataset, key: bytes, site: str) -> Pseudonyms:
 
 def _text(header: Dataset, name: str) -> str:
     return str(header.get(name, "") or "").strip()
-
-
-def device_name(header: Dataset) -> str | None:
-    """Manufacturer and model, letters, digits and " .-_/+" only, at most 64 of them."""
-    words = " ".join(_text(header, name) for name in ("Manufacturer", "ManufacturerModelName"))
-    clean = " ".join(re.sub(r"[^A-Za-z0-9 ./_+-]", " ", words).split())
-    return clean[:64] or None

@@ -1,87 +1,58 @@
 """Ultrasound DICOM files, frame by frame, as pictures of their scan regions.
 
-Decoders: pydicom with pillow, gdcm, openjpeg and rle, and OpenCV's FFmpeg for MPEG (no GPL).
-Whatever is wrong with a file ends as `Refused`, whose message is made of fixed words and numbers:
-neither attribute values nor the decoders' own messages, which quote them.
+A file ends as `Refused` whatever is wrong with it. The messages hold fixed words and numbers only.
 """
 
-import logging
-import struct
-import warnings
-import zlib
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, MutableSequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image
-from pydicom import DataElement, dcmread
 from pydicom.dataset import Dataset
-from pydicom.encaps import generate_fragmented_frames
-from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.pixels import apply_color_lut, iter_pixels
-from pydicom.uid import MPEGTransferSyntaxes
 
 from arl.corpus.pixels import as_grey
 from arl.corpus.record import Pixels, Refused
 from arl.ingest.dicom import burnt_in_text as burnt_in
 from arl.ingest.dicom import deidentify
 from arl.ingest.dicom import rules as dicom_rules
-from arl.ingest.dicom.burnt_in_text import StandingText
+from arl.ingest.dicom.burnt_in_text import TextBoxes, TextSearch
+from arl.ingest.dicom.devices import device_name
+from arl.ingest.dicom.fan import fan_region
+from arl.ingest.dicom.pixel_data import DAMAGE, PixelData, locate_pixels, quiet, read_attributes
 from arl.ingest.dicom.rules import AnatomyRules
 from arl.ingest.dicom.scan_region import (
     CLIP,
-    Box,
     Region,
     Tag,
-    coloured_share,
+    coloured_fraction,
     content_region,
     crop,
     probe_by_outline,
     tagged_regions,
 )
-from arl.ingest.video import read_frames
 
-_MAGIC_OFFSET, _MAGIC = 128, b"DICM"
-_SAMPLED = 8  # frames of a clip that tell its region and outline
-# coloured share of a scan above which it is colour Doppler: 0.000-0.007 on grey scans of seven
-# makers, 0.05-0.17 else
+_SAMPLED = 8  # frames of a clip from which its region and outline are found
+# fraction of coloured pixels above which a scan is colour Doppler: 0.000-0.007 on grey scans of
+# seven makers, 0.05-0.17 on the others
 _COLOURED, _COLOURED_IF_TAGGED = 0.02, 0.008
-_VIDEO = frozenset(MPEGTransferSyntaxes)  # and HEVC
-_BLANK = 1.0  # standard deviation of the grey levels
-
-# what pydicom and its decoders raise on damaged or unusual files
-_DAMAGE = (
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-    BytesLengthException,
-    InvalidDicomError,
-    SyntaxError,  # Pillow on a broken stream
-    Image.DecompressionBombError,
-)
+_BLANK = 1.0  # standard deviation of the grey levels of a region that shows nothing
+# masking more of a scan than this leaves too little of it
+_MAX_MASKED = 0.5
+_ENHANCED_VOLUME = "1.2.840.10008.5.1.4.1.1.6.2"
+# frames that follow a position instead of time: Grid Frame Offset Vector, Slice Location Vector,
+# Slice Vector
+_POSITIONS = (0x3004000C, 0x00182005, 0x00540080)
 
 
 @dataclass(frozen=True)
 class FrameInfo:
-    """What is known of one picture: a scan region of a frame."""
+    """Metadata of one picture: a scan region of a frame."""
 
     frame: int  # 0-based
     frames: int  # of the file
     region: int  # 0-based, within the frame
     regions: int  # of the frame
-    region_rule: str  # tag | tag-clamped | variance | content
+    region_rule: str  # tag | tag-clamped | variance | fan | content
     anatomy: str
     anatomy_rule: str
     probe: str
@@ -91,210 +62,183 @@ class FrameInfo:
     color_doppler: bool
 
 
-def is_dicom(path: Path) -> bool:
-    """Whether the file carries DICOM's mark, whatever its name."""
-    with path.open("rb") as stream:
-        stream.seek(_MAGIC_OFFSET)
-        return stream.read(len(_MAGIC)) == _MAGIC
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence pydicom: its warnings and log lines quote attribute values, i.e. names of patients."""
-    logger = logging.getLogger("pydicom")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
-
-
 def read_header(path: Path) -> Dataset:
     """The allow-listed and the identifying attributes of an ultrasound file, and nothing else.
 
     Raises:
-        Refused: not DICOM, not ultrasound, without pixels, or damaged.
+        Refused: the file is not DICOM, not ultrasound, a volume, without a size, or damaged.
     """
-    try:
-        if not is_dicom(path):
-            raise Refused("it is not a DICOM file")
-        with _quiet():
-            listed = [*deidentify.ALLOWED, *deidentify.IDENTIFYING]
-            header = dcmread(path, stop_before_pixels=True, specific_tags=listed)
-            header.walk(_parse)
-            _check_kind(header)
-    except _DAMAGE as error:
-        raise Refused(f"its DICOM header is damaged ({type(error).__name__})") from None
+    header = read_attributes(path, [*deidentify.ALLOWED, *deidentify.IDENTIFYING])
+    with quiet("its DICOM header is damaged"):
+        _check_kind(header)
     return header
 
 
-def _parse(header: Dataset, element: DataElement) -> None:
-    """Elements are parsed when first looked at: look at each here, so that damage shows here."""
-    _ = element.value
-
-
 def _check_kind(header: Dataset) -> None:
-    if str(header.get("Modality", "")) not in ("US", "IVUS"):
+    modality = str(header.get("Modality") or "").strip().upper()
+    if not modality:
+        raise Refused("it has no Modality")
+    if modality not in ("US", "IVUS"):
         raise Refused("its modality is not ultrasound")
-    if not header.get("Rows") or not header.get("Columns"):
-        raise Refused("it holds no picture")
+    for name in ("Rows", "Columns"):
+        if not header.get(name):
+            raise Refused(f"it has no {name}, so it holds no picture")
+    if _is_volume(header):
+        raise Refused("it is a volume, whose frames are slices and no clip")
+
+
+def _is_volume(header: Dataset) -> bool:
+    """Whether the frames follow each other in space instead of time."""
+    if str(header.get("SOPClassUID", "")) == _ENHANCED_VOLUME:
+        return True
+    if str(header.get("DimensionOrganizationType", "")).upper().startswith("3D"):
+        return True
+    element = header.get("FrameIncrementPointer")
+    pointers = element if isinstance(element, MutableSequence) else [element]
+    if any(pointer is not None and int(pointer) in _POSITIONS for pointer in pointers):
+        return True
+    several = str(header.get("NumberOfFrames") or 1).strip() not in ("", "0", "1")
+    slices = ("GridFrameOffsetVector", "SliceThickness", "SpacingBetweenSlices")
+    return several and any(header.get(name) not in (None, "") for name in slices)
 
 
 def frames(
-    path: Path, rules: AnatomyRules, *, burnt_in_text: str, stills_by_content: bool = True
+    path: Path,
+    rules: AnatomyRules,
+    *,
+    burnt_in_text: str,
+    stills_by_content: bool = False,
+    device_key: bytes | None = None,
 ) -> Iterator[tuple[Pixels, FrameInfo]]:
     """Pictures of a file, frame after frame and region after region.
 
     Yields:
-        Grey uint8 (H, W), or RGB (H, W, 3) where the region shows colour Doppler; and what is known
-        of it.
+        Grey uint8 (H, W), or RGB (H, W, 3) where the region shows colour Doppler, and its metadata.
+        A frame that is mostly text is black, so that it is dropped and counted as blank.
 
     Args:
-        burnt_in_text: quarantine: refuse the file, when its frames have been read; mask: blacken
-            the text, which takes
-            decoding a clip twice; keep.
-        stills_by_content: crop a still without valid region tags by its texture. The crop may hold
-            text that touches
-            the scan, so that files with burnt-in names are better refused.
+        path: the file.
+        rules: map the header to an anatomy.
+        burnt_in_text: quarantine: refuse the file after its frames have been read; mask: blacken
+            the text, which decodes the file twice; keep.
+        stills_by_content: crop a still without valid region tags by its texture if no fan is found.
+            The crop may hold text that touches the scan.
+        device_key: key for the hash of a device that is not in the table.
 
     Raises:
-        Refused: the file cannot be read or decoded, or no scan is found in it, or text is.
+        Refused: the file cannot be read or decoded, shows no scan region, or shows text.
     """
     header = read_header(path)
-    sample, count = _sample(path, header)
+    sample, pixels = locate_pixels(path, header).sample(_SAMPLED)
     regions = _regions(header, sample, stills_by_content)
     outlines = [_probe(header, sample, region) for region in regions]
     name, rule = rules.anatomy(header)
-    device = deidentify.device_name(header)
-    for number, scans in enumerate(_scans(path, header, regions, burnt_in_text)):
-        for index, (scan, region, outline) in enumerate(zip(scans, regions, outlines, strict=True)):
+    device = device_name(header, device_key)
+    assert pixels.count is not None
+    for number, scans in enumerate(_scans(pixels, regions, burnt_in_text)):
+        for i, (scan, region, outline) in enumerate(zip(scans, regions, outlines, strict=True)):
             colour = _is_colour_doppler(scan, region, header)
-            known = (
-                region.rule,
-                name,
-                rule,
-                outline,
-                device,
-                region.pixel_spacing_mm,
-                region.depth_cm,
-                colour,
+            info = FrameInfo(
+                frame=number,
+                frames=pixels.count,
+                region=i,
+                regions=len(regions),
+                region_rule=region.rule,
+                anatomy=name,
+                anatomy_rule=rule,
+                probe=outline,
+                device=device,
+                pixel_spacing_mm=region.pixel_spacing_mm,
+                depth_cm=region.depth_cm,
+                color_doppler=colour,
             )
-            yield (
-                scan if colour else as_grey(scan),
-                FrameInfo(number, count, index, len(regions), *known),
-            )
+            yield (scan if colour else as_grey(scan)), info
 
 
-def _scans(
-    path: Path, header: Dataset, regions: list[Region], burnt_in_text: str
-) -> Iterator[list[Pixels]]:
-    """The scans of each frame, one for each region."""
-    scans = _cropped(path, header, regions)
+def _scans(pixels: PixelData, regions: list[Region], burnt_in_text: str) -> Iterator[list[Pixels]]:
+    """The scans of each frame, one per region, without text."""
+    scans = _cropped(pixels, regions)
     if burnt_in_text == burnt_in.KEEP:
         yield from scans
         return
     if burnt_in_text == burnt_in.MASK:
-        scans = _masked(path, header, regions, _standing(scans, len(regions)))
-    text = [StandingText() for _ in regions]
+        scans = _masked(pixels, regions, _search(scans, len(regions)))
+    searches = [TextSearch() for _ in regions]
     for frame in scans:
-        _add(text, frame)
+        for search, scan in zip(searches, frame, strict=True):
+            search.add(scan)
         yield frame
-    if any(found.boxes() for found in text):
-        raise Refused(
-            "text is burnt into its scan"
-            + " and cannot be masked" * (burnt_in_text == burnt_in.MASK)
-        )
+    if any(search.result() for search in searches):
+        unmaskable = " and cannot be masked" if burnt_in_text == burnt_in.MASK else ""
+        raise Refused(f"text is burnt into its scan{unmaskable}")
 
 
-def _cropped(path: Path, header: Dataset, regions: list[Region]) -> Iterator[list[Pixels]]:
-    for picture in _decoded(path, header):
-        yield [crop(picture, region.box) for region in regions]
+def _cropped(pixels: PixelData, regions: list[Region]) -> Iterator[list[Pixels]]:
+    for picture in pixels.frames():
+        yield [region.cut(picture) for region in regions]
 
 
-def _standing(scans: Iterator[list[Pixels]], regions: int) -> list[list[Box]]:
+def _search(scans: Iterator[list[Pixels]], regions: int) -> list[TextBoxes]:
     """Where text stands in each region."""
-    text = [StandingText() for _ in range(regions)]
+    searches = [TextSearch() for _ in range(regions)]
     for frame in scans:
-        _add(text, frame)
-    return [found.boxes() for found in text]
-
-
-def _add(text: list[StandingText], frame: list[Pixels]) -> None:
-    for found, scan in zip(text, frame, strict=True):
-        found.add(scan)
+        for search, scan in zip(searches, frame, strict=True):
+            search.add(scan)
+    return [search.result() for search in searches]
 
 
 def _masked(
-    path: Path, header: Dataset, regions: list[Region], boxes: list[list[Box]]
+    pixels: PixelData, regions: list[Region], texts: list[TextBoxes]
 ) -> Iterator[list[Pixels]]:
-    for frame in _cropped(path, header, regions):
-        yield [burnt_in.mask(scan, places) for scan, places in zip(frame, boxes, strict=True)]
+    for number, frame in enumerate(_cropped(pixels, regions)):
+        yield [_without_text(scan, text, number) for scan, text in zip(frame, texts, strict=True)]
 
 
-def _frame_count(header: Dataset) -> int:
-    try:
-        return int(header.get("NumberOfFrames") or 1)
-    except (TypeError, ValueError):
-        raise Refused("its number of frames is not a number") from None
-
-
-def _sample(path: Path, header: Dataset) -> tuple[list[Pixels], int]:
-    """Some frames over the length of a clip, the only one of a still; and how many there are."""
-    if _is_video(header):
-        sample, count = _spread(_video(path))
-    else:
-        count = _frame_count(header)
-        indices = sorted(
-            {round(index) for index in np.linspace(0, count - 1, min(count, _SAMPLED))}
-        )
-        sample = list(_decoded(path, header, indices))
-    if not sample:
-        raise Refused("it holds no frame")
-    return sample, count
-
-
-def _spread(pictures: Iterator[Pixels]) -> tuple[list[Pixels], int]:
-    """Between _SAMPLED and twice as many frames of a clip, evenly, and its length, which is known at its end only."""
-    sample: list[Pixels] = []
-    step, count = 1, 0
-    for count, picture in enumerate(pictures, start=1):
-        if (count - 1) % step == 0:
-            sample.append(picture)
-        if len(sample) > 2 * _SAMPLED:
-            sample, step = sample[::2], 2 * step
-    return sample, count
+def _without_text(scan: Pixels, text: TextBoxes, number: int) -> Pixels:
+    if number in text.cards:
+        return np.zeros_like(scan)
+    masked = burnt_in.mask(scan, text.boxes)
+    covered = burnt_in.mask(np.ones(scan.shape[:2], np.uint8), text.boxes)
+    if 1 - covered.mean() > _MAX_MASKED:
+        raise Refused("text covers most of its scan")
+    return masked
 
 
 def _regions(header: Dataset, sample: list[Pixels], stills_by_content: bool) -> list[Region]:
     height, width = sample[0].shape[:2]
     regions = tagged_regions(_tags(header), height, width)
     if not regions:
-        if len(sample) < CLIP and not stills_by_content:
-            raise Refused(
-                "no valid tag says where its scan is, and it is no clip that shows it by moving"
-            )
-        found = content_region([as_grey(picture) for picture in sample])
-        regions = [found] if found else []
-    shown = [region for region in regions if not _blank(sample, region)]
-    if not shown:
+        regions = _found_regions([as_grey(picture) for picture in sample], stills_by_content)
+    visible = [region for region in regions if not _is_blank(sample, region)]
+    if not visible:
+        raise Refused("no scan is found in it" if not regions else "its scan region is blank")
+    return visible
+
+
+def _found_regions(sample: list[Pixels], stills_by_content: bool) -> list[Region]:
+    """The scan of a clip by its motion, of a still by its outline, or by its texture if allowed."""
+    region = None
+    if len(sample) >= CLIP or stills_by_content:
+        region = content_region(sample)
+    if region is None:
+        region = fan_region(sample)
+    if region is None and len(sample) < CLIP and not stills_by_content:
         raise Refused(
-            "no scan region is found in it" if not regions else "its scan region is blank"
+            "it has no valid region tags, its scan has no clear outline, and it is no clip"
         )
-    return shown
+    return [region] if region else []
 
 
-def _blank(sample: list[Pixels], region: Region) -> bool:
+def _is_blank(sample: list[Pixels], region: Region) -> bool:
     return max(float(crop(picture, region.box).std()) for picture in sample) < _BLANK
 
 
 def _tags(header: Dataset) -> list[Tag]:
+    # unreadable tags count as missing: then the content decides
     try:
         return [_tag(item) for item in header.get("SequenceOfUltrasoundRegions") or []]
-    except _DAMAGE:
-        return []  # unreadable tags are no tags: the content decides
+    except DAMAGE:
+        return []
 
 
 def _tag(item: Dataset) -> Tag:
@@ -315,70 +259,14 @@ def _tag(item: Dataset) -> Tag:
 
 
 def _probe(header: Dataset, sample: list[Pixels], region: Region) -> str:
-    known = dicom_rules.probe(header)
-    if known is not None:
-        return known
+    stated = dicom_rules.probe(header)
+    if stated is not None:
+        return stated
     brightest = np.stack([as_grey(crop(picture, region.box)) for picture in sample]).max(axis=0)
     return probe_by_outline(brightest)
 
 
 def _is_colour_doppler(scan: Pixels, region: Region, header: Dataset) -> bool:
-    """Measured, since the tags say what may be shown and palettes tint grey scans; tags lower the threshold."""
-    said = region.colour_flow or str(header.get("UltrasoundColorDataPresent", "")) == "1"
-    return coloured_share(scan) > (_COLOURED_IF_TAGGED if said else _COLOURED)
-
-
-def _decoded(path: Path, header: Dataset, indices: list[int] | None = None) -> Iterator[Pixels]:
-    """Frames as uint8 (H, W) or RGB (H, W, 3), one in memory at a time."""
-    if _is_video(header):
-        yield from _video(path)
-        return
-    with _quiet_errors():
-        iterator = iter_pixels(path, indices=indices)
-    with closing(iterator):
-        while True:
-            with _quiet_errors():
-                raw = next(iterator, None)
-                picture = None if raw is None else _eight_bits(raw, header)
-            if picture is None:
-                return
-            yield picture
-
-
-def _is_video(header: Dataset) -> bool:
-    return header.file_meta.get("TransferSyntaxUID") in _VIDEO
-
-
-def _video(path: Path) -> Iterator[Pixels]:
-    """Frames of an MPEG or HEVC stream, which lies in the fragments of what DICOM calls one frame: RGB (H, W, 3)."""
-    with _quiet_errors():
-        pixels = dcmread(path, specific_tags=["PixelData"]).PixelData
-        stream = b"".join(next(generate_fragmented_frames(pixels, number_of_frames=1)))
-    yield from read_frames(stream)
-
-
-@contextmanager
-def _quiet_errors() -> Iterator[None]:
-    try:
-        with _quiet():
-            yield
-    except _DAMAGE as error:
-        raise Refused(f"its pixels cannot be decoded ({type(error).__name__})") from None
-
-
-def _eight_bits(raw: npt.NDArray[Any], header: Dataset) -> Pixels:
-    kind = str(header.PhotometricInterpretation)
-    if kind == "PALETTE COLOR":
-        return _paletted(raw, header)
-    if raw.dtype.kind != "u" or int(header.PixelRepresentation):
-        raise Refused("its pixels are signed or not whole numbers")
-    shift = max(0, int(header.BitsStored) - 8)
-    pixels = (raw >> shift).astype(np.uint8)
-    return np.asarray(255 - pixels if kind == "MONOCHROME1" else pixels, np.uint8)
-
-
-def _paletted(raw: npt.NDArray[Any], header: Dataset) -> Pixels:
-    """Colours of a lookup table; 16-bit tables hold the colour in the upper byte, unless all their values are small."""
-    colours = apply_color_lut(raw, header)
-    wide = colours.dtype.itemsize > 1 and int(colours.max()) > 255
-    return np.asarray(colours >> 8 if wide else colours, np.uint8)
+    """Whether enough pixels are coloured. Tags that allow colour lower the threshold."""
+    tagged = region.colour_flow or str(header.get("UltrasoundColorDataPresent", "")) == "1"
+    return coloured_fraction(scan) > (_COLOURED_IF_TAGGED if tagged else _COLOURED)

@@ -1,4 +1,4 @@
-"""Anatomy and probe of a DICOM file, by ordered rules; the rule that decided is kept with the answer."""
+"""Anatomy and probe of a DICOM file, by ordered rules; the manifest keeps the rule that decided."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ from arl.settings import Dicom
 
 @dataclass(frozen=True)
 class AnatomyRules:
-    """The table that tells a file's anatomy.
+    """The table that maps the text of a header to an anatomy.
 
     Attributes:
         groups: attributes that are read together, in order; the first group that names an anatomy
@@ -49,7 +49,7 @@ class AnatomyRules:
             anatomy_index(anatomy)
 
     def anatomy(self, header: Dataset) -> tuple[str, str]:
-        """(anatomy, rule); ("other", "none") where no rule speaks. The rule holds nothing of the file's text."""
+        """(anatomy, rule), or ("other", "none"). The rule holds no text of the file."""
         for group in self.groups:
             text = " ".join(text for name in group for text in _texts(header, name)).replace(
                 "_", " "
@@ -87,7 +87,7 @@ def _texts(header: Dataset, name: str) -> Iterator[str]:
 
 
 def probe(header: Dataset) -> str | None:
-    """linear, convex or sector by the transducer's type, else by its name; None where neither tells."""
+    """linear, convex or sector by the transducer's type or name; None if neither says it."""
     kind = str(header.get("TransducerType", "") or "").upper()
     for name, pattern in (
         ("convex", "CURVED|CLA"),

@@ -1,9 +1,9 @@
-"""Where the scan is in an ultrasound screen: by the file's region tags, else by what moves or what has texture.
+"""The scan within an ultrasound screen: by region tags, by motion, or by texture.
 
 Boxes are (top, left, bottom, right) in pixels, the last two exclusive.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -13,24 +13,27 @@ from arl.corpus.record import Mask, Pixels
 
 Box = tuple[int, int, int, int]
 
-CLIP = 3  # frames that show what moves; fewer are stills
-MIN_SIDE = 64  # pixels; below it a scan is a thumbnail
-COLOUR_LEVELS = (
-    24  # a pixel whose channels differ by more is coloured; JPEG noise on grey stays below
-)
+CLIP = 3  # frames that show motion; fewer are stills
+MIN_SIDE = 64  # pixels; a smaller scan is a thumbnail
+# A pixel whose channels differ by more levels is coloured. JPEG noise on grey stays below.
+COLOUR_LEVELS = 24
 TISSUE, COLOUR_FLOW = 1, 2  # Region Data Type (0018,6014)
 _TWO_D = 1  # Region Spatial Format (0018,6012)
 _CENTIMETRES = 3  # Physical Units (0018,6024)
-_OFF_BY = 2  # pixels that a region may reach over the edge: writers disagree on whether the maximum is included
-_LIT = 6  # grey level above JPEG noise on black
-_FILLED = 0.7  # share of lit pixels around a pixel of speckle; text reaches half of it
-_MOVING = 0.5  # standard deviation in time, grey levels, above what JPEG does to a picture that stands still
-_INSIDE = 0.9  # share of a region inside another that makes it a part of it, as a colour box is of its image
+# Pixels that a region may reach over the edge: writers disagree on whether the maximum is included.
+_OFF_BY = 2
+LIT = 6  # grey level above JPEG noise on black
+_FILLED = 0.7  # fraction of lit pixels around a pixel of speckle; text reaches half of it
+# Standard deviation in time, grey levels; JPEG noise of a standing picture is below it.
+_MOVING = 0.5
+# A region of which this fraction lies in another one is a part of it, like a colour box.
+_INSIDE = 0.9
+_SPACING_MM = (0.001, 5.0)  # plausible sizes of a pixel; any other value is unknown
 
 
 @dataclass(frozen=True)
 class Tag:
-    """One item of SequenceOfUltrasoundRegions (0018,6011); corners as written, in pixels, inclusive."""
+    """An item of SequenceOfUltrasoundRegions (0018,6011); corners in pixels, inclusive."""
 
     spatial_format: int
     data_type: int
@@ -41,20 +44,29 @@ class Tag:
 
 @dataclass(frozen=True)
 class Region:
-    """A scan region and what its tag says of it."""
+    """A scan region, and the values of its tag."""
 
     box: Box
-    rule: str  # tag | tag-clamped | variance | content
+    rule: str  # tag | tag-clamped | variance | fan | content
     pixel_spacing_mm: float | None = None  # along the rows
     depth_cm: float | None = None
     colour_flow: bool = False
+    # bool (height, width) of the box: the pixels of the scan; None: all of them
+    inside: Mask | None = field(default=None, compare=False)
+
+    def cut(self, picture: Pixels) -> Pixels:
+        """The scan of a picture; pixels of the box that lie outside the scan are black."""
+        scan = crop(picture, self.box)
+        if self.inside is not None:
+            scan[~self.inside] = 0
+        return scan
 
 
 def tagged_regions(tags: list[Tag], height: int, width: int) -> list[Region]:
-    """The two-dimensional tissue and colour flow regions; none when a tag does not fit the picture.
+    """The two-dimensional tissue and colour flow regions; none if a tag does not fit the picture.
 
-    A tag beyond the edge by more than a pixel or two was written before the picture was resized or
-    cut: then no tag of the file is believed.
+    A tag that exceeds the edge by more than two pixels was written before the picture was resized
+    or cut. Then all tags of the file are wrong.
     """
     scans = [
         tag
@@ -62,8 +74,8 @@ def tagged_regions(tags: list[Tag], height: int, width: int) -> list[Region]:
         if tag.spatial_format == _TWO_D and tag.data_type in (TISSUE, COLOUR_FLOW)
     ]
     regions = [_region(tag, height, width) for tag in scans]
-    known = [region for region in regions if region is not None]
-    return _merged(known) if len(known) == len(regions) else []
+    valid = [region for region in regions if region is not None]
+    return _merged(valid) if len(valid) == len(regions) else []
 
 
 def _region(tag: Tag, height: int, width: int) -> Region | None:
@@ -74,8 +86,10 @@ def _region(tag: Tag, height: int, width: int) -> Region | None:
     if box[2] - box[0] < MIN_SIDE or box[3] - box[1] < MIN_SIDE:
         return None
     clamped = x1 > width - 1 or y1 > height - 1
-    known = tag.units_y == _CENTIMETRES and tag.delta_y != 0 and np.isfinite(tag.delta_y)
-    spacing = abs(tag.delta_y) * 10 if known else None
+    spacing: float | None = abs(tag.delta_y) * 10 if tag.units_y == _CENTIMETRES else None
+    # the comparison is false for infinity and NaN
+    if spacing is None or not _SPACING_MM[0] <= spacing <= _SPACING_MM[1]:
+        spacing = None
     depth = None if spacing is None else spacing / 10 * (box[2] - box[0])
     return Region(
         box, "tag-clamped" if clamped else "tag", spacing, depth, tag.data_type == COLOUR_FLOW
@@ -97,37 +111,35 @@ def _is_part(inner: Box, outer: Box) -> bool:
 
 
 def _merged(regions: list[Region]) -> list[Region]:
-    """Without the regions that are parts of another; an image with a colour box is a colour flow image."""
+    """Regions that are no parts of others; an image with a colour box becomes colour flow."""
     kept: list[Region] = []
     for region in sorted(regions, key=lambda region: -_area(region.box)):
-        parents = [index for index, other in enumerate(kept) if _is_part(region.box, other.box)]
+        parents = [i for i, other in enumerate(kept) if _is_part(region.box, other.box)]
         if not parents:
             kept.append(region)
         elif region.colour_flow:
-            parent = kept[parents[0]]
-            kept[parents[0]] = Region(
-                parent.box, parent.rule, parent.pixel_spacing_mm, parent.depth_cm, True
-            )
+            kept[parents[0]] = replace(kept[parents[0]], colour_flow=True)
     return sorted(kept, key=lambda region: (region.box[0], region.box[1]))
 
 
-def _disk(size: int) -> npt.NDArray[np.uint8]:
+def disk(size: int) -> npt.NDArray[np.uint8]:
+    """A round structuring element of this diameter."""
     return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size)), np.uint8)
 
 
-def _textured(grey: Pixels) -> Mask:
-    """Pixels of speckle: not black, not a flat banner even without its letters, and among pixels that are lit too."""
+def textured(grey: Pixels) -> Mask:
+    """Pixels of speckle: neither black nor flat like a banner, and surrounded by lit pixels."""
     window = max(5, min(grey.shape) // 24)
-    opened = cv2.morphologyEx(grey, cv2.MORPH_OPEN, _disk(5)).astype(np.float32)
+    opened = cv2.morphologyEx(grey, cv2.MORPH_OPEN, disk(5)).astype(np.float32)
     spread = cv2.blur(opened**2, (9, 9)) - cv2.blur(opened, (9, 9)) ** 2
-    filled = cv2.blur((grey > _LIT).astype(np.float32), (window, window)) > _FILLED
-    return np.asarray((opened > _LIT) & (spread > 1.0) & filled, np.bool_)
+    filled = cv2.blur((grey > LIT).astype(np.float32), (window, window)) > _FILLED
+    return np.asarray((opened > LIT) & (spread > 1.0) & filled, np.bool_)
 
 
 def _largest(mask: Mask, closing: int) -> Box | None:
-    """Bounding box of the largest connected part after closing gaps of about `closing` pixels."""
+    """Bounding box of the largest connected part, after closing gaps of `closing` pixels."""
     padded = np.pad(mask.astype(np.uint8), closing)
-    closed = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, _disk(closing))
+    closed = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, disk(closing))
     count, _, stats, _ = cv2.connectedComponentsWithStats(closed)
     if count < 2:
         return None
@@ -139,17 +151,20 @@ def _largest(mask: Mask, closing: int) -> Box | None:
 
 
 def content_region(pictures: list[Pixels]) -> Region | None:
-    """The scan of a still by its texture, of a clip by what changes in time; `pictures` are grey frames of it.
+    """The scan of a clip by its motion, of a still by its texture.
 
-    Text, calipers and icons stand still in a clip, tissue never does: its noise alone is above
+    Text, callipers and icons stand still in a clip. Tissue never does: its noise alone exceeds
     `_MOVING`. The box of a still may hold text that touches the scan.
+
+    Args:
+        pictures: grey frames of the file.
     """
     stack = np.stack(pictures)
     closing = max(9, min(stack.shape[1:]) // 24)
     if len(pictures) < CLIP:
-        return _checked(_largest(_textured(stack[0]), closing), "content")
+        return _checked(_largest(textured(stack[0]), closing), "content")
     moving = cv2.morphologyEx(
-        (stack.std(axis=0) > _MOVING).astype(np.uint8), cv2.MORPH_OPEN, _disk(3)
+        (stack.std(axis=0) > _MOVING).astype(np.uint8), cv2.MORPH_OPEN, disk(3)
     )
     return _checked(_largest(moving > 0, closing), "variance")
 
@@ -165,8 +180,8 @@ def crop(picture: Pixels, box: Box) -> Pixels:
     return np.ascontiguousarray(picture[box[0] : box[2], box[1] : box[3]])
 
 
-def coloured_share(picture: Pixels) -> float:
-    """Share of the pixels of an RGB picture (H, W, 3) that are coloured; 0 for a grey one."""
+def coloured_fraction(picture: Pixels) -> float:
+    """Fraction of the pixels of an RGB picture (H, W, 3) that are coloured; 0 for grey (H, W)."""
     if picture.ndim == 2:
         return 0.0
     red, green, blue = cv2.split(picture)
@@ -175,8 +190,8 @@ def coloured_share(picture: Pixels) -> float:
 
 
 def probe_by_outline(grey: Pixels) -> str:
-    """linear, convex, sector or unknown, by how wide the scan begins: a rectangle, an arc or a point."""
-    content = _textured(grey)
+    """linear, convex, sector or unknown, by the width of the scan at its top."""
+    content = textured(grey)
     box = _largest(content, max(9, min(grey.shape) // 24))
     if box is None:
         return "unknown"
@@ -185,5 +200,6 @@ def probe_by_outline(grey: Pixels) -> str:
     spans = np.flatnonzero(top)
     if not len(spans):
         return "unknown"
-    share = (spans[-1] - spans[0] + 1) / rows.shape[1]
-    return "linear" if share > 0.9 else "sector" if share < 0.36 else "convex"
+    # a rectangle begins with its whole width, a convex scan with an arc, a sector with a point
+    fraction = (spans[-1] - spans[0] + 1) / rows.shape[1]
+    return "linear" if fraction > 0.9 else "sector" if fraction < 0.36 else "convex"

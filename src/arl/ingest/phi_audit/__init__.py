@@ -1,1 +1,1 @@
-"""The audit of de-identification: plant identifiers, ingest, and search everything that ingest leaves."""
+"""The audit of de-identification: plant identifiers, ingest them, search all that ingest writes."""

@@ -1,7 +1,6 @@
-"""A drop of real ultrasound files in which every place that can hold an identifier holds one, each its own.
+"""A drop of real ultrasound files with an invented identifier in every place that can hold one.
 
-The identifiers are made up; a place where one is found again in an output is told by the identifier
-itself.
+Each place has an identifier of its own, so an identifier in an output names the place that leaks.
 """
 
 import warnings
@@ -121,7 +120,7 @@ def _real(name: str) -> FileDataset:
 
 
 def _profile() -> Iterator[tuple[int, str]]:
-    """Every tag of the profile, one of each repeating group, with its representation; LO where pydicom knows none."""
+    """Every tag of the profile with its representation; LO for tags that pydicom does not know."""
     for row in PROFILE:
         tag = int(row.replace("XXXXXX", "002500").replace("XX", "02"), 16)
         try:
@@ -132,7 +131,7 @@ def _profile() -> Iterator[tuple[int, str]]:
 
 
 def _everywhere(dataset: FileDataset, planter: Planter) -> None:
-    """Identifiers in every attribute of the profile, in private ones, in the file's meta information and preamble."""
+    """Plant identifiers in all attributes of the profile, private ones, meta data and preamble."""
     for tag, vr in _profile():
         if tag >> 16 not in (_COMMAND, _META, *_LAST):
             dataset[tag] = DataElement(tag, vr, planter.value(tag, vr))

@@ -39,7 +39,7 @@ def leaks(root: Path, identifiers: Mapping[str, str], drawn: tuple[str, ...]) ->
 
 
 class Search:
-    """Finds any of thousands of identifiers in bytes: first their eight first bytes, at once, then the rest."""
+    """Finds any of thousands of identifiers in bytes: by their first eight bytes, then the rest."""
 
     def __init__(self, identifiers: Iterable[str]) -> None:
         self._forms: dict[int, list[tuple[bytes, str]]] = {}

@@ -64,12 +64,18 @@ def file_input(file: Path, relative: Path, reading: Reading) -> Input:
 
 
 def _files(root: Path) -> list[Path]:
-    found = [
-        Path(folder, name)
-        for folder, _, names in os.walk(root, onerror=_refuse_folder)
-        for name in names
-    ]
-    return sorted(found)
+    """All files below the root. Linked folders are followed, each real folder once."""
+    files: list[Path] = []
+    visited: set[tuple[int, int]] = set()
+    for folder, folders, names in os.walk(root, onerror=_refuse_folder, followlinks=True):
+        status = Path(folder).stat()
+        if (status.st_dev, status.st_ino) in visited:
+            folders.clear()
+            continue
+        visited.add((status.st_dev, status.st_ino))
+        folders.sort()
+        files += [Path(folder, name) for name in names]
+    return sorted(files)
 
 
 def _refuse_folder(_: OSError) -> None:
@@ -82,13 +88,15 @@ def _records(file: Path, reading: Reading) -> Iterator[Record]:
     names = pseudonyms(read_header(file), reading.key, reading.site)
     if names.image is None or names.patient is None:
         raise Refused(
-            "it has no SOP instance UID, or names neither a patient nor a study: it cannot be grouped"
+            "it has no SOP instance UID, or names neither a patient nor a study: "
+            "it cannot be grouped"
         )
     pictures = frames(
         file,
         reading.rules,
         burnt_in_text=reading.burnt_in_text,
         stills_by_content=reading.stills_by_content,
+        device_key=reading.key,
     )
     for pixels, info in pictures:
         entry = Entry(
