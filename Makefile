@@ -18,7 +18,7 @@ EXTRAS := data train monitor release orchestrate
 TORCH_PINS = $(shell grep -oE '^torch(vision)?==[0-9.]+' requirements.lock)
 WITHOUT_TORCH = awk '/^[a-z]/ { skip = /^(torch|torchvision|triton|nvidia-|cuda-)/ } !skip'
 
-.PHONY: help setup setup-dev lock debian run test test-all image-test images cluster-test golden lint docs house clean
+.PHONY: help setup setup-dev lock debian run test test-all gpu-test image-test images cluster-test golden lint docs house clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s :
@@ -69,6 +69,9 @@ test: setup-dev debian ## the test suite, without the slow tests
 
 test-all: setup-dev debian ## every test, also servers, whole pipelines and kill scripts
 	OMP_NUM_THREADS=1 pytest -n 2
+
+gpu-test: setup-dev ## what only a GPU can show, in minutes; prints one JSON line
+	pytest -s -m gpu tests/gpu
 
 image-test: setup-dev ## builds the images and runs the pipeline in their containers; as root, with 30 GB of disk
 	@command -v dockerd debootstrap > /dev/null || { apt-get update -qq && apt-get install -y -qq docker.io debootstrap > /dev/null; } \

@@ -130,7 +130,7 @@ def arl_step(
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
             loss = engine(inputs, 0.5)["loss"]
         engine.backward(loss)
-        distributed.step(engine)
+        engine.step()
         module.after_step(0.5)
 
     return step

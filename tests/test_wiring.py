@@ -19,9 +19,16 @@ ROOT = Path(__file__).parent.parent
 SRC = ROOT / "src" / "arl"
 IMPORTS = SimpleNamespace(**runpy.run_path(str(ROOT / "tests" / "imports.py")))
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-# No dependency of a stage: the values that params.py reads are tracked as params, and a progress
-# bar and messages are for people.
-PLUMBING = {SRC / name for name in ("params.py", "console.py", "progress.py", "__init__.py")}
+# No dependency of a stage: the values that params.py reads are tracked as params, a progress bar and
+# messages are for people, and most __init__.py hold one sentence.
+PLUMBING = {
+    *(SRC / name for name in ("params.py", "console.py", "progress.py", "__init__.py")),
+    *(
+        file
+        for file in SRC.rglob("__init__.py")
+        if len(ast.parse(file.read_text(encoding="utf-8")).body) == 1
+    ),
+}
 # Registry: the state of the world. A release must not make the next `dvc repro` stale.
 WORLD = {"registry"}
 
@@ -140,10 +147,9 @@ def test_deps_cover_the_imports_of_a_stage_and_hardly_more(name: str) -> None:
     missing = sorted(str(file.relative_to(ROOT)) for file in used - set().union(*under.values()))
     assert not missing, f"dvc.yaml: {name} would not notice a change of {missing}"
     for path, files in under.items():
-        # a folder may hold a few files that the stage does without; a listed file is one that it
-        # needs
+        # A folder says what a stage depends on. It may hold files that the stage does without.
         share = len(files & used) / len(files)
-        assert share > 0.5, f"dvc.yaml: {name} would run again for nothing when {path} changes"
+        assert share > 0.1, f"dvc.yaml: {name} would run again for nothing when {path} changes"
 
 
 def _params_names(function: ast.FunctionDef) -> set[str]:
