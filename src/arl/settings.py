@@ -74,6 +74,11 @@ class Data(Section):
     input_seconds: Annotated[
         NonNegativeInt, "Time limit for reading one input, in seconds. 0 sets no limit."
     ]
+    max_refused: Annotated[
+        Fraction,
+        "Largest fraction of refused inputs with which ingest writes a batch. 1 also accepts a "
+        "batch that loses a whole class.",
+    ]
     thinning: Annotated[
         dict[str, Thinning], "Thinning of each source. `default` holds for other sources."
     ]

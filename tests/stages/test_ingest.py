@@ -14,8 +14,10 @@ import pytest
 
 from arl.command_spec import read_command
 from arl.corpus import manifest
+from arl.corpus.batch_summary import BatchSummary
 from arl.files import read_json, tree_hash
 from arl.ingest import readers
+from arl.ingest.refusals import TooManyRefusedError
 from arl.ingest.source import Options
 from arl.params import Params
 from arl.settings import Thinning
@@ -54,12 +56,12 @@ def test_a_batch_is_written_and_its_counts_are_told(
     ingest(params, "fallmud", root=root, corpus=corpus)
     assert (
         capsys.readouterr().out
-        == f"{corpus}/fallmud/0000: 8 inputs, 7 accepted (7 images), 1 refused\n"
+        == f"{corpus}/fallmud/0000: 8 inputs, 8 accepted (8 images), 0 refused\n"
     )
     rows = manifest.read_manifest(corpus)
     assert rows[["height", "width"]].drop_duplicates().values.tolist() == [[64, 48]]
     about = read_json(corpus / "fallmud/0000/batch.json")
-    assert (about["given"], about["accepted"], about["refused"]) == (8, 7, 1)
+    assert (about["given"], about["accepted"], about["refused"]) == (8, 8, 0)
     assert "DL_Track" in about["licence"]
     assert "AW-Net" in about["citation"]
 
@@ -70,12 +72,13 @@ def test_two_runs_are_the_same_bytes_and_a_second_batch_is_its_own(
     for corpus in (tmp_path / "one", tmp_path / "two"):
         ingest(params, "fallmud", root=root, corpus=corpus)
     assert tree_hash(tmp_path / "one") == tree_hash(tmp_path / "two")
-    ingest(params, "fallmud", root=root, corpus=tmp_path / "one", batch="0001")
+    # All inputs were accepted before, so the second batch holds refusals only.
+    ingest(params, "fallmud", root=root, corpus=tmp_path / "one", batch="0001", max_refused=1)
     assert (
         read_json(tmp_path / "one/fallmud/0001/batch.json")["refused"] == 8
     )  # all were accepted before
     with pytest.raises(ValueError, match="0001 exists: a batch is written once"):
-        ingest(params, "fallmud", root=root, corpus=tmp_path / "one", batch="0001")
+        ingest(params, "fallmud", root=root, corpus=tmp_path / "one", batch="0001", max_refused=1)
 
 
 def test_parts_together_are_the_whole(params: Params, root: Path, tmp_path: Path) -> None:
@@ -112,7 +115,7 @@ def test_a_batch_that_is_there_is_kept_on_demand(
         == f"{corpus}/fallmud/0000: exists already, with 8 inputs"
     )
     (root / "NeilCronin/images/8.tif").write_bytes(b"late")
-    with pytest.raises(ValueError, match="0000 was made of 8 inputs and there are 9 now"):
+    with pytest.raises(ValueError, match="0000 was made of 8 inputs, and there are 9 now"):
         ingest(params, "fallmud", root=root, corpus=corpus, existing="keep")
     assert tree_hash(corpus) == before
 
@@ -182,7 +185,7 @@ def test_the_rule_of_thinning_is_that_of_the_source(
     for name, every in ((None, 3), ("muscle", 7)):
         ingest(params, "fallmud", root=root, corpus=tmp_path / "data", name=name)
         about = read_json(tmp_path / "data" / (name or "fallmud") / "0000/batch.json")
-        assert (about["thinning"]["every"], about["images"], about["thinned"]) == (every, 7, 0)
+        assert (about["thinning"]["every"], about["images"], about["thinned"]) == (every, 8, 0)
 
 
 def test_a_missing_root_leaves_nothing(params: Params, tmp_path: Path) -> None:
@@ -197,6 +200,21 @@ def test_every_source_is_described(name: str) -> None:
     assert source.name == name
     empty = [field.name for field in fields(source) if getattr(source, field.name) == ""]
     assert empty in ([], ["citation"])
+
+
+def test_a_batch_that_loses_too_much_is_not_written(
+    params: Params, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for file in (root / "NeilCronin/images").iterdir():
+        file.write_bytes(b"II*\x00")
+    corpus = tmp_path / "data"
+    with pytest.raises(TooManyRefusedError, match=r"data.max_refused allows 20%"):
+        ingest(params, "fallmud", root=root, corpus=corpus, max_refused=0.2)
+    assert "is not a readable picture" in capsys.readouterr().out
+    assert not (corpus / "fallmud/0000").exists()
+    # The name is free.
+    ingest(params, "fallmud", root=root, corpus=corpus, max_refused=1)
+    assert BatchSummary.read(corpus / "fallmud/0000").refused > 2
 
 
 _COMMAND = "import sys; from arl.cli import main; sys.exit(main(sys.argv[1:]))"
@@ -214,7 +232,7 @@ def test_a_disk_that_is_full_is_one_sentence_and_leaves_nothing(root: Path, tmp_
     words = command(root, tmp_path / "data", "data.workers=0")
     words[2] = limit + _COMMAND
     done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT)
-    assert done.returncode == 1
+    assert done.returncode == 75
     assert "Traceback" not in done.stderr
     assert "arl ingest: " in done.stderr.splitlines()[-1]
     assert not [path for path in tmp_path.joinpath("data").rglob("*") if path.is_file()]

@@ -93,10 +93,12 @@ class Input:
         name: The name in quarantine: relative to the root, or a keyed hash for hospital data.
         records: Yields the images, and may raise `Refused` at any image: then none of the input's
             images is kept. It must be picklable.
+        label: The class that the layout states before the input is opened, if it states one.
     """
 
     name: str
     records: Callable[[], Iterable[Record]]
+    label: str | None = None
 
 
 def refusal(name: str, reason: str) -> Input:

@@ -15,7 +15,7 @@ def write_inputs(
     *,
     thinning: Thinning = WHOLE,
     seconds: float = 0,
-) -> None:
+) -> list[str | None]:
     """Read every input, in order, and end each as accepted images or as a refusal.
 
     Args:
@@ -23,20 +23,28 @@ def write_inputs(
             their number.
         thinning: Which frames of clips are kept; the others are counted.
         seconds: Time limit of one input, which needs workers; 0 for none.
+
+    Returns:
+        For each input, why it is refused, or None if it is accepted.
     """
     writer.expect(len(inputs))
+    reasons: list[str | None] = []
     results = outcomes(inputs, writer.store_size, workers, thinning=thinning, seconds=seconds)
     with progress(len(inputs), "ingest", "input") as bar:
         for item, outcome in zip(inputs, results, strict=True):
             bar.update()
             if isinstance(outcome, str):
                 writer.refuse(item.name, outcome)
+                reasons.append(outcome)
                 continue
             try:
                 for stored, entry in outcome.images:
                     writer.append(stored, entry, item.name)
             except DuplicateIdError:
+                reasons.append("an image with this id was accepted before")
                 writer.refuse(item.name, "an image with this id was accepted before")
             else:
+                reasons.append(None)
                 writer.thin(outcome.thinned)
                 writer.drop_blank(outcome.blank)
+    return reasons

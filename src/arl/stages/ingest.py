@@ -5,16 +5,27 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
+import pyarrow as pa
+
 from arl.corpus.batch_summary import BATCH_FILE, BatchOrigin, BatchSummary
 from arl.corpus.location import GrowingCorpus
+from arl.corpus.manifest import SCHEMA, read_table
+from arl.corpus.near_duplicates import duplicate_clusters
 from arl.corpus.record import Input
 from arl.corpus.shard_writer import BatchWriter
+from arl.corpus.splits import DEFAULT, SPLIT_SCHEMA
 from arl.ingest.batches import write_inputs
 from arl.ingest.readers import find_source, names
+from arl.ingest.refusals import check_refusals, reason_table
 from arl.ingest.source import Options, Source
 from arl.ingest.thinning import WHOLE
 from arl.params import Params
 from arl.settings import Thinning
+
+_DUPLICATE_COLUMNS = (
+    *("id", "source", "patient", "clip", "label"),
+    *("pixel_sha256", "perceptual_hash", "difference_hash"),
+)
 
 
 def ingest(
@@ -32,6 +43,7 @@ def ingest(
     mask_name: str | None = None,
     part: str = "1/1",
     existing: Literal["refuse", "keep"] = "refuse",
+    max_refused: float | None = None,
 ) -> None:
     """Read a dataset or a hospital export into one new batch of the corpus.
 
@@ -54,9 +66,12 @@ def ingest(
             machines can read one export.
         existing: What to do if the batch exists: refuse, or keep it if it was made of as many
             inputs.
+        max_refused: Largest fraction of refused inputs; by default `data.max_refused`. A batch with
+            more, or without any input of a class, is not written.
 
     Raises:
-        ValueError: Unknown source, an option that its reader does not take, or an existing batch.
+        ValueError: Unknown source, an option that its reader does not take, an existing batch, or
+            too many refused inputs.
         FileNotFoundError: `root` is not in the layout of the source.
 
     Writes:
@@ -64,6 +79,7 @@ def ingest(
 
     Next:
         arl validate --corpus {corpus} --validation out/validation
+        arl corpus-report --corpus {corpus} --validation out/validation --page out/corpus.html
 
     Examples:
         arl ingest bus-bra --root downloads/BUSBRA --corpus data
@@ -92,20 +108,38 @@ def ingest(
         burnt_in_text=params.dicom.burnt_in_text if reader.reads_dicom else None,
     )
     with BatchWriter(corpus, target, batch, params.data.store_size, origin=origin) as writer:
-        write_inputs(
+        reasons = write_inputs(
             inputs,
             writer,
             params.data.workers,
             thinning=thinning,
             seconds=params.data.input_seconds,
         )
-    summary = BatchSummary.read(writer.folder)
-    thinned = f", {summary.thinned} frames thinned" if summary.thinned else ""
-    blank = f", {summary.blank} blank frames dropped" if summary.blank else ""
-    print(
-        f"{writer.folder}: {summary.given} inputs, {summary.accepted} accepted "
-        f"({summary.images} images), {summary.refused} refused{thinned}{blank}"
-    )
+        if any(reasons):
+            print("Refused inputs by reason:", *reason_table(reasons), sep="\n")
+        # An error here discards the batch, so that its name stays free.
+        limit = params.data.max_refused if max_refused is None else max_refused
+        check_refusals(inputs, reasons, limit)
+    _print_summary(writer.folder)
+
+
+def _print_summary(folder: Path) -> None:
+    summary = BatchSummary.read(folder)
+    counts = [
+        f"{summary.given:,} inputs, {summary.accepted:,} accepted ({summary.images:,} images)",
+        f"{summary.refused:,} refused",
+    ]
+    if summary.thinned:
+        counts.append(f"{summary.thinned:,} frames thinned")
+    if summary.blank:
+        counts.append(f"{summary.blank:,} blank frames dropped")
+    schema = pa.schema([SCHEMA.field(name) for name in _DUPLICATE_COLUMNS])
+    rows = read_table(folder / "manifest.parquet", schema)
+    splits = read_table(folder / "splits" / f"{DEFAULT}.parquet", SPLIT_SCHEMA)
+    withheld = int(duplicate_clusters(rows.merge(splits, on="id"))["withheld"].sum())
+    if withheld:
+        counts.append(f"{withheld:,} images withheld from training as near-duplicates")
+    print(f"{folder}: {', '.join(counts)}")
 
 
 def _check_options(reader: Source, options: Options) -> None:

@@ -266,6 +266,8 @@ def _ingest(params: Params, root: Path, run: Run) -> str:
             corpus=run.corpus,
             batch=run.name,
             site=run.incoming.site,
+            # `_too_many_refused` decides, so that the report can show the quarantine.
+            max_refused=1.0,
         )
     except (ValueError, FileNotFoundError) as error:
         return f"It is not in the layout of {params.watch.source}: {error}."

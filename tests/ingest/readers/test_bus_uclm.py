@@ -1,5 +1,6 @@
 """BUS-UCLM: labels of INFO.csv or of the masks' colours, the authors' test patients, what is refused."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -105,7 +106,7 @@ def test_a_mask_in_other_colours_needs_the_table(
     assert np.array_equal(done.mask("ALWI_000"), colours(GREEN, BLACK).any(axis=2))
     (base / "INFO.csv").unlink()
     reason = (
-        "ALWI_000.png has other colours than red and green, and INFO.csv does not tell its label"
+        "ALWI_000.png has other colours than red and green, and INFO.csv does not state its label"
     )
     assert batch_of(bus_uclm, base).refused == {"images/ALWI_000.png": reason}
 
@@ -119,11 +120,6 @@ def edit(base: Path, old: str, new: str) -> None:
 @pytest.mark.parametrize(
     ("spoil", "name", "reason"),
     [
-        (
-            lambda base, _: (base / "masks/ALWI_000.png").unlink(),
-            "images/ALWI_000.png",
-            "masks holds nothing named",
-        ),
         (
             lambda base, _: (base / "images/ALWI_000.png").unlink(),
             "masks/ALWI_000.png",
@@ -203,3 +199,14 @@ def test_other_roots(tmp_path: Path, base: Path, save: Callable) -> None:
     edit(base, "Label", "Class")
     with pytest.raises(ValueError, match=r"INFO.csv lacks the columns \['Label'\]"):
         bus_uclm.read(base)
+
+
+def test_a_download_without_masks_takes_its_labels_from_the_table(
+    base: Path, batch_of: Callable
+) -> None:
+    shutil.rmtree(base / "masks")
+    done = batch_of(bus_uclm, base)
+    assert done.refused == {}
+    assert len(done.rows) == done.given
+    assert done.rows["mask"].isna().all()
+    assert done.rows["label"].notna().all()

@@ -90,11 +90,6 @@ def test_near_identical_images_stay_together(
     ("spoil", "name", "reason"),
     [
         (
-            lambda root, _: (root / "benign/benign (2)_mask.png").unlink(),
-            "benign/benign (2).png",
-            "benign holds no mask of benign (2)",
-        ),
-        (
             lambda root, save: save(root / "benign/benign (2)_mask.png", 0 * blob(1)),
             "benign/benign (2).png",
             "benign (2)_mask.png is empty",
@@ -152,3 +147,12 @@ def test_a_root_without_one_of_the_folders(root: Path) -> None:
     (root / "normal").rename(root / "healthy")
     with pytest.raises(FileNotFoundError, match="holds benign, malignant and normal"):
         busi.read(root)
+
+
+def test_a_download_without_masks_serves_classification(root: Path, batch_of: Callable) -> None:
+    for mask in root.rglob("*_mask*.png"):
+        mask.unlink()
+    done = batch_of(busi, root)
+    assert done.refused == {}
+    assert set(done.rows["label"]) == {"benign", "malignant", "normal"}
+    assert done.rows["mask"].isna().all()

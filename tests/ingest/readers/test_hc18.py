@@ -137,11 +137,6 @@ def squiggle() -> np.ndarray:
     ("spoil", "name", "reason"),
     [
         (
-            lambda root, _: (root / "training_set/000_HC_Annotation.png").unlink(),
-            "training_set/000_HC.png",
-            "training_set holds no annotation of it",
-        ),
-        (
             lambda root, _: (root / "training_set/000_HC.png").unlink(),
             "training_set/000_HC_Annotation.png",
             "it has no image",

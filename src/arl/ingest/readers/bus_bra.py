@@ -34,7 +34,9 @@ def read(root: Path) -> list[Input]:
     ]
     listed = [
         Input(
-            f"bus_data.csv:{line} {row['ID']}", partial(_records, root, row, splits.get(row["ID"]))
+            f"bus_data.csv:{line} {row['ID']}",
+            partial(_records, root, row, splits.get(row["ID"])),
+            row["Pathology"],
         )
         for line, row in enumerate(rows, start=2)
     ]
@@ -47,23 +49,25 @@ def _records(root: Path, row: dict[str, str], splits: dict[str, str] | None) -> 
     if splits is None:
         raise Refused("5-fold-cv.csv gives it no fold")
     image = read_picture(root / "Images" / f"{row['ID']}.png")
-    mask = read_mask(root / "Masks" / f"{row['ID'].replace('bus_', 'mask_')}.png", image, _WHITE)
+    mask_file = root / "Masks" / f"{row['ID'].replace('bus_', 'mask_')}.png"
+    mask = read_mask(mask_file, image, _WHITE) if mask_file.is_file() else None
     entry = Entry(
         key=row["ID"],
         patient=row["Case"],
         anatomy="breast",
         probe="linear",
-        device=row["Device"].split("@")[0].strip(),  # "GE Logiq 7 @10-14MHz"
+        # "GE Logiq 7 @10-14MHz"
+        device=row["Device"].split("@")[0].strip(),
         label=row["Pathology"],
-        mask_name="lesion",
+        mask_name=None if mask is None else "lesion",
         splits=splits,
     )
     return [Record(image, entry, mask)]
 
 
-def _unlisted(root: Path, known: set[str]) -> list[Input]:
+def _unlisted(root: Path, listed: set[str]) -> list[Input]:
     files = [file for folder in ("Images", "Masks") for file in sorted((root / folder).glob("*"))]
-    stray = [file for file in files if file.stem.replace("mask_", "bus_") not in known]
+    stray = [file for file in files if file.stem.replace("mask_", "bus_") not in listed]
     return [Input(file.relative_to(root).as_posix(), _refuse_unlisted) for file in stray]
 
 
@@ -135,9 +139,9 @@ SOURCE = Source(
         'patient follow the first of them. "default" is fold-1.'
     ),
     refuses=(
-        "A missing or damaged image or mask, a mask of another size or empty, an unknown "
-        "pathology, a row without a fold, an ID given twice, pictures that bus_data.csv "
-        "does not list. Width and Height of bus_data.csv are not used: they are wrong in "
-        "four official rows."
+        "A missing or damaged image, a damaged mask, a mask of another size or empty, an "
+        "unknown pathology, a row without a fold, an ID given twice, and pictures that "
+        "bus_data.csv does not list. An image without a mask is accepted without one. Width "
+        "and Height of bus_data.csv are not used: they are wrong in four official rows."
     ),
 )

@@ -4,6 +4,8 @@ import re
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from arl.corpus.record import Entry, Input, Mask, Pixels, Record, Refused, refusal
 from arl.corpus.splits import DEFAULT, keep_test
 from arl.ingest.folders import child, member, pictures, refuse_all, search
@@ -30,7 +32,8 @@ def read(root: Path) -> list[Input]:
             f"neither {root} nor a folder in it holds images and masks of names like ALWI_000.png"
         )
     images, strays = pictures(member(base, "images"))
-    masks, more = pictures(member(base, "masks"))
+    mask_folder = child(base, "masks")
+    masks, more = pictures(mask_folder) if mask_folder else ({}, [])
     info = _info(base)
     listed = [
         Input(
@@ -52,10 +55,14 @@ def read(root: Path) -> list[Input]:
 
 def _is_layout(folder: Path) -> bool:
     images, masks = child(folder, "images"), child(folder, "masks")
-    if images is None or masks is None or not images.is_dir() or not masks.is_dir():
+    if images is None or not images.is_dir():
         return False
-    return child(folder, "INFO.csv") is not None or any(
-        _NAME.fullmatch(stem) for stem in pictures(images)[0]
+    if child(folder, "INFO.csv") is not None:
+        return True
+    return (
+        masks is not None
+        and masks.is_dir()
+        and any(_NAME.fullmatch(stem) for stem in pictures(images)[0])
     )
 
 
@@ -76,11 +83,14 @@ def _records(file: Path, mask_file: Path | None, row: tuple[str, bool] | None) -
     if named is None:
         raise Refused(f"the name {file.name} is not a patient's four letters and a number")
     patient = named["patient"]
-    if mask_file is None:
-        raise Refused(f"masks holds nothing named {file.stem}")
     image = read_picture(file)
-    mask, seen = _lesion(mask_file, image)
-    label = _label(mask_file, row[0] if row else None, seen)
+    if mask_file is None:
+        if row is None:
+            raise Refused(f"neither masks nor INFO.csv states the label of {file.stem}")
+        mask, label = np.zeros(image.shape[:2], np.bool_), _check_label(row[0])
+    else:
+        mask, colours = _lesion(mask_file, image)
+        label = _label(mask_file, row[0] if row else None, colours)
     official = "test" if patient in _TEST_PATIENTS else "train"
     entry = Entry(
         key=file.stem,
@@ -97,34 +107,43 @@ def _records(file: Path, mask_file: Path | None, row: tuple[str, bool] | None) -
 
 
 def _lesion(file: Path, image: Pixels) -> tuple[Mask, set[str]]:
-    """The lesions of a mask, and what their colours say: benign, malignant, or "" for other colours."""
+    """The lesions of a mask, and what their colours mean.
+
+    The meanings are benign and malignant, and "" for other colours.
+    """
     pixels = same_size(file, read_picture(file), image)
     if pixels.ndim == 2:
         mask = binary(pixels, _BRIGHT)
         return mask, {""} if mask.any() else set()
     bright = pixels >= _BRIGHT
     red, green, blue = bright[..., 0], bright[..., 1], bright[..., 2]
-    shown = {
+    parts = {
         "malignant": red & ~green & ~blue,
         "benign": green & ~red & ~blue,
         "": blue | (red & green),
     }
-    return red | green | blue, {name for name, part in shown.items() if part.any()}
+    return red | green | blue, {name for name, part in parts.items() if part.any()}
 
 
-def _label(file: Path, told: str | None, seen: set[str]) -> str:
-    if told is None:
-        if "" in seen:
+def _label(file: Path, stated: str | None, colours: set[str]) -> str:
+    if stated is None:
+        if "" in colours:
             raise Refused(
-                f"{file.name} has other colours than red and green, and INFO.csv does not tell its label"
+                f"{file.name} has other colours than red and green, "
+                "and INFO.csv does not state its label"
             )
-        return "malignant" if "malignant" in seen else next(iter(seen), "normal")
-    if told not in _LABELS:
-        raise Refused(f"label {told!r} is not one of {', '.join(_LABELS)}")
-    if not (seen & {told, ""} if told != "normal" else not seen):
-        shown = ", ".join(sorted(name or "another colour" for name in seen)) or "nothing"
-        raise Refused(f"INFO.csv calls it {told}, but {file.name} shows {shown}")
-    return told
+        return "malignant" if "malignant" in colours else next(iter(colours), "normal")
+    _check_label(stated)
+    if not (colours & {stated, ""} if stated != "normal" else not colours):
+        names = ", ".join(sorted(name or "another colour" for name in colours)) or "nothing"
+        raise Refused(f"INFO.csv calls it {stated}, but {file.name} shows {names}")
+    return stated
+
+
+def _check_label(label: str) -> str:
+    if label not in _LABELS:
+        raise Refused(f"label {label!r} is not one of {', '.join(_LABELS)}")
+    return label
 
 
 SOURCE = Source(

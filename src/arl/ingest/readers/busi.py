@@ -43,6 +43,7 @@ def read(root: Path) -> list[Input]:
         Input(
             file.relative_to(root).as_posix(),
             partial(_records, label, file, masks.get((label, stem), []), splits[stem]),
+            label,
         )
         for (label, stem), file in images.items()
     ]
@@ -80,7 +81,7 @@ def _hash(file: Path) -> int | None:
 
 def _records(label: str, file: Path, masks: list[Path], split: str) -> list[Record]:
     image = read_picture(file)
-    mask = _lesion(file, image, label, masks)
+    mask = _lesion(image, label, masks)
     entry = Entry(
         key=file.stem,
         anatomy="breast",
@@ -93,7 +94,9 @@ def _records(label: str, file: Path, masks: list[Path], split: str) -> list[Reco
     return [Record(image, entry, mask)]
 
 
-def _lesion(file: Path, image: Pixels, label: str, masks: list[Path]) -> Mask | None:
+def _lesion(image: Pixels, label: str, masks: list[Path]) -> Mask | None:
+    if not masks:
+        return None
     mask = np.zeros(image.shape[:2], np.bool_)
     for part in masks:
         mask |= read_binary(part, image, _WHITE)
@@ -102,9 +105,7 @@ def _lesion(file: Path, image: Pixels, label: str, masks: list[Path]) -> Mask | 
             raise Refused(f"it is normal, but {masks[0].name} is not empty")
         return None
     if not mask.any():
-        raise Refused(
-            f"{masks[0].name} is empty" if masks else f"{label} holds no mask of {file.stem}"
-        )
+        raise Refused(f"{masks[0].name} is empty")
     return mask
 
 
@@ -143,7 +144,8 @@ SOURCE = Source(
     ),
     refuses=(
         "A missing or damaged image or mask, a mask of another size, a benign or malignant "
-        "image without a mask or with an empty one, a normal image whose mask is not empty, "
-        "masks without an image, other files."
+        "image with an empty mask, a normal image with a mask that is not empty, masks "
+        "without an image, and other files. An image without a mask is accepted without "
+        "one."
     ),
 )

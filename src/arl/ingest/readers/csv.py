@@ -66,7 +66,11 @@ def read(
     rows = [_filled(row, said) for row in _rows(table)]
     splits = _splits(table, rows)
     listed = [
-        Input(f"{table.name}:{line}", partial(_records, home, row, splits.get(_key(row), {})))
+        Input(
+            f"{table.name}:{line}",
+            partial(_records, home, row, splits.get(_key(row), {})),
+            row["label"] or None,
+        )
         for line, row in enumerate(rows, start=2)
     ]
     known = {home / row[column] for row in rows for column in ("image", "mask") if row[column]}

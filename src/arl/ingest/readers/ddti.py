@@ -81,10 +81,9 @@ def _read_bundle(root: Path, base: Path) -> list[Input]:
 
 def _bundle_records(file: Path, mask: Path | None) -> list[Record]:
     image = read_picture(file)
-    if mask is None:
-        raise Refused(f"mask holds nothing named {file.stem}")
-    entry = Entry(key=file.stem, anatomy="thyroid", mask_name="nodule")
-    return [Record(image, entry, read_mask(mask, image, _WHITE))]
+    name = None if mask is None else "nodule"
+    entry = Entry(key=file.stem, anatomy="thyroid", mask_name=name)
+    return [Record(image, entry, None if mask is None else read_mask(mask, image, _WHITE))]
 
 
 def _read_original(root: Path, base: Path) -> list[Input]:

@@ -44,10 +44,13 @@ def _name(root: Path, file: Path) -> str:
 
 def _records(part: str, file: Path, mask: Path | None) -> list[Record]:
     image = as_grey(read_picture(file))
-    if mask is None:
-        raise Refused(f"fascicle_masks holds nothing named {file.stem}")
-    entry = Entry(key=f"{part}/{file.stem}", anatomy="muscle", probe="linear", mask_name="fascicle")
-    return [Record(image, entry, read_mask(mask, image, _WHITE))]
+    entry = Entry(
+        key=f"{part}/{file.stem}",
+        anatomy="muscle",
+        probe="linear",
+        mask_name=None if mask is None else "fascicle",
+    )
+    return [Record(image, entry, None if mask is None else read_mask(mask, image, _WHITE))]
 
 
 def _refuse_lone() -> list[Record]:
@@ -79,7 +82,7 @@ SOURCE = Source(
     patient=("Not published, and clips are not either. A split by patient cannot be claimed."),
     split="No official split.",
     refuses=(
-        "Damaged images or masks, images without a mask, masks without an image, masks of "
-        "another size or empty."
+        "Damaged images or masks, masks without an image, and masks of another size or "
+        "empty. An image without a mask is accepted without one."
     ),
 )

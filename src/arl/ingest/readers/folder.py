@@ -110,7 +110,7 @@ def _input(
     entry = replace(
         common, key=key, patient=place.patient, label=place.label, splits=splits.get(key, {})
     )
-    return Input(key, partial(media_records, file, entry))
+    return Input(key, partial(media_records, file, entry), place.label)
 
 
 def _read(root: Path, options: Options, _: Dicom) -> list[Input]:

@@ -76,8 +76,6 @@ def _records(name: str, file: Path, annotation: Path | None, spacing: str | None
     matched = _NAME.fullmatch(file.stem)
     if matched is None:
         raise Refused(f"the name {file.name} is not <number>_HC")
-    if annotation is None and official == "train":
-        raise Refused(f"{name} holds no annotation of it")
     if spacing is None:
         raise Refused(f"{table} does not list it")
     patient = f"{name}/{matched['number']}"
@@ -177,6 +175,7 @@ SOURCE = Source(
     refuses=(
         "A missing or damaged image or annotation, an annotation of another size, empty, or "
         "neither outline nor filled ellipse, an image without a pixel size, rows and "
-        "annotations without an image, other files."
+        "annotations without an image, and other files. An image without an annotation is "
+        "accepted without a mask."
     ),
 )

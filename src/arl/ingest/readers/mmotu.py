@@ -67,7 +67,7 @@ def read(root: Path) -> list[Input]:
 
 
 def _is_part(folder: Path) -> bool:
-    return all(child(folder, name) for name in ("images", "annotations", "train_cls.txt"))
+    return all(child(folder, name) for name in ("images", "train_cls.txt"))
 
 
 def _inputs(root: Path, part: Path) -> list[Input]:
@@ -75,7 +75,8 @@ def _inputs(root: Path, part: Path) -> list[Input]:
         (key for folder, key in _PARTS.items() if folder.lower() == part.name.lower()), "OTU_2d"
     )
     images, strays = pictures(member(part, "images"))
-    masks, more = pictures(member(part, "annotations"))
+    mask_folder = child(part, "annotations")
+    masks, more = pictures(mask_folder) if mask_folder else ({}, [])
     told = _told(part)
     listed = [
         Input(
@@ -127,18 +128,17 @@ def _records(
     label = _label(told.codes)
     classes, shape = masks
     drawn = shape or classes
-    if drawn is None:
-        raise Refused(f"annotations holds nothing named {file.stem}")
     image = read_picture(file)
     if classes is not None:
         _check_colours(classes, label)
-    mask = read_mask(drawn, image, _SHOWN)
+    mask = None if drawn is None else read_mask(drawn, image, _SHOWN)
+    structure = "ovary" if label == "normal-ovary" else "lesion"
     (official,) = told.splits
     entry = Entry(
         key=key,
         anatomy=OTHER,
         label=label,
-        mask_name="ovary" if label == "normal-ovary" else "lesion",
+        mask_name=None if mask is None else structure,
         splits={
             "official": official,
             DEFAULT: keep_test("test" if official == "val" else official, key),
@@ -215,7 +215,8 @@ SOURCE = Source(
     ),
     refuses=(
         "A missing or damaged image or mask, a mask of another size or empty, a code that "
-        "is none of the eight, a code that the colours contradict, an image in both lists "
-        "or with two codes or without one, an image that no list names, other files."
+        "is none of the eight, a code that the colours contradict, an image in both lists, "
+        "with two codes or with none, an image that no list names, and other files. An "
+        "image without a mask is accepted without one."
     ),
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from arl.corpus.record import Entry, Input, Record, Refused, refusal
 from arl.corpus.splits import DEFAULT, stratified
-from arl.ingest.folders import locate, member, pictures, refuse_all
+from arl.ingest.folders import child, locate, member, pictures, refuse_all
 from arl.ingest.pictures import read_mask, read_picture
 from arl.ingest.source import Source, without_options
 from arl.ingest.tables import read_xlsx
@@ -24,9 +24,10 @@ def read(root: Path) -> list[Input]:
         ValueError: the table has no column of numbers or none of labels, or several folders hold
             the layout.
     """
-    base = locate(root, "original", "GT", "DatasetB.xlsx")
+    base = locate(root, "original", "DatasetB.xlsx")
     images, strays = pictures(member(base, "original"))
-    masks, more = pictures(member(base, "GT"))
+    mask_folder = child(base, "GT")
+    masks, more = pictures(mask_folder) if mask_folder else ({}, [])
     labels = _labels(member(base, "DatasetB.xlsx"), {_number(stem) for stem in images})
     known = {
         stem: found[0]
@@ -96,17 +97,15 @@ def _records(
         raise Refused(f"DatasetB.xlsx {given}")
     if labels[0] not in _LABELS:
         raise Refused(f"label {labels[0]!r} is not one of {', '.join(_LABELS)}")
-    if mask_file is None:
-        raise Refused(f"GT holds nothing named {file.stem}")
     image = read_picture(file)
-    mask = read_mask(mask_file, image, _WHITE)
+    mask = None if mask_file is None else read_mask(mask_file, image, _WHITE)
     entry = Entry(
         key=file.stem,
         anatomy="breast",
         probe="linear",
         device="Siemens ACUSON Sequoia C512",
         label=labels[0],
-        mask_name="lesion",
+        mask_name=None if mask is None else "lesion",
         splits={DEFAULT: split},
     )
     return [Record(image, entry, mask)]
@@ -142,7 +141,8 @@ SOURCE = Source(
     split=('No official split; "default" is drawn by image, each class in equal proportion.'),
     refuses=(
         "A missing or damaged image or mask, a mask of another size or empty, an image that "
-        "the table does not list or lists with two labels, another word than benign and "
-        "malignant, masks or rows without an image, other files."
+        "the table does not list or lists with two labels, a word other than benign and "
+        "malignant, masks or rows without an image, and other files. An image without a "
+        "mask is accepted without one."
     ),
 )
