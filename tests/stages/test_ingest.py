@@ -73,12 +73,13 @@ def test_two_runs_are_the_same_bytes_and_a_second_batch_is_its_own(
         ingest(params, "fallmud", root=root, corpus=corpus)
     assert tree_hash(tmp_path / "one") == tree_hash(tmp_path / "two")
     # All inputs were accepted before, so the second batch holds refusals only.
-    ingest(params, "fallmud", root=root, corpus=tmp_path / "one", batch="0001", max_refused=1)
+    params.data.max_refused = 1
+    ingest(params, "fallmud", root=root, corpus=tmp_path / "one", batch="0001")
     assert (
         read_json(tmp_path / "one/fallmud/0001/batch.json")["refused"] == 8
     )  # all were accepted before
     with pytest.raises(ValueError, match="0001 exists: a batch is written once"):
-        ingest(params, "fallmud", root=root, corpus=tmp_path / "one", batch="0001", max_refused=1)
+        ingest(params, "fallmud", root=root, corpus=tmp_path / "one", batch="0001")
 
 
 def test_parts_together_are_the_whole(params: Params, root: Path, tmp_path: Path) -> None:
@@ -208,12 +209,14 @@ def test_a_batch_that_loses_too_much_is_not_written(
     for file in (root / "NeilCronin/images").iterdir():
         file.write_bytes(b"II*\x00")
     corpus = tmp_path / "data"
+    params.data.max_refused = 0.2
     with pytest.raises(TooManyRefusedError, match=r"data.max_refused allows 20%"):
-        ingest(params, "fallmud", root=root, corpus=corpus, max_refused=0.2)
+        ingest(params, "fallmud", root=root, corpus=corpus)
     assert "is not a readable picture" in capsys.readouterr().out
     assert not (corpus / "fallmud/0000").exists()
     # The name is free.
-    ingest(params, "fallmud", root=root, corpus=corpus, max_refused=1)
+    params.data.max_refused = 1
+    ingest(params, "fallmud", root=root, corpus=corpus)
     assert BatchSummary.read(corpus / "fallmud/0000").refused > 2
 
 

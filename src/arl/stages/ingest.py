@@ -43,13 +43,13 @@ def ingest(
     mask_name: str | None = None,
     part: str = "1/1",
     existing: Literal["refuse", "keep"] = "refuse",
-    max_refused: float | None = None,
 ) -> None:
     """Read a dataset or a hospital export into one new batch of the corpus.
 
     Reads the folder `root` in the layout of `source` and writes <corpus>/<source>/<batch>. Each
     input ends as accepted images, or in the quarantine of the batch with a reason. Frames of clips
-    that `data.thinning` leaves out are counted.
+    that `data.thinning` leaves out are counted. If more than `data.max_refused` of the inputs are
+    refused, or all inputs of a class, no batch is written.
 
     Args:
         source: Reader, as `arl datasets` lists them: bus-bra, dicom-folder, folder, csv, ...
@@ -66,8 +66,6 @@ def ingest(
             machines can read one export.
         existing: What to do if the batch exists: refuse, or keep it if it was made of as many
             inputs.
-        max_refused: Largest fraction of refused inputs; by default `data.max_refused`. A batch with
-            more, or without any input of a class, is not written.
 
     Raises:
         ValueError: Unknown source, an option that its reader does not take, an existing batch, or
@@ -118,8 +116,7 @@ def ingest(
         if any(reasons):
             print("Refused inputs by reason:", *reason_table(reasons), sep="\n")
         # An error here discards the batch, so that its name stays free.
-        limit = params.data.max_refused if max_refused is None else max_refused
-        check_refusals(inputs, reasons, limit)
+        check_refusals(inputs, reasons, params.data.max_refused)
     _print_summary(writer.folder)
 
 

@@ -258,6 +258,8 @@ def _take_in(params: Params, inbox: str, corpus: Path, run: Run) -> Intake | Non
 def _ingest(params: Params, root: Path, run: Run) -> str:
     """Read the incoming batch into the run's corpus; the reason where that is impossible."""
     assert run.incoming is not None
+    # `_too_many_refused` decides, so that the report can show the quarantine.
+    params = replace(params, data=replace(params.data, max_refused=1.0))
     try:
         ingest(
             params,
@@ -266,8 +268,6 @@ def _ingest(params: Params, root: Path, run: Run) -> str:
             corpus=run.corpus,
             batch=run.name,
             site=run.incoming.site,
-            # `_too_many_refused` decides, so that the report can show the quarantine.
-            max_refused=1.0,
         )
     except (ValueError, FileNotFoundError) as error:
         return f"It is not in the layout of {params.watch.source}: {error}."
