@@ -25,7 +25,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Train": ("configure", "run", "pretrain", "finetune", "baseline"),
     "Cluster": ("doctor", "compile", "pipeline", "schedule"),
     "Evaluate": ("evaluate", "probe", "figures", "paper", "drift", "report"),
-    "Release": ("gate", "verdict", "release", "models", "verify", "sign", "rollback"),
+    "Release": ("testset", "gate", "verdict", "release", "models", "verify", "sign", "rollback"),
     "Monitor": ("watch", "inbox", "retry", "demo-retrain"),
     "Use": ("predict", "embed", "export", "completion"),
 }

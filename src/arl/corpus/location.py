@@ -7,7 +7,7 @@ corpus at s3://bucket/prefix is copied as far as the use needs; see `s3_copy.loc
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-Mode = Literal["read", "append", "full"]
+Mode = Literal["read", "append", "full", "freeze"]
 
 # The command reads tables, and images through `shard_reader`.
 ReadableCorpus: TypeAlias = Path
@@ -15,5 +15,12 @@ ReadableCorpus: TypeAlias = Path
 GrowingCorpus: TypeAlias = Path
 # The command reads shards as files.
 FullCorpus: TypeAlias = Path
+# The command reads tables and adds versions of test sets.
+TestSetCorpus: TypeAlias = Path
 
-MODES: dict[str, Mode] = {"ReadableCorpus": "read", "GrowingCorpus": "append", "FullCorpus": "full"}
+MODES: dict[str, Mode] = {
+    "ReadableCorpus": "read",
+    "GrowingCorpus": "append",
+    "FullCorpus": "full",
+    "TestSetCorpus": "freeze",
+}

@@ -16,6 +16,7 @@ from pathlib import Path
 from arl.corpus.batch_summary import BATCH_FILE
 from arl.corpus.location import Mode
 from arl.corpus.remote_shards import ADDRESS
+from arl.corpus.testsets import FOLDER as TEST_SETS
 from arl.progress import progress
 from arl.storage.backends import cache, locked
 from arl.storage.s3 import Listed, Store, is_address
@@ -31,7 +32,8 @@ def local_copy(corpus: str, mode: Mode = "read") -> Iterator[str]:
     Args:
         mode: "read" copies the tables. "full" copies the shards, too. "append" yields an empty
             corpus that only knows which batches exist; the batches that the block adds are
-            uploaded if it ends without an error.
+            uploaded if it ends without an error. "freeze" reads, and uploads new versions of test
+            sets at the end.
 
     Raises:
         FileNotFoundError: The store holds no complete batch, and the mode is not "append".
@@ -45,10 +47,14 @@ def local_copy(corpus: str, mode: Mode = "read") -> Iterator[str]:
     root.mkdir(parents=True, exist_ok=True)
     if mode == "append":
         with tempfile.TemporaryDirectory(dir=root) as name:
-            summaries = [item for item in _complete_batches(store) if _is_summary(item.key)]
-            _fetch(store, summaries, Path(name))
+            items = [
+                item
+                for item in _complete_batches(store)
+                if _is_summary(item.key) or _is_test_set(item.key)
+            ]
+            _fetch(store, items, Path(name))
             yield name
-            _upload_new(store, Path(name), {item.key for item in summaries})
+            _upload_new(store, Path(name), {item.key for item in items})
         return
     folder = root / store.address.removeprefix("s3://").replace("/", "-")
     with locked(folder):
@@ -70,13 +76,26 @@ def local_copy(corpus: str, mode: Mode = "read") -> Iterator[str]:
             folder,
         )
     yield str(folder)
+    if mode == "freeze":
+        _upload_test_sets(store, folder, {item.key for item in items})
 
 
 def _complete_batches(store: Store) -> list[Listed]:
-    """The files of all complete batches; a batch that is being uploaded is not complete."""
+    """The files of all complete batches; a batch that is being uploaded is not complete.
+
+    Test sets are among them: each of their files is complete in itself.
+    """
     items = store.objects()
     batches = {item.key.removesuffix(BATCH_FILE) for item in items if _is_summary(item.key)}
-    return [item for item in items if "/".join(item.key.split("/")[:2]) + "/" in batches]
+    return [
+        item
+        for item in items
+        if "/".join(item.key.split("/")[:2]) + "/" in batches or _is_test_set(item.key)
+    ]
+
+
+def _is_test_set(key: str) -> bool:
+    return key.startswith(f"{TEST_SETS}/")
 
 
 def _is_summary(key: str) -> bool:
@@ -115,10 +134,18 @@ def _has_size(file: Path, size: int) -> bool:
 
 
 def _upload_new(store: Store, corpus: Path, existing: set[str]) -> None:
-    """Upload the batches whose batch.json is not `existing`."""
+    """Upload the batches whose batch.json is not `existing`, and new versions of test sets."""
+    _upload_test_sets(store, corpus, existing)
     for summary in sorted(corpus.glob(f"*/*/{BATCH_FILE}")):
         if summary.relative_to(corpus).as_posix() not in existing:
             _upload_batch(store, corpus, summary)
+
+
+def _upload_test_sets(store: Store, corpus: Path, existing: set[str]) -> None:
+    for file in sorted(corpus.glob(f"{TEST_SETS}/*/*.json")):
+        key = file.relative_to(corpus).as_posix()
+        if key not in existing:
+            store.put_if_absent(key, file.read_bytes())
 
 
 def _upload_batch(store: Store, corpus: Path, summary: Path) -> None:

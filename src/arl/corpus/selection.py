@@ -9,6 +9,7 @@ import pandas as pd
 from arl.corpus.manifest import SCHEMA, read_manifest
 from arl.corpus.near_duplicates import contradictory_clusters, duplicate_clusters
 from arl.corpus.splits import groups, read_split
+from arl.corpus.testsets import TestSet, check_frozen, guard, read_test_sets
 
 WITHHELD = "withheld"
 # Only the search for duplicates needs these.
@@ -53,6 +54,7 @@ def select(
             f"corpus {corpus} has no source {missing}; it has {sorted(set(rows['source']))}"
         )
     rows = rows.assign(split=read_split(corpus, rows, protocols))
+    rows["split"] = guard(rows, read_test_sets(corpus), WITHHELD)
     members = duplicate_clusters(rows)
     withheld = members["withheld"]
     if not contradictory:
@@ -78,13 +80,23 @@ def task_rows(
     classes: list[str],
     mask: str,
     protocols: dict[str, str],
+    test_set: TestSet | None = None,
 ) -> pd.DataFrame:
     """Rows of a task with their `split` and, for classification, the integer `target`.
 
+    Args:
+        test_set: The frozen test set. Its images are the split "test"; rows whose protocol says
+            "test" beside it are in the split "withheld".
+
     Raises:
-        ValueError: The kind is unknown, a split is empty, or lacks a class.
+        ValueError: The kind is unknown, a split is empty, or lacks a class; or an image of the test
+            set is missing or has changed.
     """
     rows = select(corpus, sources=sources, protocols=protocols)
+    if test_set is not None:
+        check_frozen(test_set, rows)
+        outside = (rows["split"] == "test") & ~rows["id"].isin(test_set.images)
+        rows["split"] = rows["split"].mask(outside, WITHHELD)
     rows = rows[rows["anatomy"] == anatomy]
     if kind == "segmentation":
         rows = rows[rows["mask"] == mask].assign(target=-1)

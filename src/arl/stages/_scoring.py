@@ -7,6 +7,7 @@ import pandas as pd
 
 from arl.corpus.anatomy import NULL_ANATOMY
 from arl.corpus.selection import task_rows
+from arl.corpus.testsets import read_test_set
 from arl.evaluation.metrics import Ints
 from arl.evaluation.predictions import classification_table, segmentation_table
 from arl.loading.loader import Examples, evaluation_batches
@@ -37,6 +38,7 @@ def rows_of_task(params: Params, task: str, corpus: Path) -> pd.DataFrame:
         classes=settings.classes,
         mask=settings.mask,
         protocols=params.data.splits,
+        test_set=read_test_set(corpus, task),
     )
 
 
