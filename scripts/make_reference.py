@@ -94,8 +94,8 @@ def _command(command: Command) -> str:
 
 
 def _flag(command: Command, name: str) -> str:
-    argument = next(a for a in command.arguments if a.name == name)
-    return name if argument.positional else argument.flag
+    flags = {a.name: a.name if a.positional else a.flag for a in command.arguments}
+    return flags.get(name, name)
 
 
 def _argument_row(argument: Argument) -> list[str]:

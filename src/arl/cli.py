@@ -200,7 +200,7 @@ def _as_paths(value: Any) -> Any:
 def _conclude(command: Command, arguments: dict[str, Any]) -> None:
     """Say what the command wrote and which command comes next."""
     values: dict[str, Any] = {a.name: a.default for a in command.arguments} | arguments
-    outputs = [path for name in command.writes for path in _as_list(values.get(name))]
+    outputs = [path for name in command.writes for path in _as_list(values.get(name, name))]
     written = [str(path) for path in outputs if "://" in str(path) or Path(path).exists()]
     if written:
         console.info(f"Wrote {_listed(written)}.")
@@ -297,9 +297,8 @@ def _description(command: Command) -> str:
 def _epilog(command: Command) -> str:
     parts = []
     if command.writes:
-        flags = [a.name if a.positional else a.flag for a in command.arguments]
-        named = [flag for flag in flags if flag.strip("-").replace("-", "_") in command.writes]
-        parts.append(f"writes: {', '.join(named)}")
+        flags = {a.name: a.name if a.positional else a.flag for a in command.arguments}
+        parts.append(f"writes: {', '.join(flags.get(name, name) for name in command.writes)}")
     if command.takes_params:
         parts.append("Words of the form key=value override params.yaml, e.g. pretrain.epochs=1.")
     if command.examples:

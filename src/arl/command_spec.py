@@ -3,7 +3,8 @@
 A function in `arl/stages/<name>.py` or `arl/commands/<name>.py` that has the name of its file is a
 command. Positional parameters are positional arguments (a list takes several words), keyword-only
 parameters are options, `Literal[...]` gives the choices, a `bool` is a switch. The docstring gives
-the help: its first line, its paragraphs, `Args:`, `Writes:` (the arguments that name outputs),
+the help: its first line, its paragraphs, `Args:`, `Writes:` (the arguments that name outputs, or
+paths),
 `Next:` (commands to run afterwards, with arguments in braces) and `Examples:`. Help never imports a command, since most
 import PyTorch.
 """
@@ -68,7 +69,7 @@ class Command:
     description: str
     arguments: tuple[Argument, ...]
     takes_params: bool
-    writes: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()  # arguments, or paths such as params.yaml
     next_steps: tuple[str, ...] = ()
     examples: tuple[str, ...] = ()
 
@@ -100,7 +101,7 @@ def read_command(module: str) -> Command:
         description=description.strip(),
         arguments=arguments,
         takes_params=takes_params,
-        writes=tuple(re.findall(r"\w+", sections.get("Writes", ""))),
+        writes=tuple(re.findall(r"[\w./-]+", sections.get("Writes", ""))),
         next_steps=_commands(sections.get("Next", "")),
         examples=_commands(sections.get("Examples", "")),
     )

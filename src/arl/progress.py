@@ -5,6 +5,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from arl import console
+
 _LOG_SECONDS = 15.0  # between lines where stderr is a log and no terminal
 
 
@@ -18,7 +20,7 @@ def progress(
         initial=initial,
         desc=title,
         unit=unit,
-        disable=not visible,
+        disable=not visible or console.is_quiet(),
         file=sys.stderr,
         mininterval=0.2 if watched else _LOG_SECONDS,
         dynamic_ncols=watched,

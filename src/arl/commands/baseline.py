@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
+from arl import console
 from arl.experiments.baselines import (
     SUPERVISED,
     BaselineReport,
@@ -53,6 +54,8 @@ def baseline(
         report = write_random_encoder(params, out)
     else:
         report = import_published(params, method, files[0], out)
-    print(f"{out}: {method}, {report.layout or 'no'} file, licence {report.licence}")
+    console.info(f"{out}: {method}, {report.layout or 'no'} file, licence {report.licence}")
     listing = out / BaselineReport.FILE
-    print(f"  {report.parameters:,} parameters; {listing} lists dropped and resampled tensors")
+    console.info(
+        f"  {report.parameters:,} parameters; {listing} lists dropped and resampled tensors"
+    )

@@ -22,8 +22,12 @@ def configure(choices: list[str]) -> None:
         ValueError: a choice does not exist, or the result breaks the schema of params.yaml.
         FileNotFoundError: there is no conf/ here.
 
+    Writes:
+        params.yaml
+
     Next:
-        arl run pipelines/arl_full.py
+        arl sample --corpus data
+        arl datasets
 
     Examples:
         arl configure experiment=busbra model=avit_small

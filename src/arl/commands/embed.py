@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from arl import console
 from arl.corpus.anatomy import OTHER, anatomy_index
 from arl.corpus.location import ReadableCorpus
 from arl.corpus.manifest import read_manifest
@@ -67,7 +68,7 @@ def embed(
         table = _of_files(encoder, files, config.size, anatomy, pooling)
     with atomic_file(out) as partial:
         pq.write_table(pa.Table.from_pandas(table, preserve_index=False), partial)
-    print(f"{out}: {len(table)} rows of {encoder.embed_dim} features")
+    console.info(f"{out}: {len(table)} rows of {encoder.embed_dim} features")
 
 
 def _features(

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from arl import console
 from arl.corpus.anatomy import ANATOMIES
 from arl.evaluation.model_card import LIMITS
 from arl.files import atomic_directory, write_json
@@ -58,7 +59,7 @@ def export(
         write_json(folder / "config.json", _config(network, config, chosen, difference))
         write_json(folder / "preprocessor_config.json", _preprocessor(config))
         (folder / "README.md").write_text(_card(config, chosen), encoding="utf-8")
-    print(
+    console.info(
         f"{out}: model.safetensors, model.onnx (differs by {difference:.1e}),"
         " configurations and card"
     )

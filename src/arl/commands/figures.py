@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from arl import console
 from arl.corpus.location import ReadableCorpus
 from arl.corpus.selection import select
 from arl.experiments.pictures import (
@@ -85,7 +86,7 @@ def figures(
     with atomic_directory(out) as folder:
         synthetic = float(rows["synthetic"].mean())
         write_figures(shown, synthetic, f"{checkpoint}, test images of {corpus}", folder)
-    print(out / "index.html")
+    console.info(f"Open {out / 'index.html'}.")
 
 
 def _decoders(folders: dict[str, Path]) -> dict[str, Reconstructor]:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from arl import console
 from arl.composition import CONF
 from arl.corpus.location import ReadableCorpus
 from arl.experiments.results import ExperimentResults, ExperimentRun, results_of
@@ -65,7 +66,7 @@ def paper(
     if experiment == _ALL:
         with atomic_directory(out / f"{_ALL}-{scale}") as folder:
             write_report(runs, folder)
-        print(out / f"{_ALL}-{scale}" / "index.html")
+        console.info(f"Open {out / f'{_ALL}-{scale}' / 'index.html'}.")
 
 
 def _write(run: ExperimentRun, out: Path) -> None:
@@ -74,4 +75,4 @@ def _write(run: ExperimentRun, out: Path) -> None:
         results_of(run).write(folder / ExperimentResults.FILE)
         write_page(run, folder)
         (folder / "table.md").write_text(markdown(run), encoding="utf-8")
-    print(target / "index.html")
+    console.info(f"Open {target / 'index.html'}.")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import yaml
 
+from arl import console
 from arl import params as parameters
 from arl.files import write_json
 from arl.params import Params
@@ -64,13 +65,11 @@ def audit(params: Params, work: Path, ingest: tuple[str, ...]) -> None:
         raise ValueError(
             f"{len(found)} identifiers were found in what ingest left; the first: {found[0]}"
         )
-    print(
-        "{identifiers} identifiers planted in {places} places of {files} files; none found".format(
-            **told
-        ),
-        end="",
+    text = (
+        "{identifiers} identifiers planted in {places} places of {files} files; none found in "
+        "{bytes} bytes"
     )
-    print(" in {bytes} bytes".format(**told))
+    console.info(text.format(**told))
 
 
 def _run(params: Params, work: Path, key: str, ingest: tuple[str, ...]) -> None:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from arl import console
 from arl.corpus.pixels import fit
 from arl.corpus.record import Pixels
 from arl.evaluation.calibration import with_temperature
@@ -91,7 +92,7 @@ def predict(
             {**content, "files": [asdict(answer.facts) for answer in answers]},
         )
         prediction.write_page(chosen, config, answers, refused, folder)
-    print(f"pictures and limits: {out / 'index.html'}")
+    console.info(f"Open {out / 'index.html'} for the images and the limits of the model.")
 
 
 def _answer(

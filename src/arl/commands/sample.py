@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from arl import console
 from arl.corpus.anatomy import ANATOMIES, anatomy_index
-from arl.corpus.batch_summary import BatchOrigin
+from arl.corpus.batch_summary import BATCH_FILE, BatchOrigin, BatchSummary
 from arl.corpus.location import GrowingCorpus
 from arl.corpus.record import Entry, Input, Record
 from arl.corpus.shard_writer import BatchWriter
@@ -85,6 +86,10 @@ def sample(params: Params, *, corpus: GrowingCorpus) -> None:
         with BatchWriter(staging, source.name, "0000", size, origin=origin) as writer:
             inputs = source.read(pydicom_data.installed(), Options(), params.dicom)
             write_inputs(inputs, writer, params.data.workers, seconds=seconds)
+        batches = [BatchSummary.read(file.parent) for file in staging.rglob(BATCH_FILE)]
+    real = sum(batch.images for batch in batches if batch.source == source.name)
+    synthetic = sum(batch.images for batch in batches) - real
+    console.info(f"{synthetic:,} synthetic and {real:,} real images in {len(batches)} batches.")
 
 
 @contextmanager

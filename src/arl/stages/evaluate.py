@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from arl import console
 from arl.corpus.location import ReadableCorpus
 from arl.corpus.splits import grouping
 from arl.evaluation.calibration import fit_temperature, with_temperature
@@ -100,6 +101,12 @@ def evaluate(
     with atomic_directory(evaluation) as folder:
         metrics.write(folder / Metrics.FILE)
         write_predictions(tables["test"], folder / "predictions.parquet")
+    estimate = metrics.metrics[main]
+    limits = "" if estimate.low is None else f" ({estimate.low:.3f} to {estimate.high:.3f})"
+    console.info(
+        f"{task}: {main} {estimate.value:.3f}{limits} on {metrics.images:,} test images of "
+        f"{metrics.patients:,} patients."
+    )
 
 
 def _threshold(validation: pd.DataFrame) -> float:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from arl import console
 from arl.corpus.location import ReadableCorpus
 from arl.corpus.manifest import sources
 from arl.evaluation.decision import Decision, Settings, SourceTerms
@@ -79,7 +80,7 @@ def gate(
         judged.write(folder / Decision.FILE)
         gate_page.write_page(judged, folder)
     lines = [f"gate: {judged.verdict}", *(f"  {line}" for line in judged.reasons + judged.notes)]
-    print("\n".join(lines))
+    console.info("\n".join(lines))
 
 
 def _settings(params: Params) -> Settings:

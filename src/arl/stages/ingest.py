@@ -7,6 +7,7 @@ from typing import Literal
 
 import pyarrow as pa
 
+from arl import console
 from arl.corpus.batch_summary import BATCH_FILE, BatchOrigin, BatchSummary
 from arl.corpus.location import GrowingCorpus
 from arl.corpus.manifest import SCHEMA, read_table
@@ -114,7 +115,7 @@ def ingest(
             seconds=params.data.input_seconds,
         )
         if any(reasons):
-            print("Refused inputs by reason:", *reason_table(reasons), sep="\n")
+            console.info("\n".join(["Refused inputs by reason:", *reason_table(reasons)]))
         # An error here discards the batch, so that its name stays free.
         check_refusals(inputs, reasons, params.data.max_refused)
     _print_summary(writer.folder)
@@ -136,7 +137,7 @@ def _print_summary(folder: Path) -> None:
     withheld = int(duplicate_clusters(rows.merge(splits, on="id"))["withheld"].sum())
     if withheld:
         counts.append(f"{withheld:,} images withheld from training as near-duplicates")
-    print(f"{folder}: {', '.join(counts)}")
+    console.info(f"{folder}: {', '.join(counts)}")
 
 
 def _check_options(reader: Source, options: Options) -> None:
@@ -165,7 +166,7 @@ def _check_same(folder: Path, given: int) -> None:
             f"{folder} was made of {before} inputs, and there are {given} now: "
             "a batch is written once; choose another batch name"
         )
-    print(f"{folder}: exists already, with {given} inputs")
+    console.info(f"{folder}: exists already, with {given} inputs")
 
 
 def _thinning(params: Params, source: str) -> Thinning:

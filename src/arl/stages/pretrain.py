@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from arl import console
 from arl.corpus.anatomy import NULL_ANATOMY
 from arl.corpus.location import ReadableCorpus
 from arl.corpus.selection import select, subset
@@ -246,6 +247,8 @@ def _write(
         if "rankme" in record
     ]
     PretrainingMetrics(images, len(history), losses, features, history[-1]).write(metrics)
+    loss = history[-1]["loss"]
+    console.info(f"{len(history)} steps on {images:,} images, last loss {loss:.3f}.")
 
 
 def _reconstructor(pretrainer: Pretrainer) -> Reconstructor | None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from arl import console
 from arl.corpus.checks.invariants import check_corpus
 from arl.corpus.checks.validation import SEVERITIES, Finding, examples
 from arl.corpus.location import FullCorpus
@@ -64,6 +65,10 @@ def validate(params: Params, *, corpus: FullCorpus, validation: Path) -> None:
     broken = [
         finding for finding in findings if finding.severity == "critical" and not finding.passed
     ]
+    warnings = sum(not finding.passed for finding in findings) - len(broken)
+    console.info(
+        f"{len(findings)} rules checked: {len(broken)} critical and {warnings} others broken."
+    )
     if broken:
         raise ValueError(_sentence(corpus, broken, validation))
 
