@@ -130,6 +130,14 @@ class Model(Section):
     conditioning: Annotated[Conditioning, "How the blocks use the anatomy."]
     deform_kernel: Annotated[PositiveInt, "Side of the deformable kernel, in patches."]
     anatomy_hidden: Annotated[PositiveInt, "Width of the anatomy MLP of each block."]
+    deform_normalize: Annotated[
+        bool,
+        "Normalise the deformable sampling by the visible part of its kernel while patches are "
+        "masked.",
+    ]
+    drop_path_rate: Annotated[
+        float, Interval(ge=0.0, lt=1.0), "Stochastic depth of the last block; zero at the first."
+    ]
 
     def __post_init__(self) -> None:
         if self.embed_dim % self.num_heads:
@@ -147,18 +155,24 @@ class Objective(Section):
     self_distillation: Annotated[bool, "Self-distillation of the CLS token: L_SD, eq. 5."]
     patch_distillation: Annotated[bool, "iBOT's loss on masked tokens. Needs drop_masked=false."]
     contrastive: Annotated[bool, "MoCo v3's loss. Excludes both distillation terms."]
+    self_distillation_tokens: Annotated[
+        Literal["cls", "all"],
+        "Output tokens of eq. 5: the CLS token, or also the student's patch tokens.",
+    ]
     weighting: Annotated[
-        Literal["adaptive", "constant"],
-        "Weight of L_adv: adaptive (eq. 6) or the constant adversarial_weight.",
+        Literal["adaptive", "constant"], "Lambda of eq. 6: adaptive, or constant_weight."
     ]
+    constant_weight: Annotated[NonNegativeFloat, "Lambda of weighting=constant."]
     adversarial_weight: Annotated[
-        NonNegativeFloat, "The constant weight, or a factor of the adaptive weight."
+        NonNegativeFloat, "Factor of lambda * L_adv, outside of lambda. Paper: 1."
     ]
-    max_adversarial_weight: Annotated[PositiveFloat, "Upper limit of the adaptive weight."]
+    max_adversarial_weight: Annotated[
+        NonNegativeFloat, "Upper limit of the adaptive lambda. 0: no limit, as in the paper."
+    ]
     mim_weight: Annotated[
         NonNegativeFloat,
-        "Weight of L_MIM, a mean over the pixels of a patch. Eq. 3 sums them, which equals "
-        "patch_size ** 2.",
+        "Weight of L_MIM + lambda * L_adv against L_SD. Paper: 1. L_MIM is a mean over the "
+        "pixels of a patch; the sum of eq. 3 equals patch_size ** 2.",
     ]
     discriminator_start: Annotated[
         Fraction, "Fraction of the steps after which L_adv trains the decoder."
@@ -169,6 +183,9 @@ class Objective(Section):
     mask_ratio: Annotated[
         float, Interval(ge=0.0, lt=1.0), "Fraction of the patches that are masked."
     ]
+    mask_strategy: Annotated[
+        Literal["random", "block"], "Random patches as in MAE, or blocks as in BEiT and iBOT."
+    ]
     drop_masked: Annotated[
         bool, "Encode visible tokens only. Otherwise a mask token replaces masked ones."
     ]
@@ -176,6 +193,12 @@ class Objective(Section):
     anatomy_dropout: Annotated[Fraction, "Probability of hiding an image's anatomy in training."]
     prototypes: Annotated[PositiveInt, "Output size K of the self-distillation head."]
     head_hidden: Annotated[PositiveInt, "Hidden width of the projection head."]
+    freeze_last_layer: Annotated[
+        Fraction, "Fraction of the steps during which the prototypes are frozen, as in DINO."
+    ]
+    stop_grad_conv1: Annotated[
+        bool, "Freeze the patch embedding at its random initialisation, as MoCo v3 does."
+    ]
     student_temp: Annotated[PositiveFloat, "Temperature of the student."]
     teacher_temp: Annotated[PositiveFloat, "Temperature of the teacher after its warm-up."]
     warmup_teacher_temp: Annotated[PositiveFloat, "Temperature of the teacher at step 0."]
@@ -230,6 +253,13 @@ class Objective(Section):
         return self.self_distillation or self.patch_distillation or self.contrastive
 
     @property
+    def distills_patches(self) -> bool:
+        """Whether the teacher's patch tokens are targets."""
+        return self.patch_distillation or (
+            self.self_distillation and self.self_distillation_tokens == "all"
+        )
+
+    @property
     def global_crops_number(self) -> int:
         """G: a teacher compares two views, reconstruction needs one."""
         return 2 if self.has_teacher else 1
@@ -257,7 +287,11 @@ class Training(Section):
     ]
     min_lr: Annotated[NonNegativeFloat, "Learning rate at the last step."]
     warmup: Annotated[Fraction, "Warm-up of the learning rate: fraction of the steps."]
-    weight_decay: Annotated[NonNegativeFloat, "Weight decay of AdamW."]
+    weight_decay: Annotated[NonNegativeFloat, "Weight decay of AdamW at the first step."]
+    weight_decay_end: Annotated[
+        NonNegativeFloat | None, "Weight decay at the last step, along a cosine. null: constant."
+    ]
+    betas: Annotated[list[Fraction], "Betas of AdamW."]
     clip_grad: Annotated[NonNegativeFloat, "Largest norm of the gradient. 0 sets no limit."]
     precision: Annotated[Precision, "Number format of matrix products."]
     zero_stage: Annotated[int, Interval(ge=0, le=2), "DeepSpeed's ZeRO stage."]

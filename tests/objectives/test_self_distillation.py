@@ -121,5 +121,5 @@ def test_low_precision_logits_give_a_float32_loss() -> None:
 
 
 def test_one_view_has_no_partner(objective) -> None:
-    with pytest.raises(ValueError, match="two different views: got 1 teacher, 1 student"):
+    with pytest.raises(ValueError, match="two different views: 1 teacher, 1 student"):
         objective(_logits(0, 1), _logits(1, 1), TEACHER_TEMP)

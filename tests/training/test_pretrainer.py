@@ -6,7 +6,7 @@ from torch.nn.functional import normalize
 
 from arl.models.avit import AViT
 from arl.models.decoder import patchify, unpatchify
-from arl.objectives.masking import random_masking
+from arl.objectives.masking import block_masking, random_masking
 from arl.settings import Objective
 from arl.training.pretrainer import Pretrainer, PretrainInputs, crop_patches
 
@@ -16,18 +16,23 @@ OBJECTIVE = Objective(
     self_distillation=True,
     patch_distillation=False,
     contrastive=False,
+    self_distillation_tokens="cls",
     weighting="adaptive",
-    adversarial_weight=1.0,
-    max_adversarial_weight=100.0,
+    constant_weight=0.5,
+    adversarial_weight=2.0,
+    max_adversarial_weight=0.0,
     mim_weight=3.0,
     discriminator_start=0.5,
     max_reconstructed_crops=2,
     mask_ratio=0.5,
+    mask_strategy="random",
     drop_masked=True,
     norm_pix_loss=False,
     anatomy_dropout=0.0,
     prototypes=13,
     head_hidden=11,
+    freeze_last_layer=0.0,
+    stop_grad_conv1=False,
     student_temp=0.1,
     teacher_temp=0.07,
     warmup_teacher_temp=0.04,
@@ -65,6 +70,7 @@ def inputs() -> PretrainInputs:
         local_crops=torch.randn(9, 1, 8, 8, generator=generator),
         anatomy=torch.tensor([3, 4, 16]),
         noise=torch.rand(6, 16, generator=generator),
+        block_noise=torch.rand(6, 10, 4, generator=generator),
     )
 
 
@@ -84,7 +90,8 @@ def test_patches_are_cut_with_half_a_patch_of_context() -> None:
 
 def test_the_loss_is_the_sum_of_eq_6() -> None:
     terms = pretrainer()(inputs(), 0.7)
-    total = terms["sd"] + 3.0 * terms["mim"] + terms["lambda"] * terms["adv"] + terms["d"]
+    reconstruction = terms["mim"] + 2.0 * terms["lambda"] * terms["adv"]
+    total = terms["sd"] + 3.0 * reconstruction + terms["d"]
     assert terms["loss"].item() == pytest.approx(total.item(), rel=1e-6)
 
 
@@ -109,13 +116,57 @@ def test_the_decoder_is_decoder_grad_by_the_gradient_of_the_generator_loss() -> 
             cut.append(padded[:, 4 * row : 4 * row + 8, 4 * column : 4 * column + 8])
     loss = torch.nn.functional.softplus(-module.discriminator(torch.stack(cut))).mean()
     torch.testing.assert_close(terms["adv"], loss)
-    (expected,) = torch.autograd.grad(terms["lambda"] * loss, prediction)
+    (expected,) = torch.autograd.grad(3.0 * 2.0 * terms["lambda"] * loss, prediction)
     torch.testing.assert_close(decoder_grad, expected)
+
+
+def test_lambda_is_the_ratio_of_the_unweighted_gradients() -> None:
+    """The weights of the terms scale the loss outside of lambda."""
+    plain = pretrainer(mim_weight=1.0, adversarial_weight=1.0)(inputs(), 0.7)
+    weighted = pretrainer(mim_weight=50.0, adversarial_weight=0.1)(inputs(), 0.7)
+    assert weighted["lambda"].item() == pytest.approx(plain["lambda"].item(), rel=1e-5)
+    assert weighted["generator"].item() == pytest.approx(5 * plain["generator"].item(), rel=1e-5)
+
+
+def test_both_gradients_of_eq_6_have_the_same_norm_at_the_decoder() -> None:
+    module, outputs = pretrainer(mim_weight=1.0, adversarial_weight=1.0), []
+    module.decoder.register_forward_hook(lambda _, __, out: outputs.append(out))
+    terms = module(inputs(), 0.7)
+    norms = [
+        torch.autograd.grad(terms[name], outputs[0], retain_graph=True)[0].norm().item()
+        for name in ("reconstruction", "generator")
+    ]
+    assert norms[0] == pytest.approx(norms[1], rel=1e-4)
+
+
+def test_a_limit_of_lambda_is_reported() -> None:
+    free = pretrainer()(inputs(), 0.7)
+    limit = 0.5 * free["lambda"].item()
+    clamped = pretrainer(max_adversarial_weight=limit)(inputs(), 0.7)
+    assert (free["lambda_clamped"].item(), clamped["lambda_clamped"].item()) == (0, 1)
+    assert clamped["lambda"].item() == pytest.approx(limit)
+
+
+def test_a_saturated_discriminator_cannot_outweigh_the_reconstruction() -> None:
+    """Without a limit, lambda grows, but its product with the vanishing gradient does not."""
+    module, outputs = pretrainer(mim_weight=1.0, adversarial_weight=1.0), []
+    module.decoder.register_forward_hook(lambda _, __, out: outputs.append(out))
+    with torch.no_grad():
+        module.discriminator.head.weight.mul_(1e-9)
+        module.discriminator.head.bias.fill_(40.0)
+    terms = module(inputs(), 0.7)
+    assert terms["loss"].isfinite()
+    norms = [
+        torch.autograd.grad(terms[name], outputs[0], retain_graph=True)[0].norm().item()
+        for name in ("reconstruction", "generator")
+    ]
+    assert norms[1] <= norms[0] * (1 + 1e-4)
 
 
 def test_the_generator_waits_for_the_discriminator() -> None:
     terms = pretrainer()(inputs(), 0.49)
-    assert (terms["lambda"], terms["adv"], terms["generator"]) == (0, 0, 0)
+    names = ("lambda", "lambda_clamped", "adv", "generator")
+    assert [terms[name] for name in names] == [0] * 4
     assert terms["d"] > 0
 
 
@@ -153,6 +204,7 @@ def one_view() -> PretrainInputs:
         global_crops=both.global_crops[:3],
         local_crops=both.local_crops[:0],
         noise=both.noise[:3],
+        block_noise=both.block_noise[:3],
     )
 
 
@@ -176,6 +228,10 @@ def test_visible_pixels_decide_nothing_of_the_reconstruction_loss_target() -> No
         MOCO_V3,
         {"weighting": "constant"},
         {"centering": "sinkhorn"},
+        {"self_distillation_tokens": "all"},
+        {"self_distillation_tokens": "all", "drop_masked": False},
+        {"self_distillation_tokens": "all", "mim": False, "adversarial": False},
+        {"mask_strategy": "block"},
     ],
 )
 def test_every_objective_trains_what_it_uses(changes: dict[str, object]) -> None:
@@ -208,8 +264,10 @@ def test_objectives_that_cannot_be(changes: dict[str, object], message: str) -> 
 
 
 def test_constant_weighting_is_the_constant() -> None:
-    terms = pretrainer(weighting="constant", adversarial_weight=0.25)(inputs(), 0.7)
-    assert terms["lambda"].item() == 0.25
+    terms = pretrainer(weighting="constant")(inputs(), 0.7)
+    assert terms["lambda"].item() == 0.5
+    assert terms["lambda_clamped"].item() == 0
+    assert terms["generator"].item() == pytest.approx(3.0 * 2.0 * 0.5 * terms["adv"].item())
 
 
 def test_ibot_compares_the_masked_tokens_of_student_and_teacher_view_by_view() -> None:
@@ -274,3 +332,58 @@ def test_of_two_crops_one_may_be_reconstructed() -> None:
 def test_a_reconstruction_needs_one_view_and_a_teacher_two() -> None:
     assert pretrainer(self_distillation=False, adversarial=False).objective.global_crops_number == 1
     assert pretrainer(**MOCO_V3).objective.global_crops_number == 2
+
+
+def cross_entropy(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    return -((teacher / 0.07).softmax(-1) * (student / 0.1).log_softmax(-1)).sum(-1).mean()
+
+
+def test_eq_5_of_all_tokens_adds_the_visible_patches() -> None:
+    """Each visible patch token of the student predicts the teacher's token of the same patch."""
+    module, views = pretrainer(self_distillation_tokens="all"), inputs()
+    terms = module(views, 0.7)
+    anatomy, ids_keep = views.anatomy.repeat(2), random_masking(views.noise, 0.5).ids_keep
+    student = module.head(module.encoder(views.global_crops, anatomy, ids_keep=ids_keep)[:, 1:])
+    teacher = module.teacher_head(module.teacher(views.global_crops, anatomy)[:, 1:])
+    teacher = teacher.gather(1, ids_keep.unsqueeze(-1).expand(-1, -1, 13))
+    assert terms["token_sd"].item() == pytest.approx(
+        cross_entropy(student, teacher).item(), rel=1e-4
+    )
+    cls_only = pretrainer()(views, 0.7)["sd"]
+    assert terms["sd"].item() == pytest.approx((cls_only + terms["token_sd"]).item(), rel=1e-5)
+
+
+def test_ibot_masks_blocks() -> None:
+    module, views, masks = pretrainer(**IBOT, mask_strategy="block"), inputs(), []
+    module.encoder.forward_features = lambda *_, mask, **__: masks.append(mask)
+    with pytest.raises(TypeError):  # the stub returns no tokens
+        module(views, 0.7)
+    expected = block_masking(views.block_noise, views.noise, (4, 4), 0.5).mask
+    assert torch.equal(masks[0], expected)
+    assert not torch.equal(masks[0], random_masking(views.noise, 0.5).mask)
+
+
+def test_frozen_prototypes_do_not_train() -> None:
+    module = pretrainer(freeze_last_layer=0.5)
+    module(inputs(), 0.49)["loss"].backward()
+    assert norm_of(module.head.last_layer.parameters()) == 0
+    assert norm_of(module.head.mlp.parameters()) > 0
+    module(inputs(), 0.5)["loss"].backward()
+    assert norm_of(module.head.last_layer.parameters()) > 0
+
+
+def test_moco_v3_freezes_the_patch_embedding() -> None:
+    module = pretrainer(**MOCO_V3, stop_grad_conv1=True)
+    module(inputs(), 0.7)["loss"].backward()
+    assert norm_of(module.encoder.patch_embed.parameters()) == 0
+    assert norm_of(module.encoder.blocks.parameters()) > 0
+
+
+def test_the_teacher_has_no_drop_path() -> None:
+    torch.manual_seed(0)
+    encoder = AViT(
+        img_size=16, patch_size=4, embed_dim=12, depth=2, num_heads=3, drop_path_rate=0.9
+    )
+    module, crops = Pretrainer(encoder, OBJECTIVE).train(), inputs().global_crops
+    torch.testing.assert_close(module.teacher(crops), module.teacher(crops), rtol=0, atol=0)
+    assert not torch.equal(module.encoder(crops), module.encoder(crops))

@@ -35,6 +35,7 @@ class AViT(nn.Module):
         deform_kernel: side of the deformable kernel, patches (acdt).
         anatomy_hidden: width of the anatomy MLP of each ACDT block. The other conditionings get as
             many parameters.
+        deform_normalize: normalise the sampling of ACDT by the visible patches (`ids_keep`).
         drop_path_rate: probability that stochastic depth skips the last block; it grows linearly
             from zero at the first block.
 
@@ -59,6 +60,7 @@ class AViT(nn.Module):
         conditioning: str = "acdt",
         deform_kernel: int = 3,
         anatomy_hidden: int = 240,
+        deform_normalize: bool = False,
         drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__()
@@ -67,6 +69,7 @@ class AViT(nn.Module):
         self.grid_size = (img_size // patch_size, img_size // patch_size)
         self.num_features = self.head_hidden_size = embed_dim
         self.deform_kernel = deform_kernel
+        self.deform_normalize = deform_normalize
         self.grad_checkpointing = False
         self.patch_embed = PatchEmbed(
             img_size, patch_size, in_chans, embed_dim, strict_img_size=False
@@ -248,7 +251,13 @@ class AViT(nn.Module):
         # x.shape[0] and not len(x), which would fix the batch size of an exported graph.
         cls_token = (self.cls_token + positions[:, :1]).expand(x.shape[0], -1, -1)
         grid = make_grid(
-            height, width, self.deform_kernel, self.num_prefix_tokens, ids_keep, x.device
+            height,
+            width,
+            self.deform_kernel,
+            self.num_prefix_tokens,
+            ids_keep,
+            x.device,
+            normalize=self.deform_normalize,
         )
         return torch.cat([cls_token, tokens], dim=1), self._codes(anatomy, x.shape[0]), grid
 

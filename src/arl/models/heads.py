@@ -10,7 +10,8 @@ from arl.models.encoder import Encoder
 class DINOHead(nn.Module):
     """Three-layer MLP to a unit-length bottleneck, then cosines with the prototypes (Caron 2021).
 
-    The prototypes are weight-normalised with length one: DINO's `norm_last_layer`.
+    The prototypes are weight-normalised with length one: DINO's `norm_last_layer`. While
+    `freeze_last_layer` is set, they do not train.
     """
 
     def __init__(
@@ -25,6 +26,7 @@ class DINOHead(nn.Module):
             nn.Linear(hidden, bottleneck),
         )
         self.last_layer = nn.Linear(bottleneck, out_dim, bias=False)
+        self.freeze_last_layer = False
         # Biases start at zero. PyTorch's own biases would outweigh the signal of three layers of
         # weights this small. All images would then start with the same bottleneck.
         for module in self.modules():
@@ -38,8 +40,12 @@ class DINOHead(nn.Module):
         # DINO's epsilon: in half precision PyTorch's default of 1e-12 is zero.
         z = F.normalize(self.mlp(x), dim=-1, eps=1e-6)
         # Scale the products and not the prototypes, which hold more numbers than a batch's logits.
-        length = torch.linalg.vector_norm(self.last_layer.weight, dim=-1).clamp_min(1e-6)
-        logits: Tensor = F.linear(z, self.last_layer.weight) * length.reciprocal()
+        weight = self.last_layer.weight
+        if self.freeze_last_layer:
+            # Zero gradients and not none, so that AdamW counts the same steps for all weights.
+            weight = weight.detach() + 0.0 * weight
+        length = torch.linalg.vector_norm(weight, dim=-1).clamp_min(1e-6)
+        logits: Tensor = F.linear(z, weight) * length.reciprocal()
         return logits
 
 

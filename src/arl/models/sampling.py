@@ -35,6 +35,8 @@ class Grid(NamedTuple):
         present: (cells, 4), 1 where there is a token.
         base: (B, 1, 1) long, first cell of each image; None if all images share the cells.
         last: (2, 1), largest row and column of a cell.
+        inside: (cells, 4), 1 where the image has a patch, visible or masked; None: no
+            normalisation by visibility.
     """
 
     height: int
@@ -44,6 +46,7 @@ class Grid(NamedTuple):
     present: Tensor
     base: Tensor | None
     last: Tensor
+    inside: Tensor | None = None
 
 
 def taps(kernel: int, device: torch.device | None = None) -> Tensor:
@@ -53,12 +56,20 @@ def taps(kernel: int, device: torch.device | None = None) -> Tensor:
 
 
 def make_grid(
-    height: int, width: int, kernel: int, prefix: int, ids_keep: Tensor | None, device: torch.device
+    height: int,
+    width: int,
+    kernel: int,
+    prefix: int,
+    ids_keep: Tensor | None,
+    device: torch.device,
+    *,
+    normalize: bool = False,
 ) -> Grid:
     """Compute the geometry of a sequence of `prefix` tokens and the patches.
 
     Args:
         ids_keep: (B, L) long, the patches in the order of the sequence; None: all, row by row.
+        normalize: scale the samples around masked patches, see `bilinear_corners`.
     """
     position = (
         torch.cartesian_prod(
@@ -85,11 +96,29 @@ def make_grid(
     origin = position.unsqueeze(-1) + taps(kernel, device)
     last = torch.tensor([[height + 2 * PAD - 2.0], [width + 2 * PAD - 2.0]], device=device)
     corners = corners.reshape(-1, 4)
-    return Grid(height, width, origin, corners.clamp_min(0), (corners >= 0).float(), base, last)
+    present = (corners >= 0).float()
+    inside = (
+        _inside(height, width, device).repeat(len(cell), 1)
+        if normalize and base is not None
+        else None
+    )
+    return Grid(height, width, origin, corners.clamp_min(0), present, base, last, inside)
+
+
+def _inside(height: int, width: int, device: torch.device) -> Tensor:
+    """Return (cells, 4) of one image, 1 where a corner is a patch of the image."""
+    image = F.pad(torch.ones(height, width, device=device), (PAD, PAD, PAD, PAD))
+    top, bottom = image[:-1], image[1:]
+    return torch.stack([top[:, :-1], top[:, 1:], bottom[:, :-1], bottom[:, 1:]], -1).view(-1, 4)
 
 
 def bilinear_corners(offsets: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
     """Find the four tokens around each sample and their weights.
+
+    With `grid.inside`, the weights of the taps around the centre are scaled by the mass of the
+    samples inside of the image over the visible mass, at most by the number of those taps. So the
+    kernel reads the same mass of visible tokens as of a whole image. The centre tap keeps its
+    weight, since its own token is visible.
 
     Args:
         offsets: (B, L, 2, K) rows and columns in patches, beyond the regular grid.
@@ -104,9 +133,22 @@ def bilinear_corners(offsets: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
     row, column = torch.stack([1 - upper, upper], dim=-1).unbind(2)
     weights = (row.unsqueeze(-1) * column.unsqueeze(-2)).flatten(-2)
     cell = _cells(low.detach(), grid)
-    return F.embedding(cell, grid.corners), weights * F.embedding(
-        cell, grid.present.to(weights.dtype)
-    )
+    visible = weights * F.embedding(cell, grid.present.to(weights.dtype))
+    if grid.inside is not None:
+        whole = weights * F.embedding(cell, grid.inside.to(weights.dtype))
+        visible = visible * _visibility_scale(whole.sum(-1), visible.sum(-1)).unsqueeze(-1)
+    return F.embedding(cell, grid.corners), visible
+
+
+def _visibility_scale(whole: Tensor, visible: Tensor) -> Tensor:
+    """Compute the factor of each tap from the masses (B, L, K) inside of the image and visible."""
+    around = torch.ones(whole.shape[-1], dtype=whole.dtype, device=whole.device)
+    around[len(around) // 2] = 0
+    mass, visible_mass = (whole * around).sum(-1), (visible * around).sum(-1)
+    # A sliver of one visible token is no evidence of the whole neighbourhood.
+    smallest = mass.clamp(min=torch.finfo(mass.dtype).tiny, max=1.0)
+    scale = (mass / visible_mass.maximum(smallest)).unsqueeze(-1)
+    return 1 + (scale - 1) * around
 
 
 def _cells(low: Tensor, grid: Grid) -> Tensor:

@@ -19,12 +19,7 @@ def gradient_norm(loss: Tensor, activation: Tensor) -> Tensor:
 
 
 def adaptive_weight(
-    mim: Tensor,
-    adversarial: Tensor,
-    reconstruction: Tensor,
-    *,
-    eps: float = 1e-8,
-    max_weight: float = 100.0,
+    mim: Tensor, adversarial: Tensor, reconstruction: Tensor, *, eps: float = 1e-8
 ) -> Tensor:
     """Compute lambda = |grad L_MIM| / (|grad L_adv| + eps), eq. 6.
 
@@ -37,11 +32,10 @@ def adaptive_weight(
         reconstruction: the decoder's output, part of the graph of both.
         eps: eq. 6's epsilon, in the unit of the adversarial gradient's norm. The gradient per
             value falls with the number of pixels, hence the small default.
-        max_weight: upper limit. A saturated discriminator has no gradient, and lambda would
-            diverge.
 
     Returns:
-        A scalar without a gradient.
+        A scalar without a gradient. It has no upper limit: if a saturated discriminator has no
+        gradient, lambda is large, but the gradient of lambda * L_adv stays below that of L_MIM.
     """
     ratio = gradient_norm(mim, reconstruction) / (gradient_norm(adversarial, reconstruction) + eps)
-    return ratio.clamp(max=max_weight).detach()
+    return ratio.detach()

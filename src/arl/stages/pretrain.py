@@ -34,6 +34,7 @@ from arl.training.pretrainer import Pretrainer, PretrainInputs, decoder_config
 from arl.training.reconstruction import save_pretrained
 
 _FEATURE_METRICS = ("rankme", "knn")
+_BLOCK_TRIES = 10  # rectangles that `block_masking` tries
 _MAX_OF_GROUP = 8  # images of a row group in the pool; more would be frames of few clips
 
 
@@ -204,15 +205,15 @@ def _inputs(
         examples, order, start, steps, params.pretrain.gradient_accumulation_steps
     ):
         crops = views(batch, step, rank=rank_slice.rank, world_size=rank_slice.world)
-        noise, dropped = _noise(params, rank_slice, step, patches)
+        noise, block_noise, dropped = _noise(params, rank_slice, step, patches)
         anatomy = crops.anatomy.masked_fill(dropped, NULL_ANATOMY)
-        yield PretrainInputs(crops.global_crops, crops.local_crops, anatomy, noise)
+        yield PretrainInputs(crops.global_crops, crops.local_crops, anatomy, noise, block_noise)
 
 
 def _noise(
     params: Params, rank_slice: TrainingOrder, step: int, patches: int
-) -> tuple[Tensor, Tensor]:
-    """Draw the noise of the masks (G*B, N) and which labels are dropped (B,).
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw the noise of masks (G*B, N) and block masks (G*B, T, 4), and dropped labels (B,).
 
     Every rank draws for the global batch and returns its own slice.
     """
@@ -222,7 +223,9 @@ def _noise(
     noise = torch.rand(crops, batch_size, patches, generator=generator)
     dropped = torch.rand(batch_size, generator=generator) < params.objective.anatomy_dropout
     own = slice(rank * batch_size // world, (rank + 1) * batch_size // world)
-    return noise[:, own].flatten(0, 1), dropped[own]
+    tries = _BLOCK_TRIES if params.objective.mask_strategy == "block" else 0
+    block_noise = torch.rand(crops, batch_size, tries, 4, generator=generator)
+    return noise[:, own].flatten(0, 1), block_noise[:, own].flatten(0, 1), dropped[own]
 
 
 def _write(

@@ -82,7 +82,7 @@ def fit(
     require_precision(settings.precision, distributed.local_device())
     engine = distributed.engine(
         module,
-        optim.adamw(groups),
+        optim.adamw(groups, betas=(settings.betas[0], settings.betas[1])),
         micro_batch_size=micro_batch_size(settings),
         accumulation=settings.gradient_accumulation_steps,
         clip_grad=settings.clip_grad,
@@ -325,6 +325,11 @@ def _train_step(
         warmup_steps=math.ceil(settings.warmup * steps),
     )
     optim.set_lr(engine.optimizer, lr)
+    if settings.weight_decay_end is not None:
+        weight_decay = optim.weight_decay_at(
+            step, steps=steps, start=settings.weight_decay, end=settings.weight_decay_end
+        )
+        optim.set_weight_decay(engine.optimizer, weight_decay)
     # Drop path and the like are a function of the step, so a resumed run has no state to restore.
     torch.manual_seed(seed + step * distributed.world_size() + distributed.rank())
     # the centre of the teacher's outputs moves in the forward pass, and a NaN would stay in it

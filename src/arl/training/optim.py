@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-# A parameter group of a torch optimiser, with our `lr_scale`.
+# A parameter group of a torch optimiser, with our `lr_scale` and `decays`.
 ParameterGroup = dict[str, Any]
 
 
@@ -38,16 +38,15 @@ def parameter_groups(
     Biases, norms and the parameters that timm's `no_weight_decay` names have no decay. `lr_scale`
     is layer_decay ** distance from the head.
     """
-    groups: dict[tuple[float, float], ParameterGroup] = {}
+    groups: dict[tuple[bool, float], ParameterGroup] = {}
     no_decay = _no_weight_decay(module)
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
-        decay = 0.0 if parameter.ndim <= 1 or name in no_decay else weight_decay
+        decays = parameter.ndim > 1 and name not in no_decay
         scale = layer_decay ** (depth + 1 - layer_of(name, depth))
-        group = groups.setdefault(
-            (decay, scale), {"params": [], "weight_decay": decay, "lr_scale": scale}
-        )
+        settings = {"weight_decay": weight_decay * decays, "lr_scale": scale, "decays": decays}
+        group = groups.setdefault((decays, scale), {"params": [], **settings})
         group["params"].append(parameter)
     return list(groups.values())
 
@@ -72,3 +71,15 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Set every group's learning rate to lr * its `lr_scale`."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)
+
+
+def set_weight_decay(optimizer: torch.optim.Optimizer, weight_decay: float) -> None:
+    """Set the weight decay of every group that has one."""
+    for group in optimizer.param_groups:
+        if group["decays"]:
+            group["weight_decay"] = weight_decay
+
+
+def weight_decay_at(step: int, *, steps: int, start: float, end: float) -> float:
+    """Return the weight decay of a step: half a cosine from `start` to `end`, as in DINO."""
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * step / max(1, steps - 1)))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,11 +20,15 @@ from arl.objectives.adversarial import discriminator_accuracy, discriminator_los
 from arl.objectives.collapse_metrics import feature_std, uniform_distance
 from arl.objectives.contrastive import contrastive_loss
 from arl.objectives.ibot import PatchDistillation
-from arl.objectives.masking import random_masking
+from arl.objectives.masking import Masking, block_masking, random_masking
 from arl.objectives.mim import denormalize_patches, mim_loss, normalize_patches
 from arl.objectives.schedules import teacher_momentum, warmup_schedule
 from arl.objectives.self_distillation import SelfDistillation, teacher_entropy
 from arl.settings import Objective
+
+
+# Terms of the generator's side of eq. 4, which are zero before `discriminator_start`.
+_GENERATOR_TERMS = ("adv", "lambda", "lambda_clamped", "generator")
 
 
 @dataclass
@@ -35,12 +40,14 @@ class PretrainInputs:
         local_crops: (L*B, C, s, s), or empty.
         anatomy: (B,) long; `NULL_ANATOMY` if the label is unknown or dropped.
         noise: (G*B, N) uniform in [0, 1), which determines the masks.
+        block_noise: (G*B, T, 4) uniform in [0, 1), for block masks; may be empty.
     """
 
     global_crops: Tensor
     local_crops: Tensor
     anatomy: Tensor
     noise: Tensor
+    block_noise: Tensor
 
     def to(self, device: torch.device) -> "PretrainInputs":
         """Copy the views to a device."""
@@ -66,6 +73,8 @@ class Pretrainer(nn.Module):
         super().__init__()
         self.objective = objective
         self.encoder = encoder
+        if objective.stop_grad_conv1:
+            encoder.patch_embed.requires_grad_(False)
         if objective.mim:
             self.decoder = build_decoder(encoder, decoder_config(objective))
         if objective.adversarial:
@@ -78,9 +87,15 @@ class Pretrainer(nn.Module):
         if objective.has_teacher:
             self.head = _head(encoder.embed_dim, objective)
             self.teacher = _frozen_copy(encoder)
+            # The teacher gives targets of the whole network, also in training mode.
+            for module in self.teacher.modules():
+                if isinstance(module, DropPath):
+                    module.drop_prob = 0.0
             self.teacher_head = _frozen_copy(self.head)
         if objective.self_distillation:
             self.self_distillation = SelfDistillation(**_distillation(objective))
+        if objective.self_distillation and objective.self_distillation_tokens == "all":
+            self.token_distillation = PatchDistillation(**_distillation(objective))
         if objective.patch_distillation:
             self.patch_distillation = PatchDistillation(**_distillation(objective))
         if objective.contrastive:
@@ -113,20 +128,21 @@ class Pretrainer(nn.Module):
     def _encode(
         self, inputs: PretrainInputs, anatomy: Tensor
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Encode the global crops; return tokens, ids_keep and mask, as far as they exist."""
+        encode, crops = self.encoder.forward_features, inputs.global_crops
         if not self.objective.masks:
-            return (
-                self.encoder.forward_features(inputs.global_crops, anatomy, cls_only=True),
-                None,
-                None,
-            )
-        ids_keep, mask = random_masking(inputs.noise, self.objective.mask_ratio)
+            cls_only = not self.objective.distills_patches
+            return encode(crops, anatomy, cls_only=cls_only), None, None
+        ids_keep, mask = self._masking(inputs)
         if self.objective.drop_masked:
-            return (
-                self.encoder.forward_features(inputs.global_crops, anatomy, ids_keep=ids_keep),
-                ids_keep,
-                mask,
-            )
-        return self.encoder.forward_features(inputs.global_crops, anatomy, mask=mask), None, mask
+            return encode(crops, anatomy, ids_keep=ids_keep), ids_keep, mask
+        return encode(crops, anatomy, mask=mask), None, mask
+
+    def _masking(self, inputs: PretrainInputs) -> Masking:
+        if self.objective.mask_strategy == "random":
+            return random_masking(inputs.noise, self.objective.mask_ratio)
+        grid = self.encoder.grid_size
+        return block_masking(inputs.block_noise, inputs.noise, grid, self.objective.mask_ratio)
 
     def _learn_from_teacher(
         self,
@@ -138,7 +154,7 @@ class Pretrainer(nn.Module):
     ) -> dict[str, Tensor]:
         """Compute the terms whose targets are the teacher's tokens of the unmasked global crops."""
         with torch.no_grad():
-            cls_only = not self.objective.patch_distillation
+            cls_only = not self.objective.distills_patches
             teacher_tokens = self.teacher.forward_features(
                 inputs.global_crops, anatomy, cls_only=cls_only
             )
@@ -150,7 +166,11 @@ class Pretrainer(nn.Module):
         )
         terms: dict[str, Tensor] = {}
         if self.objective.self_distillation:
+            self.head.freeze_last_layer = progress < self.objective.freeze_last_layer
             terms |= self._distill(inputs, tokens[:, 0], teacher_tokens[:, 0], temperature)
+            if self.objective.self_distillation_tokens == "all":
+                token_sd = self._distill_tokens(tokens, teacher_tokens, mask, temperature)
+                terms |= {"sd": terms["sd"] + token_sd, "token_sd": token_sd.detach()}
         if self.objective.patch_distillation:
             assert mask is not None
             terms["patch_sd"] = self._distill_patches(
@@ -180,6 +200,20 @@ class Pretrainer(nn.Module):
             "teacher_entropy": teacher_entropy(targets),
             "uniform_distance": loss.new_tensor(distance),
         }
+
+    def _distill_tokens(
+        self, tokens: Tensor, teacher_tokens: Tensor, mask: Tensor | None, temperature: float
+    ) -> Tensor:
+        """Compute eq. 5 of the student's patch tokens against the teacher's of the same view."""
+        visible = torch.ones_like(teacher_tokens[:, 1:, 0], dtype=torch.bool)
+        if mask is not None and self.objective.drop_masked:
+            # ids_keep is ascending, so the order of the student's tokens is that of the mask.
+            visible = ~mask
+        with torch.no_grad():
+            targets = self.teacher_head(teacher_tokens[:, 1:][visible])
+        logits = self.head(tokens[:, 1:].flatten(0, 1))
+        loss: Tensor = self.token_distillation(logits, targets, visible, temperature)
+        return loss
 
     def _distill_patches(
         self, tokens: Tensor, teacher_tokens: Tensor, mask: Tensor, temperature: float
@@ -216,8 +250,7 @@ class Pretrainer(nn.Module):
         if self.objective.norm_pix_loss:
             target, mean, std = normalize_patches(target)
         mim = mim_loss(prediction, target, torch.ones_like(ids_masked, dtype=torch.bool))
-        weighted = self.objective.mim_weight * mim
-        terms = {"mim": mim.detach(), "reconstruction": weighted}
+        terms = {"mim": mim.detach(), "reconstruction": self.objective.mim_weight * mim}
         if not self.objective.adversarial:
             return terms
         predicted_pixels = (
@@ -232,7 +265,7 @@ class Pretrainer(nn.Module):
         with torch.autocast(images.device.type, enabled=False):
             real = self._discriminator_patches(images.float(), mask, noise)
             fake = self._discriminator_patches(composite, mask, noise)
-            return terms | self._adversarial_terms(real, fake, weighted, prediction, progress)
+            return terms | self._adversarial_terms(real, fake, mim, prediction, progress)
 
     def _discriminator_patches(self, images: Tensor, mask: Tensor, noise: Tensor) -> Tensor:
         """Cut some masked patches, with half a patch of context, for the discriminator."""
@@ -256,7 +289,7 @@ class Pretrainer(nn.Module):
         }
         if progress < self.objective.discriminator_start:
             # The history is a table, so every step has the same names.
-            return terms | {name: mim.new_zeros(()) for name in ("adv", "lambda", "generator")}
+            return terms | {name: mim.new_zeros(()) for name in _GENERATOR_TERMS}
         adversarial = generator_loss(fake_logits)
         (fake_grad,) = torch.autograd.grad(adversarial, fake_detached, retain_graph=True)
         return terms | self._generator_terms(
@@ -271,18 +304,21 @@ class Pretrainer(nn.Module):
         `surrogate` has the gradient of L_adv, not its value. So one backward pass through the
         discriminator serves lambda and the decoder, and does not train the discriminator.
         """
-        weight = self._adversarial_weight(mim, surrogate, prediction)
-        generator = weight * (adversarial + surrogate - surrogate.detach())
-        return {"adv": adversarial, "lambda": weight, "generator": generator}
-
-    def _adversarial_weight(self, mim: Tensor, g_loss: Tensor, prediction: Tensor) -> Tensor:
-        """Compute lambda of eq. 6 from the gradients at the decoder's output."""
-        if self.objective.weighting == "constant":
-            return g_loss.new_tensor(self.objective.adversarial_weight)
-        balance = adaptive_weight(
-            mim, g_loss, prediction, max_weight=self.objective.max_adversarial_weight
-        )
-        return self.objective.adversarial_weight * balance
+        objective = self.objective
+        limit = objective.max_adversarial_weight or math.inf
+        if objective.weighting == "constant":
+            ratio = limited = mim.new_tensor(objective.constant_weight)
+        else:
+            # Of the unweighted losses. The weights of the terms are outside of lambda.
+            ratio = adaptive_weight(mim, surrogate, prediction)
+            limited = ratio.clamp(max=limit)
+        scale = objective.mim_weight * objective.adversarial_weight
+        return {
+            "adv": adversarial,
+            "lambda": limited,
+            "lambda_clamped": (ratio > limited).float(),
+            "generator": scale * limited * (adversarial + surrogate - surrogate.detach()),
+        }
 
     @torch.no_grad()
     def after_step(self, progress: float) -> None:
