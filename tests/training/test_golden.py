@@ -13,12 +13,17 @@ import pytest
 from arl import params as parameters
 from arl.commands.sample import sample
 from arl.corpus.anatomy import ANATOMIES
-from arl.files import read_json
+from arl.evaluation.pretraining import PretrainingMetrics
+from arl.objectives.collapse_metrics import clamped_fraction
 from arl.stages.pretrain import pretrain
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).with_name("golden.json")
-TERMS = ("loss", "sd", "mim", "d", "adv", "lambda", "teacher_entropy", "grad_norm")
+TERMS = (
+    *("loss", "sd", "mim", "d", "adv", "lambda", "lambda_clamped"),
+    *("teacher_entropy", "grad_norm"),
+)
+MAX_CLAMPED = 0.05  # fraction of the steps with L_adv in which lambda may be at its limit
 OVERRIDES = [
     "sample.images_per_anatomy=2",
     "sample.images_per_task=0",
@@ -59,17 +64,29 @@ def curve(folder: Path) -> list[dict[str, float]]:
         checkpoint=folder / "checkpoint",
         metrics=folder / "metrics.json",
     )
-    history = read_json(folder / "metrics.json")["history"]
+    history = PretrainingMetrics.read(folder / "metrics.json").history
     return [{name: record[name] for name in TERMS if name in record} for record in history]
 
 
-def test_the_curve_has_not_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ARL_RUNS", str(tmp_path / "runs"))
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, float]]:
+    folder = tmp_path_factory.mktemp("golden")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ARL_RUNS", str(folder / "runs"))
+        return curve(folder)
+
+
+def test_the_curve_has_not_moved(measured: list[dict[str, float]]) -> None:
     assert len(ANATOMIES) == 16
-    for step, (measured, golden) in enumerate(
-        zip(curve(tmp_path), json.loads(GOLDEN.read_text()), strict=True)
-    ):
-        assert measured == pytest.approx(golden, rel=2e-4), f"step {step + 1}"
+    golden = json.loads(GOLDEN.read_text())
+    for step, (record, expected) in enumerate(zip(measured, golden, strict=True)):
+        assert record == pytest.approx(expected, rel=2e-4), f"step {step + 1}"
+
+
+def test_lambda_is_rarely_at_its_limit(measured: list[dict[str, float]]) -> None:
+    """At its limit lambda is a constant, and eq. 6 balances nothing."""
+    assert clamped_fraction(measured) <= MAX_CLAMPED
+    assert len({record["lambda"] for record in measured}) > 2
 
 
 if __name__ == "__main__":

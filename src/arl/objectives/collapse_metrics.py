@@ -1,6 +1,7 @@
 """Signs of collapse in features and losses."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -37,3 +38,9 @@ def uniform_distance(loss: float, prototypes: int) -> float:
     A value that stays at 0 means that teacher and student are uniform.
     """
     return math.log(prototypes) - loss
+
+
+def clamped_fraction(history: Sequence[dict[str, float]]) -> float:
+    """Return the fraction of the steps with L_adv in which lambda of eq. 6 is at its limit."""
+    clamped = [record["lambda_clamped"] for record in history if record.get("adv", 0.0) > 0]
+    return sum(clamped) / max(1, len(clamped))
