@@ -26,7 +26,6 @@ from arl.objectives.schedules import teacher_momentum, warmup_schedule
 from arl.objectives.self_distillation import SelfDistillation, teacher_entropy
 from arl.settings import Objective
 
-
 # Terms of the generator's side of eq. 4, which are zero before `discriminator_start`.
 _GENERATOR_TERMS = ("adv", "lambda", "lambda_clamped", "generator")
 
