@@ -18,7 +18,7 @@ EXTRAS := data train monitor release orchestrate
 TORCH_PINS = $(shell grep -oE '^torch(vision)?==[0-9.]+' requirements.lock)
 WITHOUT_TORCH = awk '/^[a-z]/ { skip = /^(torch|torchvision|triton|nvidia-|cuda-)/ } !skip'
 
-.PHONY: help setup setup-dev lock debian run test test-all gpu-test image-test images cluster-test golden lint docs house clean
+.PHONY: help setup setup-dev lock debian run test test-all gpu-test image-test images cluster-test checkov golden lint docs house clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s :
@@ -83,6 +83,12 @@ images: ## builds, scans, pushes and signs the step images: make images REGISTRY
 
 cluster-test: setup-dev ## the pipelines on a real cluster: KUBECONFIG and KFP_ENDPOINT; skips with a reason without one
 	pytest -rs -s -p no:cacheprovider tests/cluster
+
+checkov: ## security rules on the built manifests, in an environment of its own (its dependencies clash with ours)
+	test -x build/checkov/bin/checkov || { $(PYTHON) -m venv build/checkov && build/checkov/bin/pip install --quiet checkov; }
+	mkdir -p build/manifests
+	for overlay in k8s/overlays/*; do kubectl kustomize $$overlay > build/manifests/$$(basename $$overlay).yaml || exit 1; done
+	build/checkov/bin/checkov --config-file k8s/checkov.yaml --directory build/manifests
 
 golden: setup ## the compiled pipeline that the tests compare with, after an intended change
 	ARL_CODE_VERSION=golden kfp dsl compile --py pipelines/arl_full.py --output tests/pipelines/golden/arl_full.yaml

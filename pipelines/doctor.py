@@ -1,16 +1,14 @@
 """Check a cluster for what the pipelines expect, and say what to change."""
 
-import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-import urllib3
 import yaml
 
 from components.images import is_digest
-from pipelines.address import Address
+from pipelines.endpoint import Finding
 from pipelines.expectations import Expectations, pool_resource
 from pipelines.kube import ForbiddenError, Kube, UnreachableError
 from pipelines.quantities import parse_quantity
@@ -23,27 +21,12 @@ from pipelines.registry import (
 )
 from pipelines.settings import Cluster
 
-Level = Literal["ok", "note", "warning", "problem"]
 _MIN_KFP, _MIN_KUBERNETES = (2, 16), (1, 30)
 _RIGHTS_OF_STEPS = (
     ("argoproj.io", "workflowtaskresults", "create"),
     ("", "pods", "get"),
 )
 _TRAINER = "trainer.kubeflow.org"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One result of a check: about which object, what, and what to do."""
-
-    level: Level
-    subject: str
-    message: str
-    remedy: str = ""
-
-    def __str__(self) -> str:
-        remedy = f"; {self.remedy}" if self.remedy else ""
-        return f"{self.level:8s}{self.subject}: {self.message}{remedy}"
 
 
 @dataclass(frozen=True)
@@ -63,82 +46,6 @@ class Target:
 
 
 Check = Callable[[Target], Iterator[Finding]]
-
-
-def check_endpoint(address: Address) -> tuple[list[Finding], bool]:
-    """Check that the Kubeflow Pipelines API answers and accepts the token.
-
-    Returns:
-        The findings, and whether the API serves several users.
-    """
-    subject = f"KFP_ENDPOINT={address.endpoint}"
-    token = address.bearer()
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    certificates = {"ca_certs": address.ca} if address.ca else {}
-    pool = urllib3.PoolManager(timeout=5, retries=False, headers=headers, **certificates)
-
-    def get(path: str) -> tuple[int, Any]:
-        answer = pool.request("GET", f"{address.endpoint}/apis/v2beta1/{path}", redirect=False)
-        if answer.status in (301, 302, 303, 307) or "html" in answer.headers.get(
-            "Content-Type", ""
-        ):
-            return 302, None
-        return answer.status, json.loads(answer.data or b"{}")
-
-    try:
-        status, health = get("healthz")
-        if status != 200:
-            return [_endpoint_refusal(subject, status)], False
-        multi_user = bool(health.get("multi_user"))
-        findings = list(_check_mode(address, multi_user))
-        if any(finding.level == "problem" for finding in findings):
-            return findings, multi_user
-        query = f"?namespace={address.namespace}" if address.namespace else ""
-        status, _ = get(f"experiments{query}")
-    except (urllib3.exceptions.HTTPError, ValueError) as error:
-        message = f"no Kubeflow Pipelines API answers: {error}"
-        remedy = "check the address, and `kubectl -n kubeflow get deployment ml-pipeline`"
-        return [Finding("problem", subject, message, remedy)], False
-    if status != 200:
-        return [*findings, _endpoint_refusal(subject, status)], multi_user
-    return [*findings, Finding("ok", subject, "answers and accepts the token")], multi_user
-
-
-def _endpoint_refusal(subject: str, status: int) -> Finding:
-    if status == 302:
-        return Finding(
-            "problem",
-            subject,
-            "answers with a web page or a login",
-            "behind Kubeflow's gateway the address is https://HOST/pipeline, "
-            "and KFP_EXISTING_TOKEN must be a token for audience pipelines.kubeflow.org",
-        )
-    if status == 401:
-        remedy = "create another one with `kubectl create token` and set KFP_EXISTING_TOKEN"
-        return Finding("problem", subject, "does not accept the token (401)", remedy)
-    if status == 403:
-        return Finding(
-            "problem",
-            subject,
-            "forbids this account to read the namespace (403)",
-            "set KFP_NAMESPACE to your profile's namespace, or ask its owner to add you as a "
-            "contributor (ClusterRole kubeflow-pipelines-edit)",
-        )
-    return Finding("problem", subject, f"answers {status}", "see the log of ml-pipeline")
-
-
-def _check_mode(address: Address, multi_user: bool) -> Iterator[Finding]:
-    """Kubeflow Pipelines for one user ignores the namespace; for several users it needs one."""
-    if multi_user and not address.namespace:
-        message = "is not set, and this Kubeflow serves several users"
-        yield Finding("problem", "KFP_NAMESPACE", message, "set it to your profile's namespace")
-    if not multi_user and address.namespace not in (None, "kubeflow"):
-        yield Finding(
-            "problem",
-            f"KFP_NAMESPACE={address.namespace}",
-            "is ignored by Kubeflow Pipelines for one user, which runs pods in its own namespace",
-            "unset it and apply k8s/overlays/standalone",
-        )
 
 
 def check_cluster(target: Target) -> list[Finding]:
@@ -313,7 +220,11 @@ def _check_secrets(target: Target) -> Iterator[Finding]:
             yield Finding("ok", subject, "exists")
             continue
         message = "does not exist" if found is None else f"lacks {', '.join(missing)}"
-        keys = " ".join(f"--from-literal={key}=VALUE" for key in secret.keys)
+        # keys with a suffix are files
+        keys = " ".join(
+            f"--from-file={key}" if "." in key else f"--from-literal={key}=VALUE"
+            for key in secret.keys
+        )
         remedy = (
             f"kubectl -n {target.namespace} create secret generic {secret.name} {keys}; "
             f"steps {', '.join(secret.steps)} read it"
@@ -332,7 +243,7 @@ def _check_queue(target: Target) -> Iterator[Finding]:
         subject = f"LocalQueue {target.namespace}/{name}"
         versions = ("kueue.x-k8s.io/v1beta2", "kueue.x-k8s.io/v1beta1")
         paths = [target.path(version, "localqueues", name) for version in versions]
-        if not any(target.kube.get(path) for path in paths):
+        if all(target.kube.get(path) is None for path in paths):
             remedy = "create it, or set queue: null in the cluster's file"
             yield Finding("problem", subject, "does not exist (or Kueue is not installed)", remedy)
         else:
@@ -342,7 +253,7 @@ def _check_queue(target: Target) -> Iterator[Finding]:
             f"/apis/kueue.x-k8s.io/{version}/workloadpriorityclasses/{priority}"
             for version in ("v1beta2", "v1beta1")
         ]
-        if not any(target.kube.get(path) for path in paths):
+        if all(target.kube.get(path) is None for path in paths):
             remedy = "create it, or set priority_class: null in the cluster's file"
             subject = f"WorkloadPriorityClass {priority}"
             yield Finding("problem", subject, "does not exist", remedy)
@@ -417,8 +328,8 @@ def _largest(target: Target, resource: str) -> tuple[str, float]:
         if name == pool_resource(target.cluster, step):
             per_node = str(needs.gpus)
         amounts[step] = parse_quantity(per_node) * needs.nodes if per_node else 0.0
-    step = max(amounts, key=lambda key: amounts[key])
-    return step, amounts[step]
+    step = max(amounts, key=lambda key: amounts[key], default="")
+    return step, amounts.get(step, 0.0)
 
 
 def _check_trainer(target: Target) -> Iterator[Finding]:

@@ -1,6 +1,8 @@
 """What a pipeline expects of a cluster: images, objects of the namespace and nodes."""
 
+import ast
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from components.images import TARGETS, image_of, is_digest
@@ -78,6 +80,26 @@ def expectations(cluster: Cluster, steps: list[str]) -> Expectations:
         priority_classes=tuple(sorted(str(name) for name in priorities)),
         runtime=cluster.runtime if several_nodes else None,
     )
+
+
+def steps_in(file: Path) -> list[str]:
+    """The steps that a pipeline file configures, and the pipelines that it imports.
+
+    The file is read and not run: kfp takes two seconds of CPU to build a pipeline, and the checks
+    before a submission come first.
+    """
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    steps: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "pipelines":
+            inner = [Path(__file__).with_name(f"{alias.name}.py") for alias in node.names]
+            steps += [step for part in inner if part.is_file() for step in steps_in(part)]
+        is_call = isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        if is_call and node.func.id == "configure_task":
+            step = node.args[1]
+            assert isinstance(step, ast.Constant)
+            steps.append(str(step.value))
+    return list(dict.fromkeys(steps))
 
 
 def _secrets(cluster: Cluster, steps: list[str]) -> list[ExpectedSecret]:

@@ -21,9 +21,8 @@ from components.images import TARGETS, image_of
 from components.version import code_version
 from pipelines import server
 from pipelines.address import Address
-from pipelines.doctor import Finding, Target, check_cluster, check_endpoint
-from pipelines.expectations import Expectations, expectations, require_digests
-from pipelines.kube import Kube, UnreachableError
+from pipelines.endpoint import Finding, check_endpoint
+from pipelines.expectations import Expectations, expectations, require_digests, steps_in
 from pipelines.settings import settings
 
 PipelineFunction = dsl.graph_component.GraphComponent
@@ -226,30 +225,31 @@ def run_kfp(request: Request) -> list[str]:
         ValueError: a check found a problem, or the server refuses.
     """
     require_digests(settings())
-    pipeline = load_pipeline(Path(request.pipeline))
+    file = Path(request.pipeline)
+    lines = check(file)
+    pipeline = load_pipeline(file)
     arguments = matching(pipeline, request.arguments)
-    lines = check(pipeline)
     if request.dry_run:
-        shown = [f"{name}: {json.dumps(value)}" for name, value in arguments.items()]
+        values = [f"{name}: {json.dumps(value)}" for name, value in arguments.items()]
         return [
             *lines,
-            *expected_of(pipeline).lines(),
+            *expected_of(file).lines(),
             f"run: {request.name}",
             f"description: {request.description}",
-            *shown,
+            *values,
             "nothing was submitted (--dry-run)",
         ]
     run = server.Run(pipeline, arguments, request.name, request.description)
     return [*lines, f"run: {server.submit(run, Address.from_environment())}"]
 
 
-def check(pipeline: PipelineFunction) -> list[str]:
+def check(file: Path) -> list[str]:
     """Check endpoint and cluster before a submission; returns the warnings.
 
     Raises:
         ValueError: there is a problem; the message lists all of them.
     """
-    findings = diagnose(expected_of(pipeline))
+    findings = diagnose(expected_of(file))
     problems = [finding for finding in findings if finding.level == "problem"]
     if problems:
         raise ValueError("nothing was submitted:\n" + "\n".join(map(str, problems)))
@@ -257,13 +257,17 @@ def check(pipeline: PipelineFunction) -> list[str]:
 
 
 def diagnose(expected: Expectations) -> list[Finding]:
-    """All findings about the endpoint, and about the cluster where a kubeconfig is at hand."""
+    """All findings about the endpoint, and about the cluster where there is a kubeconfig."""
     address = Address.from_environment()
     findings, multi_user = check_endpoint(address)
     if any(finding.level == "problem" for finding in findings):
         return findings
     cluster = settings()
     assert cluster is not None
+    # importing the Kubernetes client takes half a second
+    from pipelines.doctor import Target, check_cluster
+    from pipelines.kube import Kube, UnreachableError
+
     try:
         kube = Kube()
     except UnreachableError as error:
@@ -274,24 +278,16 @@ def diagnose(expected: Expectations) -> list[Finding]:
     return [*findings, *check_cluster(target)]
 
 
-def steps_of(pipeline: PipelineFunction) -> list[str]:
-    """The steps of a pipeline, as cluster.yaml names them."""
-    cluster = settings()
-    known = cluster.steps if cluster else {}
-    names = (
-        name.removeprefix("comp-").replace("-", "_")
-        for name, component in pipeline.pipeline_spec.components.items()
-        if component.WhichOneof("implementation") != "dag"
-    )
-    return [name for name in names if name in known]
+def expected_of(file: Path) -> Expectations:
+    """What the steps of a pipeline file expect of the cluster.
 
-
-def expected_of(pipeline: PipelineFunction) -> Expectations:
-    """What a pipeline expects of the cluster."""
+    Raises:
+        ValueError: ARL_CLUSTER is empty.
+    """
     cluster = settings()
     if cluster is None:
         raise ValueError("ARL_CLUSTER is empty: a cluster needs its settings")
-    return expectations(cluster, steps_of(pipeline))
+    return expectations(cluster, steps_in(file))
 
 
 def compile_file(request: Request) -> list[str]:
@@ -301,12 +297,13 @@ def compile_file(request: Request) -> list[str]:
         ValueError: an image is named by tag.
     """
     require_digests(settings())
-    pipeline = load_pipeline(Path(request.pipeline))
+    file = Path(request.pipeline)
+    pipeline = load_pipeline(file)
     output = Path(request.output)
     output.parent.mkdir(parents=True, exist_ok=True)
     with server.compiled(pipeline) as package:
         output.write_bytes(Path(package).read_bytes())
-    return [f"pipeline: {output}", f"code: {code_version()}", *expected_of(pipeline).lines()]
+    return [f"pipeline: {output}", f"code: {code_version()}", *expected_of(file).lines()]
 
 
 def upload(request: Request) -> list[str]:
@@ -342,15 +339,14 @@ def doctor(request: Request) -> list[str]:
     """Check the cluster for everything that the pipeline expects.
 
     Raises:
-        ValueError: there is a problem; the message lists all findings.
+        ValueError: there is a problem.
     """
-    pipeline = load_pipeline(Path(request.pipeline))
-    findings = diagnose(expected_of(pipeline))
-    lines = [str(finding) for finding in findings]
+    findings = diagnose(expected_of(Path(request.pipeline)))
+    print("\n".join(map(str, findings)))
     problems = sum(finding.level == "problem" for finding in findings)
     if problems:
-        raise ValueError("\n".join([*lines, f"{problems} problems found"]))
-    return [*lines, "no problem found"]
+        raise ValueError(f"{problems} of {len(findings)} checks found a problem")
+    return ["no problem found"]
 
 
 COMMANDS: dict[str, Callable[[Request], list[str]]] = {

@@ -20,7 +20,7 @@ def doctor(subject: Literal["cluster"], *, pipeline: Path = Path("pipelines/arl_
     Raises:
         ValueError: an unknown subject.
         FileNotFoundError: there is no such pipeline.
-        SystemExit: a check found a problem; all findings are on stderr.
+        SystemExit: a check found a problem.
 
     Examples:
         arl doctor cluster
