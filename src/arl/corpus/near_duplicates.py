@@ -175,15 +175,20 @@ def clusters(count: int, pairs: Pairs) -> Integers:
     return names
 
 
-def merge_duplicate_groups(rows: pd.DataFrame) -> "pd.Series[str]":
+def merge_duplicate_groups(
+    rows: pd.DataFrame, *, across_patients: bool = False
+) -> "pd.Series[str]":
     """The group of each row, where groups with near-identical images count as one.
 
-    Only groups without a patient are merged. No split may divide the result.
+    No split may divide the result.
+
+    Args:
+        across_patients: Also merge patients; otherwise only groups without a patient.
     """
     unit = groups(rows)
-    without_patient = np.flatnonzero(rows["patient"].isna())
+    positions = np.arange(len(rows)) if across_patients else np.flatnonzero(rows["patient"].isna())
     code, names = pd.factorize(unit)
-    pairs = code[without_patient[near_duplicates(rows.iloc[without_patient])]]
+    pairs = code[positions[near_duplicates(rows.iloc[positions])]]
     return pd.Series(names[clusters(len(names), pairs)[code]], rows.index)
 
 

@@ -229,7 +229,7 @@ SOURCE = Source(
     options=("anatomy", "probe", "device", "site", "mask_name"),
     published=False,
     licence="The owner's",
-    citation=(),
+    citation="",
     obtain=(
         "Your own pictures and a CSV file that lists them, `arl ingest csv --name my-set "
         "--root ...`"

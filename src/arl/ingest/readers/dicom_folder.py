@@ -130,7 +130,7 @@ SOURCE = Source(
     published=False,
     reads_dicom=True,
     licence="Property of the hospital; not for redistribution",
-    citation=(),
+    citation="",
     obtain=("Your own: an export of the hospital's archive or scanner, in any folders"),
     layout=(
         "Every file below the root is an input; DICOM is recognised by its mark, not by its name."

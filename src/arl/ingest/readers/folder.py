@@ -130,7 +130,7 @@ SOURCE = Source(
     options=("anatomy", "probe", "device", "site"),
     published=False,
     licence="The owner's",
-    citation=(),
+    citation="",
     obtain=(
         "Your own pictures: one folder a class, `arl ingest folder --name my-set --anatomy "
         "thyroid --root ...`"

@@ -159,7 +159,7 @@ SOURCE = Source(
     options=("site",),
     published=False,
     licence="Property of the site; not for redistribution",
-    citation=(),
+    citation="",
     obtain=(
         "Your own: pictures with a table of what they show, exported under a secret key "
         "(see the layout)"
