@@ -106,6 +106,14 @@ class Dicom(Section):
     ]
     anatomy_words: Annotated[list[AnatomyWord], "Rules in order. The first match decides."]
     image_types: Annotated[dict[str, str], "Third value of ImageType and the anatomy it means."]
+    labels: Annotated[
+        str,
+        "CSV table of labels with one key column (patient, study, series, instance or file). "
+        "Empty: no table.",
+    ] = ""
+    reports: Annotated[
+        str, "Folder of DICOM structured reports whose findings become labels. Empty: none."
+    ] = ""
 
 
 @dataclass

@@ -43,6 +43,7 @@ class Entry:
         official: The dataset singles the frame out, for example as end-diastole. Thinning keeps
             it. Not in the manifest.
         splits: Protocol -> train, val or test.
+        label_rows: Hashes of the rows of a label table that the image joins. Not in the manifest.
     """
 
     key: str
@@ -65,6 +66,7 @@ class Entry:
     synthetic: bool = False
     official: bool = False
     splits: Mapping[str, str] = field(default_factory=dict)
+    label_rows: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

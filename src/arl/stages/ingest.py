@@ -16,7 +16,9 @@ from arl.corpus.record import Input
 from arl.corpus.shard_writer import BatchWriter
 from arl.corpus.splits import DEFAULT, SPLIT_SCHEMA
 from arl.ingest.batches import write_inputs
+from arl.ingest.label_table import join_counts
 from arl.ingest.readers import find_source, names
+from arl.ingest.readers.dicom_folder import label_table
 from arl.ingest.refusals import check_refusals, reason_table
 from arl.ingest.source import Options, Source
 from arl.ingest.thinning import WHOLE
@@ -107,18 +109,22 @@ def ingest(
         burnt_in_text=params.dicom.burnt_in_text if reader.reads_dicom else None,
     )
     with BatchWriter(corpus, target, batch, params.data.store_size, origin=origin) as writer:
-        reasons = write_inputs(
+        results = write_inputs(
             inputs,
             writer,
             params.data.workers,
             thinning=thinning,
             seconds=params.data.input_seconds,
         )
+        reasons = [result.reason for result in results]
         if any(reasons):
             console.info("\n".join(["Refused inputs by reason:", *reason_table(reasons)]))
         # An error here discards the batch, so that its name stays free.
         check_refusals(inputs, reasons, params.data.max_refused)
     _print_summary(writer.folder)
+    if reader.reads_dicom and (table := label_table(params.dicom)):
+        joined = [result.label_rows for result in results if result.reason is None]
+        print("Labels:", *join_counts(table, joined), sep="\n")
 
 
 def _print_summary(folder: Path) -> None:

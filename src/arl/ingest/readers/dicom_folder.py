@@ -11,13 +11,27 @@ from arl.corpus.record import Entry, Input, Record, Refused
 from arl.ingest.dicom.burnt_in_text import MASK, QUARANTINE
 from arl.ingest.dicom.deidentify import keyed_hash, pseudonyms, secret_key
 from arl.ingest.dicom.frames import frames, read_header
+from arl.ingest.dicom.pixel_data import read_attributes
 from arl.ingest.dicom.rules import AnatomyRules
+from arl.ingest.label_table import (
+    ATTRIBUTES,
+    LabelRow,
+    LabelTable,
+    merge_tables,
+    read_label_table,
+    with_labels,
+)
 from arl.ingest.source import Options, Source
+from arl.ingest.structured_reports import read_reports
 from arl.settings import Dicom
 
 
 def read(
-    root: Path, rules: AnatomyRules, burnt_in_text: str, site: str = "hospital"
+    root: Path,
+    rules: AnatomyRules,
+    burnt_in_text: str,
+    site: str = "hospital",
+    labels: LabelTable | None = None,
 ) -> list[Input]:
     """One input for each file; `site` names the institution in the manifest.
 
@@ -34,7 +48,10 @@ def read(
     if burnt_in_text not in (QUARANTINE, MASK):
         rule = f"{QUARANTINE} or {MASK}: hospital images may show names"
         raise ValueError(f"dicom.burnt_in_text is {burnt_in_text!r}, it must be {rule}")
-    return inputs(root, Reading(site, secret_key(), rules, burnt_in_text, stills_by_content=False))
+    reading = Reading(
+        site, secret_key(), rules, burnt_in_text, stills_by_content=False, labels=labels
+    )
+    return inputs(root, reading)
 
 
 @dataclass(frozen=True)
@@ -46,6 +63,7 @@ class Reading:
     rules: AnatomyRules
     burnt_in_text: str
     stills_by_content: bool
+    labels: LabelTable | None = field(default=None, repr=False)
 
 
 def inputs(root: Path, reading: Reading) -> list[Input]:
@@ -60,7 +78,7 @@ def file_input(file: Path, relative: Path, reading: Reading) -> Input:
     name = keyed_hash(
         reading.key, "file", os.fsencode(relative).decode("latin-1")
     )  # names need not be UTF-8
-    return Input(name, partial(_records, file, reading))
+    return Input(name, partial(_records, file, relative, reading))
 
 
 def _files(root: Path) -> list[Path]:
@@ -84,13 +102,14 @@ def _refuse_folder(_: OSError) -> None:
     ) from None
 
 
-def _records(file: Path, reading: Reading) -> Iterator[Record]:
+def _records(file: Path, relative: Path, reading: Reading) -> Iterator[Record]:
     names = pseudonyms(read_header(file), reading.key, reading.site)
     if names.image is None or names.patient is None:
         raise Refused(
             "it has no SOP instance UID, or names neither a patient nor a study: "
             "it cannot be grouped"
         )
+    rows = _label_rows(file, relative, reading)
     pictures = frames(
         file,
         reading.rules,
@@ -114,12 +133,30 @@ def _records(file: Path, reading: Reading) -> Iterator[Record]:
             depth_cm=info.depth_cm,
             color_doppler=info.color_doppler,
         )
-        yield Record(pixels, entry)
+        yield Record(pixels, with_labels(entry, rows))
+
+
+def _label_rows(file: Path, relative: Path, reading: Reading) -> list[LabelRow]:
+    if reading.labels is None:
+        return []
+    header = read_attributes(file, list(ATTRIBUTES.values()))
+    return reading.labels.find(header, relative, reading.key)
 
 
 def _read(root: Path, options: Options, dicom: Dicom) -> list[Input]:
     rules = AnatomyRules.from_settings(dicom)
-    return read(root, rules, dicom.burnt_in_text, options.site or "hospital")
+    labels = label_table(dicom)
+    return read(root, rules, dicom.burnt_in_text, options.site or "hospital", labels)
+
+
+def label_table(dicom: Dicom) -> LabelTable | None:
+    """The labels of the table and the reports that the settings name."""
+    tables = []
+    if dicom.labels:
+        tables.append(read_label_table(Path(dicom.labels), secret_key()))
+    if dicom.reports:
+        tables.append(read_reports(Path(dicom.reports), secret_key()))
+    return merge_tables(tables) if tables else None
 
 
 SOURCE = Source(
