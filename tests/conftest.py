@@ -51,6 +51,14 @@ def tiny_overrides() -> list[str]:
     return list(TINY)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def fixed_stamp() -> Iterator[None]:
+    """Pages have one date and no duration, so that the same data give the same bytes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOURCE_DATE_EPOCH", "0")
+        yield
+
+
 @pytest.fixture
 def tiny_params() -> parameters.Params:
     """params.yaml at a scale of seconds, with a classification and a segmentation task."""

@@ -52,6 +52,7 @@ BELOW = {
     "composition": {"params"},
     "documents": set(),
     "environment": set(),
+    "git": set(),
     "console": set(),
     "files": set(),
     "model_config": set(),
@@ -65,6 +66,7 @@ BELOW = {
 FREE = {
     "arl.console",
     "arl.documents",
+    "arl.git",
     "arl.files",
     "arl.model_config",
     "arl.outages",

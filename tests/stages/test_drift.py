@@ -127,7 +127,7 @@ def test_a_batch_with_another_gain_drifts_and_a_rerun_says_the_same(
     assert result.sites[0].drifted
     assert "too few sites are known to say how far apart sites are" in result.reasons[0]
     assert "columns drifted: mean, std" in result.reasons[-1]
-    pictures = {"statistics.png", "embeddings.png"}
+    pictures = {"charts.json"}
     written = {file.name for file in (tmp_path / "out").iterdir()}
     assert written == {"drift.json", "index.html", "evidently.html", "evidently.json", *pictures}
 

@@ -73,7 +73,7 @@ def test_the_page_opens_and_says_why(
     assert (opened.errors, opened.requests, opened.overflow) == ([], [], 0)
     for words in [
         *decision.reasons,
-        f"Judged against release {decision.champion}",
+        f"Compared with release {decision.champion}",
         "fewer than 20 patients",
     ]:
         assert words in opened.text

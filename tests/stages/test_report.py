@@ -114,12 +114,20 @@ def test_it_says_what_the_stages_measured(run: Run, written: Path) -> None:
         assert word in html
 
 
+def links(page: Path) -> set[str]:
+    """The addresses of other files that a page links to."""
+    return set(re.findall(r'href="([^"#:]+)"', page.read_text(encoding="utf-8")))
+
+
 def test_it_can_be_moved(written: Path, tmp_path: Path) -> None:
     out = shutil.copytree(written, tmp_path / "elsewhere")
-    links = re.findall(r'href="([^"#:]+)"', (out / "index.html").read_text())
-    assert {"validation/index.html", "decision/index.html", "drift/index.html"} <= set(links)
-    for link in links:
-        assert (out / link).is_file()
+    pages = {"validation/index.html", "decision/index.html", "drift/index.html"}
+    assert pages <= links(out / "index.html")
+    for page in ("index.html", *pages):
+        for link in links(out / page):
+            assert (out / page).parent.joinpath(link).is_file(), (page, link)
+        if page != "index.html":
+            assert "../index.html" in links(out / page), "every page leads back to the report"
 
 
 def test_a_rerun_writes_the_same_bytes(run: Run, written: Path, tmp_path: Path) -> None:
@@ -135,4 +143,4 @@ def test_synthetic_images_are_marked(run: Run, tmp_path: Path) -> None:
     out = Run(run.params, {**run.files, "evaluations": changed}).write(tmp_path / "out")
     html = (out / "index.html").read_text()
     assert ">synthetic</span>" in html
-    assert f"ROC curve of {about['task']} (synthetic)" in html
+    assert f"ROC curve, {about['task']} (synthetic)" in html

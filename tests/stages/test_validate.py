@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from arl.corpus.checks.result import ValidationResult
+from arl.corpus.checks.validation import SEVERITIES
 from arl.corpus.manifest import SCHEMA, read_table
 from arl.files import tree_hash
 from arl.params import Params
@@ -29,14 +31,18 @@ def damage(corpus: Path, column: str, value: object) -> None:
     pq.write_table(pa.Table.from_pandas(rows, SCHEMA, preserve_index=False), file)
 
 
+def read(folder: Path) -> ValidationResult:
+    return ValidationResult.read(folder / ValidationResult.FILE)
+
+
 def test_a_sound_corpus_passes(
     tiny_params: Params, corpus: Path, tmp_path: Path, open_page: Callable[..., Any]
 ) -> None:
     validate(tiny_params, corpus=corpus, validation=tmp_path / "out")
-    result = json.loads((tmp_path / "out/result.json").read_text())
-    assert result["passed"]
-    assert result["failed"] == {"critical": 0, "warning": 0, "info": 0}
-    assert len(result["rules"]) >= 12
+    result = read(tmp_path / "out")
+    assert result.passed
+    assert not any(result.failed(severity) for severity in SEVERITIES)
+    assert len(result.rules) >= 12
     for width in (1280, 390):
         opened = open_page(tmp_path / "out/index.html", width)
         assert (opened.errors, opened.requests, opened.overflow) == ([], [], 0)
@@ -48,7 +54,7 @@ def test_the_result_names_the_version_of_the_corpus(
 ) -> None:
     def version(name: str) -> str:
         validate(tiny_params, corpus=corpus, validation=tmp_path / name)
-        return str(json.loads((tmp_path / name / "result.json").read_text())["corpus_version"])
+        return read(tmp_path / name).corpus_version
 
     first = version("first")
     (corpus / "notes.txt").write_text("not part of it")
@@ -64,9 +70,9 @@ def test_a_critical_rule_stops_with_a_sentence_and_leaves_the_page(
     message = r"corpus .*corpus breaks rule anatomy-known: .*; 1 of 60 do not, e\.g\. clinic:.*out/index\.html"
     with pytest.raises(ValueError, match=message):
         validate(tiny_params, corpus=corpus, validation=tmp_path / "out")
-    result = json.loads((tmp_path / "out/result.json").read_text())
-    assert not result["passed"]
-    assert result["failed"]["critical"] == 1
+    result = read(tmp_path / "out")
+    assert not result.passed
+    assert [rule.rule for rule in result.failed("critical")] == ["anatomy-known"]
     page = (tmp_path / "out/index.html").read_text()
     assert "failed" in page
     assert "clinic:" in page
@@ -75,9 +81,9 @@ def test_a_critical_rule_stops_with_a_sentence_and_leaves_the_page(
 def test_a_warning_stops_nothing(tiny_params: Params, corpus: Path, tmp_path: Path) -> None:
     damage(corpus, "depth_cm", 120.0)
     validate(tiny_params, corpus=corpus, validation=tmp_path / "out")
-    result = json.loads((tmp_path / "out/result.json").read_text())
-    assert result["passed"]
-    assert result["failed"] == {"critical": 0, "warning": 1, "info": 0}
+    result = read(tmp_path / "out")
+    assert result.passed
+    assert [len(result.failed(severity)) for severity in SEVERITIES] == [0, 1, 0]
 
 
 def test_a_rerun_writes_the_same_bytes(tiny_params: Params, corpus: Path, tmp_path: Path) -> None:

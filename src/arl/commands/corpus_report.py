@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from arl.corpus.checks.result import ValidationResult
 from arl.corpus.location import ReadableCorpus
 from arl.corpus.manifest import SCHEMA, corpus_version, read_manifest, read_quarantine
-from arl.files import read_json
 from arl.reports import corpus as corpus_page
+from arl.reports.stamp import Stopwatch
 
 _READ = [name for name in SCHEMA.names if name not in ("anatomy_rule", "pixel_sha256")]
 
@@ -35,17 +36,18 @@ def corpus_report(
     Examples:
         arl corpus-report --corpus data --validation out/validation --page out/corpus.html
     """
-    result = validation / "result.json"
+    watch = Stopwatch("arl corpus-report")
+    result = validation / ValidationResult.FILE
     if not result.is_file():
         raise FileNotFoundError(
             f"{result} does not exist: run `arl validate --corpus {corpus} --validation {validation}`"
         )
-    validated = read_json(result)
-    if validated["corpus_version"] != corpus_version(corpus):
+    validated = ValidationResult.read(result)
+    if validated.corpus_version != corpus_version(corpus):
         raise ValueError(
             f"{result} is of another corpus or version than {corpus}: run "
             f"`arl validate --corpus {corpus} --validation {validation}`"
         )
     rows, quarantine = read_manifest(corpus, _READ), read_quarantine(corpus)
     alike = pd.read_parquet(validation / "withheld.parquet")
-    corpus_page.write_page(corpus, rows, quarantine, alike, validated, page)
+    corpus_page.write_page(corpus, rows, quarantine, alike, validated, watch.stamp(corpus), page)

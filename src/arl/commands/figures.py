@@ -22,6 +22,7 @@ from arl.models.avit import AViT
 from arl.models.reconstructor import Reconstructor
 from arl.params import Params
 from arl.reports.experiment import write_figures
+from arl.reports.stamp import Stopwatch
 from arl.training.checkpoint import load_encoder
 from arl.training.reconstruction import has_reconstructor, load_reconstructor
 
@@ -56,6 +57,7 @@ def figures(
     Examples:
         arl figures --corpus data --checkpoint out/pretrain --against out/baselines/mae
     """
+    watch = Stopwatch("arl figures")
     torch.set_num_threads(params.pretrain.threads)
     rows = select(corpus, sources=params.data.sources, protocols=params.data.splits)
     folders = {
@@ -85,7 +87,8 @@ def figures(
         shown.append(reconstructions(decoders, corpus, chosen, size, params.seed))
     with atomic_directory(out) as folder:
         synthetic = float(rows["synthetic"].mean())
-        write_figures(shown, synthetic, f"{checkpoint}, test images of {corpus}", folder)
+        subtitle = f"{checkpoint}, test images of {corpus}"
+        write_figures(shown, synthetic, subtitle, watch.stamp(corpus), folder)
     console.info(f"Open {out / 'index.html'}.")
 
 

@@ -12,6 +12,7 @@ from arl.experiments.spec import experiment_names
 from arl.files import atomic_directory
 from arl.reports.experiment import write_page, write_report
 from arl.reports.experiment_markdown import markdown
+from arl.reports.stamp import RunStamp, Stopwatch
 
 _ALL = "all"
 _OF_THE_PAPER = ("table", "figure")  # how the names of its experiments begin
@@ -57,22 +58,23 @@ def paper(
         arl paper table3 --scale laptop
         arl paper table3 --scale busbra --set pretrain.max_steps=100 pretrain.threads=1
     """
+    watch = Stopwatch("arl paper")
     names = [name for name in experiment_names(CONF / "paper") if name.startswith(_OF_THE_PAPER)]
     runs = []
     for name in names if experiment == _ALL else [experiment]:
         runner = Runner(corpus, work, baselines, set)
         runs.append(run_experiment(name, scale, runner, replicates))
-        _write(runs[-1], out)
+        _write(runs[-1], watch.stamp(corpus), out)
     if experiment == _ALL:
         with atomic_directory(out / f"{_ALL}-{scale}") as folder:
-            write_report(runs, folder)
+            write_report(runs, watch.stamp(corpus), folder)
         console.info(f"Open {out / f'{_ALL}-{scale}' / 'index.html'}.")
 
 
-def _write(run: ExperimentRun, out: Path) -> None:
+def _write(run: ExperimentRun, stamp: RunStamp, out: Path) -> None:
     target = out / f"{run.experiment.name}-{run.scale}"
     with atomic_directory(target) as folder:
         results_of(run).write(folder / ExperimentResults.FILE)
-        write_page(run, folder)
+        write_page(run, stamp, folder)
         (folder / "table.md").write_text(markdown(run), encoding="utf-8")
     console.info(f"Open {target / 'index.html'}.")

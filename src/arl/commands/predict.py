@@ -27,6 +27,7 @@ from arl.loading.transforms import eval_view
 from arl.model_config import TaskModelConfig
 from arl.params import Params
 from arl.reports import prediction
+from arl.reports.stamp import Stopwatch
 from arl.training.checkpoint import load_task_model
 
 _SHOWN = 6  # pictures of a file that are drawn
@@ -69,6 +70,7 @@ def predict(
     """
     if not files:
         raise ValueError("there is no file to predict: name DICOM files, pictures or videos")
+    watch = Stopwatch("arl predict", show_arguments=False)
     chosen = chosen_model(model, evaluation, registry, task, params.release.signed)
     network, config = load_task_model(chosen.folder)
     words = [(rule.word, rule.anatomy) for rule in params.dicom.anatomy_words]
@@ -91,7 +93,7 @@ def predict(
             folder / "predictions.json",
             {**content, "files": [asdict(answer.facts) for answer in answers]},
         )
-        prediction.write_page(chosen, config, answers, refused, folder)
+        prediction.write_page(chosen, config, answers, refused, watch.stamp(), folder)
     console.info(f"Open {out / 'index.html'} for the images and the limits of the model.")
 
 

@@ -1,10 +1,9 @@
-"""The page of an experiment in the manner of the paper's tables."""
+"""The pages of experiments: tables in the manner of the paper, and figures of an encoder."""
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-
-from markupsafe import Markup
 
 from arl.evaluation.comparison import Figure, one_matrix
 from arl.evaluation.metrics import TITLES
@@ -12,190 +11,233 @@ from arl.evaluation.panels import Section
 from arl.evaluation.predictions import labels, scores
 from arl.evaluation.results import Interval
 from arl.experiments.results import PROTOCOL_TITLES, ExperimentRun, StageTime
-from arl.reports import html, plots
-from arl.reports.plots import efficiency, roc
+from arl.reports import charts, formatting, html, pictures
+from arl.reports.chart_data import roc_band, roc_curve_of
+from arl.reports.charts import Chart
+from arl.reports.elements import Bars, IntervalCell, Picture, Table
+from arl.reports.stamp import RunStamp
 
 _TEST_SETS = range(135, 161)  # images that the paper's breast test set may have had
-
-
 _MATRIX = ("accuracy", "sensitivity", "specificity")
 
 
-def write_page(run: ExperimentRun, folder: Path) -> None:
-    """Write <folder>/index.html."""
-    page = html.page(run.experiment.title, _warning(run) + _body(run), subtitle=_scale(run))
-    (folder / "index.html").write_text(page, encoding="utf-8")
+@dataclass(frozen=True)
+class PageSection:
+    """A section as the template draws it."""
+
+    title: str
+    anchor: str
+    remark: str = ""
+    bars: Bars | None = None
+    pictures: Sequence[Sequence[tuple[Picture, str]]] = ()
+    pictures_caption: str = ""
+    charts: Sequence[Chart] = ()
+    tables: Sequence[Table] = ()
 
 
-def write_report(runs: Sequence[ExperimentRun], folder: Path) -> None:
+@dataclass(frozen=True)
+class PageExperiment:
+    """An experiment as the template draws it."""
+
+    title: str
+    note: str = ""
+    sections: Sequence[PageSection] = field(default_factory=list)
+    command: str = ""
+
+
+def write_page(run: ExperimentRun, stamp: RunStamp, folder: Path) -> None:
+    """Write <folder>/index.html: one experiment."""
+    _write([run], run.experiment.title, stamp, folder)
+
+
+def write_report(runs: Sequence[ExperimentRun], stamp: RunStamp, folder: Path) -> None:
     """Write <folder>/index.html: several experiments in the order of their titles' numbers."""
-    ordered = sorted(runs, key=lambda one: _natural(one.experiment.title))
-    body = _warning(ordered[0]) + html.contents(one.experiment.title for one in ordered)
-    for one in ordered:
-        body += html.section(
-            one.experiment.title, _body(one, f"{one.experiment.title.partition(',')[0]}: ", level=3)
-        )
-    page = html.page("The paper's tables and figures", body, subtitle=_scale(ordered[0]))
-    (folder / "index.html").write_text(page, encoding="utf-8")
+    ordered = sorted(runs, key=lambda one: _natural_order(one.experiment.title))
+    _write(ordered, "The paper's tables and figures", stamp, folder)
 
 
-def interval_text(interval: Interval, form: str = ".3f") -> str:
-    """Value and limits, e.g. "0.812 (0.771 to 0.849)"."""
-    return f"{interval.value:{form}} ({interval.low:{form}} to {interval.high:{form}})"
+def write_figures(
+    sections: Sequence[Section], synthetic: float, subtitle: str, stamp: RunStamp, folder: Path
+) -> None:
+    """Write <folder>/index.html: figures of an encoder; `synthetic` is a fraction of images."""
+    warning = (
+        f"{formatting.percent(synthetic)} of the images are synthetic. These figures say nothing"
+        " about patients."
+    )
+    title = "What the encoder sees"
+    page = PageExperiment(title, sections=[_figure_section(one, "") for one in sections])
+    html.write(
+        folder / "index.html",
+        "experiment.html.j2",
+        html.Head(title, subtitle, stamp),
+        warning=warning if synthetic else "",
+        experiments=[page],
+    )
 
 
-def p_text(value: float | None) -> str | None:
-    """A p value with three decimals."""
-    return None if value is None else "<0.001" if value < 0.001 else f"{value:.3f}"
+def _write(runs: Sequence[ExperimentRun], title: str, stamp: RunStamp, folder: Path) -> None:
+    first = runs[0]
+    choices = [*first.experiment.scales[first.scale].choices, *first.changes]
+    warning = "The corpus holds synthetic images. No number on this page is clinical."
+    prefixes = [
+        f"{one.experiment.title.partition(',')[0]}: " if len(runs) > 1 else "" for one in runs
+    ]
+    html.write(
+        folder / "index.html",
+        "experiment.html.j2",
+        html.Head(title, f"Scale {first.scale}: {' '.join(choices)}", stamp),
+        warning=warning if first.synthetic else "",
+        experiments=[_experiment(one, prefix) for one, prefix in zip(runs, prefixes, strict=True)],
+    )
 
 
-def check_title(metric: str, figures: dict[str, Figure]) -> list[str]:
-    """The title of the column of second p values; empty where no row has one."""
-    if all(figure.check is None for figure in figures.values()):
-        return []
-    return ["p, DeLong" if metric == "auroc" else "p, McNemar"]
-
-
-def _natural(title: str) -> list[str]:
+def _natural_order(title: str) -> list[str]:
     """Table 10 after Table 9."""
     return [part.zfill(3) for part in re.split(r"(\d+)", title)]
 
 
-def _warning(run: ExperimentRun) -> Markup:
-    text = "The corpus holds synthetic images: no figure on this page is clinical."
-    return html.note(text, "warn") if run.synthetic else Markup("")
-
-
-def _scale(run: ExperimentRun) -> str:
-    choices = " ".join([*run.experiment.scales[run.scale].choices, *run.changes])
-    return f"Scale {run.scale}: {choices}"
-
-
-def _body(run: ExperimentRun, prefix: str = "", level: int = 2) -> Markup:
-    """The sections of an experiment; the prefix tells their titles from those of others on the same page."""
-    sections = {
-        f"{task}, {PROTOCOL_TITLES[protocol]}": _section(run, protocol, task)
-        for protocol, task in run.results
-    } | {one.title: section_body(one) for one in run.sections}
+def _experiment(run: ExperimentRun, prefix: str) -> PageExperiment:
+    """`prefix` separates the titles of an experiment from those of others on the same page."""
+    sections = [_task_section(run, *key, prefix) for key in run.results]
+    sections += [_figure_section(one, prefix) for one in run.sections]
     absent = [[run.label(name), reason] for name, reason in run.absent.items()]
+    tables = {}
     if absent:
-        sections["Rows that were not run"] = html.table(["row", "why"], absent)
+        tables["Rows that were not run"] = Table(["row", "reason"], absent)
     if len(run.times):
-        sections["Time"] = _times(run.times)
-    body = html.note(run.experiment.note) if run.experiment.note else Markup("")
-    for title, content in sections.items():
-        body += html.section(f"{prefix}{title}", content, level)
-    return body + Markup("<p>{} {}</p>\n").format("Made by", html.code(run.command))
+        tables["Time"] = _times(run.times)
+    sections += [
+        PageSection(prefix + title, html.anchor(prefix + title), tables=[table])
+        for title, table in tables.items()
+    ]
+    return PageExperiment(run.experiment.title, run.experiment.note, sections, run.command)
 
 
-def _section(run: ExperimentRun, protocol: str, task: str) -> Markup:
+def _figure_section(section: Section, prefix: str) -> PageSection:
+    drawn = [charts.scatter(one.points, one.groups, title=one.title) for one in section.scatters]
+    table = Table(section.columns, section.rows, section.caption) if section.columns else None
+    return PageSection(
+        prefix + section.title,
+        html.anchor(prefix + section.title),
+        section.remark,
+        Bars({name: [count] for name, count in section.counts}) if section.counts else None,
+        pictures.panels(section.grid.rows) if section.grid else (),
+        section.grid.caption if section.grid else "",
+        drawn,
+        [table] if table else [],
+    )
+
+
+# --- a task ----------------------------------------------------------------------------------
+
+
+def _task_section(run: ExperimentRun, protocol: str, task: str, prefix: str) -> PageSection:
     figures = run.results[protocol, task]
     main = run.main_metric(task)
-    claims = {metric: any(_claims(run, protocol, task, metric)) for metric in figures}
+    title = f"{prefix}{task}, {PROTOCOL_TITLES[protocol]}"
+    drawn = [_curve(run, main, figures[main]), _roc(run, protocol, task)]
+    tables = [
+        _main_table(run, protocol, task, figures),
+        _comparisons(run, protocol, main, figures[main]),
+        _consistency(run, protocol, task),
+    ]
+    return PageSection(
+        title,
+        html.anchor(title),
+        charts=[chart for chart in drawn if chart],
+        tables=[table for table in tables if table],
+    )
+
+
+def _main_table(
+    run: ExperimentRun, protocol: str, task: str, figures: dict[str, dict[str, Figure]]
+) -> Table:
+    names = [row.name for row in run.experiment.rows]
+    claimed = {
+        metric: any(run.claimed(protocol, task, metric, name) is not None for name in names)
+        for metric in figures
+    }
     columns = ["row"]
     for metric in figures:
-        columns += [TITLES[metric], *(["claimed"] if claims[metric] else [])]
+        columns += [TITLES[metric], *(["claimed"] if claimed[metric] else [])]
     rows: list[list[object]] = []
-    for name in figures[main]:
+    for name in figures[run.main_metric(task)]:
         cells: list[object] = [run.label(name)]
         for metric in figures:
             cells.append(_cell(figures[metric][name]))
-            cells += [run.claimed(protocol, task, metric, name)] if claims[metric] else []
+            if claimed[metric]:
+                cells.append(run.claimed(protocol, task, metric, name))
         rows.append([*cells, run.minutes(name)])
     caption = f"{run.explanation(protocol, task)} CPU minutes: of a row's trainings for one seed."
-    return (
-        _curve(run, main, figures[main])
-        + html.table([*columns, "CPU minutes"], rows, caption)
-        + _roc(run, protocol, task)
-        + _comparisons(run, protocol, main, figures[main])
-        + _consistency(run, protocol, task)
-    )
+    return Table([*columns, "CPU minutes"], rows, caption)
 
 
-def _claims(run: ExperimentRun, protocol: str, task: str, metric: str) -> list[bool]:
-    names = [row.name for row in run.experiment.rows]
-    return [run.claimed(protocol, task, metric, name) is not None for name in names]
+def _cell(figure: Figure) -> IntervalCell:
+    remarks = [] if figure.spread is None else [f"± {figure.spread:.3f} over seeds"]
+    if len(figure.each) > 1:
+        remarks.append("seeds " + " ".join(f"{value:.3f}" for value in figure.each))
+    return IntervalCell(figure.interval, remarks=remarks)
 
 
-def _cell(figure: Figure) -> Markup:
-    spread = "" if figure.spread is None else f" ± {figure.spread:.3f}"
-    low, high = figure.interval.low, figure.interval.high
-    cell = Markup("{:.3f}{}<br><small>{:.3f} to {:.3f}</small>").format(
-        figure.interval.value, spread, low, high
-    )
-    if len(figure.each) == 1:
-        return cell
-    return cell + Markup("<br><small>seeds {}</small>").format(
-        " ".join(f"{value:.3f}" for value in figure.each)
-    )
-
-
-def _curve(run: ExperimentRun, metric: str, figures: dict[str, Figure]) -> Markup:
-    """The metric against the fraction, where the rows of the experiment differ in one."""
+def _curve(run: ExperimentRun, metric: str, figures: dict[str, Figure]) -> Chart | None:
+    """The metric against the fraction of the data, where the rows of the experiment differ in it."""
     series: dict[str, list[tuple[float, Interval]]] = {}
     for row in run.experiment.rows:
         if row.fraction is not None and row.name in figures:
-            series.setdefault(row.series or row.label, []).append(
-                (row.fraction, figures[row.name].interval)
-            )
+            points = series.setdefault(row.series or row.label, [])
+            points.append((row.fraction, figures[row.name].interval))
     if not series:
-        return Markup("")
-    title = TITLES[metric]
-    drawing = efficiency(
-        {name: sorted(points, key=lambda at: at[0]) for name, points in series.items()},
-        metric=title,
-    )
-    return html.figure(drawing, "With the interval over patients.", f"{title} against the fraction")
+        return None
+    ordered = {name: sorted(points, key=lambda one: one[0]) for name, points in series.items()}
+    title = f"{TITLES[metric]} by fraction of the data, with intervals over patients."
+    return charts.efficiency(ordered, title=title, metric=TITLES[metric])
 
 
-def _roc(run: ExperimentRun, protocol: str, task: str) -> Markup:
-    """The curves of all rows by the first seed, with the band of the row that the others are compared with."""
+def _roc(run: ExperimentRun, protocol: str, task: str) -> Chart | None:
+    """Curves of all rows by the first seed, with the band of the reference row."""
     methods = {name: replicates[0].table for name, replicates in run.cells[protocol, task].items()}
-    name = run.experiment.reference
+    reference = run.experiment.reference
     if (
-        name not in methods
+        reference not in methods
         or run.main_metric(task) != "auroc"
-        or scores(methods[name]).shape[1] != 2
+        or scores(methods[reference]).shape[1] != 2
     ):
-        return Markup("")
-    table = methods.pop(name)
-    others = [
-        (run.label(other), labels(of), scores(of)[:, 1])
-        for other, of in methods.items()
-        if other in {row.name for row in run.experiment.rows}
+        return None
+    table = methods.pop(reference)
+    rows = {row.name for row in run.experiment.rows}
+    curves = [roc_curve_of(run.label(reference), labels(table), scores(table)[:, 1])]
+    curves += [
+        roc_curve_of(run.label(name), labels(other), scores(other)[:, 1])
+        for name, other in methods.items()
+        if name in rows
     ]
-    title = f"{task}, {run.label(name)}"
-    drawing = roc(labels(table), scores(table)[:, 1], table["patient"], title=title, others=others)
+    band = roc_band(labels(table), scores(table)[:, 1], table["patient"], resamples=500, seed=0)
     seed = " First seed." if run.replicates > 1 else ""
-    return html.figure(
-        drawing, f"The band is that of {run.label(name)}.{seed}", f"ROC curves of {task}"
-    )
+    caption = f"AUROC in the legend. The band is that of {run.label(reference)}.{seed}"
+    return charts.roc(curves, title=f"ROC curves of {task}.", band=band, caption=caption)
 
 
 def _comparisons(
     run: ExperimentRun, protocol: str, main: str, figures: dict[str, Figure]
-) -> Markup:
-    checked = check_title(main, figures)
+) -> Table | None:
+    check = check_title(main, figures)
     rows = [
         [
             run.label(name),
-            interval_text(figure.difference, "+.3f"),
-            p_text(figure.corrected),
-            *([p_text(figure.check_corrected)] if checked else []),
+            IntervalCell(figure.difference, signed=True),
+            formatting.p_value(figure.corrected),
+            *([formatting.p_value(figure.check_corrected)] if check else []),
             figure.detectable,
         ]
         for name, figure in figures.items()
         if figure.difference is not None
     ]
-    if not rows:
-        return Markup("")
-    return html.table(
-        ["row", "difference", "p", *checked, "detectable"], rows, run.compared(protocol)
-    )
+    columns = ["row", "difference", "p", *check, "detectable"]
+    return Table(columns, rows, run.compared(protocol)) if rows else None
 
 
-def _consistency(run: ExperimentRun, protocol: str, task: str) -> Markup:
-    """Whether the claimed accuracy, sensitivity and specificity of a row can be of one confusion matrix."""
+def _consistency(run: ExperimentRun, protocol: str, task: str) -> Table | None:
+    """Whether claimed accuracy, sensitivity and specificity can be of one confusion matrix."""
     claims = {row.label: row.claimed.get(protocol, {}).get(task, {}) for row in run.experiment.rows}
     printed = {
         label: [claim[name] for name in _MATRIX]
@@ -203,68 +245,46 @@ def _consistency(run: ExperimentRun, protocol: str, task: str) -> Markup:
         if set(_MATRIX) <= claim.keys()
     }
     if not printed:
-        return Markup("")
+        return None
     decimals = {
-        name: max(_places(values[at]) for values in printed.values())
-        for at, name in enumerate(_MATRIX)
+        name: max(_places(values[i]) for values in printed.values())
+        for i, name in enumerate(_MATRIX)
     }
     rows = [[label, *values, _matrix(values, decimals)] for label, values in printed.items()]
     caption = (
         "Whether the claimed figures can come from one confusion matrix of 135 to 160 test images."
     )
-    return html.table(["row", *_MATRIX, "matrix"], rows, caption)
+    return Table(["row", *_MATRIX, "matrix"], rows, caption)
 
 
 def _places(printed: float) -> int:
-    """Decimals of a claim; a column is printed with as many as its longest, as zeros at the end are not kept."""
+    """Decimals of a claim; trailing zeros are not kept, so a column's longest value decides."""
     return len(str(printed).partition(".")[2])
 
 
 def _matrix(values: Sequence[float], decimals: dict[str, int]) -> str:
     accuracy, sensitivity, specificity = values
     places = (decimals["accuracy"], decimals["sensitivity"], decimals["specificity"])
-    found = one_matrix(accuracy, sensitivity, specificity, _TEST_SETS, places)
-    return "none" if found is None else f"{found[0]} of {found[1]} and {found[2]} of {found[3]}"
+    matrix = one_matrix(accuracy, sensitivity, specificity, _TEST_SETS, places)
+    return (
+        "none" if matrix is None else f"{matrix[0]} of {matrix[1]} and {matrix[2]} of {matrix[3]}"
+    )
 
 
-def _times(times: Sequence[StageTime]) -> Markup:
-    rows = [
-        [stage, len(of_stage), sum(t.seconds for t in of_stage), sum(t.cpu for t in of_stage)]
-        for stage in sorted({time.stage for time in times})
-        for of_stage in [[time for time in times if time.stage == stage]]
-    ]
-    caption = "Wall-clock and processor seconds, measured on the machine that ran the stage."
+def _times(times: Sequence[StageTime]) -> Table:
+    rows = []
+    for stage in sorted({time.stage for time in times}):
+        of_stage = [time for time in times if time.stage == stage]
+        seconds, cpu = sum(time.seconds for time in of_stage), sum(time.cpu for time in of_stage)
+        rows.append([stage, len(of_stage), seconds, cpu])
+    caption = "Wall-clock and CPU seconds, on the machine that ran each stage."
     if any(time.resumed for time in times):
         caption += " Of an interrupted and resumed stage only the last part counts."
-    return html.table(["stage", "runs", "seconds", "CPU seconds"], rows, caption)
+    return Table(["stage", "runs", "seconds", "CPU seconds"], rows, caption)
 
 
-def section_body(section: Section) -> Markup:
-    """The pictures, points, counts and table of a section."""
-    body = html.paragraph(section.remark) if section.remark else Markup("")
-    if section.counts:
-        drawing = plots.bars(section.counts, title="images by anatomy")
-        body += html.figure(drawing, section.caption, section.title)
-    if section.grid:
-        body += html.figure(plots.panels(section.grid.rows), section.grid.caption, section.title)
-    if section.scatters:
-        body += html.gallery(
-            html.figure(
-                plots.scatter(one.points, one.groups, title=one.title), one.title, one.title
-            )
-            for one in section.scatters
-        )
-    if section.columns:
-        body += html.table(section.columns, section.rows, section.caption)
-    return body
-
-
-def write_figures(
-    sections: Sequence[Section], synthetic: float, subtitle: str, folder: Path
-) -> None:
-    """Write <folder>/index.html, the page of `arl figures`; `synthetic` is a fraction of images."""
-    text = f"{synthetic:.0%} of the images are synthetic: what is seen of them is no finding about patients."
-    body = html.note(text, "warn") if synthetic else Markup("")
-    body += Markup("").join(html.section(one.title, section_body(one)) for one in sections)
-    page = html.page("What the encoder sees", body, subtitle=subtitle)
-    (folder / "index.html").write_text(page, encoding="utf-8")
+def check_title(metric: str, figures: dict[str, Figure]) -> list[str]:
+    """The title of the column of second p values; empty where no row has one."""
+    if all(figure.check is None for figure in figures.values()):
+        return []
+    return ["p, DeLong" if metric == "auroc" else "p, McNemar"]

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from arl.evaluation.metrics import TITLES
 from arl.evaluation.panels import Section
 from arl.experiments.results import PROTOCOL_TITLES, ExperimentRun
-from arl.reports.experiment import check_title, interval_text, p_text
+from arl.reports import formatting
+from arl.reports.experiment import check_title
 
 
 def markdown(run: ExperimentRun) -> str:
@@ -55,24 +56,20 @@ def _markdown_table(run: ExperimentRun, protocol: str, task: str) -> str:
     ]
     rows = []
     for name, figure in figures[main].items():
-        row = [run.label(name), interval_text(figure.interval)]
+        row = [run.label(name), formatting.interval(figure.interval)]
         if claims:
-            row.append(_or_dash(run.claimed(protocol, task, main, name), ".3f"))
+            row.append(formatting.fixed(run.claimed(protocol, task, main, name)))
         if run.replicates > 1:
             row.append(", ".join(f"{value:.3f}" for value in figure.each))
         row += [
-            interval_text(figure.difference, "+.3f") if figure.difference else "–",
-            p_text(figure.corrected) or "–",
+            formatting.interval(figure.difference, signed=True),
+            formatting.p_value(figure.corrected),
         ]
-        row += [p_text(figure.check_corrected) or "–"] if checked else []
-        row.append(_or_dash(figure.detectable, ".3f"))
+        row += [formatting.p_value(figure.check_corrected)] if checked else []
+        row.append(formatting.fixed(figure.detectable))
         row += [f"{figures[other][name].interval.value:.3f}" for other in others]
         rows.append([*row, run.minutes(name) or "–"])
     return "\n".join(_line(cells) for cells in [columns, ["---"] * len(columns), *rows])
-
-
-def _or_dash(value: float | None, form: str) -> str:
-    return "–" if value is None else f"{value:{form}}"
 
 
 def _line(cells: Sequence[str]) -> str:

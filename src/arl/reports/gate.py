@@ -2,51 +2,66 @@
 
 from pathlib import Path
 
-from markupsafe import Markup
+from arl.evaluation.decision import Decision, TaskResult
+from arl.evaluation.metrics import TITLES
+from arl.reports import charts, formatting, html
+from arl.reports.elements import Badge, IntervalCell, Table
+from arl.reports.stamp import RunStamp
 
-from arl.evaluation.decision import Decision, SliceResult, TaskResult
-from arl.evaluation.gate import NAMES
-from arl.evaluation.results import Interval
-from arl.reports import html, plots
+_MEANING = {
+    "promote": "No task is worse than its margin allows, and no site, probe or device is worse.",
+    "reject": "At least one task, site, probe or device is not good enough.",
+    "inconclusive": "Nothing is shown to be worse, but the patients are too few to show the"
+    " contrary.",
+}
 
 
-def write_page(judged: Decision, folder: Path) -> None:
+def write_page(decision: Decision, stamp: RunStamp, folder: Path) -> None:
     """Write <folder>/index.html."""
-    results = list(judged.tasks.values())
-    body = html.verdict(judged.verdict, _summary(judged))
-    for note in judged.notes:
-        body += html.note(note, "warn")
-    body += html.section("Reasons", html.bullets(judged.reasons))
-    body += html.section("Tasks", _tasks_table(results) + _forest(results))
-    slices = [(result, part) for result in results for part in result.slices]
-    body += html.section("Sites, probes and devices", _slices_table(slices))
-    page = html.page("Gate", body, subtitle="May the new models replace the ones in use?")
-    (folder / "index.html").write_text(page, encoding="utf-8")
+    html.write(
+        folder / "index.html",
+        "gate.html.j2",
+        html.Head("Gate", "May the new models replace the current ones?", stamp),
+        decision=decision,
+        summary=summary(decision),
+        next=next_step(decision),
+        tasks=task_table(decision),
+        chart=_forest(decision),
+        slices=_slice_table(decision),
+    )
 
 
-def _summary(judged: Decision) -> str:
-    against = f"against release {judged.champion}" if judged.champion else "as a first release"
-    meaning = {
-        "promote": "no task is worse than its margin allows, and no site, probe or device is worse",
-        "reject": "at least one task, site, probe or device is not good enough",
-        "inconclusive": "nothing is shown to be worse, but there are too few patients to show the contrary",
-    }
-    return f"Judged {against}: {meaning[judged.verdict]}."
+def summary(decision: Decision) -> str:
+    """What was compared, and what the verdict means."""
+    against = f"release {decision.champion}" if decision.champion else "the required minimum only"
+    return f"Compared with {against}. {_MEANING[decision.verdict]}"
 
 
-def _text(interval: Interval | None, form: str) -> str | None:
-    if interval is None:
-        return None
-    return f"{interval.value:{form}} ({interval.low:{form}} to {interval.high:{form}})"
+def next_step(decision: Decision) -> str:
+    """What a user can do about the verdict."""
+    if decision.verdict == "promote":
+        return "`arl release` publishes the models, and `arl predict` uses them."
+    if decision.verdict == "inconclusive":
+        needed = [task.patients_needed for task in decision.tasks.values() if task.patients_needed]
+        many = f" About {max(needed):,} test patients would decide." if needed else ""
+        return f"Add test patients, or accept a larger margin before the next comparison.{many}"
+    if any(task.synthetic for task in decision.tasks.values()):
+        return (
+            "A short training on phantoms often ends here, and nothing is broken. Read the reasons,"
+            " train longer (pretrain.max_steps, finetune.epochs), or train on real images."
+        )
+    return (
+        "Read the reasons. They name the task, site, probe or device. The current release stays in"
+        " use."
+    )
 
 
-def _tasks_table(tasks: list[TaskResult]) -> Markup:
+def task_table(decision: Decision) -> Table:
+    """One row per task."""
     columns = [
         "task",
         "verdict",
         "metric",
-        "images",
-        "patients",
         "new",
         "current",
         "difference",
@@ -54,61 +69,65 @@ def _tasks_table(tasks: list[TaskResult]) -> Markup:
         "floor",
         "detectable",
         "power",
+        "images",
+        "patients",
     ]
     rows = [
         [
-            result.task,
-            html.badge(result.verdict),
-            NAMES[result.main_metric],
-            result.images,
-            result.patients,
-            _text(result.challenger, ".3f"),
-            _text(result.champion, ".3f"),
-            _text(result.difference, "+.3f"),
-            result.margin,
-            result.floor,
-            result.detectable,
-            None if result.power is None else f"{result.power:.0%}",
+            task.task,
+            Badge(task.verdict),
+            TITLES[task.main_metric],
+            IntervalCell(task.challenger),
+            IntervalCell(task.champion),
+            IntervalCell(task.difference, signed=True),
+            task.margin,
+            task.floor,
+            task.detectable,
+            None if task.power is None else formatting.percent(task.power),
+            task.images,
+            task.patients,
         ]
-        for result in tasks
+        for task in decision.tasks.values()
     ]
-    return html.table(columns, rows) + html.paragraph(
-        "Intervals are over patients. Detectable: the smallest true difference that these patients show with a power "
-        "of 80 %. Power: the probability that an equally good model would have been accepted."
-    )
+    level = formatting.percent(decision.settings.confidence)
+    return Table(columns, rows, f"Intervals of this table: {level} over patients (BCa bootstrap).")
 
 
-def _forest(tasks: list[TaskResult]) -> Markup:
+def _forest(decision: Decision) -> charts.Chart | None:
     rows = [
-        (result.task, result.difference, result.margin) for result in tasks if result.difference
+        charts.Bar(task.task, task.difference, -task.margin)
+        for task in decision.tasks.values()
+        if task.difference
     ]
     if not rows:
-        return Markup("")
-    text = "Difference of the main metric with its interval. Not worse: the whole line is right of the red mark."
-    return html.figure(
-        plots.differences(rows), text, "Difference of new and current model for each task", 720
+        return None
+    return charts.forest(
+        rows,
+        title="Difference of the main metric.",
+        x_label="new model − current model",
+        caption="A task promotes if its whole line is to the right of the red mark.",
+        limit_name="minus the margin",
     )
 
 
-def _slices_table(slices: list[tuple[TaskResult, SliceResult]]) -> Markup:
-    if not slices:
-        return html.paragraph(
-            "Nothing to compare: no current model, or one site, probe and device only."
-        )
+def _slice_table(decision: Decision) -> Table | None:
+    rows = [row for task in decision.tasks.values() for row in _slice_rows(task)]
     columns = ["task", "by", "name", "images", "patients", "difference", "adjusted p", "result"]
-    rows = [
+    caption = "Each slice is tested for being worse at all. Holm's correction covers all slices."
+    return Table(columns, rows, caption) if rows else None
+
+
+def _slice_rows(task: TaskResult) -> list[list[object]]:
+    return [
         [
-            result.task,
+            task.task,
             part.origin,
             part.name,
             part.images,
             part.patients,
-            _text(part.difference, "+.3f"),
-            None if part.p_value is None else f"{part.p_value:.3f}",
-            html.badge("reject") if part.worse else part.note or "not worse",
+            IntervalCell(part.difference, signed=True),
+            formatting.p_value(part.p_value),
+            Badge("worse") if part.worse else part.note or "not worse",
         ]
-        for result, part in slices
+        for part in task.slices
     ]
-    return html.table(
-        columns, rows, "Tested for being worse at all, corrected for the number of slices (Holm)."
-    )

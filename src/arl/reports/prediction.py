@@ -1,68 +1,86 @@
 """The page of predictions on files."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from markupsafe import Markup
-
+from arl.evaluation.metrics import TITLES
 from arl.evaluation.model_card import LIMITS
-from arl.inference.answers import Answer
+from arl.evaluation.results import Metrics
+from arl.inference.answers import Answer, Facts
 from arl.inference.model import Chosen
 from arl.model_config import TaskModelConfig
-from arl.reports import html, plots
+from arl.reports import formatting, html, pictures
+from arl.reports.elements import Badge, IntervalCell, Link, Table
+from arl.reports.stamp import RunStamp
+
+_NO_CALL = "no call"
 
 
 def write_page(
     chosen: Chosen,
     config: TaskModelConfig,
     answers: Sequence[Answer],
-    refused: dict[str, str],
+    refused: Mapping[str, str],
+    stamp: RunStamp,
     folder: Path,
 ) -> None:
     """Write <folder>/index.html; `refused` has the reason of each file that cannot be used."""
-    body = html.note(LIMITS.replace("\n", " "), "warn") + html.section(
-        "Model", _model(chosen, config)
+    evaluation = chosen.evaluation
+    html.write(
+        folder / "index.html",
+        "prediction.html.j2",
+        html.Head("Prediction", f"{config.task.anatomy}, by {chosen.name}", stamp),
+        limits=LIMITS.replace("\n", " "),
+        synthetic=evaluation is not None and evaluation.synthetic,
+        files=_file_table(answers, refused),
+        model=_model_table(evaluation) if evaluation else None,
+        answers=answers,
+        answer_facts=[_facts(answer.facts) for answer in answers],
+        overlays=[pictures.panels(answer.panels) for answer in answers],
     )
-    body += Markup("").join(_file(answer) for answer in answers)
-    if refused:
-        body += html.section("Refused", html.table(["file", "reason"], list(refused.items())))
-    page = html.page("Prediction", body, subtitle=f"{config.task.anatomy}, by {chosen.name}")
-    (folder / "index.html").write_text(page, encoding="utf-8")
 
 
-def _model(chosen: Chosen, config: TaskModelConfig) -> Markup:
-
-    about = chosen.evaluation
-    if about is None:
-        return html.paragraph(
-            "This model was not evaluated, so nothing is known of how often it is right."
-        )
-    rows = [
+def _file_table(answers: Sequence[Answer], refused: Mapping[str, str]) -> Table:
+    """One row per file: the call, the values of the classes, and the notes."""
+    names = list(dict.fromkeys(name for one in answers for name in one.facts.probabilities))
+    kind = "score" if any(not one.facts.calibrated for one in answers) else "probability"
+    columns = ["file", "call", *(_value_name(name, kind) for name in names), "images", "notes"]
+    rows: list[list[object]] = [
         [
-            name,
-            entry.value,
-            None if entry.low is None else f"{entry.low:.3f} to {entry.high:.3f}",
+            Link(f"#file-{i}", one.facts.file),
+            one.facts.called or _NO_CALL,
+            *(one.facts.probabilities.get(name) for name in names),
+            one.facts.pictures,
+            " ".join(one.facts.notes),
         ]
-        for name, entry in about.metrics.items()
+        for i, one in enumerate(answers, start=1)
     ]
-    kind = "synthetic " if about.synthetic else ""
-    caption = f"On {about.images:,} {kind}test images of {about.patients:,} {about.grouping}s."
-    return html.table(["metric", "value", f"{about.confidence:.0%} interval"], rows, caption)
+    rows += [
+        # the name alone: folders of a hospital can name a patient
+        [Path(file).name, Badge("refused"), *[None] * len(names), None, reason]
+        for file, reason in refused.items()
+    ]
+    return Table(columns, rows, name="All files")
 
 
-def _file(answer: Answer) -> Markup:
+def _value_name(name: str, kind: str) -> str:
+    return name if name.startswith("share ") else f"{kind} of {name}"
 
-    facts = answer.facts
-    kind = "probability" if facts.calibrated else "score"
-    values = {
-        f"{kind} of {name}" if facts.frames else name: value
-        for name, value in facts.probabilities.items()
-    }
-    body = html.facts({"called": facts.called or "no call", "pictures": facts.pictures, **values})
-    for note in facts.notes:
-        body += html.note(note)
-    about = "What the model looked at. Colours of the components are relative to this file."
-    return html.section(
-        facts.file,
-        body + html.figure(plots.panels(answer.panels), about, f"Overlays of {facts.file}"),
+
+def _model_table(metrics: Metrics) -> Table:
+    order = [name for name in TITLES if name in metrics.metrics]
+    order += sorted(metrics.metrics.keys() - set(order))
+    rows = [[TITLES.get(name, name), IntervalCell(metrics.metrics[name])] for name in order]
+    kind = "synthetic " if metrics.synthetic else ""
+    units = formatting.plural(metrics.patients, metrics.grouping)
+    caption = (
+        f"Measured on {metrics.images:,} {kind}test images of {units}. Intervals:"
+        f" {formatting.percent(metrics.confidence)} over {metrics.grouping}s."
     )
+    return Table(["metric", "value"], rows, caption)
+
+
+def _facts(facts: Facts) -> dict[str, object]:
+    kind = "probability" if facts.calibrated else "score"
+    values = {_value_name(name, kind): value for name, value in facts.probabilities.items()}
+    return {"call": facts.called or _NO_CALL, **values, "images": facts.pictures}

@@ -1,35 +1,51 @@
 """The report of a run: its decision, tasks, corpus, pretraining and drift on one page."""
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from markupsafe import Markup
 
+from arl.corpus.checks.result import ValidationResult
 from arl.corpus.manifest import read_manifest, read_quarantine
-from arl.corpus.pixels import encode_png, fit, letterbox
-from arl.corpus.record import Pixels
-from arl.corpus.shard_reader import read_images
 from arl.evaluation.decision import Decision
-from arl.evaluation.metrics import TITLES
+from arl.evaluation.metrics import TITLES, auroc
 from arl.evaluation.predictions import labels, read_predictions, scores
-from arl.evaluation.pretraining import PretrainingMetrics
-from arl.evaluation.results import Estimate, Interval, Metrics
+from arl.evaluation.results import Metrics
 from arl.evaluation.summary import calibration_pairs
-from arl.reports import html, monitoring_plots
-from arl.reports import plots as results
-from arl.reports.counts import counts
-from arl.storage.metadata import Receipt
+from arl.monitoring.drift_result import DriftResult
+from arl.reports import charts, formatting, gate, html, pictures, tables
+from arl.reports.chart_data import calibration_bins, roc_band, roc_curve_of
+from arl.reports.charts import Chart, Confusion
+from arl.reports.elements import Badge, Bars, IntervalCell, Link, Table, Thumbnail
+from arl.reports.stamp import RunStamp
 
-_THUMBNAIL = 176  # long side, pixels
-
-_THUMBNAILS = 36
-
-
-_SECTIONS = ["Decision", "Tasks", "Corpus", "Pretraining", "Drift"]
+_MAX_SAMPLES = 36
+_PAGES = {
+    "Report": "index.html",
+    "Gate": "decision/index.html",
+    "Corpus validation": "validation/index.html",
+    "Drift": "drift/index.html",
+}
+# names in the history of a pretraining, in the order of the paper's objective
+TERMS = {
+    "loss": "loss",
+    "mim": "L_MIM (eq. 3)",
+    "adv": "L_adv (eq. 4)",
+    "sd": "L_SD (eq. 5)",
+    "lambda": "λ (eq. 6)",
+    "generator": "λ L_adv",
+    "d": "discriminator loss",
+    "d_accuracy": "discriminator accuracy",
+    "teacher_entropy": "teacher entropy, nat",
+    "feature_std": "feature standard deviation",
+    "grad_norm": "gradient norm",
+    "lr": "learning rate",
+    "rankme": "RankMe",
+    "knn": "k-NN accuracy",
+}
 
 
 @dataclass(frozen=True)
@@ -38,280 +54,268 @@ class RunResults:
 
     experiment: str
     seed: int
-    tasks: list[str]
-    decided: Decision
-    receipt: Receipt
-    measured: Sequence[tuple[Metrics, Path]]  # metrics and folder of each evaluation
-    validated: dict[str, Any]
-    pretraining: PretrainingMetrics
-    drift: dict[str, Any]
-    has_evidently: bool
+    tasks: Sequence[str]
+    decision: Decision
+    version: str | None  # of the release; None: nothing was released
+    evaluations: Sequence[tuple[Metrics, Path]]  # metrics and folder of each
+    validation: ValidationResult
+    history: Sequence[Mapping[str, float]]  # of the pretraining, one entry per step
+    features: Sequence[Mapping[str, float]]  # their quality, every some steps
+    drift: DriftResult
 
 
-def write_page(run: RunResults, corpus: Path, folder: Path) -> None:
+@dataclass(frozen=True)
+class TaskSection:
+    """What the page says about one task."""
+
+    name: str
+    synthetic: bool
+    facts: dict[str, IntervalCell]
+    check: str
+    charts: Sequence[Chart]
+    confusion: Confusion | None
+    slices: Table | None
+
+
+def write_page(run: RunResults, corpus: Path, stamp: RunStamp, folder: Path) -> None:
     """Write <folder>/index.html."""
-    body = (
-        _head(run, corpus)
-        + html.section("Decision", _decision(run))
-        + html.section("Tasks", _tasks(run.measured))
-        + html.section("Corpus", _corpus(corpus, run.validated))
-        + html.section("Pretraining", _pretraining(run.pretraining))
-        + html.section("Drift", _drift(run.drift, run.has_evidently))
-    )
-    page = html.page("Report", body, subtitle=f"Experiment {run.experiment}, seed {run.seed}.")
-    (folder / "index.html").write_text(page, encoding="utf-8")
-
-
-def _head(run: RunResults, corpus: Path) -> Markup:
-    decided, receipt = run.decided, run.receipt
-    rows = read_manifest(corpus)
-    notes = (html.note(note, "warn") for note in decided.notes)
-    return (
-        html.verdict(decided.verdict, _summary(decided, receipt))
-        + Markup("").join(notes)
-        + html.facts(
-            {
-                "images": len(rows),
-                "of them synthetic": f"{rows['synthetic'].mean():.0%}",
-                "known patients": rows["patient"].nunique(),
-                "sites": rows["site"].nunique(),
-                "tasks": len(run.tasks),
-                "release": receipt.version or "none",
-            }
-        )
-        + html.contents(_SECTIONS)
-    )
-
-
-def _summary(decided: Decision, receipt: Receipt) -> str:
-    before = f"release {decided.champion}" if decided.champion else "no release before it"
-    if decided.verdict == "promote":
-        return f"The new models became release {receipt.version}; compared with {before}."
-    stays = (
-        f"Release {decided.champion} stays in use" if decided.champion else "Nothing was released"
-    )
-    because = {
-        "reject": "a task or a part of it is not good enough",
-        "inconclusive": "there are too few patients",
-    }
-    return f"{stays}: {because[decided.verdict]}."
-
-
-def _decision(run: RunResults) -> Markup:
-    decided = run.decided
-    columns = [
-        "task",
-        "verdict",
-        "metric",
-        "new",
-        "in use",
-        "difference",
-        "margin",
-        "floor",
-        "images",
-        "patients",
-    ]
-    rows = [
-        [
-            name,
-            html.badge(task.verdict),
-            TITLES[task.main_metric],
-            _interval(task.challenger),
-            _interval(task.champion),
-            _interval(task.difference, sign="+"),
-            task.margin,
-            task.floor,
-            task.images,
-            task.patients,
-        ]
-        for name in run.tasks
-        if (task := decided.tasks.get(name))
-    ]
-    link = html.link("decision/index.html", "The gate in full, with sites, probes and devices")
-    return (
-        html.bullets(decided.reasons)
-        + html.table(columns, rows)
-        + Markup("<p>{}</p>\n").format(link)
-    )
-
-
-def _interval(entry: Estimate | Interval | None, sign: str = "") -> str | None:
-    if entry is None:
-        return None
-    value = f"{entry.value:{sign}.3f}"
-    return (
-        value if entry.low is None else f"{value} ({entry.low:{sign}.3f} to {entry.high:{sign}.3f})"
-    )
-
-
-def _tasks(found: Sequence[tuple[Metrics, Path]]) -> Markup:
-    rows = [
-        [
-            about.task,
-            html.badge("synthetic") if about.synthetic else "real",
-            about.images,
-            about.patients,
-            TITLES[about.main_metric],
-            _interval(about.main),
-            _interval(about.delong),
-            about.detectable_difference,
-        ]
-        for about, _ in found
-    ]
-    caption = (
-        "Main metric on the test images, with its interval over patients (BCa bootstrap; of AUROC also DeLong's, by "
-        "Obuchowski). Detectable: the smallest true distance from a fixed value that so many patients show with a "
-        "power of 80 %. Synthetic rows say nothing of patients."
-    )
-    columns = ["task", "data", "images", "patients", "metric", "value", "DeLong", "detectable"]
-    table = html.table(columns, rows, caption)
-    return table + Markup("").join(
-        html.section(about.task, _task(about, at), 3) for about, at in found
-    )
-
-
-def _task(about: Metrics, folder: Path) -> Markup:
-    values = {
-        TITLES.get(name, name): _fact(entry)
-        for name, entry in sorted(about.metrics.items(), key=_order)
-    }
-    return html.facts(values) + html.gallery(
-        _task_figures(about, read_predictions(folder / "predictions.parquet"))
-    )
-
-
-def _fact(entry: Estimate) -> Markup:
-    value = Markup("{:.3f}").format(entry.value)
-    if entry.low is None:
-        return value
-    return value + Markup("<small>{:.3f} to {:.3f}</small>").format(entry.low, entry.high)
-
-
-def _order(entry: tuple[str, Estimate]) -> tuple[int, str]:
-    """Metrics as TITLES lists them, others after."""
-    names = list(TITLES)
-    return (names.index(entry[0]) if entry[0] in names else len(names), entry[0])
-
-
-def _task_figures(about: Metrics, table: pd.DataFrame) -> list[Markup]:
-    title = f"{about.task}{' (synthetic)' if about.synthetic else ''}"
-    if about.main_metric == "dice":
-        return [_overlap(table, title)]
-    drawings = [] if about.threshold is None else [_roc(table, about, title)]
-    matrix = results.confusion(np.array(about.confusion), about.classes, title=title)
-    reliability = results.calibration(*calibration_pairs(labels(table), scores(table)), title=title)
-    return [
-        *drawings,
-        html.figure(matrix, "Confusion matrix of the test images.", f"Confusion matrix of {title}"),
-        html.figure(
-            reliability, "Calibration.", f"Predicted probability against observed share for {title}"
+    rows, refused = read_manifest(corpus), read_quarantine(corpus)
+    _, validation_summary, _ = tables.validation_verdict(run.validation.rules)
+    html.write(
+        folder / "index.html",
+        "run.html.j2",
+        html.Head(
+            "Report",
+            f"Experiment {run.experiment}, seed {run.seed}.",
+            stamp,
+            page_links("Report", folder),
         ),
+        decision=run.decision,
+        summary=_summary(run),
+        next=_next_step(run),
+        facts=_facts(run, rows),
+        decision_table=gate.task_table(run.decision),
+        task_table=_task_table([metrics for metrics, _ in run.evaluations]),
+        tasks=[_task(metrics, evaluation) for metrics, evaluation in run.evaluations],
+        validated=run.validation.passed,
+        validation_summary=validation_summary,
+        anatomies=anatomy_bars(rows),
+        sources=tables.image_counts(rows, ["source", "site", "probe"]),
+        samples=_samples(corpus, rows),
+        quarantine=tables.quarantine(refused),
+        steps=len(run.history),
+        last_step={
+            title: run.history[-1][name] for name, title in TERMS.items() if name in run.history[-1]
+        },
+        curves=curves(run.history),
+        features=curves(run.features),
+        drift=run.drift,
+        drift_badge=Badge(run.drift.decision),
+    )
+
+
+def copy_pages(sources: Mapping[str, Path], target: Path) -> None:
+    """Copy the pages of stages into the report's folder and link them with each other.
+
+    Args:
+        sources: name of the folder in the report -> folder of the stage.
+        target: folder of the report, which has its own page already.
+    """
+    for name, source in sources.items():
+        (target / name).mkdir(exist_ok=True)
+        for file in sorted(source.glob("*.html")):
+            shutil.copyfile(file, target / name / file.name)
+    # after copying, so that every page links to all that are there
+    for title, page in _PAGES.items():
+        file = target / page
+        if file.is_file():
+            html.link_pages(file, page_links(title, target))
+
+
+def page_links(current: str, folder: Path) -> list[Link]:
+    """Links from one page of a report to the others that exist; the current one has no address."""
+    up = "" if current == "Report" else "../"
+    return [
+        Link("" if title == current else f"{up}{page}", title)
+        for title, page in _PAGES.items()
+        if title == current or (folder / page).is_file() or title == "Report"
     ]
 
 
-def _roc(table: pd.DataFrame, about: Metrics, title: str) -> Markup:
-    curve = results.roc(
-        labels(table),
-        scores(table)[:, 1],
-        table["patient"],
-        title=title,
-        threshold=about.threshold,
-    )
-    return html.figure(
-        curve, f"ROC curve, positive class {about.classes[1]}.", f"ROC curve of {title}"
-    )
+def _summary(run: RunResults) -> str:
+    champion = run.decision.champion
+    if run.decision.verdict == "promote":
+        before = f"release {champion}" if champion else "no earlier release"
+        return f"The new models became release {run.version}. They were compared with {before}."
+    stays = f"Release {champion} stays in use" if champion else "Nothing was released"
+    reason = {
+        "reject": "a task or a slice of it is not good enough",
+        "inconclusive": "the test patients are too few",
+    }[run.decision.verdict]
+    return f"{stays}: {reason}."
 
 
-def _overlap(table: pd.DataFrame, title: str) -> Markup:
-    image = html.png(monitoring_plots.histogram(table["dice"], "Dice", title))
-    return html.figure(image, "Dice of each test image.", f"Histogram of Dice of {title}")
-
-
-def _corpus(corpus: Path, validated: dict[str, Any]) -> Markup:
-    rows, quarantine = read_manifest(corpus), read_quarantine(corpus)
-    kind = np.where(rows["synthetic"], "synthetic", "real")
-    anatomies = pd.crosstab(rows["anatomy"], kind).reindex(
-        columns=["real", "synthetic"], fill_value=0
-    )
-    bars = html.png(monitoring_plots.stacked_bars(anatomies))
-    link = html.link("validation/index.html", "All rules and batches")
-    return (
-        _validated(validated)
-        + Markup("<p>{}</p>\n").format(link)
-        + html.figure(
-            bars, "Images by anatomy.", "Bars of real and synthetic images by anatomy", width=760
+def _next_step(run: RunResults) -> str:
+    if run.version:
+        return (
+            f"`arl predict FILE` asks release {run.version} about images, `arl watch` monitors new"
+            " ones."
         )
-        + counts(rows, ["source", "site", "probe"])
-        + html.section("Samples", _samples(corpus, rows), 3)
-        + html.section("Quarantine", _quarantine(quarantine), 3)
+    return gate.next_step(run.decision)
+
+
+def _facts(run: RunResults, rows: pd.DataFrame) -> dict[str, object]:
+    return {
+        "images": len(rows),
+        "synthetic": formatting.percent(float(rows["synthetic"].mean())),
+        "known patients": int(rows["patient"].nunique()),
+        "sites": int(rows["site"].nunique()),
+        "tasks": len(run.tasks),
+        "release": run.version or "none",
+    }
+
+
+def _task_table(measured: Sequence[Metrics]) -> Table:
+    rows = [
+        [
+            metrics.task,
+            Badge("synthetic") if metrics.synthetic else "real",
+            TITLES[metrics.main_metric],
+            IntervalCell(metrics.main),
+            metrics.detectable_difference,
+            metrics.images,
+            metrics.patients,
+        ]
+        for metrics in measured
+    ]
+    level = formatting.percent(measured[0].confidence) if measured else ""
+    caption = (
+        f"Main metric on the test images. Intervals of this section: {level} over patients. The"
+        " gate's intervals above have the gate's level."
+    )
+    columns = ["task", "data", "metric", "value", "detectable", "images", "patients"]
+    return Table(columns, rows, caption)
+
+
+def _task(metrics: Metrics, folder: Path) -> TaskSection:
+    table = read_predictions(folder / "predictions.parquet")
+    order = [name for name in TITLES if name in metrics.metrics]
+    order += sorted(metrics.metrics.keys() - set(order))
+    return TaskSection(
+        metrics.task,
+        metrics.synthetic,
+        {TITLES.get(name, name): IntervalCell(metrics.metrics[name]) for name in order},
+        _check(metrics),
+        _charts(metrics, table),
+        _confusion(metrics),
+        _slices(metrics),
     )
 
 
-def _validated(validated: dict[str, Any]) -> Markup:
-    failed = validated["failed"]
-    if not validated["passed"]:
-        return html.note(f"The corpus breaks {failed['critical']} critical rules.", "bad")
-    warnings = failed["warning"]
-    rest = (
-        f"{warnings} {'gives' if warnings == 1 else 'give'} a warning"
-        if warnings
-        else "none gives a warning"
-    )
-    return html.paragraph(
-        f"The corpus keeps to all critical rules of {len(validated['rules'])} rules; {rest}."
+def _check(metrics: Metrics) -> str:
+    """The second interval of the AUROC, named so that it is not taken for the first."""
+    if metrics.delong is None:
+        return ""
+    return (
+        "The interval of the AUROC is the BCa bootstrap's. As a check, DeLong's formula over"
+        f" patients gives {formatting.limits(metrics.delong)}."
     )
 
 
-def _samples(corpus: Path, rows: pd.DataFrame) -> Markup:
-    """The first image of each anatomy in each source, then second ones, as far as the sheet goes."""
+def _charts(metrics: Metrics, table: pd.DataFrame) -> list[charts.Chart]:
+    suffix = f"{metrics.task}{' (synthetic)' if metrics.synthetic else ''}."
+    if metrics.main_metric == "dice":
+        values = table["dice"].to_numpy(np.float64)
+        return [
+            charts.fractions_histogram(
+                values, title=f"Dice of each image, {suffix}", x_label="Dice"
+            )
+        ]
+    drawn = []
+    if metrics.threshold is not None:
+        drawn.append(_roc(metrics, table, suffix))
+    outcomes, probabilities = calibration_pairs(labels(table), scores(table))
+    bins = calibration_bins(outcomes, probabilities, table["patient"])
+    return [*drawn, charts.calibration(bins, title=f"Calibration, {suffix}")]
+
+
+def _roc(metrics: Metrics, table: pd.DataFrame, suffix: str) -> charts.Chart:
+    truth, positive = labels(table), scores(table)[:, 1]
+    assert metrics.threshold is not None
+    called = positive >= metrics.threshold
+    point = (
+        float(called[truth == 0].mean()),
+        float(called[truth == 1].mean()),
+        metrics.threshold,
+    )
+    return charts.roc(
+        [roc_curve_of("AUROC", truth, positive, auroc(truth, positive))],
+        title=f"ROC curve, {suffix}",
+        band=roc_band(truth, positive, table["patient"], resamples=500, seed=0),
+        operating_point=point,
+        caption=f"Positive class: {metrics.classes[1]}.",
+    )
+
+
+def _confusion(metrics: Metrics) -> Confusion | None:
+    if metrics.confusion is None:
+        return None
+    caption = "Rows: truth. Columns: class called. Percent of the row."
+    return Confusion("Confusion matrix.", metrics.classes, metrics.confusion, caption)
+
+
+def _slices(metrics: Metrics) -> Table | None:
+    rows = [
+        [
+            origin,
+            name,
+            IntervalCell(part.estimate) if part.estimate else None,
+            part.images,
+            part.patients,
+            part.note,
+        ]
+        for origin, parts in metrics.slices.items()
+        if len(parts) > 1
+        for name, part in parts.items()
+    ]
+    columns = ["by", "name", TITLES[metrics.main_metric], "images", "patients", "note"]
+    return Table(columns, rows, "By site, probe and device.") if rows else None
+
+
+def anatomy_bars(rows: pd.DataFrame) -> Bars:
+    """Images by anatomy, the most frequent first; real and synthetic ones apart if both exist."""
+    counts = pd.crosstab(rows["anatomy"], rows["synthetic"]).reindex(
+        columns=[False, True], fill_value=0
+    )
+    ordered = counts.loc[counts.sum(axis=1).sort_values(ascending=False, kind="stable").index]
+    values = {
+        str(name): [int(count) for count in row]
+        for name, row in zip(ordered.index, ordered.to_numpy(), strict=True)
+    }
+    return Bars(values, ["real", "synthetic"])
+
+
+def _samples(corpus: Path, rows: pd.DataFrame) -> list[Thumbnail]:
+    """The first image of each anatomy in each source, then second ones, up to _MAX_SAMPLES."""
     ordered = rows.sort_values("id")
     turn = ordered.groupby(["source", "anatomy"]).cumcount()
-    chosen = ordered.assign(turn=turn).sort_values(["turn", "anatomy", "source"]).head(_THUMBNAILS)
-    chosen = chosen.sort_values(["anatomy", "source", "turn"])
-    images = read_images(corpus, chosen)
-    return html.sheet(
-        _thumbnail(row, image) for (_, row), image in zip(chosen.iterrows(), images, strict=True)
+    ranked = ordered.assign(turn=turn).sort_values(["turn", "anatomy", "source"])
+    chosen = ranked.head(_MAX_SAMPLES).sort_values(["anatomy", "source", "turn"])
+    return pictures.contact_sheet(
+        corpus,
+        chosen,
+        lambda row: [pictures.describe(row, "anatomy", "label"), str(row["source"])],
     )
 
 
-def _thumbnail(row: "pd.Series[Any]", image: Pixels) -> Markup:
-    height, width = fit(image.shape[0], image.shape[1], _THUMBNAIL)
-    small = letterbox(image, _THUMBNAIL)[0][:height, :width]
-    words = ", ".join(str(row[name]) for name in ("anatomy", "label") if pd.notna(row[name]))
-    mark = Markup(" ") + html.badge("synthetic") if row["synthetic"] else Markup("")
-    caption = Markup("{}<br>{}{}").format(words, row["source"], mark)
-    kind = "Synthetic image" if row["synthetic"] else "Ultrasound image"
-    return html.figure(encode_png(np.ascontiguousarray(small)), caption, f"{kind}: {words}")
-
-
-def _quarantine(quarantine: pd.DataFrame) -> Markup:
-    if quarantine.empty:
-        return html.paragraph("Every input was accepted.")
-    counts = quarantine.groupby(["source", "reason"], sort=True).size().reset_index(name="inputs")
-    return html.table(
-        ["source", "reason", "inputs"], counts.to_numpy().tolist(), "Refused inputs and why."
-    )
-
-
-def _pretraining(metrics: PretrainingMetrics) -> Markup:
-    history, final = metrics.history, metrics.final
-    drawing = html.png(monitoring_plots.curves(history))
-    last = {title: final[name] for name, title in monitoring_plots.TERMS.items() if name in final}
-    return (
-        html.paragraph(f"{len(history):,} steps; the values of the last one:")
-        + html.facts(last)
-        + html.figure(
-            drawing, "The terms of the objective by step.", "Curves of the pretraining losses"
+def curves(history: Sequence[Mapping[str, float]]) -> list[charts.Chart]:
+    """One chart per quantity by step; a quantity that starts late begins at its first step."""
+    seen = {name for record in history for name in record} - {"step"}
+    names = [name for name in TERMS if name in seen] + sorted(seen - TERMS.keys())
+    return [
+        charts.curve(
+            [(record["step"], record[name]) for record in history if name in record],
+            title=TERMS.get(name, name),
         )
-    )
-
-
-def _drift(found: dict[str, Any], has_evidently: bool) -> Markup:
-    links = [html.link("drift/index.html", "The tests in full")]
-    if has_evidently:
-        links.append(html.link("drift/evidently.html", "Image statistics by Evidently"))
-    return (
-        Markup("<p>{} {}</p>\n").format(html.badge(found["decision"]), ", ".join(found["batches"]))
-        + html.bullets(found["reasons"])
-        + Markup("<p>{}</p>\n").format(Markup(" · ").join(links))
-    )
+        for name in names
+    ]

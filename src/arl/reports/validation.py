@@ -3,139 +3,104 @@
 from pathlib import Path
 
 import pandas as pd
-from markupsafe import Markup
 
 from arl.corpus.checks.validation import Finding
 from arl.corpus.manifest import read_manifest, read_quarantine
 from arl.corpus.near_duplicates import contradictory_clusters
-from arl.reports import html
+from arl.reports import html, tables
+from arl.reports.elements import Badge, Code, Table
+from arl.reports.stamp import RunStamp
 
-_MOST_CLUSTERS = 100  # on the page
-
-
-_SHOWN = ["source", "batch", "site", "patient", "label", "mask", "synthetic"]
-
-
-def _failed(findings: list[Finding], severity: str) -> int:
-    return sum(finding.severity == severity and not finding.passed for finding in findings)
+_MAX_CLUSTERS = 100  # on the page
+_COLUMNS = ["source", "batch", "site", "patient", "label", "mask", "synthetic"]
 
 
-def write_page(corpus: Path, findings: list[Finding], found: pd.DataFrame, folder: Path) -> None:
-    """Write <folder>/index.html; `found` are the near-identical images, see `near_duplicates.duplicate_clusters`."""
-    rows, quarantine = read_manifest(corpus, _SHOWN), read_quarantine(corpus)
-    body = (
-        _verdict(findings)
-        + html.facts(
-            {
-                "images": len(rows),
-                "sources": rows["source"].nunique(),
-                "patients known": rows["patient"].nunique(),
-                "synthetic images": int(rows["synthetic"].sum()),
-                "in quarantine": len(quarantine),
-            }
-        )
-        + html.section("Rules that failed", _failures(findings))
-        + html.section("All rules", _rules(findings))
-        + html.section("Near-identical images", _clusters(found))
-        + html.section("Batches", _batches(rows, quarantine))
-        + html.section("Quarantine", _quarantine(quarantine))
+def write_page(
+    corpus: Path,
+    findings: list[Finding],
+    near_duplicates: pd.DataFrame,
+    stamp: RunStamp,
+    folder: Path,
+) -> None:
+    """Write <folder>/index.html; `near_duplicates` is the table of `near_duplicates.duplicate_clusters`."""
+    rows, refused = read_manifest(corpus, _COLUMNS), read_quarantine(corpus)
+    html.write(
+        folder / "index.html",
+        "validation.html.j2",
+        html.Head("Corpus validation", "Rules on the manifest, the splits and the shards.", stamp),
+        verdict=tables.validation_verdict(findings),
+        facts={
+            "images": len(rows),
+            "sources": rows["source"].nunique(),
+            "known patients": rows["patient"].nunique(),
+            "synthetic images": int(rows["synthetic"].sum()),
+            "in quarantine": len(refused),
+        },
+        failed=tables.failed_rules(findings),
+        rules=_rules(findings),
+        cluster_facts=cluster_facts(near_duplicates),
+        clusters=_clusters(near_duplicates),
+        batches=_batches(rows, refused),
+        quarantine=tables.quarantine(refused),
     )
-    page = html.page(
-        "Corpus validation", body, subtitle="Rules on the manifest, the splits and the shards."
-    )
-    (folder / "index.html").write_text(page, encoding="utf-8")
 
 
-def _clusters(found: pd.DataFrame) -> Markup:
-    """The clusters that have members on two sides of a split, or of two labels; the others are counted."""
-    if found.empty:
-        return html.paragraph("No two images of different patients or clips are near-identical.")
-    mixed = set(contradictory_clusters(found)["cluster"])
-    worth = found[found["cluster"].isin(mixed | set(found.loc[found["withheld"], "cluster"]))]
-    shown = list(dict.fromkeys(worth["cluster"]))[:_MOST_CLUSTERS]
-    counts = html.facts(
-        {
-            "clusters": found["cluster"].nunique(),
-            "images in them": len(found),
-            "with the same pixels": int(found["exact"].sum()),
-            "left out of training": int(found["withheld"].sum()),
-            "clusters of two labels": len(mixed),
-        }
+def cluster_facts(near_duplicates: pd.DataFrame) -> dict[str, int] | None:
+    """Counts of clusters of near-identical images; None if there are none."""
+    if near_duplicates.empty:
+        return None
+    return {
+        "clusters": near_duplicates["cluster"].nunique(),
+        "images in them": len(near_duplicates),
+        "with the same pixels": int(near_duplicates["exact"].sum()),
+        "left out of training": int(near_duplicates["withheld"].sum()),
+        "clusters of two labels": len(contradictory_clusters(near_duplicates)),
+    }
+
+
+def _clusters(near_duplicates: pd.DataFrame) -> Table | None:
+    """The clusters that have members on two sides of a split, or of two labels."""
+    if near_duplicates.empty:
+        return None
+    mixed = set(contradictory_clusters(near_duplicates)["cluster"])
+    leaking = set(near_duplicates.loc[near_duplicates["withheld"], "cluster"])
+    relevant = near_duplicates[near_duplicates["cluster"].isin(mixed | leaking)]
+    names = list(dict.fromkeys(relevant["cluster"]))[:_MAX_CLUSTERS]
+    if not names:
+        return None
+    columns = ["cluster", "id", "label", "split", "exact", "withheld"]
+    chosen = relevant.loc[relevant["cluster"].isin(names), columns].fillna(
+        {"label": "–", "split": "–"}
     )
-    names = ["cluster", "id", "label", "split", "exact", "withheld"]
     cells = [
-        [
-            html.code(str(cluster)),
-            html.code(str(identifier)),
-            label,
-            split,
-            bool(exact),
-            bool(withheld),
-        ]
-        for cluster, identifier, label, split, exact, withheld in worth.loc[
-            worth["cluster"].isin(shown), names
-        ]
-        .fillna({"label": "–", "split": "–"})
-        .itertuples(index=False)
+        [Code(str(cluster)), Code(str(image)), str(label), str(split), bool(exact), bool(withheld)]
+        for cluster, image, label, split, exact, withheld in chosen.itertuples(index=False)
     ]
-    columns = ["cluster", "image", "label", "split", "same pixels", "left out"]
-    caption = f"Clusters across splits or labels, {len(shown)} of {worth['cluster'].nunique()}."
-    return counts + (html.table(columns, cells, caption) if cells else Markup(""))
-
-
-def _verdict(findings: list[Finding]) -> Markup:
-    critical, warning = _failed(findings, "critical"), _failed(findings, "warning")
-    if critical:
-        return html.verdict(
-            "failed",
-            f"{critical} of {len(findings)} rules are broken critically; training must wait.",
-        )
-    if warning:
-        return html.verdict(
-            "passed", f"No critical rule is broken; {_count(warning, 'warning')} to look at."
-        )
-    return html.verdict("passed", f"No critical rule and no warning among {len(findings)} rules.")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")
-
-
-def _outcome(finding: Finding) -> Markup:
-    return html.badge(
-        "passed"
-        if finding.passed
-        else {"critical": "failed"}.get(finding.severity, finding.severity)
+    return Table(
+        ["cluster", "image", "label", "split", "same pixels", "left out"],
+        cells,
+        f"Clusters across splits or labels: {len(names)} of {relevant['cluster'].nunique()}.",
     )
 
 
-def _failures(findings: list[Finding]) -> Markup:
-    failed = [finding for finding in findings if not finding.passed]
-    if not failed:
-        return html.paragraph("None.")
+def _rules(findings: list[Finding]) -> Table:
     rows = [
         [
-            _outcome(f),
-            f.description,
-            f.failed,
-            f.checked,
-            Markup(", ").join(html.code(e) for e in f.examples),
+            tables.rule_badge(finding),
+            finding.severity,
+            Code(finding.rule),
+            finding.description,
+            finding.failed,
+            finding.checked,
         ]
-        for f in failed
+        for finding in findings
     ]
-    return html.table(["outcome", "rule", "failing", "checked", "for example"], rows)
+    columns = ["outcome", "severity", "name", "rule", "failing", "checked"]
+    return Table(columns, rows, name="All rules")
 
 
-def _rules(findings: list[Finding]) -> Markup:
-    rows = [
-        [_outcome(f), f.severity, html.code(f.rule), f.description, f.failed, f.checked]
-        for f in findings
-    ]
-    return html.table(["outcome", "severity", "name", "rule", "failing", "checked"], rows)
-
-
-def _batches(rows: pd.DataFrame, quarantine: pd.DataFrame) -> Markup:
-    refused = quarantine.groupby(["source", "batch"]).size()
+def _batches(rows: pd.DataFrame, refused: pd.DataFrame) -> Table:
+    quarantined = refused.groupby(["source", "batch"]).size()
     columns = [
         "source",
         "batch",
@@ -144,27 +109,20 @@ def _batches(rows: pd.DataFrame, quarantine: pd.DataFrame) -> Markup:
         "sites",
         "labelled",
         "with mask",
-        "synthetic",
+        "data",
         "quarantined",
     ]
     cells = [
         [
-            *key,
+            *map(str, names),
             len(part),
             int(part["patient"].nunique()),
             int(part["site"].nunique()),
             int(part["label"].notna().sum()),
             int(part["mask"].notna().sum()),
-            bool(part["synthetic"].all()),
-            int(refused.get(key, 0)),
+            Badge("synthetic") if part["synthetic"].all() else "real",
+            int(quarantined.get(names, 0)),
         ]
-        for key, part in rows.groupby(["source", "batch"], sort=True)
+        for names, part in rows.groupby(["source", "batch"], sort=True)
     ]
-    return html.table(columns, cells)
-
-
-def _quarantine(quarantine: pd.DataFrame) -> Markup:
-    if quarantine.empty:
-        return html.paragraph("Every input was accepted.")
-    counts = quarantine.groupby(["source", "reason"], sort=True).size().reset_index(name="inputs")
-    return html.table(["source", "reason", "inputs"], counts.to_numpy().tolist())
+    return Table(columns, cells, name="Batches")

@@ -11,6 +11,7 @@ from arl.monitoring.journal import Journal, TrainingOutcome
 from arl.monitoring.runs import Reference, Run, RunDecision, begin, current, end, park
 from arl.params import Params
 from arl.reports.monitoring import write_index, write_run
+from arl.reports.stamp import Stopwatch
 from arl.storage.registry import Registry
 from arl.storage.signing import keys_from_environment
 
@@ -47,6 +48,8 @@ def close_run(
     Writes:
         monitor
     """
+    # No arguments on the page: an error can name a file of the hospital.
+    watch = Stopwatch("arl watch", show_arguments=False)
     journal, run = Journal(monitor), current(monitor)
     champion = None
     if not outage:
@@ -58,14 +61,14 @@ def close_run(
             _log_failure(params, journal, run, error)
         elif (run.folder / "decision.json").is_file():
             _log_outcome(journal, run, corpus, champion, verdict)
-            write_run(journal, run, corpus, champion)
+            write_run(journal, run, corpus, champion, watch.stamp(corpus))
             end(run)
         if current(monitor) is not None:
-            write_run(journal, run, corpus, champion)
+            write_run(journal, run, corpus, champion, watch.stamp(corpus))
             # Whoever polls next resumes it.
             begin(replace(run, owner=""))
     if journal.entries() and not outage:
-        write_index(journal, champion, monitor)
+        write_index(journal, champion, monitor, watch.stamp(corpus))
 
 
 def _log_outage(journal: Journal, run: Run, outage: str) -> None:

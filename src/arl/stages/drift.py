@@ -40,6 +40,7 @@ from arl.monitoring.features import (
 from arl.monitoring.sites import Rules, Samples
 from arl.params import Params
 from arl.reports import drift as drift_page
+from arl.reports.stamp import Stopwatch
 from arl.training.checkpoint import load_encoder
 
 MIN_PATIENTS = 8  # on a side: fewer cannot tell a shift from a patient
@@ -78,7 +79,7 @@ def drift(params: Params, *, corpus: ReadableCorpus, checkpoint: Path, drift: Pa
 
     The new batches are those of drift.batches, or the newest batch of each source that has several.
     Writes drift.json (drift, no-drift, too-few or no-new-data, with reasons) and index.html; where a
-    comparison is possible also the files of Evidently and two figures.
+    comparison is possible also the files of Evidently and charts.json.
 
     Args:
         corpus: Folder of the corpus, or s3://bucket/prefix.
@@ -94,6 +95,7 @@ def drift(params: Params, *, corpus: ReadableCorpus, checkpoint: Path, drift: Pa
     Examples:
         arl drift --corpus data --checkpoint out/pretrain --drift out/drift
     """
+    watch = Stopwatch("arl drift")
     torch.set_num_threads(params.pretrain.threads)
     rows = select(corpus, sources=[], protocols=params.data.splits)
     rows = rows.assign(group=groups(rows))
@@ -105,7 +107,7 @@ def drift(params: Params, *, corpus: ReadableCorpus, checkpoint: Path, drift: Pa
         result, samples = _compare(params, corpus, checkpoint, rows[is_new], reference, folder)
         result.write(folder / "drift.json")
         rules = Rules(params.drift.alpha, params.drift.drift_fraction, PERMUTATIONS)
-        drift_page.write_page(result, samples, rules, folder)
+        drift_page.write_page(result, samples, rules, watch.stamp(corpus), folder)
 
 
 def _new_rows(rows: pd.DataFrame, batches: Sequence[str], corpus: Path) -> "pd.Series[bool]":

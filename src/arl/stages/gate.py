@@ -16,6 +16,7 @@ from arl.evaluation.results import read_metrics
 from arl.files import atomic_directory, tree_hash
 from arl.params import Params
 from arl.reports import gate as gate_page
+from arl.reports.stamp import Stopwatch
 from arl.stages._scoring import rows_of_task, score
 from arl.storage.registry import Registry, tasks_of
 from arl.storage.signing import keys_from_environment
@@ -59,6 +60,7 @@ def gate(
         arl gate --corpus data --models out/finetune/* --evaluations out/evaluate/*
             --registry registry --decision out/decision
     """
+    watch = Stopwatch("arl gate")
     torch.set_num_threads(params.pretrain.threads)
     hashes = {tree_hash(model): model for model in models}
     evaluated = {task: _evaluation_of(task, evaluations, hashes) for task in params.tasks}
@@ -78,7 +80,7 @@ def gate(
     )
     with atomic_directory(decision) as folder:
         judged.write(folder / Decision.FILE)
-        gate_page.write_page(judged, folder)
+        gate_page.write_page(judged, watch.stamp(corpus), folder)
     lines = [f"gate: {judged.verdict}", *(f"  {line}" for line in judged.reasons + judged.notes)]
     console.info("\n".join(lines))
 

@@ -1,15 +1,17 @@
 """One page that tells what a run did and found."""
 
-import shutil
 from pathlib import Path
 
+from arl.corpus.checks.result import ValidationResult
 from arl.corpus.location import ReadableCorpus
 from arl.evaluation.decision import read_decision
 from arl.evaluation.pretraining import PretrainingMetrics
 from arl.evaluation.results import read_metrics
-from arl.files import atomic_directory, read_json
+from arl.files import atomic_directory
+from arl.monitoring.drift_result import DriftResult
 from arl.params import Params
 from arl.reports import run as run_page
+from arl.reports.stamp import Stopwatch
 from arl.storage.metadata import Receipt
 
 
@@ -42,33 +44,24 @@ def report(
     Writes:
         report
     """
+    watch = Stopwatch("arl report")
     decided = read_decision(decision)
     measured = [(read_metrics(folder), folder) for folder in evaluations]
     # a former experiment may have left evaluations of tasks that this one does not have
     found = [(metrics_, folder) for metrics_, folder in measured if metrics_.task in params.tasks]
+    pretraining = PretrainingMetrics.read(metrics)
+    results = run_page.RunResults(
+        experiment=params.experiment,
+        seed=params.seed,
+        tasks=params.tasks,
+        decision=decided,
+        version=Receipt.read(receipt).version,
+        evaluations=found,
+        validation=ValidationResult.read(validation / ValidationResult.FILE),
+        history=pretraining.history,
+        features=pretraining.features,
+        drift=DriftResult.read(drift / "drift.json"),
+    )
     with atomic_directory(report) as out:
-        for name, folder in {
-            "validation": validation,
-            "decision": decision,
-            "drift": drift,
-        }.items():
-            _copy_pages(folder, out / name)
-        results = run_page.RunResults(
-            experiment=params.experiment,
-            seed=params.seed,
-            tasks=params.tasks,
-            decided=decided,
-            receipt=Receipt.read(receipt),
-            measured=found,
-            validated=read_json(validation / "result.json"),
-            pretraining=PretrainingMetrics.read(metrics),
-            drift=read_json(drift / "drift.json"),
-            has_evidently=(drift / "evidently.html").is_file(),
-        )
-        run_page.write_page(results, corpus, out)
-
-
-def _copy_pages(folder: Path, target: Path) -> None:
-    target.mkdir()
-    for file in sorted(folder.glob("*.html")):
-        shutil.copyfile(file, target / file.name)
+        run_page.write_page(results, corpus, watch.stamp(corpus), out)
+        run_page.copy_pages({"validation": validation, "decision": decision, "drift": drift}, out)

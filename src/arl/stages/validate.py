@@ -1,20 +1,21 @@
 """Hold the corpus against its rules before anything is trained on it."""
 
-import dataclasses
 from pathlib import Path
 
 import pandas as pd
 
 from arl import console
 from arl.corpus.checks.invariants import check_corpus
+from arl.corpus.checks.result import ValidationResult
 from arl.corpus.checks.validation import SEVERITIES, Finding, examples
 from arl.corpus.location import FullCorpus
 from arl.corpus.manifest import corpus_version
 from arl.corpus.near_duplicates import contradictory_clusters, duplicate_clusters
 from arl.corpus.splits import with_splits
-from arl.files import atomic_directory, write_json
+from arl.files import atomic_directory
 from arl.params import Params
 from arl.reports import validation as validation_page
+from arl.reports.stamp import Stopwatch
 
 _FACTS = [
     "id",
@@ -51,20 +52,18 @@ def validate(params: Params, *, corpus: FullCorpus, validation: Path) -> None:
     Examples:
         arl validate --corpus data --validation out/validation
     """
+    watch = Stopwatch("arl validate")
     found = duplicate_clusters(with_splits(corpus, _FACTS, params.data.splits))
     findings = check_corpus(corpus, params.data.splits, found[found["withheld"]]) + _leak_findings(
         found
     )
     findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
+    result = ValidationResult(corpus_version(corpus), findings)
     with atomic_directory(validation) as folder:
-        write_json(
-            folder / "result.json", {**_result(findings), "corpus_version": corpus_version(corpus)}
-        )
+        result.write(folder / ValidationResult.FILE)
         found.to_parquet(folder / "withheld.parquet", index=False)
-        validation_page.write_page(corpus, findings, found, folder)
-    broken = [
-        finding for finding in findings if finding.severity == "critical" and not finding.passed
-    ]
+        validation_page.write_page(corpus, findings, found, watch.stamp(corpus), folder)
+    broken = result.failed("critical")
     warnings = sum(not finding.passed for finding in findings) - len(broken)
     console.info(
         f"{len(findings)} rules checked: {len(broken)} critical and {warnings} others broken."
@@ -94,17 +93,3 @@ def _sentence(corpus: Path, broken: list[Finding], validation: Path) -> str:
         f"corpus {corpus} breaks rule {first.rule}{others}: {first.description}; "
         f"{first.failed} of {first.checked} do not{example}; see {validation / 'index.html'}"
     )
-
-
-def _failed(findings: list[Finding], severity: str) -> int:
-    return sum(finding.severity == severity and not finding.passed for finding in findings)
-
-
-def _result(findings: list[Finding]) -> dict[str, object]:
-    return {
-        "passed": _failed(findings, "critical") == 0,
-        "failed": {severity: _failed(findings, severity) for severity in SEVERITIES},
-        "rules": [
-            {**dataclasses.asdict(finding), "passed": finding.passed} for finding in findings
-        ],
-    }
