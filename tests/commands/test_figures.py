@@ -31,7 +31,9 @@ def test_the_pictures_are_on_one_page(
     ):
         assert words in page.text
     text = (tmp_path / "out" / "index.html").read_text()
-    assert text.count("<img") == 3 + 2 * 3  # and each encoder with three labels
+    # two anatomies: image and components of two encoders, image and offsets for three labels
+    assert text.count("<img") == 2 * 3 + 2 * 4
+    assert text.count('role="img"') == 2 * 3, "a t-SNE of each encoder with three labels"
     assert "wrong anatomy: silhouette" in text
 
 

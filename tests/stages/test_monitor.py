@@ -473,4 +473,11 @@ def test_pages_open_without_a_network(
     assert "No image was accepted" in refused
     assert "The challenger passed the gate" in trained
     html = (runs[2] / "index.html").read_text(encoding="utf-8")
-    assert html.count("<img ") >= 26  # 12 new pictures, 12 known ones, two figures
+    assert html.count("<img ") >= 24, "12 new images and 12 known ones"
+    assert html.count('role="img"') > 5, "the map of embeddings and the histograms"
+    for page in (f"runs/{run.name}/index.html" for run in runs):
+        assert page in (loop.monitor / "index.html").read_text(encoding="utf-8")
+    for stage in ("validation", "drift"):
+        page = (runs[2] / stage / "index.html").read_text(encoding="utf-8")
+        assert 'href="../index.html"' in page, "back to the run"
+        assert 'href="../../../index.html"' in page, "and to all runs"
