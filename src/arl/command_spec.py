@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 # The journey of a user. Every command stands in one group or in INTERNAL.
 GROUPS: dict[str, tuple[str, ...]] = {
     "Data": ("datasets", "sample", "ingest", "split", "validate", "corpus-report", "phi-audit"),
-    "Train": ("configure", "run", "pretrain", "finetune", "baseline"),
+    "Train": ("configure", "plan", "run", "pretrain", "finetune", "baseline"),
     "Cluster": ("doctor", "compile", "pipeline", "schedule"),
     "Evaluate": ("evaluate", "probe", "figures", "paper", "drift", "report"),
     "Release": ("testset", "gate", "verdict", "release", "models", "verify", "sign", "rollback"),
