@@ -183,6 +183,9 @@ def _type(kind: Any, metadata: list[Any]) -> str:
     if get_origin(kind) is dict:
         inner, deeper = _unwrap(get_args(kind)[1])
         return f"map to {_type(inner, deeper)}"
+    if type(None) in get_args(kind):
+        inner, deeper = _unwrap(next(a for a in get_args(kind) if a is not type(None)))
+        return f"{_type(inner, deeper)}, or null"
     return names[kind] + "".join(f", {bound}" for bound in _bounds(metadata))
 
 
