@@ -401,8 +401,8 @@ def failing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
 )
 def test_exit_codes(failing, error, code, message, capsys: pytest.CaptureFixture[str]) -> None:
     failing(error)
-    found, text = run(["models", "--registry", "r"], capsys)
-    assert found == code
+    exit_code, text = run(["models", "--registry", "r"], capsys)
+    assert exit_code == code
     assert message in text
     assert ("Traceback" in text) == (code == 70)
 

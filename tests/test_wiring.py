@@ -37,13 +37,13 @@ def flags(name: str) -> dict[str, list[str]]:
     """Flag -> values of a DVC stage's command line."""
     words = shlex.split(STAGES[name]["cmd"])
     assert words[:2] == ["arl", name]
-    found: dict[str, list[str]] = {}
+    values_of: dict[str, list[str]] = {}
     for word in words[2:]:
         if word.startswith("--"):
-            found[word.removeprefix("--").replace("-", "_")] = values = []
+            values_of[word.removeprefix("--").replace("-", "_")] = values = []
         else:
             values.append(word)
-    return found
+    return values_of
 
 
 def expected(name: str) -> set[str]:
@@ -81,22 +81,22 @@ def test_every_path_of_a_command_is_a_dep_or_an_out(name: str) -> None:
     used = {
         value for flag, values in flags(name).items() for value in values if types[flag] is Path
     }
-    known = paths(STAGES[name]["deps"]) | outputs(name) | WORLD
-    assert {path for path in used if not any(_is_under(entry, path) for entry in known)} == set()
+    listed = paths(STAGES[name]["deps"]) | outputs(name) | WORLD
+    assert {path for path in used if not any(_is_under(entry, path) for entry in listed)} == set()
 
 
 def _components() -> Iterator[tuple[ast.FunctionDef, ast.Call]]:
     for file in sorted((ROOT / "components").glob("*.py")):
         for function in ast.parse(file.read_text(encoding="utf-8")).body:
             calls = [node for node in ast.walk(function) if isinstance(node, ast.Call)]
-            found = [
+            wanted = [
                 call
                 for call in calls
                 if isinstance(call.func, ast.Name) and call.func.id in ("call", "launch")
             ]
-            if isinstance(function, ast.FunctionDef) and found:
-                assert len(found) == 1
-                yield function, found[0]
+            if isinstance(function, ast.FunctionDef) and wanted:
+                assert len(wanted) == 1
+                yield function, wanted[0]
 
 
 COMPONENTS = {function.name: (function, call) for function, call in _components()}
@@ -134,8 +134,8 @@ def test_a_component_passes_exactly_the_flags_of_its_stage(name: str) -> None:
 
 def sources_of(name: str) -> set[Path]:
     """Every file of arl that a stage imports, directly or not, and its own."""
-    found: set[Path] = IMPORTS.closure(SRC / "stages" / f"{name}.py")
-    return found - PLUMBING
+    files: set[Path] = IMPORTS.closure(SRC / "stages" / f"{name}.py")
+    return files - PLUMBING
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -148,8 +148,8 @@ def test_deps_cover_the_imports_of_a_stage_and_hardly_more(name: str) -> None:
     assert not missing, f"dvc.yaml: {name} would not notice a change of {missing}"
     for path, files in under.items():
         # A folder says what a stage depends on. It may hold files that the stage does without.
-        share = len(files & used) / len(files)
-        assert share > 0.1, f"dvc.yaml: {name} would run again for nothing when {path} changes"
+        fraction = len(files & used) / len(files)
+        assert fraction > 0.1, f"dvc.yaml: {name} would run again for nothing when {path} changes"
 
 
 def _params_names(function: ast.FunctionDef) -> set[str]:
@@ -226,16 +226,16 @@ def test_params_cover_the_keys_a_stage_reads_and_no_more(name: str) -> None:
 
 
 def test_params_are_sections_of_the_schema() -> None:
-    known = set(params.Params.__dataclass_fields__)
+    sections = set(params.Params.__dataclass_fields__)
     for name, stage in STAGES.items():
-        assert {section.split(".")[0] for section in stage["params"]} <= known, name
+        assert {section.split(".")[0] for section in stage["params"]} <= sections, name
 
 
 def _producer(path: str) -> str | None:
     """The stage of dvc.yaml that writes a path of a command."""
-    found = {name for name in STAGES if any(_is_under(out, path) for out in outputs(name))}
-    assert len(found) < 2
-    return next(iter(found), None)
+    producers = {name for name in STAGES if any(_is_under(out, path) for out in outputs(name))}
+    assert len(producers) < 2
+    return next(iter(producers), None)
 
 
 def test_both_wirings_connect_the_same_stages() -> None:
@@ -284,8 +284,8 @@ def test_an_import_inside_a_function_counts(tmp_path: Path) -> None:
     file.write_text(
         "def stage():\n    from arl.corpus.manifest import read_manifest\n    import arl.reports.html\n"
     )
-    found = {path.relative_to(SRC).as_posix() for path in IMPORTS.closure(file) - {file}}
-    assert found >= {"__init__.py", "corpus/manifest.py", "reports/html.py"}
+    imported = {path.relative_to(SRC).as_posix() for path in IMPORTS.closure(file) - {file}}
+    assert imported >= {"__init__.py", "corpus/manifest.py", "reports/html.py"}
 
 
 def test_task_names_suit_dvc_and_kubeflow() -> None:

@@ -109,10 +109,10 @@ def test_wrong_choice_is_one_sentence_and_writes_nothing(
     shutil.copytree(CONF, tmp_path / "conf")
     monkeypatch.chdir(tmp_path)
     assert cli.main(["configure", choice]) == 1
-    told = capsys.readouterr().err
-    assert told.startswith("arl configure: ")
-    assert told.count("\n") == 1
-    assert message in told
+    error = capsys.readouterr().err
+    assert error.startswith("arl configure: ")
+    assert error.count("\n") == 1
+    assert message in error
     assert not Path("params.yaml").exists()
 
 
