@@ -214,12 +214,12 @@ def _check_storage_classes(target: Target) -> Iterator[Finding]:
 def _check_secrets(target: Target) -> Iterator[Finding]:
     for secret in target.expected.secrets:
         subject = f"Secret {target.namespace}/{secret.name}"
-        found = target.kube.get(target.path("v1", "secrets", secret.name))
-        missing = [key for key in secret.keys if key not in (found or {}).get("data", {})]
-        if found is not None and not missing:
+        present = target.kube.get(target.path("v1", "secrets", secret.name))
+        missing = [key for key in secret.keys if key not in (present or {}).get("data", {})]
+        if present is not None and not missing:
             yield Finding("ok", subject, "exists")
             continue
-        message = "does not exist" if found is None else f"lacks {', '.join(missing)}"
+        message = "does not exist" if present is None else f"lacks {', '.join(missing)}"
         # keys with a suffix are files
         keys = " ".join(
             f"--from-file={key}" if "." in key else f"--from-literal={key}=VALUE"

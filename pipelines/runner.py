@@ -143,13 +143,13 @@ def _fix_images(client: Any) -> None:
     for target in TARGETS:
         image = image_of(target)
         try:
-            found = client.images.get(image)
+            local_image = client.images.get(image)
         except ImageNotFound as error:
             raise ValueError(
                 f"there is no image {image}: docker build --target {target} -t {image} ."
             ) from error
-        tag = found.id.removeprefix("sha256:")
-        found.tag(f"arl-{target}", tag=f"id-{tag}")
+        tag = local_image.id.removeprefix("sha256:")
+        local_image.tag(f"arl-{target}", tag=f"id-{tag}")
         os.environ[f"ARL_IMAGE_{target.upper()}"] = f"arl-{target}:id-{tag}"
 
 

@@ -235,13 +235,13 @@ def _upload(client: kfp.Client, pipeline: Pipeline, namespace: str | None) -> Ve
 def _pipeline_id(client: kfp.Client, pipeline: Pipeline, namespace: str | None) -> str:
     api = client._pipelines_api
     try:
-        found = api.pipeline_service_get_pipeline_by_name(
+        record = api.pipeline_service_get_pipeline_by_name(
             pipeline.name, **({"namespace": namespace} if namespace else {})
         )
     except kfp_server_api.ApiException as error:
         if error.status != 404:
             raise
-        found = api.pipeline_service_create_pipeline(
+        record = api.pipeline_service_create_pipeline(
             pipeline=kfp_server_api.V2beta1Pipeline(
                 name=pipeline.name,
                 display_name=pipeline.name,
@@ -249,7 +249,7 @@ def _pipeline_id(client: kfp.Client, pipeline: Pipeline, namespace: str | None) 
                 namespace=namespace,
             )
         )
-    return str(found.pipeline_id)
+    return str(record.pipeline_id)
 
 
 def _versions(client: kfp.Client, pipeline_id: str) -> Iterator[Any]:

@@ -49,7 +49,8 @@ import json, sys
 from arl.launch import trainjob
 job, arguments = json.loads(sys.argv[1])
 try:
-    trainjob.run(trainjob.Job(**job), "pretrain", ["seed=3"], "v1", arguments, poll=0.05, patience=2)
+    settings = {"poll": 0.05, "patience": 2}
+    trainjob.run(trainjob.Job(**job), "pretrain", ["seed=3"], "v1", arguments, **settings)
 except RuntimeError as error:
     sys.exit(str(error))
 """
