@@ -73,11 +73,17 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def line_of(output: str, prefix: str) -> str:
+    """The rest of the one line that begins with the prefix."""
+    (line,) = (line for line in output.splitlines() if line.startswith(prefix))
+    return line.removeprefix(prefix)
+
+
 def echoed(done: subprocess.CompletedProcess[str]) -> list[Any]:
     """What the pipeline was given: hash, tasks, overrides, batches and its folder."""
     assert done.returncode == 0, done.stderr
-    given: list[Any] = json.loads(done.stdout.splitlines()[-2].removeprefix("Output: "))
-    return given
+    values: list[Any] = json.loads(line_of(done.stdout, "Output: "))
+    return values
 
 
 def test_local_run_hands_over_hash_tasks_and_overrides(project: Path) -> None:
@@ -85,10 +91,8 @@ def test_local_run_hands_over_hash_tasks_and_overrides(project: Path) -> None:
     done = arl(project, "kfp", "run", "pipelines/echo.py", *words)
     changes = ["seed=3", 'tasks=["lung", "lv"]', "task.lung.margin=0.07"]
     assert echoed(done) == ["abc.dir", ["lung", "lv"], changes, [], str(project)]
-    artifacts = done.stdout.splitlines()[-1]
-    assert (
-        project / artifacts.removeprefix("artifacts: ") / "echo" / "executor_output.json"
-    ).is_file()
+    artifacts = line_of(done.stdout, "artifacts: ")
+    assert (project / artifacts / "echo" / "executor_output.json").is_file()
 
 
 def test_an_experiment_is_handed_over_as_what_it_changes(project: Path) -> None:
@@ -163,12 +167,8 @@ def test_a_failing_step_ends_in_exit_code_1(project: Path) -> None:
             "is not a folder, and",
         ),
         (
-            ["pipelines/echo.py", "--backend", "argo"],
-            "backend 'argo' is not one of local, docker, kfp",
-        ),
-        (
             ["pipelines/echo.py", "--batches", "nothing.yaml"],
-            "list of batches nothing.yaml does not exist",
+            "batches nothing.yaml does not exist",
         ),
         (["pipelines/echo.py", "--experiment", "none"], "experiment/none"),
         (["pipelines/echo.py", "pretrain.epoch=1"], "'pretrain.epoch=1'"),
@@ -218,7 +218,7 @@ def test_submission(kubeflow: Any) -> None:
     words += ["tasks=[lung]", "--registry", "s3://releases/arl"]
     done = arl(ROOT, "kfp", *words, KFP_ENDPOINT=kubeflow.url, KFP_EXISTING_TOKEN="token")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == f"run: {kubeflow.url}/#/runs/details/r1"
+    assert line_of(done.stdout, "run: ") == f"{kubeflow.url}/#/runs/details/r1"
     (run,) = kubeflow.runs
     assert kubeflow.tokens == {"Bearer token"}
     assert run["service_account"] == "arl-runner"

@@ -508,6 +508,12 @@ def test_dvc_runs_the_stages_that_import_a_file(
     file.write_text(before, encoding="utf-8")
 
 
+def line_of(output: str, prefix: str) -> str:
+    """The rest of the one line that begins with the prefix."""
+    (line,) = (line for line in output.splitlines() if line.startswith(prefix))
+    return line.removeprefix(prefix)
+
+
 def same_bytes(first: Path, second: Path) -> None:
     """Two files, or two folders with the same files, that hold the same bytes."""
     if first.is_file():
@@ -522,8 +528,7 @@ def same_bytes(first: Path, second: Path) -> None:
 @pytest.mark.slow
 def test_kubeflow_writes_what_dvc_writes(reproduced: Path) -> None:
     output = run(reproduced, "arl", "run", "pipelines/arl_full.py", "--registry", "registry-of-kfp")
-    verdict, artifacts = output.splitlines()[-2:]
-    run_folder = artifacts.removeprefix("artifacts: ")
+    run_folder = line_of(output, "artifacts: ")
     assert f"page: {run_folder}/report/report/index.html" in output.splitlines()
     folder = reproduced / run_folder
     out = reproduced / "out"
@@ -541,6 +546,5 @@ def test_kubeflow_writes_what_dvc_writes(reproduced: Path) -> None:
         pairs[f"evaluate/{task}"] = f"for-loop-1-iteration-{number}/evaluate/evaluation"
     for dvc, kubeflow in pairs.items():
         same_bytes(out / dvc, folder / kubeflow)
-    assert (
-        verdict == f"Output: {json.loads((out / 'decision/decision.json').read_text())['verdict']}"
-    )
+    decision = json.loads((out / "decision/decision.json").read_text())
+    assert line_of(output, "Output: ") == decision["verdict"]

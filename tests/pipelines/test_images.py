@@ -232,8 +232,7 @@ def test_the_whole_pipeline_in_containers_writes_what_dvc_writes(
     )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
     print(done.stdout)
-    verdict, artifacts = done.stdout.splitlines()[-2:]
-    folder, out = Path(artifacts.removeprefix("artifacts: ")), reproduced / "out"
+    folder, out = Path(FULL.line_of(done.stdout, "artifacts: ")), reproduced / "out"
     pairs = {
         "validation": "validate/validation",
         "pretrain": "pretrain/checkpoint",
@@ -244,9 +243,8 @@ def test_the_whole_pipeline_in_containers_writes_what_dvc_writes(
         pairs[f"evaluate/{task}"] = f"for-loop-1-iteration-{number}/evaluate/evaluation"
     for dvc, kubeflow in pairs.items():
         FULL.same_bytes(out / dvc, folder / kubeflow)
-    assert (
-        verdict == f"Output: {json.loads((out / 'decision/decision.json').read_text())['verdict']}"
-    )
+    decision = json.loads((out / "decision/decision.json").read_text())
+    assert FULL.line_of(done.stdout, "Output: ") == decision["verdict"]
     assert (folder / "report/report/index.html").is_file()
 
 

@@ -42,7 +42,7 @@ def run(
     corpus: str = "",
     registry: str = "",
     data_hash: str = "",
-    root: Path = Path("runs"),
+    root: str = "runs",
     name: str = "",
     description: str = "",
     dry_run: bool = False,
@@ -100,7 +100,7 @@ def run(
     request = Request(
         pipeline=str(pipeline),
         arguments=arguments,
-        root=str(root),
+        root=root,
         name=name or _run_name(pipeline, experiment, version),
         description=description or _run_description(experiment, version, changes),
         dry_run=dry_run,
