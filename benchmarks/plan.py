@@ -97,7 +97,8 @@ def inputs(params: Params, size: int, start: int, steps: int) -> Iterator[Pretra
     for step in range(start, steps):
         crops = views(batch, step)
         noise = torch.rand(objective.global_crops_number * IMAGES, patches)
-        yield PretrainInputs(crops.global_crops, crops.local_crops, crops.anatomy, noise)
+        blocks = torch.rand(len(noise), 10, 4)
+        yield PretrainInputs(crops.global_crops, crops.local_crops, crops.anatomy, noise, blocks)
 
 
 if __name__ == "__main__":

@@ -124,6 +124,7 @@ def arl_step(
         local_crops=torch.cat(local) if module.objective.self_distillation else torch.empty(0),
         anatomy=torch.arange(batch) % 16,
         noise=torch.rand(len(views) * batch, PATCHES),
+        block_noise=torch.rand(len(views) * batch, 10, 4),
     )
 
     def step() -> None:

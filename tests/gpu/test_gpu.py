@@ -52,6 +52,7 @@ def inputs(params, batch: int, steps: int, start: int) -> Iterator[PretrainInput
             local_crops=torch.randn(count * batch, 1, side, side, generator=random),
             anatomy=torch.arange(batch) % 16,
             noise=torch.rand(views * batch, PATCHES, generator=random),
+            block_noise=torch.rand(views * batch, 10, 4, generator=random),
         )
 
 

@@ -57,6 +57,7 @@ def test_the_work_is_that_of_a_real_step(objective: str) -> None:
         local_crops=torch.randn(local * batch, 1, 32, 32),
         anatomy=torch.arange(batch),
         noise=torch.rand(views * batch, 64),
+        block_noise=torch.rand(views * batch, 10, 4),
     )
     counter = FlopCounterMode(display=False)
     # The counter's hooks on modules do not allow the gradients inside of eq. 6.

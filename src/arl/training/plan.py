@@ -358,7 +358,10 @@ def _step_seconds(
             start = _clock()
             crops = views(batch, step)
             noise = torch.rand(objective.global_crops_number * images, patches)
-            inputs = PretrainInputs(crops.global_crops, crops.local_crops, crops.anatomy, noise)
+            blocks = torch.rand(len(noise), 10, 4)
+            inputs = PretrainInputs(
+                crops.global_crops, crops.local_crops, crops.anatomy, noise, blocks
+            )
             # late in the training, when the discriminator trains the decoder
             loss = wrapped(inputs.to(wrapped.device), 0.5)["loss"]
             wrapped.backward(loss)
