@@ -348,6 +348,9 @@ class Finetune(Training):
     ]
     label_smoothing: Annotated[float, Interval(ge=0.0, lt=1.0), "Label smoothing."]
     upernet_channels: Annotated[PositiveInt, "Channels of a segmentation head."]
+    min_steps: Annotated[
+        NonNegativeInt, "Least number of optimiser steps, if `epochs` gives fewer. 0: no minimum."
+    ]
 
 
 @dataclass
@@ -366,6 +369,12 @@ class Task(Section):
         Fraction, "Largest loss of the main metric that the gate still counts as not worse."
     ]
     floor: Annotated[Fraction, "Lowest main metric of a release."]
+    batch_size: Annotated[
+        PositiveInt | None, "Batch of the fine-tuning. null: finetune.batch_size."
+    ] = None
+    base_lr: Annotated[
+        PositiveFloat | None, "Learning rate of 256 images. null: finetune.base_lr."
+    ] = None
 
     def __post_init__(self) -> None:
         if self.kind == "classification" and len(set(self.classes)) < 2:
@@ -389,6 +398,11 @@ class Probe(Section):
         "Solver of the linear probe: converged for each penalty, or SGD for each learning rate.",
     ]
     batch_norm: Annotated[bool, "Standardise the features, as MAE's linear probing does."]
+    augmented_views: Annotated[
+        NonNegativeInt,
+        "Random crops and flips of each training image, one per epoch in turn (solver=sgd). "
+        "0: the whole image.",
+    ]
     neighbours: Annotated[PositiveInt, "Neighbours of the k-NN classifier."]
 
 

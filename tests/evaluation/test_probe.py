@@ -135,3 +135,19 @@ def test_accuracy_is_the_mean_over_the_classes() -> None:
 def test_a_pool_of_one_patient_is_refused() -> None:
     with pytest.raises(ValueError, match="a patient leaves fewer than 3 of 7 images"):
         knn_accuracy(np.ones((7, 3)), np.arange(7) % 2, np.zeros(7), k=3)
+
+
+def test_each_epoch_of_sgd_trains_on_the_next_view() -> None:
+    """Equal views are no augmentation; a view that is never reached changes nothing."""
+    train, val, test = (blobs(61, seed) for seed in (1, 2, 3))
+    plain = sgd_probe(train, val, test, rates=(1.0,), epochs=3)
+    equal = np.stack([train.features] * 3)
+    same = sgd_probe(train, val, test, rates=(1.0,), epochs=3, views=equal)
+    np.testing.assert_array_equal(same.scores, plain.scores)
+    moved = equal.copy()
+    moved[2] += 1
+    other = sgd_probe(train, val, test, rates=(1.0,), epochs=3, views=moved)
+    assert not np.allclose(other.scores, plain.scores)
+    unreached = sgd_probe(train, val, test, rates=(1.0,), epochs=2, views=moved)
+    two = sgd_probe(train, val, test, rates=(1.0,), epochs=2)
+    np.testing.assert_array_equal(unreached.scores, two.scores)

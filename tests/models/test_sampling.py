@@ -186,3 +186,45 @@ def test_the_operator_passes_torch_checks() -> None:
     torch.library.opcheck(
         torch.ops.arl.deform_depthwise, (x, rows, weights, kernel), test_utils=checks
     )
+
+
+def test_normalised_sampling_of_a_whole_image_is_the_plain_one() -> None:
+    every_patch = torch.arange(PATCHES).expand(BATCH, -1)
+    x, kernel = torch.randn(BATCH, PREFIX + PATCHES, DIM), torch.randn(COUNT, DIM)
+    offsets = some_offsets(PATCHES, 3.0).float()
+    grid = make_grid(
+        HEIGHT, WIDTH, KERNEL, PREFIX, every_patch, torch.device("cpu"), normalize=True
+    )
+    torch.testing.assert_close(
+        sample(x, offsets, kernel, grid), sample(x, offsets, kernel, grid_of())
+    )
+
+
+def test_normalised_sampling_reads_the_mass_of_the_whole_neighbourhood() -> None:
+    """Equal tokens and weights: with masked neighbours the sample is that of the whole image."""
+    ids_keep, device = some_ids(8), torch.device("cpu")
+    kernel, offsets = torch.ones(COUNT, 1), torch.zeros(BATCH, 8, 2, COUNT)
+    full = sample(
+        torch.ones(BATCH, PREFIX + PATCHES, 1),
+        torch.zeros(BATCH, PATCHES, 2, COUNT),
+        kernel,
+        grid_of(),
+    )[:, PREFIX:].gather(1, ids_keep.unsqueeze(-1))
+    x = torch.ones(BATCH, PREFIX + 8, 1)
+    plain = sample(x, offsets, kernel, grid_of(ids_keep))[:, PREFIX:]
+    grid = make_grid(HEIGHT, WIDTH, KERNEL, PREFIX, ids_keep, device, normalize=True)
+    normalised = sample(x, offsets, kernel, grid)[:, PREFIX:]
+    has_neighbour = plain > 1
+    assert has_neighbour.any()
+    assert (plain[has_neighbour] < full[has_neighbour]).any()
+    torch.testing.assert_close(normalised[has_neighbour], full[has_neighbour])
+    torch.testing.assert_close(normalised[~has_neighbour], plain[~has_neighbour])
+
+
+def test_normalised_sampling_keeps_the_identity_kernel() -> None:
+    ids_keep = some_ids(8)
+    x, kernel = torch.randn(BATCH, PREFIX + 8, DIM), torch.zeros(COUNT, DIM)
+    kernel[COUNT // 2] = 1
+    grid = make_grid(HEIGHT, WIDTH, KERNEL, PREFIX, ids_keep, torch.device("cpu"), normalize=True)
+    offsets = torch.zeros(BATCH, 8, 2, COUNT)
+    torch.testing.assert_close(sample(x, offsets, kernel, grid), x)

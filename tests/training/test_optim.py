@@ -5,7 +5,15 @@ import torch
 from torch import nn
 
 from arl.models.avit import AViT
-from arl.training.optim import adamw, layer_of, lr_at, parameter_groups, set_lr
+from arl.training.optim import (
+    adamw,
+    layer_of,
+    lr_at,
+    parameter_groups,
+    set_lr,
+    set_weight_decay,
+    weight_decay_at,
+)
 
 SCHEDULE = {"steps": 110, "lr": 2.0, "min_lr": 0.5, "warmup_steps": 10}
 
@@ -94,3 +102,14 @@ def test_positions_tokens_and_identity_kernels_of_an_encoder_do_not_decay(name: 
     }
     assert decay[id(encoder.get_parameter(name))] == 0.0
     assert decay[id(encoder.blocks[0].deform.offset.weight)] == 0.1
+
+
+def test_the_weight_decay_follows_a_cosine_where_there_is_one() -> None:
+    ends = [weight_decay_at(step, steps=11, start=0.04, end=0.4) for step in (0, 5, 10)]
+    assert ends == pytest.approx([0.04, 0.22, 0.4])
+    module = torch.nn.Linear(3, 2)
+    optimizer = adamw(parameter_groups(module, weight_decay=0.0), betas=(0.8, 0.9))
+    set_weight_decay(optimizer, 0.3)
+    decays = {group["params"][0].ndim: group["weight_decay"] for group in optimizer.param_groups}
+    assert decays == {2: 0.3, 1: 0.0}
+    assert optimizer.defaults["betas"] == (0.8, 0.9)

@@ -17,13 +17,17 @@ class PretrainingMetrics(Document):
         features: measurements of the released encoder's features: `step`, `rankme` and, if labels
             permit, `knn`.
         final: the last entry of the history.
+        clamped_fraction: fraction of the steps with L_adv in which lambda was at its limit.
+        warnings: signs of collapse and of a won or lost GAN, as sentences.
     """
 
     FORMAT: ClassVar[str] = "arl.pretraining"
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
 
     images: int
     steps: int
     history: list[dict[str, float]] = field(metadata=EXACT)
     features: list[dict[str, float]] = field(metadata=EXACT)
     final: dict[str, float] = field(metadata=EXACT)
+    clamped_fraction: float
+    warnings: list[str]

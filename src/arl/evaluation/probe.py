@@ -72,12 +72,16 @@ def sgd_probe(
     epochs: int = 90,
     batch_size: int = 256,
     seed: int = 0,
+    views: Floats | None = None,
 ) -> ProbeScores:
     """The paper's probe: SGD with momentum 0.9 on a linear layer, all learning rates at once.
 
-    It gives neither rates nor epochs. The rates are per 256 images and fall by a cosine; the one of
-    the greatest macro AUROC on the validation images is taken. Features are cached, so that there
-    is no augmentation.
+    The paper gives neither rates nor epochs. The rates are per 256 images and fall along a cosine.
+    The probe takes the rate with the greatest macro AUROC on the validation images.
+
+    Args:
+        views: (V, n, d), features of augmented views of the training images. Epoch e trains on
+            view e modulo V. None: every epoch trains on `train`.
 
     Raises:
         ValueError: see `linear_probe`.
@@ -88,8 +92,11 @@ def sgd_probe(
         torch.tensor((part.features - mean) / scale, dtype=torch.float32)
         for part in (train, val, test)
     ]
+    inputs = parts[0].unsqueeze(0)
+    if views is not None:
+        inputs = torch.tensor((views - mean) / scale, dtype=torch.float32)
     heads = _train_heads(
-        parts[0], torch.tensor(train.labels), classes, rates, epochs, batch_size, seed
+        inputs, torch.tensor(train.labels), classes, rates, epochs, batch_size, seed
     )
     on_val, on_test = (_head_scores(heads, part) for part in parts[1:])
     # a rate that diverged has scores that are no numbers
@@ -112,19 +119,24 @@ def _train_heads(
     batch_size: int,
     seed: int,
 ) -> Tensor:
-    """Weights (rates, 1 + d, classes), the bias first; all heads see the same batches."""
-    inputs = torch.cat([torch.ones(len(features), 1), features], dim=1)
-    weights = torch.zeros(len(rates), inputs.shape[1], classes)
+    """Weights (rates, 1 + d, classes) from features (V, n, d), the bias first.
+
+    All heads see the same batches.
+    """
+    count = features.shape[1]
+    weights = torch.zeros(len(rates), 1 + features.shape[2], classes)
     momentum = torch.zeros_like(weights)
-    size = min(batch_size, len(inputs))
+    size = min(batch_size, count)
     base = torch.tensor(rates).view(-1, 1, 1) * size / 256
     targets = torch.nn.functional.one_hot(labels, classes).float()
     generator = torch.Generator().manual_seed(seed)
-    steps = epochs * (len(inputs) // size)
+    steps = epochs * (count // size)
     for step in range(steps):
-        at = step % (len(inputs) // size)
+        epoch, at = divmod(step, count // size)
         if at == 0:
-            order = torch.randperm(len(inputs), generator=generator)
+            order = torch.randperm(count, generator=generator)
+            view = features[epoch % len(features)]
+            inputs = torch.cat([torch.ones(count, 1), view], dim=1)
         chosen = order[at * size : (at + 1) * size]
         error = (inputs[chosen] @ weights).softmax(dim=2) - targets[chosen]
         momentum = 0.9 * momentum + inputs[chosen].T @ error / size

@@ -15,6 +15,7 @@ from arl.evaluation.results import Estimate, ProbeMetrics
 from arl.evaluation.summary import Summary
 from arl.files import tree_hash
 from arl.loading.loader import Examples, evaluation_batches
+from arl.loading.transforms import TrainView
 from arl.models.heads import Pooled
 from arl.params import Params
 from arl.stages._scoring import rows_of_task
@@ -48,7 +49,10 @@ def probe_encoder(
     model = Pooled(encoder, params.probe.pooling)
     parts = {split: _features(model, corpus, part, config.size) for split, part in splits.items()}
     test_rows, test = splits["test"], parts["test"]
-    linear = _fit(params, parts)
+    views = None
+    if params.probe.solver == "sgd" and params.probe.augmented_views:
+        views = _augmented_views(params, model, corpus, splits["train"], config.size)
+    linear = _fit(params, parts, views)
     neighbours = knn_scores(parts["train"], test.features, params.probe.neighbours)
     metrics = ProbeMetrics(
         task=task,
@@ -76,12 +80,14 @@ def _threshold(val: Part, linear: ProbeScores) -> float | None:
     return youden_threshold(val.labels, linear.validation[:, 1])
 
 
-def _fit(params: Params, parts: dict[str, Part]) -> ProbeScores:
+def _fit(params: Params, parts: dict[str, Part], views: Floats | None) -> ProbeScores:
     train, val, test = parts["train"], parts["val"], parts["test"]
     if params.probe.solver == "logistic":
         return linear_probe(train, val, test, batch_norm=params.probe.batch_norm)
     if params.probe.solver == "sgd":
-        return sgd_probe(train, val, test, batch_norm=params.probe.batch_norm, seed=params.seed)
+        return sgd_probe(
+            train, val, test, batch_norm=params.probe.batch_norm, seed=params.seed, views=views
+        )
     raise ValueError(f"probe.solver {params.probe.solver!r} is neither logistic nor sgd")
 
 
@@ -90,6 +96,27 @@ def _features(model: Pooled, corpus: Path, rows: pd.DataFrame, size: int) -> Par
     outputs = predict(model, evaluation_batches(examples, _BATCH), size=size)
     features = torch.cat([pooled for _, pooled in outputs]).double().numpy()
     return Part(features, rows["target"].to_numpy(np.int64))
+
+
+@torch.inference_mode()
+def _augmented_views(
+    params: Params, model: Pooled, corpus: Path, rows: pd.DataFrame, size: int
+) -> Floats:
+    """Features (V, n, d) of random crops and flips of the training images (appendix B)."""
+    # Crops need stored pixels beyond the input size, as in fine-tuning.
+    examples = Examples(corpus, rows, size + size // 4)
+    view = TrainView(size, seed=params.seed)
+    model.eval()
+    # The views of a batch at different steps have different draws.
+    views = [
+        [
+            model(view(batch, step).image, batch.anatomy)
+            for step in range(params.probe.augmented_views)
+        ]
+        for batch in evaluation_batches(examples, _BATCH)
+    ]
+    stacked = [torch.cat(column).double().numpy() for column in zip(*views, strict=True)]
+    return np.stack(stacked)
 
 
 def _metrics(params: Params, rows: pd.DataFrame, test: Part, scores: Floats) -> dict[str, Estimate]:

@@ -8,12 +8,12 @@ import torch
 
 from arl.corpus.location import ReadableCorpus
 from arl.corpus.selection import subset
-from arl.corpus.shard_reader import RowGroupIndex
 from arl.files import tree_hash
 from arl.loading.loader import Batch, Examples, TrainingOrder, training_batches
 from arl.loading.transforms import TrainView
 from arl.model_config import TaskHead, TaskModelConfig
 from arl.params import Params
+from arl.settings import Finetune
 from arl.stages._scoring import rows_of_task
 from arl.stages._training import RunKey, rows_digest
 from arl.training import distributed, engine, optim
@@ -72,9 +72,17 @@ def finetune(
         classes=settings.classes,
         masks=segmentation,
     )
-    order = _order(params, examples.layout)
-    steps = params.finetune.epochs * order.steps_per_epoch
-    accumulation = params.finetune.gradient_accumulation_steps
+    finetune_settings, steps = plan_finetuning(params, task, len(rows))
+    if distributed.rank() == 0:
+        print(describe_plan(task, len(rows), finetune_settings, steps))
+    order = TrainingOrder(
+        examples.layout,
+        finetune_settings.batch_size,
+        params.seed,
+        distributed.rank(),
+        distributed.world_size(),
+    )
+    accumulation = finetune_settings.gradient_accumulation_steps
     tuner = FineTuner(network, label_smoothing=params.finetune.label_smoothing)
     groups = optim.parameter_groups(
         tuner,
@@ -88,14 +96,14 @@ def finetune(
         seed=params.seed,
         data={"rows": rows_digest(rows, "label", "mask")},
         task=asdict(head),
-        finetune=asdict(params.finetune),
+        finetune=asdict(finetune_settings),
         encoder=tree_hash(checkpoint),
     ).open()
     engine.fit(
         tuner,
         groups,
         lambda start: _inputs(view, training_batches(examples, order, start, steps, accumulation)),
-        replace(params.finetune, batch_size=order.batch_size),
+        finetune_settings,
         steps=steps,
         seed=params.seed,
         state=state,
@@ -109,10 +117,34 @@ def finetune(
     engine.forget(state)
 
 
-def _order(params: Params, layout: RowGroupIndex) -> TrainingOrder:
-    batch_size = min(params.finetune.batch_size, len(layout))
-    return TrainingOrder(
-        layout, batch_size, params.seed, distributed.rank(), distributed.world_size()
+def plan_finetuning(params: Params, task: str, images: int) -> tuple[Finetune, int]:
+    """Return the settings of a task's fine-tuning and its number of optimiser steps.
+
+    The task's own batch_size and base_lr replace those of `finetune`. A batch is never larger than
+    the training set, so that a small set loses no image of an epoch.
+
+    Raises:
+        ValueError: there are fewer images than ranks and accumulation steps.
+    """
+    settings, overrides = params.finetune, params.task[task]
+    parts = distributed.world_size() * settings.gradient_accumulation_steps
+    batch_size = min(overrides.batch_size or settings.batch_size, images // parts * parts)
+    if not batch_size:
+        raise ValueError(
+            f"task {task} has {images} training images, fewer than {parts} "
+            "ranks x gradient_accumulation_steps: use fewer of them"
+        )
+    base_lr = overrides.base_lr or settings.base_lr
+    steps = max(settings.epochs * (images // batch_size), settings.min_steps)
+    return replace(settings, batch_size=batch_size, base_lr=base_lr), steps
+
+
+def describe_plan(task: str, images: int, settings: Finetune, steps: int) -> str:
+    """Describe the plan of a fine-tuning in one line."""
+    per_epoch = images // settings.batch_size
+    return (
+        f"{task}: {images:,} training images, batch {settings.batch_size}, {per_epoch:,} steps an "
+        f"epoch, {steps:,} steps ({steps / per_epoch:.0f} epochs), learning rate {settings.lr:.2g}"
     )
 
 

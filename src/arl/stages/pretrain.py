@@ -1,5 +1,6 @@
 """Pretrain the anatomy-aware encoder (section 3)."""
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -25,7 +26,7 @@ from arl.model_config import EncoderConfig
 from arl.models.avit import AViT
 from arl.models.heads import Pooled
 from arl.models.reconstructor import Reconstructor
-from arl.objectives.collapse_metrics import rankme
+from arl.objectives.collapse_metrics import clamped_fraction, collapse_warnings, rankme
 from arl.params import Params
 from arl.stages._training import RunKey, rows_digest, runs
 from arl.training import distributed, engine, optim
@@ -249,7 +250,18 @@ def _write(
         for record in history
         if "rankme" in record
     ]
-    PretrainingMetrics(images, len(history), losses, features, history[-1]).write(metrics)
+    warnings = collapse_warnings(history, pretrainer.encoder.embed_dim)
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    PretrainingMetrics(
+        images=images,
+        steps=len(history),
+        history=losses,
+        features=features,
+        final=history[-1],
+        clamped_fraction=clamped_fraction(history),
+        warnings=warnings,
+    ).write(metrics)
     loss = history[-1]["loss"]
     console.info(f"{len(history)} steps on {images:,} images, last loss {loss:.3f}.")
 
