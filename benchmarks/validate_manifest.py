@@ -74,6 +74,7 @@ def run(corpus: Path, with_leaks: bool) -> None:
             "pixel_sha256",
             "perceptual_hash",
             "difference_hash",
+            "detail_hash",
         ]
         duplicate_clusters(with_splits(corpus, columns, {}))
         marks.append(mark())

@@ -3,10 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arl.corpus.near_duplicates import (
+    CONFIRM_DETAIL,
     clusters,
     contradictory_clusters,
     duplicate_clusters,
@@ -67,7 +68,12 @@ def table(*rows: tuple[str, str | None, str | None, str | None, int, int]) -> pd
         {"perceptual_hash": "uint64", "difference_hash": "uint64"}
     )
     pixels = frame["perceptual_hash"].astype(str) + frame["difference_hash"].astype(str)
-    return frame.assign(source=frame["id"].str.split(":").str[0], patient=None, pixel_sha256=pixels)
+    return frame.assign(
+        source=frame["id"].str.split(":").str[0],
+        patient=None,
+        pixel_sha256=pixels,
+        detail_hash=None,
+    )
 
 
 def test_both_hashes_must_be_near() -> None:
@@ -77,6 +83,13 @@ def test_both_hashes_must_be_near() -> None:
         ("a:3", None, None, "test", 0, (1 << 11) - 1),
     )
     assert near_duplicates(rows).tolist() == [[0, 1]]
+
+
+def test_the_detail_must_agree_where_it_is_known() -> None:
+    rows = table(*((f"a:{i}", None, None, "train", 0, 0) for i in range(4)))
+    far = (1 << (CONFIRM_DETAIL + 1)) - 1
+    rows["detail_hash"] = [bytes(128), far.to_bytes(128), (far >> 1).to_bytes(128), None]
+    assert near_duplicates(rows).tolist() == [[0, 2], [0, 3], [1, 2], [1, 3], [2, 3]]
 
 
 def test_frames_of_a_clip_are_never_compared() -> None:
@@ -127,6 +140,7 @@ def test_every_copy_takes_the_cluster_of_its_representative() -> None:
     assert members["cluster"].tolist() == ["a:1"] * 3
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(

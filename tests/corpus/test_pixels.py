@@ -4,7 +4,15 @@ import cv2
 import numpy as np
 import pytest
 
-from arl.corpus.pixels import difference_hash, in_channels, letterbox, pack, perceptual_hash, unpack
+from arl.corpus.pixels import (
+    detail_hash,
+    difference_hash,
+    in_channels,
+    letterbox,
+    pack,
+    perceptual_hash,
+    unpack,
+)
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
@@ -96,3 +104,29 @@ def test_the_difference_hash_by_hand() -> None:
     image = np.tile(np.arange(0, 90, 10, dtype=np.uint8), (8, 1))
     image[1] = image[1][::-1]
     assert difference_hash(image) == int("ff00" + "ff" * 6, 16)
+
+
+def test_the_detail_hash_of_copies_is_near_and_of_other_speckle_far() -> None:
+    rng = np.random.default_rng(0)
+    shape = cv2.GaussianBlur(rng.uniform(0, 1, (120, 160)).astype(np.float32), (0, 0), 25)
+    shape = (shape - shape.min()) / (shape.max() - shape.min())
+
+    def scan() -> np.ndarray:
+        """The same coarse shape under its own speckle."""
+        speckle = cv2.GaussianBlur(rng.standard_normal((120, 160)).astype(np.float32), (0, 0), 2)
+        return np.clip(120 * shape + 60 + 120 * speckle, 0, 255).astype(np.uint8)
+
+    first, second = scan(), scan()
+    bits = [
+        np.unpackbits(np.frombuffer(detail_hash(image), np.uint8))
+        for image in (
+            first,
+            second,
+            cv2.convertScaleAbs(first, alpha=0.8, beta=20),
+            first[:, ::-1].copy()[:, ::-1],
+        )
+    ]
+    assert len(bits[0]) == 1024
+    assert (bits[0] != bits[3]).sum() == 0
+    assert (bits[0] != bits[2]).sum() < 60
+    assert (bits[0] != bits[1]).sum() > 350

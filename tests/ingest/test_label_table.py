@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
@@ -108,6 +108,7 @@ def test_tables_that_are_none(tmp_path: Path, text: str) -> None:
         read_label_table(tmp_path / "absent.csv", KEY)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=70))
 def test_every_column_name_becomes_a_plain_label_name(text: str) -> None:
     assert label_name(text).replace("_", "").isascii()

@@ -18,7 +18,7 @@ from arl.corpus.splits import SEED
 from arl.ingest.tables import read_csv
 
 _COLUMNS = ["id", "source", "batch", "patient", "clip", "label"]
-_HASHES = ["perceptual_hash", "difference_hash"]
+_HASHES = ["perceptual_hash", "difference_hash", "detail_hash"]
 
 
 def split(

@@ -4,14 +4,18 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-from arl.monitoring.journal import BatchDecision, Journal
+from arl.ingest.inbox import MARKER, list_batches
+from arl.monitoring.journal import BatchDecision, Journal, handled_fingerprints
 from arl.monitoring.runs import Run, RunDecision, current, lock, lock_holder
 from arl.outages import OUTAGE_EXIT, is_outage
 
 # The paths of dvc.yaml.
 CORPUS, REGISTRY, VERDICT = Path("data"), "registry", Path("out/decision")
+# Inbox below the folder of the loop for studies of a PACS.
+_FETCHED = "dicomweb"
 _GIT = ["git", "-c", "user.name=arl watch", "-c", "user.email=arl-watch@localhost"]
 _MAX_LINES = 15  # of a failed step's output on the terminal
 # What DVC prints when one of its stages ended with OUTAGE_EXIT, or when its own disk is full.
@@ -26,7 +30,16 @@ class OutageError(StepError):
     """A step of a run ended because a store, a network, a disk or a credential is not available."""
 
 
-def watch(inbox: str, *, every: float = 0, monitor: Path = Path("monitor")) -> None:
+def watch(
+    inbox: str,
+    *,
+    every: float = 0,
+    monitor: Path = Path("monitor"),
+    site: str = "pacs",
+    modality: str = "US",
+    since: str = "",
+    token_file: Path | None = None,
+) -> None:
     """Watch an inbox: take each incoming batch to a decision and, where it asks for one, a training.
 
     Each complete batch is ingested, validated, compared with what the champion was trained on, and
@@ -37,9 +50,14 @@ def watch(inbox: str, *, every: float = 0, monitor: Path = Path("monitor")) -> N
     <monitor>/index.html. One process works at a time. An interrupted run resumes at the next poll.
 
     Args:
-        inbox: a folder or s3://bucket/prefix with <site>/<batch>/ folders.
+        inbox: a folder or s3://bucket/prefix with <site>/<batch>/ folders, or
+            dicomweb+https://host/dicom-web to fetch new studies of a PACS at each poll.
         every: seconds between two polls; 0: poll once.
         monitor: folder of the loop's state and log.
+        site: site of the studies of a PACS.
+        modality: modality of the series to fetch from a PACS.
+        since: first date of the studies to fetch from a PACS, YYYY-MM-DD.
+        token_file: file with the bearer token of a PACS.
 
     Raises:
         ValueError: a step failed; the last lines of its output say why. With `every`, the message
@@ -57,9 +75,16 @@ def watch(inbox: str, *, every: float = 0, monitor: Path = Path("monitor")) -> N
             raise FileNotFoundError(
                 f"{name} does not exist: run inside the project, after `dvc init`"
             )
+    fetch = _dicomweb_fetcher(inbox, monitor, site, modality, since, token_file)
+    if fetch is not None:
+        inbox = str(monitor / _FETCHED)
     while True:
         try:
+            if fetch is not None:
+                fetch()
             _poll(inbox, monitor)
+            if fetch is not None:
+                _remove_handled(inbox, monitor)
         except (ValueError, OSError) as error:
             if not every:
                 raise
@@ -67,6 +92,29 @@ def watch(inbox: str, *, every: float = 0, monitor: Path = Path("monitor")) -> N
         if not every:
             return
         time.sleep(every)
+
+
+def _dicomweb_fetcher(
+    inbox: str, monitor: Path, site: str, modality: str, since: str, token_file: Path | None
+) -> Callable[[], list[Path]] | None:
+    """What fetches new studies of a PACS; None if the inbox is no DICOMweb address."""
+    if not inbox.startswith("dicomweb+"):
+        return None
+    from arl.ingest.dicom.deidentify import secret_key
+    from arl.ingest.network.dicomweb import PREFIX, Fetcher, Query
+
+    query = Query(inbox.removeprefix(PREFIX), modality, since, token_file)
+    return Fetcher(query, monitor / _FETCHED, site, secret_key()).poll
+
+
+def _remove_handled(inbox: str, monitor: Path) -> None:
+    """Remove the raw files of fetched studies that are decided on; the PACS keeps them."""
+    decided = handled_fingerprints(Journal(monitor).entries())
+    for batch in list_batches(inbox, 0, time.time()):
+        if batch.fingerprint in decided:
+            folder = Path(inbox, batch.name)
+            shutil.rmtree(folder)
+            folder.with_name(folder.name + MARKER).unlink(missing_ok=True)
 
 
 def _poll(inbox: str, monitor: Path) -> None:

@@ -81,13 +81,14 @@ SCHEMA = pa.schema(
         # Of the stored pixels in grey; see `pixels`.
         pa.field("perceptual_hash", pa.uint64(), nullable=False),
         pa.field("difference_hash", pa.uint64(), nullable=False),
+        pa.field("detail_hash", pa.binary(128)),
         # File name in the batch folder, and row in the file.
         pa.field("shard", pa.string(), nullable=False),
         pa.field("row", pa.int32(), nullable=False),
     ]
 )
 # Batches are never rewritten, so those of earlier versions lack these columns; they read as null.
-ADDED_COLUMNS = frozenset({"exam", "labels"})
+ADDED_COLUMNS = frozenset({"exam", "labels", "detail_hash"})
 QUARANTINE = pa.schema(
     [
         pa.field("source", pa.string(), nullable=False),

@@ -124,6 +124,18 @@ def difference_hash(image: Pixels) -> int:
     return _bits(small[:, 1:] > small[:, :-1])
 
 
+def detail_hash(image: Pixels) -> bytes:
+    """1,024 bits: the signs of the high-pass filtered image, 32 x 32.
+
+    pHash and dHash describe the coarse shape, which many scans of one organ share. The signs
+    describe speckle and texture, which only copies and neighbouring frames share.
+    """
+    small = cv2.resize(as_grey(image), (64, 64), interpolation=cv2.INTER_AREA).astype(np.float32)
+    detail = small - cv2.GaussianBlur(small, (0, 0), 3)
+    signs = cv2.resize(detail, (32, 32), interpolation=cv2.INTER_AREA) > 0
+    return np.packbits(signs).tobytes()
+
+
 def _bits(flags: npt.NDArray[np.bool_]) -> int:
     return int.from_bytes(np.packbits(flags).tobytes())
 
@@ -156,6 +168,7 @@ def store(image: Pixels, mask: Mask | None, store_size: int) -> Stored:
         "pixel_sha256": pixel_sha256(stored),
         "perceptual_hash": perceptual_hash(grey),
         "difference_hash": difference_hash(grey),
+        "detail_hash": detail_hash(grey),
     }
     return Stored(pack(stored), None if mask is None else _store_mask(mask, store_size), columns)
 

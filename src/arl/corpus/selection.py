@@ -13,7 +13,7 @@ from arl.corpus.testsets import TestSet, check_frozen, guard, read_test_sets
 
 WITHHELD = "withheld"
 # Only the search for duplicates needs these.
-_HASHES = ["perceptual_hash", "difference_hash"]
+_HASHES = ["perceptual_hash", "difference_hash", "detail_hash"]
 # No stage that selects rows needs these.
 _UNREAD = {
     "anatomy_rule",

@@ -27,7 +27,7 @@ from arl.settings import Thinning
 
 _DUPLICATE_COLUMNS = (
     *("id", "source", "patient", "clip", "label"),
-    *("pixel_sha256", "perceptual_hash", "difference_hash"),
+    *("pixel_sha256", "perceptual_hash", "difference_hash", "detail_hash"),
 )
 
 

@@ -26,6 +26,7 @@ _FACTS = [
     "pixel_sha256",
     "perceptual_hash",
     "difference_hash",
+    "detail_hash",
 ]
 
 
