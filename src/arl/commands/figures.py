@@ -87,7 +87,7 @@ def figures(
         shown.append(reconstructions(decoders, corpus, chosen, size, params.seed))
     with atomic_directory(out) as folder:
         synthetic = float(rows["synthetic"].mean())
-        subtitle = f"{checkpoint}, test images of {corpus}"
+        subtitle = f"Encoder {checkpoint.name}, test images of {corpus.name}"
         write_figures(shown, synthetic, subtitle, watch.stamp(corpus), folder)
     console.info(f"Open {out / 'index.html'}.")
 

@@ -1,4 +1,4 @@
-"""Charts as inline SVG: the colours of the page, values on hover, and the same bytes for the same data.
+"""Charts as inline SVG: colours of the page, values on hover, the same bytes for the same data.
 
 A chart is a list of marks in the units of its SVG, which `macros.html.j2` writes out. A mark that
 has a value carries it as its title, which browsers show on hover without any script.
@@ -145,7 +145,8 @@ def _marker(x: float, y: float, shape: str, r: float) -> str:
     if shape == "triangle":
         return f"M{x:.1f} {y - 1.2 * r:.1f}l{1.2 * r:.1f} {2.1 * r:.1f}h{-2.4 * r:.1f}Z"
     if shape == "diamond":
-        return f"M{x:.1f} {y - 1.4 * r:.1f}l{1.4 * r:.1f} {1.4 * r:.1f}l{-1.4 * r:.1f} {1.4 * r:.1f}l{-1.4 * r:.1f} {-1.4 * r:.1f}Z"
+        s = f"{1.4 * r:.1f}"
+        return f"M{x:.1f} {y - 1.4 * r:.1f}l{s} {s}l-{s} {s}l-{s} -{s}Z"
     return f"M{x - r:.1f} {y:.1f}a{r} {r} 0 1 0 {2 * r} 0a{r} {r} 0 1 0 {-2 * r} 0Z"
 
 
@@ -421,8 +422,9 @@ def histogram(one: Distribution) -> Chart:
     steps: list[tuple[float, float]] = []
     for i, (low, high) in enumerate(pairwise(one.edges)):
         text = (
-            f"{formatting.number(low)} to {formatting.number(high)}: reference"
-            f" {formatting.percent(fractions[0][i], 1)}, new {formatting.percent(fractions[1][i], 1)}"
+            f"{formatting.number(low)} to {formatting.number(high)}:"
+            f" reference {formatting.percent(fractions[0][i], 1)},"
+            f" new {formatting.percent(fractions[1][i], 1)}"
         )
         chart.marks.append(Path(axes.box(low, high, 0, fractions[0][i]), "reference fill", text))
         steps += [(low, fractions[1][i]), (high, fractions[1][i])]
@@ -484,7 +486,8 @@ def scatter(
     many = len(points) > _MAX_TITLES
     for i, name in enumerate(names):
         of_group = points[chosen == name]
-        css = "reference" if name == reference else f"c{i % NUM_COLOURS}"
+        colour = i - (reference is not None)  # the reference comes first and has none
+        css = "reference" if name == reference else f"c{colour % NUM_COLOURS}"
         shape = _SHAPES[i // NUM_COLOURS % len(_SHAPES)]
         text = f"{name}: {formatting.plural(len(of_group), 'point')}"
         if many:

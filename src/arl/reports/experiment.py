@@ -180,7 +180,7 @@ def _cell(figure: Figure) -> IntervalCell:
 
 
 def _curve(run: ExperimentRun, metric: str, figures: dict[str, Figure]) -> Chart | None:
-    """The metric against the fraction of the data, where the rows of the experiment differ in it."""
+    """The metric against the fraction of the data, if the rows differ in it."""
     series: dict[str, list[tuple[float, Interval]]] = {}
     for row in run.experiment.rows:
         if row.fraction is not None and row.name in figures:

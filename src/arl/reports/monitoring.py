@@ -34,6 +34,13 @@ _NEXT = {
     "outage": "The next poll resumes the run. An outage is no attempt.",
 }
 
+_NEXT_AFTER_GATE = {
+    "promote": "Nothing. The loop compares new batches with the new release from now on.",
+    "reject": "Nothing has to be done: the current release stays in use. The gate says why.",
+    "inconclusive": "Nothing has to be done: the current release stays in use. More test patients"
+    " would decide.",
+}
+
 
 def write_run(
     journal: Journal, run: Run, corpus: Path, champion: str | None, stamp: RunStamp
@@ -63,7 +70,7 @@ def write_run(
         word=word,
         kind=_kind(word),
         summary=summary,
-        next=_NEXT.get(word, ""),
+        next=(_NEXT_AFTER_GATE.get(outcome.label, "") if outcome else _NEXT.get(word, "")),
         facts=_facts(run, decided),
         reasons=_reasons(decided, entries),
         has_batch=run.new is not None,

@@ -4,6 +4,7 @@ import pandas as pd
 
 from arl.corpus.checks.validation import Finding
 from arl.reports.elements import Badge, Code, Codes, Table
+from arl.reports.formatting import plural
 
 _MAX_REASONS = 30
 
@@ -37,7 +38,7 @@ def quarantine(refused: pd.DataFrame) -> Table | None:
         [str(source), str(reason), int(size), Code(str(first))]
         for source, reason, size, first in ranked.head(_MAX_REASONS).itertuples(index=False)
     ]
-    caption = f"{len(refused):,} inputs were refused, for {len(ranked):,} reasons."
+    caption = f"Refused: {plural(len(refused), 'input')}, {plural(len(ranked), 'reason')}."
     if len(ranked) > _MAX_REASONS:
         caption += f" The table has the {_MAX_REASONS} most frequent ones."
     return Table(["source", "reason", "inputs", "for example"], cells, caption)

@@ -22,7 +22,7 @@ def write_page(
     stamp: RunStamp,
     folder: Path,
 ) -> None:
-    """Write <folder>/index.html; `near_duplicates` is the table of `near_duplicates.duplicate_clusters`."""
+    """Write <folder>/index.html; `near_duplicates` comes from `duplicate_clusters`."""
     rows, refused = read_manifest(corpus, _COLUMNS), read_quarantine(corpus)
     html.write(
         folder / "index.html",
