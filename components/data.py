@@ -27,6 +27,7 @@ def ingest(
         mask_name=options.get("mask_name"),
         part=part,
         existing="keep",
+        retry_refused=False,
     )
 
 

@@ -22,7 +22,16 @@ HERE = Path(__file__).parent
 
 # The journey of a user. Every command stands in one group or in INTERNAL.
 GROUPS: dict[str, tuple[str, ...]] = {
-    "Data": ("datasets", "sample", "ingest", "split", "validate", "corpus-report", "phi-audit"),
+    "Data": (
+        "datasets",
+        "sample",
+        "ingest",
+        "split",
+        "validate",
+        "corpus-report",
+        "quarantine",
+        "phi-audit",
+    ),
     "Train": ("configure", "plan", "run", "pretrain", "finetune", "baseline"),
     "Cluster": ("doctor", "compile", "pipeline", "schedule"),
     "Evaluate": ("evaluate", "probe", "figures", "paper", "drift", "report"),

@@ -100,6 +100,11 @@ class Dicom(Section):
         Literal["mask", "quarantine"],
         "Mask text in the pixels, or quarantine every file that has some.",
     ]
+    unidentified: Annotated[
+        Literal["refuse", "accept"],
+        "Files that name neither a patient nor a study: refuse them, or accept each as a group of "
+        "its own, for training only.",
+    ]
     anatomy_from: Annotated[
         list[list[str]],
         "Groups of DICOM attributes. The first group that names an anatomy decides.",

@@ -21,13 +21,13 @@ from arl.params import Params
 ROOT = Path(__file__).parents[2]
 # each puts an identifier where the reader could let one slip, and then runs the real command
 LEAKS = {
-    "device": "deidentify.device_name = lambda header: 'made by Zqvordahl'",
+    "device": "frames.device_name = lambda *_: 'made by Zqvordahl'",
     "a log": "import sys; print('reading Zqvordahl', file=sys.stderr)",
     "a temporary file": "import tempfile; tempfile.NamedTemporaryFile(delete=False).write(b'Zqvordahl')",
-    "a bare hash": f"deidentify.device_name = lambda header: {hashlib.md5(b'Zqvordahl').hexdigest()!r}",
-    "the pixels": "burnt_in_text._may_name = lambda found: False",
+    "a bare hash": f"frames.device_name = lambda *_: {hashlib.md5(b'Zqvordahl').hexdigest()!r}",
+    "the pixels": "burnt_in_text.text_boxes = lambda *_: []",
 }
-MAIN = "import sys; from arl.cli import main; from arl.ingest.dicom import burnt_in_text, deidentify; {leak}; main(sys.argv[1:])"
+MAIN = "import sys; from arl.cli import main; from arl.ingest.dicom import burnt_in_text, frames; {leak}; main(sys.argv[1:])"
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_nothing_is_found(
     told = read_json(tmp_path / "audit/audit.json")
     assert "none found" in capsys.readouterr().out
     assert told["found"] == []
-    assert told["files"] == 9
+    assert told["files"] == 15
     assert told["places"] > len(PROFILE) - 20
     assert not [
         path for path in (tmp_path / "audit/left").iterdir() if path.name.startswith(".")

@@ -41,7 +41,11 @@ def environment() -> dict[str, str]:
     clean = {
         name: value for name, value in os.environ.items() if not name.startswith(("KFP_", "ARL_"))
     }
-    return {**clean, "PATH": f"{BIN}:{os.environ['PATH']}", "ARL_HASH_KEY": "a secret of the tests"}
+    return {
+        **clean,
+        "PATH": f"{BIN}:{os.environ['PATH']}",
+        "ARL_HASH_KEY": "7e1f90ac4b2d8365c0f7a91e5d3b8246",
+    }
 
 
 class Project:

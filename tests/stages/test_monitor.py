@@ -29,7 +29,7 @@ from arl.storage.registry import Registry
 @pytest.fixture(autouse=True)
 def key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ARL_HASH_KEY_FILE", raising=False)
-    monkeypatch.setenv("ARL_HASH_KEY", "a secret of the tests")
+    monkeypatch.setenv("ARL_HASH_KEY", "7e1f90ac4b2d8365c0f7a91e5d3b8246")
 
 
 class Loop:

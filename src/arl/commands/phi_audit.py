@@ -1,4 +1,4 @@
-"""Plant identifiers wherever DICOM can hold them, run the real ingest, and search all that it leaves for them."""
+"""Audit the de-identification: plant identifiers, ingest the files, search all that is left."""
 
 import os
 import secrets
@@ -18,11 +18,13 @@ _INGEST = (sys.executable, "-m", "arl.cli", "ingest")
 
 
 def phi_audit(params: Params, *, work: Path = Path("out/phi-audit")) -> None:
-    """Audit the de-identification: plant identifiers in DICOM files and search for them after ingest.
+    """Audit the de-identification: plant identifiers in DICOM, ingest, and search for them.
 
-    Identifiers are planted in every attribute of PS3.15 Table E.1-1, private attributes, nested
-    sequences, file meta information, the preamble, overlays, file names and pixels. The search covers
-    the corpus, all printed text and every file that ingest leaves. The command fails if it finds one.
+    Identifiers are planted in every attribute of PS3.15 Table E.1-1, device names, private
+    attributes, nested sequences, file meta information, the preamble, overlays and file names. In
+    the pixels they stand in several scripts, as a QR code, on a card, in single frames, moving, and
+    on slides. The search covers the corpus, all printed text and every file that ingest leaves. The
+    command fails if it finds one.
 
     Args:
         work: Folder of the files, the corpus and audit.json.
@@ -50,9 +52,9 @@ def audit(params: Params, work: Path, ingest: tuple[str, ...]) -> None:
     key = secrets.token_hex(32)
     planter.places[key] = "the key of the hashes"
     _run(params, work.resolve(), key, ingest)
-    found = sorted(set(leaks(work / "left", planter.places, BURNT_IN)))
+    found = sorted(set(leaks(work / "left", planter.places, BURNT_IN, planter.inks)))
     places = len(set(planter.places.values()))
-    told = {
+    result = {
         "files": files,
         "identifiers": len(planter.places),
         "places": places,
@@ -60,7 +62,7 @@ def audit(params: Params, work: Path, ingest: tuple[str, ...]) -> None:
         "bytes": sum(file.stat().st_size for file in (work / "left").rglob("*") if file.is_file()),
         "found": found,
     }
-    write_json(work / "audit.json", told)
+    write_json(work / "audit.json", result)
     if found:
         raise ValueError(
             f"{len(found)} identifiers were found in what ingest left; the first: {found[0]}"
@@ -69,11 +71,11 @@ def audit(params: Params, work: Path, ingest: tuple[str, ...]) -> None:
         "{identifiers} identifiers planted in {places} places of {files} files; none found in "
         "{bytes} bytes"
     )
-    console.info(text.format(**told))
+    console.info(text.format(**result))
 
 
 def _run(params: Params, work: Path, key: str, ingest: tuple[str, ...]) -> None:
-    """Ingest the drop in a folder of its own, which is also its home and holds its temporary files."""
+    """Ingest the drop in a folder of its own, which is also its home and temporary folder."""
     left = work / "left"
     (left / "tmp").mkdir(parents=True)
     text = yaml.safe_dump(parameters.to_literals(params), sort_keys=False)

@@ -16,6 +16,9 @@ from arl.corpus.manifest import SCHEMA, SPLITS, batch_folders, read_table
 
 Grouping = Literal["patient", "clip", "image"]
 DEFAULT = "default"
+# Prefix of a group without a patient, a study or a clip. It is for training only: nobody can say
+# whether the same person is in another split.
+UNIDENTIFIED = "file-"
 # Train, val and test of the default protocol.
 FRACTIONS = (0.7, 0.15, 0.15)
 # Fixed, so that a patient who returns in a later batch stays in the same split.
@@ -60,6 +63,8 @@ def uniform(group: str, seed: int) -> float:
 
 def assign(group: str, seed: int = SEED, fractions: tuple[float, float, float] = FRACTIONS) -> str:
     """The split of one group; depends only on its name, the seed and the fractions."""
+    if group.startswith(UNIDENTIFIED):
+        return "train"
     return _split_at(uniform(group, seed), fractions)
 
 

@@ -10,15 +10,17 @@ import pyarrow as pa
 from arl import console
 from arl.corpus.batch_summary import BATCH_FILE, BatchOrigin, BatchSummary
 from arl.corpus.location import GrowingCorpus
-from arl.corpus.manifest import SCHEMA, read_table
+from arl.corpus.manifest import QUARANTINE, SCHEMA, read_table
 from arl.corpus.near_duplicates import duplicate_clusters
 from arl.corpus.record import Input
 from arl.corpus.shard_writer import BatchWriter
 from arl.corpus.splits import DEFAULT, SPLIT_SCHEMA
 from arl.ingest.batches import write_inputs
+from arl.ingest.dicom.deidentify import secret_key
+from arl.ingest.dicom.quarantine_key import write_quarantine_key
 from arl.ingest.label_table import join_counts
 from arl.ingest.readers import find_source, names
-from arl.ingest.readers.dicom_folder import label_table
+from arl.ingest.readers.dicom_folder import label_table, relative_paths
 from arl.ingest.refusals import check_refusals, reason_table
 from arl.ingest.source import Options, Source
 from arl.ingest.thinning import WHOLE
@@ -46,6 +48,7 @@ def ingest(
     mask_name: str | None = None,
     part: str = "1/1",
     existing: Literal["refuse", "keep"] = "refuse",
+    retry_refused: bool = False,
 ) -> None:
     """Read a dataset or a hospital export into one new batch of the corpus.
 
@@ -69,6 +72,8 @@ def ingest(
             machines can read one export.
         existing: What to do if the batch exists: refuse, or keep it if it was made of as many
             inputs.
+        retry_refused: Read only the inputs that the batch refused, into <batch>-retry-1 (or -2, ...
+            if an earlier try refused some again). Use it after I/O errors or repairs.
 
     Raises:
         ValueError: Unknown source, an option that its reader does not take, an existing batch, or
@@ -96,6 +101,8 @@ def ingest(
         raise ValueError(f"--name {name} is the name of another reader; choose a name of your own")
     target = name or source
     inputs = _take_part(reader.read(root, options, params.dicom), part)
+    if retry_refused:
+        inputs, batch = _refused_before(corpus / target, batch, inputs)
     if existing == "keep" and (corpus / target / batch / BATCH_FILE).is_file():
         _check_same(corpus / target / batch, len(inputs))
         return
@@ -122,6 +129,8 @@ def ingest(
         # An error here discards the batch, so that its name stays free.
         check_refusals(inputs, reasons, params.data.max_refused)
     _print_summary(writer.folder)
+    if reader.reads_dicom and not reader.published:
+        _write_quarantine_key(root, writer.folder)
     if reader.reads_dicom and (table := label_table(params.dicom)):
         joined = [result.label_rows for result in results if result.reason is None]
         print("Labels:", *join_counts(table, joined), sep="\n")
@@ -154,6 +163,30 @@ def _check_options(reader: Source, options: Options) -> None:
                 f"source {reader.name!r} takes no --{option.replace('_', '-')} (given: {value!r}); "
                 f"its options are: {', '.join(flags) or 'none'}"
             )
+
+
+def _refused_before(folder: Path, batch: str, inputs: list[Input]) -> tuple[list[Input], str]:
+    """The inputs that the last try of a batch refused, and the name of the next try."""
+    tries = 1
+    while (folder / f"{batch}-retry-{tries}" / BATCH_FILE).is_file():
+        tries += 1
+    last = batch if tries == 1 else f"{batch}-retry-{tries - 1}"
+    refused = set(read_table(folder / last / "quarantine.parquet", QUARANTINE)["input"])
+    chosen = [item for item in inputs if item.name in refused]
+    if not chosen:
+        raise ValueError(f"{folder / last} refused none of the {len(inputs)} inputs of the root")
+    return chosen, f"{batch}-retry-{tries}"
+
+
+def _write_quarantine_key(root: Path, folder: Path) -> None:
+    """Keep the paths of refused hospital files, encrypted, outside the corpus."""
+    refused = set(read_table(folder / "quarantine.parquet", QUARANTINE)["input"])
+    if not refused:
+        return
+    key = secret_key()
+    paths = {name: path for name, path in relative_paths(root, key).items() if name in refused}
+    file = write_quarantine_key(folder.parent.name, folder.name, paths, key)
+    console.info(f"{file}: encrypted paths of {len(paths)} refused files, see `arl quarantine`")
 
 
 def _take_part(inputs: list[Input], part: str) -> list[Input]:

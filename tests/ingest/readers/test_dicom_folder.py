@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -25,7 +26,8 @@ from arl.ingest.readers import dicom_folder, pydicom_data
 from arl.ingest.readers.dicom_folder import Reading
 
 ROOT = Path(__file__).parents[3]
-RULES = AnatomyRules.from_settings(params.load([], ROOT / "params.yaml").dicom)
+DICOM = params.load([], ROOT / "params.yaml").dicom
+RULES = AnatomyRules.from_settings(DICOM)
 KEY = "a secret of sixteen bytes or more"
 # what is planted: names, numbers, dates, places
 SECRETS = ("Nightingale", "Florence", "MRN4711", "19200512", "Scutari", "ACC0815", "Barrack")
@@ -62,7 +64,7 @@ PLANTED = {
 
 
 def read(root: Path, burnt_in_text: str = MASK, **site: str) -> list[Input]:
-    return dicom_folder.read(root, RULES, burnt_in_text, **site)
+    return dicom_folder.read(root, replace(DICOM, burnt_in_text=burnt_in_text), **site)
 
 
 def real(name: str) -> Path:

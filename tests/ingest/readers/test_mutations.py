@@ -30,6 +30,7 @@ from arl.corpus.shard_reader import read_images
 from arl.corpus.shard_writer import BatchWriter
 from arl.ingest.batches import write_inputs
 from arl.ingest.dicom.burnt_in_text import KEEP
+from arl.ingest.dicom.deidentify import PUBLIC_KEY
 from arl.ingest.dicom.rules import AnatomyRules
 from arl.ingest.readers import dicom_folder, find_source
 from arl.ingest.readers.dicom_folder import Reading
@@ -50,7 +51,7 @@ TREES = {
     "NIfTI": ("test_camus", "root", "camus", (".gz",), 400),
 }
 DICOM = 1800
-READING = Reading("mutants", b"k" * 16, AnatomyRules([], [], {}), KEEP, stills_by_content=True)
+READING = Reading("mutants", PUBLIC_KEY, AnatomyRules([], [], {}), KEEP, stills_by_content=True)
 
 
 def mutated(content: bytes, rng: np.random.Generator) -> bytes:

@@ -46,6 +46,8 @@ _READ = 0.5  # score of the reader; up to three characters below it are speckle
 _SURE = 0.9  # score of the reader from which four digits are a number and not a ruler
 _LEGIBLE = 0.8  # score of the reader from which a measurement needs no masking
 _WIDE = 1.3  # width over height of a detected box that is more than a letter
+_TALL = 1.5  # height over width of a detected box that is a bar rather than a word
+_WORD = 4  # characters of a word that speckle does not spell
 _MARGIN = 0.3  # of a box's height, masked around it
 
 # A frame is a card, e.g. a title or a report page, if text covers this fraction of it or lies in
@@ -292,12 +294,24 @@ def _is_harmless(text: Text) -> bool:
 
 
 def _may_identify(text: Text, overlays: list[Overlay]) -> bool:
-    """Whether a text may name a person, a place or a day, by its content or by its shape."""
+    """Whether a text may name a person, a place or a day, by its content or by its shape.
+
+    The reader also finds short words in callipers, grey bars and speckle. An overlay at the same
+    place confirms them; a long word that is read well needs no confirmation.
+    """
+    top, left, bottom, right = text.box
+    confirming = [
+        overlay
+        for overlay in overlays
+        if max(_overlap(overlay.box, text.box), _overlap(text.box, overlay.box)) > 0.3
+    ]
+    if bottom - top > _TALL * (right - left):
+        return _may_name(text) and any(overlay.sure for overlay in confirming)
     if _may_name(text):
-        return True
-    wide = text.box[3] - text.box[1] >= _WIDE * (text.box[2] - text.box[0])
-    overlaid = any(_overlap(overlay.box, text.box) > 0.3 for overlay in overlays)
-    return wide and overlaid and not _is_harmless(text)
+        legible = len(text.text.strip()) >= _WORD and text.score >= _LEGIBLE
+        return legible or bool(confirming)
+    wide = right - left >= _WIDE * (bottom - top)
+    return wide and bool(confirming) and not _is_harmless(text)
 
 
 def _may_name(text: Text) -> bool:

@@ -1,26 +1,33 @@
-"""What of a DICOM file may be read, and the keyed hashes that stand for identifiers.
+"""The attributes of a DICOM file that may be read, and keyed hashes in place of identifiers.
 
-Only the attributes named here are ever taken from a file: the allow-listed ones describe the
-picture, the identifying ones leave this module as HMAC-SHA256 under a secret key. Names, dates,
+Only the attributes named here are ever taken from a file. The allow-listed ones describe the
+picture. The identifying ones leave this module as HMAC-SHA256 under a secret key. Names, dates,
 free text and private tags are not read.
 """
 
+import base64
 import hashlib
 import hmac
+import math
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from pydicom.dataset import Dataset
 
-KEY, KEY_FILE = "ARL_HASH_KEY", "ARL_HASH_KEY_FILE"
-PUBLIC_KEY = (
-    b"public key of the sample corpus: protects nothing"  # for files that are public already
-)
-_MIN_KEY = 16  # bytes
+from arl.corpus.splits import UNIDENTIFIED
 
-# their text is mapped to a class and dropped
+KEY, KEY_FILE = "ARL_HASH_KEY", "ARL_HASH_KEY_FILE"
+# for files that are public already
+PUBLIC_KEY = b"public key of the sample corpus: protects nothing"
+_MIN_KEY = 16  # bytes
+_MIN_ENTROPY = 100  # bits, estimated by the frequency of each byte
+_MAKE_KEY = "make one with `openssl rand -hex 32`"
+
+# mapped to an anatomy; the text is dropped
 ANATOMY_SOURCES = (
     "AnatomicRegionSequence",
     "BodyPartExamined",
@@ -73,27 +80,62 @@ def secret_key(environment: Mapping[str, str] = os.environ) -> bytes:
     """The key of the hashes, from ARL_HASH_KEY or the file that ARL_HASH_KEY_FILE names.
 
     Raises:
-        ValueError: neither or both are set, or the key is short. The message never holds the key.
-        FileNotFoundError: there is no such file.
+        ValueError: neither or both are set, or the key is weak. The message never holds the key.
+        FileNotFoundError: the key file does not exist.
     """
-    given = [name for name in (KEY, KEY_FILE) if environment.get(name)]
-    if len(given) != 1:
-        state = "both are" if given else "neither is"
+    names = [name for name in (KEY, KEY_FILE) if environment.get(name)]
+    if len(names) != 1:
+        state = "both are" if names else "neither is"
         raise ValueError(
-            f"hospital DICOM needs one secret for its hashes: set {KEY} or {KEY_FILE}; {state} set"
+            f"hospital DICOM needs one secret for its hashes: set {KEY} or {KEY_FILE}; "
+            f"{state} set; {_MAKE_KEY}"
         )
-    key = environment[KEY].encode() if given == [KEY] else _key_file(Path(environment[KEY_FILE]))
-    if len(key) < _MIN_KEY:
-        raise ValueError(
-            f"the key that {given[0]} gives has {len(key)} bytes, at least {_MIN_KEY} are needed"
-        )
+    if names == [KEY]:
+        key = environment[KEY].strip().encode()
+    else:
+        key = read_key(Path(environment[KEY_FILE]))
+    check_key(key, names[0])
     return key
 
 
-def _key_file(file: Path) -> bytes:
+def read_key(file: Path) -> bytes:
+    """The key in a file, without the white space around it.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+    """
     if not file.is_file():
-        raise FileNotFoundError(f"{KEY_FILE} names {file}, which does not exist")
+        raise FileNotFoundError(f"the key file {file} does not exist; {_MAKE_KEY}")
     return file.read_bytes().strip()
+
+
+def check_key(key: bytes, origin: str) -> None:
+    """Refuse a key that can be guessed: with it a six-digit patient number is found in seconds.
+
+    Raises:
+        ValueError: the key is short, repeats itself, counts, or uses few characters.
+    """
+    if len(key) < _MIN_KEY:
+        raise ValueError(
+            f"the key of {origin} has {len(key)} bytes, at least {_MIN_KEY} are needed; {_MAKE_KEY}"
+        )
+    repeats = key in (key + key)[1:-1]
+    steps = sum(after - before in (0, 1) for before, after in pairwise(key))
+    counts = [count / len(key) for count in Counter(key).values()]
+    entropy = -len(key) * sum(fraction * math.log2(fraction) for fraction in counts)
+    if repeats or steps > len(key) / 2 or entropy < _MIN_ENTROPY:
+        raise ValueError(f"the key of {origin} is weak and could be guessed; {_MAKE_KEY}")
+
+
+def key_id(key: bytes) -> str:
+    """Eight hex digits that name a key without revealing it."""
+    return keyed_hash(key, "key-id")[:8]
+
+
+def encryption_key(key: bytes, purpose: str) -> bytes:
+    """A Fernet key for one purpose, derived from the key of the hashes."""
+    digest = hmac.new(key, f"encryption: {purpose}".encode(), hashlib.sha256).digest()
+    return base64.urlsafe_b64encode(digest)
 
 
 def keyed_hash(key: bytes, *parts: str) -> str:
@@ -104,7 +146,7 @@ def keyed_hash(key: bytes, *parts: str) -> str:
 
 @dataclass(frozen=True)
 class Pseudonyms:
-    """What stands for a file's identifiers."""
+    """Hashes in place of a file's identifiers."""
 
     patient: str | None  # None: the file names neither a patient nor a study
     image: str | None  # None: the file has no SOP instance UID
@@ -113,18 +155,26 @@ class Pseudonyms:
 def pseudonyms(header: Dataset, key: bytes, site: str) -> Pseudonyms:
     """Hashes of the identifiers of a file.
 
-    Patient ids are unique within a site only. Without one, the study stands for the patient: images
-    of one study then stay together, but two studies of one person may not.
+    Patient ids are unique within a site only. In a file without one the study stands for the
+    patient: images of one study stay together, but two studies of one person may not.
     """
     patient = _text(header, "PatientID")
     study = _text(header, "StudyInstanceUID")
     instance = _text(header, "SOPInstanceUID")
-    group: str | None
+    group: str | None = None
     if patient:
         group = keyed_hash(key, "patient", site, _text(header, "IssuerOfPatientID"), patient)
-    else:
-        group = f"study-{keyed_hash(key, 'study', site, study)}" if study else None
+    elif study:
+        group = f"study-{keyed_hash(key, 'study', site, study)}"
     return Pseudonyms(group, keyed_hash(key, "image", instance) if instance else None)
+
+
+def content_pseudonyms(file: Path, key: bytes) -> Pseudonyms:
+    """Hashes of the content of a file that names neither patient nor study: a group of its own."""
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    image = keyed_hash(key, "content", digest)
+    return Pseudonyms(f"{UNIDENTIFIED}{image}", image)
 
 
 def _text(header: Dataset, name: str) -> str:

@@ -13,9 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from arl.corpus.record import Mask, Pixels
-from arl.ingest.dicom.scan_region import LIT, MIN_SIDE, Region, disk
+from arl.ingest.dicom.scan_region import LIT, MIN_SIDE, Region, disk, textured
 
 MIN_CONFIDENCE = 0.9  # intersection over union of outline and tissue
+_UNIFORM = 0.4  # fraction of the border in one grey level; less: the picture is a crop of a scan
+_TEXTURED = 0.5  # fraction of an outline that is speckle; less: a banner or a page
 _MIN_AREA = 0.06  # of the picture; smaller areas are icons and colour bars
 _WORKING_SIDE = 512  # pixels of the long side, at which the outline is fitted
 _STEEP = 0.04  # slope (pixels to the side per row) below which an edge is vertical
@@ -69,6 +71,8 @@ def find_outline(grey: Pixels) -> tuple[Mask | None, float]:
     if best is None:
         return None, 0.0
     outline = best[1]
+    if float(textured(small)[outline].mean()) < _TEXTURED:
+        return None, 0.0
     if scale < 1:
         height, width = grey.shape
         enlarged = cv2.resize(
@@ -85,7 +89,8 @@ def _tissue(grey: Pixels) -> Mask | None:
     border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
     back = int(np.bincount(border, minlength=256).argmax())
     level = grey.astype(np.int16)
-    lit = (np.abs(level - back) > LIT) if back <= 64 else level >= 0
+    uniform = float((np.abs(border.astype(np.int16) - back) <= 2).mean()) > _UNIFORM
+    lit = (np.abs(level - back) > LIT) if uniform else level >= 0
     # letters and lines are thinner than this; tissue is not
     opened = cv2.morphologyEx(lit.astype(np.uint8), cv2.MORPH_OPEN, disk(5))
     wide = max(7, min(grey.shape) // 40) | 1

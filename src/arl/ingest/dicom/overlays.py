@@ -27,7 +27,7 @@ _BLOCK = 0.5  # probability of a block that belongs to a component
 _GAP = 5  # blocks between letters that are closed, along a line
 
 # A component of this probability and size is an overlay without being read.
-_SURE, _SURE_BLOCKS = 0.9, 12
+_SURE, _SURE_BLOCKS = 0.8, 10
 # A smaller or less probable one is a candidate, which the text detector has to confirm.
 _CANDIDATE, _CANDIDATE_BLOCKS = 0.6, 3
 

@@ -15,9 +15,10 @@ from pydicom.datadict import dictionary_VR
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels import pixel_array
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from arl.corpus.record import Pixels
+from arl.ingest.phi_audit.burnt_in import Ink, code_ink, draw_ink, name_inks, text_ink
 from arl.ingest.phi_audit.confidentiality import PROFILE
 
 BURNT_IN = ("OKONKWO ADAEZE", "MRN 8140277", "14.07.1938")  # drawn over the scans
@@ -39,6 +40,7 @@ class Planter:
         self.unsearchable: list[
             str
         ] = []  # places whose values are too short to be told from other bytes
+        self.inks: dict[str, Ink] = {}  # what is drawn -> its ink
         self._count = 0
 
     def text(self, place: str) -> str:
@@ -102,6 +104,12 @@ def plant(drop: Path, planter: Planter) -> int:
         _clip,
         _named_still,
         _named_clip,
+        _scripts,
+        _code,
+        _first_frame,
+        _one_frame,
+        _moving,
+        _slides,
         _torn,
         _odd,
     ]
@@ -135,6 +143,9 @@ def _everywhere(dataset: FileDataset, planter: Planter) -> None:
     for tag, vr in _profile():
         if tag >> 16 not in (_COMMAND, _META, *_LAST):
             dataset[tag] = DataElement(tag, vr, planter.value(tag, vr))
+    # describe the device, but hold free text at some sites
+    dataset.Manufacturer = planter.text("(0008,0070)")
+    dataset.ManufacturerModelName = f"LOGIQ {planter.text('(0008,1090)')}"
     for group in (0x0009, 0x0029, 0x7FE1):
         block = dataset.private_block(group, planter.text("private creator"), create=True)
         block.add_new(0x01, "LO", planter.text("private text"))
@@ -215,6 +226,84 @@ def _named_clip(target: Path, planter: Planter) -> None:
 
 def _first(dataset: FileDataset, count: int) -> Pixels:
     return np.stack([pixel_array(dataset, index=index) for index in range(count)])
+
+
+def _scripts(target: Path, planter: Planter) -> None:
+    """Names of other scripts on one still, grey on tissue."""
+    dataset = _real("JPGLosslessP14SV1_1s_1f_8b.dcm")
+    picture = pixel_array(dataset).copy()
+    for line, (script, ink) in enumerate(name_inks().items()):
+        draw_ink(picture, ink, 400, 240 + 48 * line)
+        planter.inks[f"a name in {script}"] = ink
+    _write_picture(dataset, picture, "MONOCHROME2", target, planter)
+
+
+def _code(target: Path, planter: Planter) -> None:
+    """A QR code on a still."""
+    dataset = _real("JPGLosslessP14SV1_1s_1f_8b.dcm")
+    picture, secret = pixel_array(dataset).copy(), planter.text("a QR code")
+    ink = code_ink(f"MRN 8140277 {secret}")
+    draw_ink(picture, ink, 450, 350, solid=True)
+    planter.inks["a QR code"] = ink
+    _write_picture(dataset, picture, "MONOCHROME2", target, planter)
+
+
+def _first_frame(target: Path, planter: Planter) -> None:
+    """A patient card in the first frame of a clip."""
+    dataset, frames = _cine(12)
+    frames[0] = 0
+    for line, text in enumerate(("BEGUM FATIMA", "MRN 5512093", "GEB 03.11.1951", "KLINIK NORD")):
+        ink = text_ink(text)
+        draw_ink(frames[0], ink, 170, 120 + 60 * line, solid=True)
+        planter.inks[f"line {line} of a card"] = ink
+    _write_picture(dataset, frames, "RGB", target, planter)
+
+
+def _one_frame(target: Path, planter: Planter) -> None:
+    """A name in one frame in the middle of a clip."""
+    dataset, frames = _cine(12)
+    ink = text_ink("SILVA JOAO")
+    draw_ink(frames[5], ink, 240, 250)
+    planter.inks["a name in one frame"] = ink
+    _write_picture(dataset, frames, "RGB", target, planter)
+
+
+def _moving(target: Path, planter: Planter) -> None:
+    """A name that moves through a clip."""
+    dataset, frames = _cine(12)
+    ink = text_ink("HANSEN KARI")
+    for number in range(3, 9):
+        draw_ink(frames[number], ink, 180 + 12 * number, 200 + 8 * number)
+    planter.inks["a moving name"] = ink
+    _write_picture(dataset, frames, "RGB", target, planter)
+
+
+def _slides(target: Path, planter: Planter) -> None:
+    """A slide show: every frame is another page of text."""
+    dataset, frames = _cine(6)
+    for number, frame in enumerate(frames):
+        frame[:] = 30 * number
+        for line in range(3):
+            ink = text_ink(f"PATIENT {number}{line} OYELARAN")
+            draw_ink(frame, ink, 150, 140 + 70 * line)
+            planter.inks[f"line {line} of slide {number}"] = ink
+    _write_picture(dataset, frames, "RGB", target, planter)
+
+
+def _cine(count: int) -> tuple[FileDataset, Pixels]:
+    """Frames of a cardiac clip, RGB (F, H, W, 3), of which the sector fills the middle."""
+    dataset = _real("color3d_jpeg_baseline.dcm")
+    return dataset, _first(dataset, count)
+
+
+def _write_picture(
+    dataset: FileDataset, frames: Pixels, photometric: str, target: Path, planter: Planter
+) -> None:
+    _uncompressed(dataset, frames, photometric)
+    _everywhere(dataset, planter)
+    # two files of one instance would be refused as a duplicate
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    _save(dataset, target, planter)
 
 
 def _torn(target: Path, planter: Planter) -> None:

@@ -11,21 +11,33 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from arl.corpus.pixels import unpack
+from arl.corpus.pixels import as_grey, unpack
 from arl.corpus.shard_reader import read_shard
 from arl.ingest.dicom.burnt_in_text import words
+from arl.ingest.phi_audit.burnt_in import Ink, shows
 
 _KEY = 8  # bytes that are compared at once
 _ALIKE = 0.7  # of a planted text and one that is read: readers take 8 for B
 _SHORTEST = 5  # characters of a text that is compared; shorter ones are like anything
 
 
-def leaks(root: Path, identifiers: Mapping[str, str], drawn: tuple[str, ...]) -> Iterator[str]:
-    """Where below `root` an identifier (-> its place) is found, as a sentence each.
+def leaks(
+    root: Path,
+    identifiers: Mapping[str, str],
+    drawn: tuple[str, ...],
+    inks: Mapping[str, Ink] | None = None,
+) -> Iterator[str]:
+    """Every occurrence of an identifier below `root`, one sentence each.
 
-    Looks into names and bytes of all files and, of parquet files, into every cell, metadata and
-    every picture, which is read by OCR for the texts `drawn`. Identifiers are also looked for in
-    UTF-16, and as bare MD5, SHA-1 and SHA-256.
+    The search covers names and bytes of all files and, in parquet files, every cell, the metadata
+    and every picture. It also looks for identifiers in UTF-16 and as bare MD5, SHA-1 and SHA-256.
+
+    Args:
+        root: folder to search.
+        identifiers: identifier -> the place where it was planted.
+        drawn: texts that OCR looks for in pictures.
+        inks: name -> drawing that is looked for in pictures by correlation, for scripts that OCR
+            does not read.
 
     Raises:
         ValueError: an identifier of fewer than eight characters.
@@ -35,7 +47,7 @@ def leaks(root: Path, identifiers: Mapping[str, str], drawn: tuple[str, ...]) ->
         for where, content in _contents(root, file):
             for identifier in search.found(content):
                 yield f"{where} holds {identifier!r}, planted in {identifiers[identifier]}"
-        yield from _read(root, file, drawn)
+        yield from _visible(root, file, drawn, inks or {})
 
 
 class Search:
@@ -100,16 +112,33 @@ def _cells(file: Path) -> Iterator[tuple[str, Any]]:
                 yield from row.items()
 
 
-def _read(root: Path, file: Path, drawn: tuple[str, ...]) -> Iterator[str]:
-    """Texts that can still be read on a stored picture."""
+def _visible(
+    root: Path, file: Path, drawn: tuple[str, ...], inks: Mapping[str, Ink]
+) -> Iterator[str]:
+    """Texts and codes that a stored picture still shows, to a reader or by their shape."""
     if not re.fullmatch(r"shard-\d+\.parquet", file.name):
         return
     shard = read_shard(file)
+    originals = _original_heights(file)
     columns = (shard[name].tolist() for name in ("image", "height", "width"))
-    for number, (image, height, width) in enumerate(zip(*columns, strict=True)):
-        for text in words(unpack(image, height, width)):
-            for secret in (secret for secret in drawn if alike(text, secret)):
-                yield f"{file.relative_to(root).as_posix()}, image {number} shows {secret!r}"
+    for number, (packed, height, width) in enumerate(zip(*columns, strict=True)):
+        image = unpack(packed, height, width)
+        where = f"{file.relative_to(root).as_posix()}, image {number} shows"
+        for text in words(image):
+            yield from (f"{where} {secret!r}" for secret in drawn if alike(text, secret))
+        scale = height / originals.get(number, height)
+        yield from (
+            f"{where} {name}" for name, ink in inks.items() if shows(as_grey(image), ink, scale)
+        )
+
+
+def _original_heights(file: Path) -> dict[int, int]:
+    """Row of a shard -> height before scaling, from the manifest beside it."""
+    manifest = file.with_name("manifest.parquet")
+    if not manifest.is_file():
+        return {}
+    rows = pq.read_table(manifest, columns=["shard", "row", "original_height"]).to_pylist()
+    return {row["row"]: row["original_height"] for row in rows if row["shard"] == file.name}
 
 
 def alike(text: str, secret: str) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from arl.corpus.record import Entry, Input, Record, Refused
 from arl.ingest.dicom.burnt_in_text import MASK, QUARANTINE
-from arl.ingest.dicom.deidentify import keyed_hash, pseudonyms, secret_key
+from arl.ingest.dicom.deidentify import content_pseudonyms, keyed_hash, pseudonyms, secret_key
 from arl.ingest.dicom.frames import frames, read_header
 from arl.ingest.dicom.pixel_data import read_attributes
 from arl.ingest.dicom.rules import AnatomyRules
@@ -27,29 +27,27 @@ from arl.settings import Dicom
 
 
 def read(
-    root: Path,
-    rules: AnatomyRules,
-    burnt_in_text: str,
-    site: str = "hospital",
-    labels: LabelTable | None = None,
+    root: Path, dicom: Dicom, site: str = "hospital", labels: LabelTable | None = None
 ) -> list[Input]:
     """One input for each file; `site` names the institution in the manifest.
 
     Raises:
         FileNotFoundError: the root is not a folder.
-        ValueError: no hash key, a folder that cannot be read, a site that is no plain name, or
-            burnt-in text that is
-            neither masked nor quarantined.
+        ValueError: no hash key or a weak one, a folder that cannot be read, a site that is no plain
+            name, or burnt-in text that is neither masked nor quarantined.
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,31}", site):
-        raise ValueError(
-            f"site {site!r} must be a short name of lower-case letters, digits and dashes"
-        )
-    if burnt_in_text not in (QUARANTINE, MASK):
+        raise ValueError("the site must be a short name of lower-case letters, digits and dashes")
+    if dicom.burnt_in_text not in (QUARANTINE, MASK):
         rule = f"{QUARANTINE} or {MASK}: hospital images may show names"
-        raise ValueError(f"dicom.burnt_in_text is {burnt_in_text!r}, it must be {rule}")
+        raise ValueError(f"dicom.burnt_in_text is {dicom.burnt_in_text!r}, it must be {rule}")
     reading = Reading(
-        site, secret_key(), rules, burnt_in_text, stills_by_content=False, labels=labels
+        site,
+        secret_key(),
+        AnatomyRules.from_settings(dicom),
+        dicom.burnt_in_text,
+        accept_unidentified=dicom.unidentified == "accept",
+        labels=labels,
     )
     return inputs(root, reading)
 
@@ -62,7 +60,8 @@ class Reading:
     key: bytes = field(repr=False)
     rules: AnatomyRules
     burnt_in_text: str
-    stills_by_content: bool
+    stills_by_content: bool = False
+    accept_unidentified: bool = False
     labels: LabelTable | None = field(default=None, repr=False)
 
 
@@ -75,10 +74,18 @@ def inputs(root: Path, reading: Reading) -> list[Input]:
 
 def file_input(file: Path, relative: Path, reading: Reading) -> Input:
     """The input of one DICOM file."""
-    name = keyed_hash(
-        reading.key, "file", os.fsencode(relative).decode("latin-1")
-    )  # names need not be UTF-8
-    return Input(name, partial(_records, file, relative, reading))
+    return Input(file_name(relative, reading.key), partial(_records, file, relative, reading))
+
+
+def file_name(relative: Path, key: bytes) -> str:
+    """The keyed hash that stands for a path in the quarantine; paths need not be UTF-8."""
+    return keyed_hash(key, "file", os.fsencode(relative).decode("latin-1"))
+
+
+def relative_paths(root: Path, key: bytes) -> dict[str, str]:
+    """Hash -> path of every file below the root, for the encrypted `quarantine-key`."""
+    paths = [file.relative_to(root) for file in _files(root)]
+    return {file_name(path, key): os.fsencode(path).decode("latin-1") for path in paths}
 
 
 def _files(root: Path) -> list[Path]:
@@ -104,6 +111,8 @@ def _refuse_folder(_: OSError) -> None:
 
 def _records(file: Path, relative: Path, reading: Reading) -> Iterator[Record]:
     names = pseudonyms(read_header(file), reading.key, reading.site)
+    if names.patient is None and reading.accept_unidentified:
+        names = content_pseudonyms(file, reading.key)
     if names.image is None or names.patient is None:
         raise Refused(
             "it has no SOP instance UID, or names neither a patient nor a study: "
@@ -144,9 +153,7 @@ def _label_rows(file: Path, relative: Path, reading: Reading) -> list[LabelRow]:
 
 
 def _read(root: Path, options: Options, dicom: Dicom) -> list[Input]:
-    rules = AnatomyRules.from_settings(dicom)
-    labels = label_table(dicom)
-    return read(root, rules, dicom.burnt_in_text, options.site or "hospital", labels)
+    return read(root, dicom, options.site or "hospital", label_table(dicom))
 
 
 def label_table(dicom: Dicom) -> LabelTable | None:
