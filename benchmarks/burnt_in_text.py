@@ -175,11 +175,12 @@ def stills(scans: list[Pixels], count: int) -> Iterator[dict[str, object]]:
 def moving_clip(scans: list[Pixels], rng: np.random.Generator, length: int) -> list[Pixels]:
     """A clip made of one scan that drifts, with fresh noise in each frame."""
     scan = scans[int(rng.integers(len(scans)))]
+    padded = np.pad(scan, ((3, 3), (0, 0)), mode="edge").astype(np.float32)
     frames = []
     for number in range(length):
-        shift = round(3 * np.sin(number / 5))
+        top = 3 + round(3 * np.sin(number / 5))
         noise = rng.normal(0, 3, scan.shape)
-        moved = np.roll(scan, shift, axis=0).astype(np.float32)
+        moved = padded[top : top + len(scan)]
         frames.append((moved + noise).clip(0, 255).astype(np.uint8))
     return frames
 

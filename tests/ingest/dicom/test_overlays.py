@@ -22,8 +22,11 @@ def scan() -> Pixels:
 
 def moving(scan: Pixels, count: int) -> list[Pixels]:
     rng = np.random.default_rng(0)
+    padded = np.pad(scan, ((0, 2), (0, 0)), mode="edge").astype(np.float32)
     return [
-        (np.roll(scan, k % 3, axis=0) + rng.normal(0, 3, scan.shape)).clip(0, 255).astype(np.uint8)
+        (padded[k % 3 : k % 3 + len(scan)] + rng.normal(0, 3, scan.shape))
+        .clip(0, 255)
+        .astype(np.uint8)
         for k in range(count)
     ]
 

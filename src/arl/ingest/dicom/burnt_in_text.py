@@ -47,6 +47,7 @@ _SURE = 0.9  # score of the reader from which four digits are a number and not a
 _LEGIBLE = 0.8  # score of the reader from which a measurement needs no masking
 _WIDE = 1.3  # width over height of a detected box that is more than a letter
 _TALL = 1.5  # height over width of a detected box that is a bar rather than a word
+_CHARACTERS = 1.2  # of a measurement, at least, in a box as wide as it is high
 _WORD = 4  # characters of a word that speckle does not spell
 _MARGIN = 0.3  # of a box's height, masked around it
 
@@ -287,10 +288,17 @@ def read_texts(picture: Pixels) -> list[Text]:
 
 
 def _is_harmless(text: Text) -> bool:
-    """Whether the reader is sure of a tick, a measurement or a single character."""
+    """Whether the reader is sure of a tick, a measurement or a single character.
+
+    The reader gives one or two characters for a word of a script that it does not know, so a box
+    has to be as narrow as its characters.
+    """
     content = text.text.strip()
-    short = len(content) <= 1 and text.score >= _READ
-    return short or (text.score >= _LEGIBLE and _MEASUREMENT.fullmatch(content) is not None)
+    top, left, bottom, right = text.box
+    if len(content) < _CHARACTERS * (right - left) / max(1, bottom - top):
+        return False
+    single = len(content) == 1 and text.score >= _READ
+    return single or (text.score >= _LEGIBLE and _MEASUREMENT.fullmatch(content) is not None)
 
 
 def _may_identify(text: Text, overlays: list[Overlay]) -> bool:

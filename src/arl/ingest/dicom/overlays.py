@@ -68,7 +68,10 @@ def find_overlays(picture: Pixels) -> list[Overlay]:
             min(height, round((top + rows + 0.5) * unit)),
             min(width, round((left + columns + 0.5) * unit)),
         )
-        overlays.append(Overlay(box, mean, size, size >= _SURE_BLOCKS and mean >= _SURE))
+        # a bright row at the edge of a picture is a frame line, not a line of text
+        edge_line = rows <= 2 and (top == 0 or top + rows == probability.shape[0])
+        sure = size >= _SURE_BLOCKS and mean >= _SURE and not edge_line
+        overlays.append(Overlay(box, mean, size, sure))
     return overlays
 
 
