@@ -18,6 +18,7 @@ NonNegativeInt = Annotated[int, Ge(0)]
 PositiveFloat = Annotated[float, Gt(0.0)]
 NonNegativeFloat = Annotated[float, Ge(0.0)]
 
+Approval = Literal["automatic", "manual"]
 Precision = Literal["fp32", "bf16"]
 AnatomyInput = Literal["given", "none", "shuffled"]
 Conditioning = Literal["acdt", "cross_attention", "film", "lora", "none"]
@@ -476,7 +477,10 @@ class Watch(Section):
     max_refused: Annotated[
         Fraction, "Largest fraction of refused inputs with which a batch is accepted."
     ]
-    attempts: Annotated[PositiveInt, "Failures after which a run is given up."]
+    attempts: Annotated[PositiveInt, "Failures after which a run is set aside until `arl retry`."]
+    approval: Annotated[
+        Approval, "Whether only doubtful batches or all batches wait for `arl approve`."
+    ]
     lease_hours: Annotated[
         PositiveFloat, "Time without a sign of life after which another process takes a run over."
     ]

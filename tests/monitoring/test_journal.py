@@ -14,10 +14,10 @@ from arl.monitoring.journal import (
     Event,
     Journal,
     LogEntry,
+    answered_runs,
     cooldown_end,
     handled_fingerprints,
     handled_hashes,
-    retried_runs,
     stuck_runs,
     trained_on,
     waiting,
@@ -189,12 +189,12 @@ def test_a_training_in_the_future_does_not_stop_the_loop_for_years() -> None:
 def test_a_stuck_run_waits_for_a_person() -> None:
     stuck, retry = entry("stuck", run="r1"), entry("retry", run="r1", person="eve")
     assert stuck_runs([stuck]) == ["r1"]
-    assert retried_runs([stuck]) == []
+    assert answered_runs([stuck]) == []
     assert stuck_runs([stuck, retry]) == []
-    assert retried_runs([stuck, retry]) == ["r1"]
-    assert retried_runs([stuck, retry, entry("outcome", run="r1")]) == []
+    assert answered_runs([stuck, retry]) == ["r1"]
+    assert answered_runs([stuck, retry, entry("outcome", run="r1")]) == []
     assert stuck_runs([stuck, retry, stuck]) == ["r1"]
-    assert retried_runs([stuck, retry, stuck]) == []
+    assert answered_runs([stuck, retry, stuck]) == []
 
 
 def test_the_batches_that_a_champion_was_trained_on() -> None:

@@ -11,12 +11,16 @@ import cv2
 import numpy as np
 import pytest
 
+from arl.cli import main
+from arl.corpus.batch_summary import BatchSummary
 from arl.corpus.manifest import batch_folders, read_manifest
+from arl.corpus.selection import select
+from arl.corpus.shard_reader import read_images
 from arl.evaluation.decision import Decision, Settings
 from arl.files import tree_hash
 from arl.ingest.inbox import list_batches
 from arl.monitoring.drift_result import DriftResult
-from arl.monitoring.journal import BatchDecision, Journal, LogEntry
+from arl.monitoring.journal import BatchDecision, Journal, LogEntry, held_runs
 from arl.monitoring.runs import begin, current
 from arl.params import Params
 from arl.stages.close_run import close_run
@@ -481,3 +485,145 @@ def test_pages_open_without_a_network(
         page = (runs[2] / stage / "index.html").read_text(encoding="utf-8")
         assert 'href="../index.html"' in page, "back to the run"
         assert 'href="../../../index.html"' in page, "and to all runs"
+
+
+def label_table(batch: Path, label: Callable[[int], str], split: str = "") -> None:
+    """Give the pictures of a delivery labels and a split, as a sender may."""
+    file = batch / "pictures.csv"
+    header, *rows = file.read_text().splitlines()
+    fields = header.split(",")
+    changed = []
+    for number, row in enumerate(rows):
+        cells = dict(zip(fields, row.split(","), strict=True))
+        cells |= {"label": label(number) if cells["anatomy"] == "breast" else "", "split": split}
+        changed.append(",".join(cells[name] for name in fields))
+    file.write_text("\n".join([header, *changed]) + "\n")
+
+
+def truth(number: int) -> str:
+    """The label that the brightness of a picture of `deliver` shows."""
+    return "malignant" if (number // 10) % 2 else "benign"
+
+
+@pytest.mark.parametrize("split", ["test", "val", ""])
+def test_what_arrives_never_judges(loop: Loop, split: str) -> None:
+    """The sender's table does not choose the images of the gate."""
+    label_table(loop.deliver("week-1"), truth, split)
+    loop.take_batch()
+    run = current(loop.monitor)
+    assert run is not None
+    rows = select(run.corpus, sources=["picture-table"], protocols={})
+    assert set(rows["split"]) == {"train"}
+    summary = BatchSummary.read(run.corpus / str(run.new))
+    assert summary.splits == {name: {"train": 60, "val": 0, "test": 0} for name in summary.splits}
+
+
+def held(loop: Loop) -> str:
+    """A batch of test images is held; the name of its run."""
+    batch = loop.deliver("week-1")
+    rows = select(loop.corpus, sources=[], protocols={})
+    test = rows[rows["split"] == "test"]
+    for number, image in enumerate(read_images(loop.corpus, test)):
+        cv2.imwrite(str(batch / f"{number}.png"), image)
+    assert loop.run().word == "held"
+    [name] = held_runs(loop.journal.entries())
+    return name
+
+
+def test_copies_of_test_images_are_held_and_other_batches_go_on(loop: Loop) -> None:
+    before = loop.batches
+    name = held(loop)
+    assert "near-identical to test images" in loop.words[1]
+    assert f"`arl approve {name}`" in loop.words[-1]
+    assert loop.batches == before
+    assert current(loop.monitor) is None
+    loop.take_batch()
+    assert current(loop.monitor) is None  # it waits for a person, not for the next poll
+    loop.deliver("week-2", seed=2)
+    assert loop.run().word == "no-drift"
+    assert held_runs(loop.journal.entries()) == [name]
+
+
+@pytest.mark.parametrize("answer", ["approve", "reject"])
+def test_a_person_answers_with_name_and_reason(loop: Loop, answer: str) -> None:
+    name = held(loop)
+    words = [
+        answer,
+        name,
+        "--person",
+        "eve",
+        "--reason",
+        "read again",
+        "--monitor",
+        str(loop.monitor),
+    ]
+    assert main(words) == 0
+    assert main(words) == 1  # once
+    decision = loop.run()
+    [entry] = loop.journal.of_run(name, "approved" if answer == "approve" else "rejected")
+    assert (entry.person, "read again" in entry.words[0]) == ("eve", True)
+    if answer == "approve":
+        assert decision.word in ("no-drift", "retrain")
+        assert loop.batches == ["clinic/0000", f"picture-table/{name}"]
+    else:
+        assert decision.word == "refused"
+        assert loop.batches == ["clinic/0000"]
+    assert loop.decisions[-1].run == name
+    assert any("eve" in line for line in loop.words)
+    assert held_runs(loop.journal.entries()) == []
+    assert current(loop.monitor) is None
+    assert loop.journal.problems() == []
+
+
+def test_approval_may_be_asked_for_every_batch(loop: Loop) -> None:
+    loop.params = replace(loop.params, watch=replace(loop.params.watch, approval="manual"))
+    loop.deliver("week-1")
+    assert loop.run().word == "held"
+    [name] = held_runs(loop.journal.entries())
+    assert (
+        main(["approve", name, "--person", "eve", "--reason", "ok", "--monitor", str(loop.monitor)])
+        == 0
+    )
+    assert loop.run().word == "no-drift"
+
+
+def test_an_odd_batch_is_refused_and_the_next_one_taken(loop: Loop) -> None:
+    batch = loop.deliver("a-week")
+    (batch / "link").symlink_to("/etc/passwd")
+    loop.deliver("b-week", seed=2)
+    assert loop.run().word == "no-drift"
+    words = [entry.decision.word for entry in loop.decisions if entry.decision]
+    assert words == ["refused", "no-drift"]
+    assert "is a link" in loop.decisions[0].words[0]
+    assert "a-week" not in loop.journal.file.read_text()  # a folder's name may be a patient's
+    before = loop.journal.file.read_bytes()
+    loop.run()
+    assert loop.journal.file.read_bytes() == before
+
+
+def test_a_damaged_log_line_is_told_once_and_the_loop_goes_on(loop: Loop) -> None:
+    loop.deliver("week-1")
+    loop.run()
+    edited = loop.journal.file.read_text().replace("no-drift", "refused")
+    loop.journal.file.write_text(edited + "\xff\n")
+    loop.deliver("week-2", seed=2)
+    assert loop.run().word == "no-drift"
+    loop.run()
+    damaged = [entry for entry in loop.journal.entries() if entry.event == "damaged"]
+    assert len(damaged) == 1
+    assert any("line 3 of" in words for words in damaged[0].words)
+
+
+def test_an_outage_is_no_attempt(loop: Loop) -> None:
+    loop.deliver("week-1")
+    loop.take_batch()
+    for _ in range(5):
+        close_run(
+            loop.params,
+            corpus=loop.corpus,
+            registry=loop.registry,
+            monitor=loop.monitor,
+            outage="compare failed: the store cannot be reached",
+        )
+    assert [entry.event for entry in loop.journal.entries()] == ["outage"]
+    assert loop.run().word == "no-drift"

@@ -420,6 +420,7 @@ KILLED = """
 import os, sys
 from pathlib import Path
 from arl.storage import backends
+from arl.storage.metadata import Provenance
 from arl.storage.registry import Registry
 upload, count = backends.Store.upload, 0
 def dies(store, key, file):

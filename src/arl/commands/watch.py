@@ -7,15 +7,26 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+<<<<<<< HEAD
 from arl.ingest.inbox import MARKER, list_batches
 from arl.monitoring.journal import BatchDecision, Journal, handled_fingerprints
+=======
+from arl.monitoring.alerts import send_alerts, send_heartbeat
+from arl.monitoring.journal import BatchDecision, Journal, LogEntry
+from arl.monitoring.metrics import mark_poll, serve_metrics, write_metrics
+>>>>>>> 033669e (What arrives never judges: arriving rows train, contradicted labels hold a batch for a person; alerts and metrics)
 from arl.monitoring.runs import Run, RunDecision, current, lock, lock_holder
 from arl.outages import OUTAGE_EXIT, is_outage
 
 # The paths of dvc.yaml.
 CORPUS, REGISTRY, VERDICT = Path("data"), "registry", Path("out/decision")
+<<<<<<< HEAD
 # Inbox below the folder of the loop for studies of a PACS.
 _FETCHED = "dicomweb"
+=======
+# Label of a log entry -> exit code of `arl watch` without --every, most urgent first.
+EXIT_CODES = {"stuck": 5, "held": 6, "reject": 4, "inconclusive": 4, "refused": 3}
+>>>>>>> 033669e (What arrives never judges: arriving rows train, contradicted labels hold a batch for a person; alerts and metrics)
 _GIT = ["git", "-c", "user.name=arl watch", "-c", "user.email=arl-watch@localhost"]
 _MAX_LINES = 15  # of a failed step's output on the terminal
 # What DVC prints when one of its stages ended with OUTAGE_EXIT, or when its own disk is full.
@@ -35,21 +46,30 @@ def watch(
     *,
     every: float = 0,
     monitor: Path = Path("monitor"),
+<<<<<<< HEAD
     site: str = "pacs",
     modality: str = "US",
     since: str = "",
     token_file: Path | None = None,
+=======
+    metrics_port: int = 0,
+    metrics_file: Path | None = None,
+>>>>>>> 033669e (What arrives never judges: arriving rows train, contradicted labels hold a batch for a person; alerts and metrics)
 ) -> None:
     """Watch an inbox: take each incoming batch to a decision and, where it asks for one, a training.
 
     Each complete batch is ingested, validated, compared with what the champion was trained on, and
-    decided on: retrain, no-drift, too-few, cooling-down or refused. Unless refused it becomes part
-    of a new version of the corpus (`dvc add data`, committed where there is git). The decision
-    retrain runs all stages (`dvc repro`), whose gate decides on the release. Settings: section watch
-    of params.yaml. Writes a line of <monitor>/log.jsonl for each decision, and the page
-    <monitor>/index.html. One process works at a time. An interrupted run resumes at the next poll.
+    decided on: retrain, no-drift, too-few, cooling-down, held or refused. Unless held or refused it
+    becomes part of a new version of the corpus (`dvc add data`, committed where there is git). The
+    decision retrain runs all stages (`dvc repro`), whose gate decides on the release. Settings:
+    section watch of params.yaml. Writes a line of <monitor>/log.jsonl for each decision, and the
+    page <monitor>/index.html. One process works at a time. An interrupted run resumes at the next
+    poll. A single poll ends with exit code 5 if a run is set aside, 6 if a batch waits for a person,
+    4 if the gate did not promote, 3 if a batch was refused. ARL_ALERT_WEBHOOK, ARL_ALERT_EMAIL and
+    ARL_ALERT_COMMAND name who is told, ARL_HEARTBEAT_URL a dead man's switch.
 
     Args:
+<<<<<<< HEAD
         inbox: a folder or s3://bucket/prefix with <site>/<batch>/ folders, or
             dicomweb+https://host/dicom-web to fetch new studies of a PACS at each poll.
         every: seconds between two polls; 0: poll once.
@@ -58,6 +78,13 @@ def watch(
         modality: modality of the series to fetch from a PACS.
         since: first date of the studies to fetch from a PACS, YYYY-MM-DD.
         token_file: file with the bearer token of a PACS.
+=======
+        inbox: A folder or s3://bucket/prefix with <site>/<batch>/ folders.
+        every: Seconds between two polls; 0: poll once.
+        monitor: Folder of the loop's state and log.
+        metrics_port: Port at which Prometheus metrics are served; 0: none.
+        metrics_file: File for the textfile collector, written after each poll.
+>>>>>>> 033669e (What arrives never judges: arriving rows train, contradicted labels hold a batch for a person; alerts and metrics)
 
     Raises:
         ValueError: a step failed; the last lines of its output say why. With `every`, the message
@@ -75,25 +102,44 @@ def watch(
             raise FileNotFoundError(
                 f"{name} does not exist: run inside the project, after `dvc init`"
             )
+<<<<<<< HEAD
     fetch = _dicomweb_fetcher(inbox, monitor, site, modality, since, token_file)
     if fetch is not None:
         inbox = str(monitor / _FETCHED)
+=======
+    if metrics_port:
+        serve_metrics(monitor, metrics_port)
+>>>>>>> 033669e (What arrives never judges: arriving rows train, contradicted labels hold a batch for a person; alerts and metrics)
     while True:
+        journal = Journal(monitor)
+        before = max((entry.sequence for entry in journal.entries()), default=0)
+        failure: ValueError | OSError | None = None
         try:
             if fetch is not None:
                 fetch()
             _poll(inbox, monitor)
+<<<<<<< HEAD
             if fetch is not None:
                 _remove_handled(inbox, monitor)
+=======
+            mark_poll(monitor)
+>>>>>>> 033669e (What arrives never judges: arriving rows train, contradicted labels hold a batch for a person; alerts and metrics)
         except (ValueError, OSError) as error:
-            if not every:
-                raise
-            print(f"arl watch: {error}", file=sys.stderr, flush=True)
+            failure = error
+        _report(journal, monitor, metrics_file, failure)
         if not every:
+            if failure is not None:
+                raise failure
+            code = _exit_code([entry for entry in journal.entries() if entry.sequence > before])
+            if code:
+                sys.exit(code)
             return
+        if failure is not None:
+            print(f"arl watch: {failure}", file=sys.stderr, flush=True)
         time.sleep(every)
 
 
+<<<<<<< HEAD
 def _dicomweb_fetcher(
     inbox: str, monitor: Path, site: str, modality: str, since: str, token_file: Path | None
 ) -> Callable[[], list[Path]] | None:
@@ -115,6 +161,28 @@ def _remove_handled(inbox: str, monitor: Path) -> None:
             folder = Path(inbox, batch.name)
             shutil.rmtree(folder)
             folder.with_name(folder.name + MARKER).unlink(missing_ok=True)
+=======
+def _report(
+    journal: Journal, monitor: Path, metrics_file: Path | None, failure: Exception | None
+) -> None:
+    """Send alerts and the heartbeat, and write metrics; their failures never end the loop."""
+    try:
+        problems = send_alerts(journal, monitor)
+        if failure is None and (silent := send_heartbeat()):
+            problems.append(f"the heartbeat was not sent: {silent}")
+        if metrics_file is not None:
+            write_metrics(monitor, metrics_file)
+    except (ValueError, OSError) as error:
+        problems = [str(error)]
+    for problem in problems:
+        print(f"arl watch: {problem}", file=sys.stderr, flush=True)
+
+
+def _exit_code(entries: list[LogEntry]) -> int:
+    """The exit code of one poll: the first of EXIT_CODES that its log entries ask for."""
+    labels = {"stuck" if entry.event == "stuck" else entry.label for entry in entries}
+    return next((code for label, code in EXIT_CODES.items() if label in labels), 0)
+>>>>>>> 033669e (What arrives never judges: arriving rows train, contradicted labels hold a batch for a person; alerts and metrics)
 
 
 def _poll(inbox: str, monitor: Path) -> None:
@@ -180,7 +248,7 @@ class _Steps:
         decided = RunDecision.read(run.folder / "decision.json")
         word = decided.decision.word
         print("\n".join([f"watch: {run.name}: {word}", *(f"  {line}" for line in decided.words)]))
-        if word != "refused":
+        if word not in ("refused", "held"):
             self._run("dvc add", ["dvc", "add", "--quiet", str(CORPUS)])
             self._commit(f"Corpus: batch {run.new}" if run.new else "Corpus", f"{CORPUS}.dvc")
         if word != "retrain":

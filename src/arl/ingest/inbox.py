@@ -188,7 +188,9 @@ def _walk(batch: Path) -> Iterator[tuple[str, int, int, float]]:
         raise _OddEntryError("it is a link, and a batch holds plain files and folders")
     while folders:
         folder = folders.pop()
-        for entry in os.scandir(folder):
+        with os.scandir(folder) as scanned:
+            entries = list(scanned)
+        for entry in entries:
             status = entry.stat(follow_symlinks=False)
             name = Path(entry.path).relative_to(batch).as_posix()
             if _printable(name) != name:

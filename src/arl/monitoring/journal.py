@@ -337,12 +337,23 @@ def stuck_runs(entries: Sequence[LogEntry]) -> list[str]:
     return list(stuck)
 
 
-def retried_runs(entries: Sequence[LogEntry]) -> list[str]:
-    """Runs that a person retried and that have not ended since, oldest first."""
-    retried: dict[str, None] = {}
+def held_runs(entries: Sequence[LogEntry]) -> list[str]:
+    """Runs whose batch waits for a person, oldest first."""
+    held: dict[str, None] = {}
     for entry in entries:
-        if entry.event == "retry":
-            retried[entry.run] = None
+        if entry.decision is not None and entry.decision.word == "held":
+            held[entry.run] = None
+        elif entry.event in ("approved", "rejected") or entry.decision is not None:
+            held.pop(entry.run, None)
+    return list(held)
+
+
+def answered_runs(entries: Sequence[LogEntry]) -> list[str]:
+    """Parked runs that a person retried, approved or rejected and that have not gone on since."""
+    answered: dict[str, None] = {}
+    for entry in entries:
+        if entry.event in ("retry", "approved", "rejected"):
+            answered[entry.run] = None
         elif entry.event in ("stuck", "outcome", "decision"):
-            retried.pop(entry.run, None)
-    return list(retried)
+            answered.pop(entry.run, None)
+    return list(answered)

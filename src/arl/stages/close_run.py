@@ -59,6 +59,10 @@ def close_run(
             _log_outage(journal, run, outage)
         elif error:
             _log_failure(params, journal, run, error)
+        elif _is_held(run):
+            # The run waits for a person, and the loop goes on with other batches.
+            write_run(journal, run, corpus, champion)
+            park(run)
         elif (run.folder / "decision.json").is_file():
             _log_outcome(journal, run, corpus, champion, verdict)
             write_run(journal, run, corpus, champion, watch.stamp(corpus))
@@ -69,6 +73,11 @@ def close_run(
             begin(replace(run, owner=""))
     if journal.entries() and not outage:
         write_index(journal, champion, monitor, watch.stamp(corpus))
+
+
+def _is_held(run: Run) -> bool:
+    file = run.folder / "decision.json"
+    return file.is_file() and RunDecision.read(file).decision.word == "held"
 
 
 def _log_outage(journal: Journal, run: Run, outage: str) -> None:

@@ -5,9 +5,12 @@ from pathlib import Path
 
 from arl.corpus.location import ReadableCorpus
 from arl.corpus.manifest import batch_folders
+from arl.corpus.selection import select
 from arl.monitoring.journal import Journal, trained_on
+from arl.monitoring.label_checks import LabelReport
 from arl.monitoring.runs import Intake, Reference, Run, current, link_batches
 from arl.params import Params
+from arl.stages._label_checks import check_labels, with_group
 from arl.stages.drift import drift
 from arl.storage.registry import Registry
 from arl.storage.signing import keys_from_environment
@@ -16,8 +19,8 @@ from arl.storage.signing import keys_from_environment
 def compare(params: Params, *, corpus: ReadableCorpus, registry: str, monitor: Path) -> None:
     """Compare the batches of the monitoring run with what the champion was trained on.
 
-    Reads the run under way, the corpus and the champion's encoder; writes
-    <monitor>/runs/<run>/drift, the folder of `arl drift`. The reference is what the champion was
+    Reads the run under way, the corpus and the champion; writes <monitor>/runs/<run>/drift, the
+    folder of `arl drift`, and labels.json, the checks of the arriving labels. The reference is what the champion was
     trained on and no more, so that a shift in small steps is not learnt as normal. Does nothing for
     a refused batch, or if the comparison is there.
 
@@ -36,7 +39,8 @@ def compare(params: Params, *, corpus: ReadableCorpus, registry: str, monitor: P
     run = current(monitor)
     if run is None or not Intake.read(run.folder / "intake.json").accepted:
         return
-    if (run.folder / "drift" / "drift.json").is_file():
+    labels, tested = run.folder / "labels.json", run.folder / "drift" / "drift.json"
+    if tested.is_file() and labels.is_file():
         return
     store = Registry(registry, keys_from_environment(params.release.signed))
     champion = store.champion()
@@ -49,13 +53,21 @@ def compare(params: Params, *, corpus: ReadableCorpus, registry: str, monitor: P
     view = run.folder / "reference"
     link_batches(corpus, _baseline(Journal(monitor), champion, corpus, run), view)
     link_batches(run.corpus, run.batches, view)
-    chosen = replace(params, drift=replace(params.drift, batches=run.batches))
-    drift(
-        chosen,
-        corpus=view,
-        checkpoint=store.fetch(champion) / "encoder",
-        drift=run.folder / "drift",
-    )
+    release = store.fetch(champion)
+    if not labels.is_file():
+        _check_labels(params, view, run, release).write(labels)
+    if not tested.is_file():
+        chosen = replace(params, drift=replace(params.drift, batches=run.batches))
+        drift(chosen, corpus=view, checkpoint=release / "encoder", drift=tested.parent)
+
+
+def _check_labels(params: Params, view: Path, run: Run, release: Path) -> LabelReport:
+    """Check the labels of the new batch; earlier batches passed the check, or a person did."""
+    if run.new is None:
+        return LabelReport()
+    rows = with_group(select(view, sources=[], protocols=params.data.splits))
+    is_new = (rows["source"] + "/" + rows["batch"] == run.new).to_numpy()
+    return check_labels(params, rows, is_new, corpus=view, champion=release)
 
 
 def _baseline(journal: Journal, champion: str, corpus: Path, run: Run) -> list[str]:

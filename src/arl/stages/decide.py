@@ -11,8 +11,10 @@ from arl.monitoring.journal import (
     BatchDecision,
     DecisionWord,
     Journal,
+    LogEntry,
     cooldown_end,
 )
+from arl.monitoring.label_checks import LabelReport
 from arl.monitoring.runs import Intake, Reference, Run, RunDecision, adopt, current
 from arl.params import Params
 
@@ -27,13 +29,17 @@ _CONSEQUENCE: dict[Trigger, str] = {
     ),
     "too-few": "So the batch is kept in the corpus and tested again together with the next one.",
 }
+_HELD = (
+    "So the batch is held and nothing of it enters the corpus until a person looks at it: "
+    "`arl approve {run}` or `arl reject {run}`, with --person and --reason."
+)
 
 
 def decide(params: Params, *, corpus: ReadableCorpus, monitor: Path) -> None:
     """Decide what the batches of the monitoring run ask for, and add the new batch to the corpus.
 
     Reads the results of `arl take-batch` and `arl compare`; writes
-    <monitor>/runs/<run>/decision.json (retrain, no-drift, too-few, cooling-down or refused, with
+    <monitor>/runs/<run>/decision.json (retrain, no-drift, too-few, cooling-down, held or refused, with
     its reasons), a line of <monitor>/log.jsonl and, unless it is refused, the batch below `corpus`.
     An earlier decision of the run stands.
 
@@ -48,18 +54,32 @@ def decide(params: Params, *, corpus: ReadableCorpus, monitor: Path) -> None:
     if run is None:
         return
     file = run.folder / "decision.json"
-    if not file.is_file():
-        _decide(params, run).write(file)
-    decided = RunDecision.read(file)
-    if decided.decision.word != "refused":
-        adopt(run, corpus)
     journal = Journal(monitor)
-    if not journal.of_run(run.name, "decision"):
+    verdict = _person_of(journal, run)
+    # A person has answered the question that held the batch.
+    if verdict is not None and file.is_file() and RunDecision.read(file).decision.word == "held":
+        file.unlink()
+    if not file.is_file():
+        _decide(params, run, verdict).write(file)
+    decided = RunDecision.read(file)
+    word = decided.decision.word
+    if word not in ("refused", "held"):
+        adopt(run, corpus)
+    logged = [
+        entry.decision.word for entry in journal.of_run(run.name, "decision") if entry.decision
+    ]
+    if word not in logged:
         journal.append("decision", decided.words, run=run.name, decision=decided.decision)
     print("\n".join([f"watch: {decided.decision.word}", *(f"  {line}" for line in decided.words)]))
 
 
-def _decide(params: Params, run: Run) -> RunDecision:
+def _person_of(journal: Journal, run: Run) -> LogEntry | None:
+    """The latest approval or rejection of a run."""
+    answers = [*journal.of_run(run.name, "approved"), *journal.of_run(run.name, "rejected")]
+    return max(answers, key=lambda entry: entry.sequence, default=None)
+
+
+def _decide(params: Params, run: Run, verdict: LogEntry | None) -> RunDecision:
     intake = Intake.read(run.folder / "intake.json")
     arrival = _arrival(run, intake.counts)
     if not intake.accepted:
@@ -69,8 +89,21 @@ def _decide(params: Params, run: Run) -> RunDecision:
             "So nothing of it enters the corpus; its files stay untouched in the inbox.",
         ]
         return RunDecision(words, _decision(run, "refused", intake.reasons[0], intake.counts))
+    labels = LabelReport.read(run.folder / "labels.json")
     result = DriftResult.read(run.folder / "drift" / "drift.json")
     champion = Reference.read(run.folder / "reference.json").champion
+    if verdict is not None and verdict.event == "rejected":
+        words = [*arrival, *verdict.words, "So nothing of it enters the corpus."]
+        return RunDecision(words, _decision(run, "refused", verdict.words[0], intake.counts))
+    questions = [check.words for check in labels.failed]
+    if params.watch.approval == "manual" and run.new is not None:
+        questions.append("Every batch waits for a person (watch.approval).")
+    if questions and verdict is None:
+        words = [*arrival, *questions, _HELD.format(run=run.name)]
+        decision = _decision(run, "held", questions[0], intake.counts, result, champion)
+        return RunDecision(words, decision)
+    if verdict is not None:
+        arrival = [*arrival, *verdict.words]
     word, consequence = _choose(params, run, result.trigger, champion)
     decision = _decision(run, word, result.reasons[0], intake.counts, result, champion)
     return RunDecision([*arrival, *result.reasons, consequence], decision)
@@ -94,7 +127,7 @@ def _decision(
         hash=run.hash,
         fingerprint=incoming.fingerprint if incoming else "",
         counts=counts,
-        batches=[] if word == "refused" else run.batches,
+        batches=[] if word in ("refused", "held") else run.batches,
         champion=champion,
         images=result.images if result else 0,
         patients=result.patients if result else 0,

@@ -12,15 +12,16 @@ from arl.files import read_json, tree_hash
 from arl.ingest.dicom.deidentify import secret_key
 from arl.ingest.inbox import IncomingBatch, fetch, find_batch, list_batches
 from arl.ingest.readers import find_source
+from arl.monitoring.arrivals import train_only
 from arl.monitoring.journal import (
     BatchCounts,
     BatchDecision,
     Journal,
     LogEntry,
+    answered_runs,
     cooldown_end,
     handled_fingerprints,
     handled_hashes,
-    retried_runs,
     waiting,
 )
 from arl.monitoring.runs import (
@@ -125,9 +126,9 @@ def _next_run(params: Params, inbox: str, monitor: Path, owner: str) -> Run | No
     """The next run; it has not begun yet."""
     journal = Journal(monitor)
     entries = journal.entries()
-    retried = _retried_run(monitor, entries)
-    if retried is not None:
-        return retried
+    answered = _answered_run(monitor, entries)
+    if answered is not None:
+        return answered
     waits, hashes = waiting(entries), handled_hashes(entries)
     for batch in _new_batches(params, inbox, monitor, journal):
         if batch.problem:
@@ -155,9 +156,9 @@ def _next_run(params: Params, inbox: str, monitor: Path, owner: str) -> Run | No
     return None
 
 
-def _retried_run(monitor: Path, entries: list[LogEntry]) -> Run | None:
-    """A parked run that `arl retry` names."""
-    for name in retried_runs(entries):
+def _answered_run(monitor: Path, entries: list[LogEntry]) -> Run | None:
+    """A parked run that a person retried, approved or rejected."""
+    for name in answered_runs(entries):
         try:
             run = read_run(monitor, name)
         except (FileNotFoundError, DocumentError):
@@ -245,6 +246,8 @@ def _take_in(params: Params, inbox: str, corpus: Path, run: Run) -> Intake | Non
     problem = "" if (run.corpus / run.new).exists() else _ingest(params, root, run)
     if tree_hash(root) != run.hash:
         return None
+    if not problem:
+        train_only(run.corpus / run.new)
     if problem:
         return Intake(accepted=False, reasons=[problem])
     summary = read_json(run.corpus / run.new / "batch.json")
