@@ -36,11 +36,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Cluster": ("doctor", "compile", "pipeline", "schedule"),
     "Evaluate": ("evaluate", "probe", "figures", "paper", "drift", "report"),
     "Release": ("testset", "gate", "verdict", "release", "models", "verify", "sign", "rollback"),
-<<<<<<< HEAD
-    "Monitor": ("watch", "listen", "inbox", "retry", "demo-retrain"),
-=======
-    "Monitor": ("watch", "inbox", "approve", "reject", "retry", "demo-retrain"),
->>>>>>> 033669e (What arrives never judges: arriving rows train, contradicted labels hold a batch for a person; alerts and metrics)
+    "Monitor": ("watch", "listen", "inbox", "approve", "reject", "retry", "demo-retrain"),
     "Use": ("predict", "embed", "export", "completion"),
 }
 # Steps that only `arl watch` and the pipelines call.

@@ -7,26 +7,19 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-<<<<<<< HEAD
 from arl.ingest.inbox import MARKER, list_batches
-from arl.monitoring.journal import BatchDecision, Journal, handled_fingerprints
-=======
 from arl.monitoring.alerts import send_alerts, send_heartbeat
-from arl.monitoring.journal import BatchDecision, Journal, LogEntry
+from arl.monitoring.journal import BatchDecision, Journal, LogEntry, handled_fingerprints
 from arl.monitoring.metrics import mark_poll, serve_metrics, write_metrics
->>>>>>> 033669e (What arrives never judges: arriving rows train, contradicted labels hold a batch for a person; alerts and metrics)
 from arl.monitoring.runs import Run, RunDecision, current, lock, lock_holder
 from arl.outages import OUTAGE_EXIT, is_outage
 
 # The paths of dvc.yaml.
 CORPUS, REGISTRY, VERDICT = Path("data"), "registry", Path("out/decision")
-<<<<<<< HEAD
 # Inbox below the folder of the loop for studies of a PACS.
 _FETCHED = "dicomweb"
-=======
 # Label of a log entry -> exit code of `arl watch` without --every, most urgent first.
 EXIT_CODES = {"stuck": 5, "held": 6, "reject": 4, "inconclusive": 4, "refused": 3}
->>>>>>> 033669e (What arrives never judges: arriving rows train, contradicted labels hold a batch for a person; alerts and metrics)
 _GIT = ["git", "-c", "user.name=arl watch", "-c", "user.email=arl-watch@localhost"]
 _MAX_LINES = 15  # of a failed step's output on the terminal
 # What DVC prints when one of its stages ended with OUTAGE_EXIT, or when its own disk is full.
@@ -46,15 +39,12 @@ def watch(
     *,
     every: float = 0,
     monitor: Path = Path("monitor"),
-<<<<<<< HEAD
     site: str = "pacs",
     modality: str = "US",
     since: str = "",
     token_file: Path | None = None,
-=======
     metrics_port: int = 0,
     metrics_file: Path | None = None,
->>>>>>> 033669e (What arrives never judges: arriving rows train, contradicted labels hold a batch for a person; alerts and metrics)
 ) -> None:
     """Watch an inbox: take each incoming batch to a decision and, where it asks for one, a training.
 
@@ -69,22 +59,16 @@ def watch(
     ARL_ALERT_COMMAND name who is told, ARL_HEARTBEAT_URL a dead man's switch.
 
     Args:
-<<<<<<< HEAD
-        inbox: a folder or s3://bucket/prefix with <site>/<batch>/ folders, or
+        inbox: A folder or s3://bucket/prefix with <site>/<batch>/ folders, or
             dicomweb+https://host/dicom-web to fetch new studies of a PACS at each poll.
-        every: seconds between two polls; 0: poll once.
-        monitor: folder of the loop's state and log.
-        site: site of the studies of a PACS.
-        modality: modality of the series to fetch from a PACS.
-        since: first date of the studies to fetch from a PACS, YYYY-MM-DD.
-        token_file: file with the bearer token of a PACS.
-=======
-        inbox: A folder or s3://bucket/prefix with <site>/<batch>/ folders.
         every: Seconds between two polls; 0: poll once.
         monitor: Folder of the loop's state and log.
         metrics_port: Port at which Prometheus metrics are served; 0: none.
         metrics_file: File for the textfile collector, written after each poll.
->>>>>>> 033669e (What arrives never judges: arriving rows train, contradicted labels hold a batch for a person; alerts and metrics)
+        site: Site of the studies of a PACS.
+        modality: Modality of the series to fetch from a PACS.
+        since: First date of the studies to fetch from a PACS, YYYY-MM-DD.
+        token_file: File with the bearer token of a PACS.
 
     Raises:
         ValueError: a step failed; the last lines of its output say why. With `every`, the message
@@ -102,14 +86,11 @@ def watch(
             raise FileNotFoundError(
                 f"{name} does not exist: run inside the project, after `dvc init`"
             )
-<<<<<<< HEAD
     fetch = _dicomweb_fetcher(inbox, monitor, site, modality, since, token_file)
     if fetch is not None:
         inbox = str(monitor / _FETCHED)
-=======
     if metrics_port:
         serve_metrics(monitor, metrics_port)
->>>>>>> 033669e (What arrives never judges: arriving rows train, contradicted labels hold a batch for a person; alerts and metrics)
     while True:
         journal = Journal(monitor)
         before = max((entry.sequence for entry in journal.entries()), default=0)
@@ -118,12 +99,9 @@ def watch(
             if fetch is not None:
                 fetch()
             _poll(inbox, monitor)
-<<<<<<< HEAD
             if fetch is not None:
                 _remove_handled(inbox, monitor)
-=======
             mark_poll(monitor)
->>>>>>> 033669e (What arrives never judges: arriving rows train, contradicted labels hold a batch for a person; alerts and metrics)
         except (ValueError, OSError) as error:
             failure = error
         _report(journal, monitor, metrics_file, failure)
@@ -139,7 +117,6 @@ def watch(
         time.sleep(every)
 
 
-<<<<<<< HEAD
 def _dicomweb_fetcher(
     inbox: str, monitor: Path, site: str, modality: str, since: str, token_file: Path | None
 ) -> Callable[[], list[Path]] | None:
@@ -161,7 +138,8 @@ def _remove_handled(inbox: str, monitor: Path) -> None:
             folder = Path(inbox, batch.name)
             shutil.rmtree(folder)
             folder.with_name(folder.name + MARKER).unlink(missing_ok=True)
-=======
+
+
 def _report(
     journal: Journal, monitor: Path, metrics_file: Path | None, failure: Exception | None
 ) -> None:
@@ -182,7 +160,6 @@ def _exit_code(entries: list[LogEntry]) -> int:
     """The exit code of one poll: the first of EXIT_CODES that its log entries ask for."""
     labels = {"stuck" if entry.event == "stuck" else entry.label for entry in entries}
     return next((code for label, code in EXIT_CODES.items() if label in labels), 0)
->>>>>>> 033669e (What arrives never judges: arriving rows train, contradicted labels hold a batch for a person; alerts and metrics)
 
 
 def _poll(inbox: str, monitor: Path) -> None:
