@@ -19,6 +19,7 @@ per batch (its kind, whether it passed, and the values of the checks), then one 
 import argparse
 import csv
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -41,7 +42,7 @@ from arl.corpus.shard_reader import read_images
 from arl.monitoring.arrivals import train_only
 from arl.monitoring.runs import link_batches
 from arl.phantoms.scanner import ALPHA, BETA, Scanner
-from arl.stages._label_checks import check_labels, with_group
+from arl.stages._label_checks import ReferenceFeatures, check_labels, with_group
 from arl.stages.ingest import ingest
 from arl.storage.registry import Registry
 
@@ -136,13 +137,15 @@ def copy_test_images(folder: Path, corpus: Path, rows: pd.DataFrame, seed: int) 
         cv2.imwrite(str(file), (resized * 1.05).clip(0, 255).astype(np.uint8))
 
 
-def batches(seed: int) -> Iterator[tuple[str, bool, Callable[[Path, Path, pd.DataFrame], None]]]:
+def batches(
+    seed: int, per_kind: int
+) -> Iterator[tuple[str, bool, Callable[[Path, Path, pd.DataFrame], None]]]:
     """Kind, whether it is poisoned, and a function that makes the delivery."""
     honest = [("same-scanner", gain) for gain in (1.0, 1.25, 1.5)] + [
         (name, 1.0) for name in SCANNERS if name != "same-scanner"
     ]
     for kind, (name, gain) in enumerate(honest):
-        for i in range(PER_KIND):
+        for i in range(per_kind):
             number = seed + 100 * kind + i
             yield (
                 f"{name}-{gain:g}",
@@ -165,7 +168,7 @@ def batches(seed: int) -> Iterator[tuple[str, bool, Callable[[Path, Path, pd.Dat
         ),
     }
     for kind, (name, make) in enumerate(poisons.items()):
-        for i in range(PER_KIND):
+        for i in range(per_kind):
             number = seed + 1000 + 100 * kind + i
             yield name, True, lambda folder, c, r, m=make, s=number: m(folder, c, r, s)
 
@@ -175,16 +178,21 @@ def main() -> None:
     parser.add_argument("project", type=Path)
     parser.add_argument("--calibrate", action="store_true")
     parser.add_argument("--part", default="1/1", help="k/n: every n-th batch from the k-th on")
+    parser.add_argument("--per-kind", type=int, default=PER_KIND)
     options = parser.parse_args()
     part, parts = map(int, options.part.split("/"))
+    os.environ.setdefault("ARL_HASH_KEY", "of a benchmark on phantoms")
     params = parameters.load(["data.workers=0"], options.project / "params.yaml")
     registry = Registry(options.project / "registry", None)
     champion = registry.fetch(str(registry.champion()))
     corpus = (options.project / "data").resolve()
     present = [folder.relative_to(corpus).as_posix() for folder in batch_folders(corpus)]
     known = select(corpus, sources=[], protocols=params.data.splits)
+    cached = ReferenceFeatures()
     passed: dict[tuple[str, bool], list[bool]] = defaultdict(list)
-    for i, (kind, poisoned, make) in enumerate(batches(50_000 if options.calibrate else 0)):
+    for i, (kind, poisoned, make) in enumerate(
+        batches(50_000 if options.calibrate else 0, options.per_kind)
+    ):
         if i % parts != part - 1:
             continue
         started = time.monotonic()
@@ -204,7 +212,9 @@ def main() -> None:
             train_only(work / "corpus/phantom-table/new")
             rows = with_group(select(work / "corpus", sources=[], protocols=params.data.splits))
             is_new = (rows["batch"] == "new").to_numpy()
-            report = check_labels(params, rows, is_new, corpus=work / "corpus", champion=champion)
+            report = check_labels(
+                params, rows, is_new, corpus=work / "corpus", champion=champion, cached=cached
+            )
         ok = not report.failed
         passed[kind, poisoned].append(ok)
         line = {

@@ -1,4 +1,4 @@
-"""The loop shown on phantoms: a reference site, and three batches that arrive; nobody touches it."""
+"""The loop shown on phantoms: a reference site, and four batches that arrive; nobody touches it."""
 
 import csv
 import os
@@ -66,13 +66,16 @@ class _Delivery:
     first: int  # number of the first patient
     torn: bool  # the pictures are cut off in the middle
     expected: str  # the right decision
+    flipped: bool = False  # benign pictures are labelled malignant, and malignant ones benign
 
 
+_EXCHANGED = {"benign": "malignant", "malignant": "benign"}
 _REFERENCE = _Delivery("reference", ALPHA, 150, 90, 0, False, "")
 _DELIVERIES = (
     _Delivery("week-1", ALPHA, 30, 20, 1000, False, "no-drift"),
     _Delivery("week-2-new-scanner", _NEW, 90, 60, 2000, False, "retrain"),
     _Delivery("week-3-corrupt", ALPHA, 12, 8, 3000, True, "refused"),
+    _Delivery("week-4-poisoned", ALPHA, 30, 20, 4000, False, "held", flipped=True),
 )
 
 
@@ -80,8 +83,8 @@ def demo_retrain(folder: Path, choices: list[str]) -> None:
     """Show the monitoring loop on synthetic data, in a new project.
 
     The new project has its own git and DVC repositories. The demo trains and releases a first
-    champion, starts `arl watch` on an inbox, and delivers three batches: the same scanner, a new
-    scanner and a corrupt upload. It prints the log and the pages. It takes some minutes.
+    champion, starts `arl watch` on an inbox, and delivers four batches: the same scanner, a new
+    scanner, a corrupt upload and one with exchanged labels, which waits for a person. It prints the log and the pages. It takes some minutes.
 
     Args:
         folder: Folder of the new project. It must not exist.
@@ -236,8 +239,9 @@ def _write(folder: Path, name: str, phantom: Phantom, delivery: _Delivery) -> li
         mask_file = f"{name}-mask.png"
         cv2.imwrite(str(folder / mask_file), np.uint8(255) * phantom.mask)
     numbers = [f"{phantom.depth:g}", f"{10 * phantom.spacing:.4f}"]
+    label = phantom.label or ""
     return [
-        phantom.label or "",
+        _EXCHANGED.get(label, label) if delivery.flipped else label,
         phantom.structure or "",
         mask_file,
         phantom.probe,

@@ -1,7 +1,11 @@
 """Verify the hashes, the signatures and the champion pointer of a released model."""
 
+from pathlib import Path
+
+from arl.files import read_json, sha256, tree_hash
 from arl.params import Params
-from arl.storage.registry import Registry
+from arl.storage.attestations import verify_attestation
+from arl.storage.registry import Registry, tasks_of
 from arl.storage.signing import keys_from_environment
 
 
@@ -36,6 +40,7 @@ def verify(params: Params, *, registry: str, version: str = "") -> None:
         print(f"{chosen}: NOT CHECKED: signatures, the registry is unsigned (release.signed)")
     else:
         print(f"{chosen}: the signature of key {checked.key} holds")
+        _verify_chain(params, checked.folder, chosen)
     if pointer is None:
         print("champion: none")
         return
@@ -43,3 +48,21 @@ def verify(params: Params, *, registry: str, version: str = "") -> None:
     print(f"champion: {pointer.version}, pointer {pointer.number} of {pointer.at}, {signed}")
     for bar in pointer.barred:
         print(f"barred: {bar.version}, rolled back by {bar.person} at {bar.at}: {bar.reason}")
+
+
+def _verify_chain(params: Params, folder: Path, version: str) -> None:
+    """Check the gate's signed statement against the models and documents of the version."""
+    keys = keys_from_environment(params.release.signed)
+    assert keys is not None
+    attestation = verify_attestation(folder / "decision.json", "gate", keys)
+    for task, model in tasks_of(folder).items():
+        if attestation.step.inputs.get(f"{task}/model") != tree_hash(model):
+            raise ValueError(f"{version}: the gate did not judge the model of task {task}")
+    policy = folder / "policy.yaml"
+    if not policy.is_file() or attestation.step.environment.get("policy") != sha256(policy):
+        raise ValueError(f"{version}: the gate decided under another policy than the one released")
+    verdict = read_json(folder / "decision.json")["verdict"]
+    if verdict != "promote":
+        raise ValueError(f"{version}: the gate decided {verdict}, and the version was released")
+    print(f"{version}: the gate's decision is signed with key {attestation.key}, for these models")
+    print(f"{version}: the gate's policy is the released policy.yaml")

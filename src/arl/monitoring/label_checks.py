@@ -36,23 +36,34 @@ _PENALTY = 0.1  # C of the logistic regression: few images, many features
 class Limits:
     """Limits of the checks; a batch beyond one of them is held for a person.
 
+    The champion is a competent judge of images like those that it knows. Of a new scanner it is a
+    poor one, and only a plain contradiction counts: the limits with `new_look`.
+
     Attributes:
         agreement_loss: AUROC by which the champion may agree less with arriving labels than with
             its own test labels.
+        new_look_agreement: least AUROC of the champion on images of a new look.
         label_noise: fraction of wrong labels that confident learning may estimate, beyond its
             estimate for the training data.
+        new_look_noise: the same on images of a new look.
         class_prior: total variation distance between the class fractions of the batch and of the
             training data, where the difference is significant.
-        organ: fraction of patients whose images look like another organ than the one named,
-            beyond that of the training data.
-        test_images: fraction of images that are near-identical to test images.
+        organ: fraction of patients whose images look like known images of another organ than the
+            one named, beyond that of the training data.
+        test_images: fraction of images that are near-identical to test images. A few pairs are
+            alike by chance.
+        familiar: fraction of images that lie as close to training images as these do to each
+            other, below which the batch has a new look.
     """
 
     agreement_loss: float = 0.2
-    label_noise: float = 0.12
+    new_look_agreement: float = 0.5
+    label_noise: float = 0.08
+    new_look_noise: float = 0.45
     class_prior: float = 0.3
     organ: float = 0.1
-    test_images: float = 0.0
+    test_images: float = 0.05
+    familiar: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -184,14 +195,27 @@ def prior_distance(labels: Ints, reference: Ints, classes: int) -> tuple[float, 
     return distance, float(chi2_contingency(used, correction=False).pvalue)
 
 
-def other_organ(
+@dataclass(frozen=True)
+class Neighbours:
+    """The nearest training images of N images.
+
+    Attributes:
+        other: (N,) whether most of them show another organ than the one named.
+        distance: (N,) to the nearest one.
+    """
+
+    other: npt.NDArray[np.bool_]
+    distance: Floats
+
+
+def find_neighbours(
     features: Floats,
     organs: Sequence[str],
     reference: Floats,
     reference_organs: Sequence[str],
     excluded: npt.NDArray[np.bool_] | None = None,
-) -> npt.NDArray[np.bool_]:
-    """Which images (N,) lie among images of other organs, by their nearest training images.
+) -> Neighbours:
+    """Compare images with their nearest training images.
 
     Args:
         features: (N, C) of an encoder without the organ as its input.
@@ -206,4 +230,5 @@ def other_organ(
         squares = np.where(excluded, np.inf, squares)
     nearest = np.argsort(squares, axis=1, kind="stable")[:, :_NEIGHBOURS]
     agree = np.asarray(reference_organs, str)[nearest] == np.asarray(organs, str)[:, None]
-    return np.asarray(agree.mean(axis=1) < 0.5)
+    distance = np.sqrt(np.maximum(np.take_along_axis(squares, nearest[:, :1], 1)[:, 0], 0))
+    return Neighbours(np.asarray(agree.mean(axis=1) < 0.5), distance)

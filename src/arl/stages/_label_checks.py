@@ -1,5 +1,6 @@
 """Check the labels of arriving batches with the champion's models."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from arl.corpus.splits import groups, with_splits
 from arl.evaluation.metrics import macro_auroc
 from arl.loading.loader import Examples, evaluation_batches
 from arl.loading.transforms import eval_view
+from arl.models.encoder import Encoder
 from arl.monitoring.features import embed, thin
 from arl.monitoring.label_checks import (
     MIN_PATIENTS,
@@ -21,7 +23,7 @@ from arl.monitoring.label_checks import (
     Limits,
     confident_noise,
     cross_fitted,
-    other_organ,
+    find_neighbours,
     patient_scores,
     prior_distance,
 )
@@ -44,6 +46,17 @@ _COLUMNS = [
     "difference_hash",
 ]
 _P_PRIOR = 1e-3
+_USUAL = 0.95  # quantile of the distances between training images of different patients
+
+
+@dataclass
+class ReferenceFeatures:
+    """Features of reference images that were computed before, for many batches in turn."""
+
+    organs: npt.NDArray[np.float64] | None = None
+    tasks: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
+    agreement: dict[str, float | None] = field(default_factory=dict)
+    noise: dict[str, float] = field(default_factory=dict)
 
 
 def check_labels(
@@ -54,6 +67,7 @@ def check_labels(
     corpus: Path,
     champion: Path,
     limits: Limits | None = None,
+    cached: ReferenceFeatures | None = None,
 ) -> LabelReport:
     """Check the labels of new rows against the champion and its training and test rows.
 
@@ -63,18 +77,29 @@ def check_labels(
         corpus: folder with the images of all rows.
         champion: local folder of the release.
         limits: default: those of `Limits`.
+        cached: features of the same reference rows and champion, filled in by the first call.
     """
-    limits = limits or Limits()
+    limits, cached = limits or Limits(), cached or ReferenceFeatures()
     new, reference = rows[is_new], rows[~is_new]
     checks = [*_test_images(corpus, params, new, limits)]
     skipped: list[str] = []
-    checks += _organs(params, corpus, champion, new, reference, limits)
+    organ_checks, familiar = _organs(params, corpus, champion, new, reference, limits, cached)
+    checks += organ_checks
     models = tasks_of(champion)
     for task in params.tasks:
         settings = params.task[task]
         if settings.kind == "classification" and task in models:
             found, why = _task_checks(
-                params, task, settings, models[task], corpus, new, reference, limits
+                params,
+                task,
+                settings,
+                models[task],
+                corpus,
+                new,
+                reference,
+                familiar,
+                limits,
+                cached,
             )
             checks += found
             skipped += why
@@ -118,8 +143,12 @@ def _organs(
     new: pd.DataFrame,
     reference: pd.DataFrame,
     limits: Limits,
-) -> list[LabelCheck]:
-    """New images that look like another organ than the one that the batch names."""
+    cached: ReferenceFeatures,
+) -> tuple[list[LabelCheck], dict[str, bool]]:
+    """New images that look like another organ than the one that the batch names.
+
+    Also says of each site whether its images look like training images.
+    """
     encoder, config = load_encoder(champion / "encoder")
     known = reference[(reference["split"] == "train")]
     parts = [
@@ -129,28 +158,26 @@ def _organs(
     # An organ without training images has no neighbours to be told from.
     new = new[new["anatomy"].isin(known["anatomy"].unique())]
     if not parts or new.empty:
-        return []
+        return [], {}
     known = pd.concat(parts)
-    everything = pd.concat([new, known])
-    examples = Examples(corpus, everything, config.size, stretched=True)
-    # The encoder is not told the organ: it would see what it is told.
-    examples.anatomy = np.full_like(examples.anatomy, NULL_ANATOMY)
-    features = embed(
-        encoder,
-        (
-            (eval_view(batch, config.size).image, batch.anatomy)
-            for batch in evaluation_batches(examples, _BATCH_SIZE)
-        ),
-    ).astype(np.float64)
-    of_new, of_known = features[: len(new)], features[len(new) :]
+    of_new = _organ_features(encoder, config.size, corpus, new)
+    if cached.organs is None:
+        cached.organs = _organ_features(encoder, config.size, corpus, known)
+    of_known = cached.organs
     organs, group = known["anatomy"].tolist(), known["group"].to_numpy()
-    other = other_organ(of_new, new["anatomy"].tolist(), of_known, organs)
+    neighbours = find_neighbours(of_new, new["anatomy"].tolist(), of_known, organs)
     itself = group[:, None] == group
-    usual = _fraction_of_patients(
-        known, other_organ(of_known, organs, of_known, organs, excluded=itself)
-    )
+    among_known = find_neighbours(of_known, organs, of_known, organs, excluded=itself)
+    near = neighbours.distance <= np.quantile(among_known.distance, _USUAL)
+    usual = _fraction_of_patients(known, among_known.other)
+    # An image far from all training images is new, and its neighbours say nothing about its organ.
+    new = new.assign(other=neighbours.other & near, near=near)
+    familiar = {
+        str(site): bool(part["near"].mean() >= limits.familiar)
+        for site, part in new.groupby("site", sort=True)
+    }
     checks = []
-    for (site, organ), part in new.assign(other=other).groupby(["site", "anatomy"], sort=True):
+    for (site, organ), part in new.groupby(["site", "anatomy"], sort=True):
         if usual[str(organ)] > limits.organ:
             # The encoder cannot tell this organ from the others, so it says nothing about it.
             continue
@@ -159,12 +186,28 @@ def _organs(
         patients = part["group"].nunique()
         words = (
             f"The images of {fraction:.0%} of {patients} patients of site {site} labelled {organ} "
-            f"look like another organ; in the training data it is {usual[str(organ)]:.0%}."
+            f"look like known images of another organ; in the training data it is "
+            f"{usual[str(organ)]:.0%}."
         )
         checks.append(
             LabelCheck("organ", str(site), "", fraction, limit, patients, fraction <= limit, words)
         )
-    return checks
+    return checks, familiar
+
+
+def _organ_features(
+    encoder: Encoder, size: int, corpus: Path, rows: pd.DataFrame
+) -> npt.NDArray[np.float64]:
+    """Mean patch tokens (N, C) of an encoder without the organ as its input.
+
+    With the organ as its input, the encoder would see the claim instead of the image.
+    """
+    examples = Examples(corpus, rows, size, stretched=True)
+    examples.anatomy = np.full_like(examples.anatomy, NULL_ANATOMY)
+    batches = evaluation_batches(examples, _BATCH_SIZE)
+    return embed(
+        encoder, ((eval_view(batch, size).image, batch.anatomy) for batch in batches)
+    ).astype(np.float64)
 
 
 def _fraction_of_patients(rows: pd.DataFrame, other: npt.NDArray[np.bool_]) -> dict[str, float]:
@@ -192,7 +235,9 @@ def _task_checks(
     corpus: Path,
     new: pd.DataFrame,
     reference: pd.DataFrame,
+    familiar: dict[str, bool],
     limits: Limits,
+    cached: ReferenceFeatures,
 ) -> tuple[list[LabelCheck], list[str]]:
     new, reference = _task_rows(new, settings), _task_rows(reference, settings)
     if new.empty:
@@ -200,15 +245,21 @@ def _task_checks(
     training = reference[reference["split"] == "train"]
     held_out = reference[reference["split"].isin(["val", "test"])]
     training = thin(training, patients=_REFERENCE_PATIENTS, images=2, seed=params.seed)
-    expected = _agreement(score(model, corpus, held_out, settings), len(settings.classes))
-    everything = pd.concat([new, training])
-    features = _task_features(model, corpus, everything, settings)
-    of_new, of_training = features[: len(new)], features[len(new) :]
+    of_new = _task_features(model, corpus, new, settings)
+    if task not in cached.tasks:
+        cached.tasks[task] = _task_features(model, corpus, training, settings)
+        cached.agreement[task] = _agreement(
+            score(model, corpus, held_out, settings), len(settings.classes)
+        )
+        cached.noise[task] = _noise(
+            params, cached.tasks[task], training, cached.tasks[task][:0], training[:0], settings
+        )
+    of_training, expected = cached.tasks[task], cached.agreement[task]
+    usual_noise = cached.noise[task]
     scored = score(model, corpus, new, settings)
     new = new.reset_index(drop=True)
     checks: list[LabelCheck] = []
     skipped: list[str] = []
-    usual_noise = _noise(params, of_training, training, of_training[:0], training[:0], settings)
     for site, part in new.groupby("site", sort=True):
         positions = part.index.to_numpy()
         patients = part["group"].nunique()
@@ -219,9 +270,12 @@ def _task_checks(
             )
             continue
         agreement = _agreement(scored.iloc[positions], len(settings.classes))
-        checks.append(_agreement_check(task, str(site), agreement, expected, patients, limits))
+        strict = familiar.get(str(site), True)
+        checks.append(
+            _agreement_check(task, str(site), agreement, expected, patients, strict, limits)
+        )
         noise = _noise(params, of_new[positions], part, of_training, training, settings)
-        limit = usual_noise + limits.label_noise
+        limit = usual_noise + (limits.label_noise if strict else limits.new_look_noise)
         words = (
             f"Confident learning estimates that {noise:.0%} of the {task} labels of site {site} "
             f"are wrong; of the training labels it is {usual_noise:.0%}."
@@ -288,10 +342,13 @@ def _agreement_check(
     agreement: float | None,
     expected: float | None,
     patients: int,
+    strict: bool,
     limits: Limits,
 ) -> LabelCheck:
     expected = 0.5 if expected is None else expected
     limit = expected - limits.agreement_loss
+    if not strict:
+        limit = min(limit, limits.new_look_agreement)
     value = 0.5 if agreement is None else agreement
     words = (
         f"The champion agrees with the {task} labels of site {site} with an AUROC of {value:.3f}; "

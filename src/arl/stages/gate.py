@@ -17,6 +17,7 @@ from arl.files import atomic_directory, tree_hash
 from arl.params import Params
 from arl.reports import gate as gate_page
 from arl.reports.stamp import Stopwatch
+from arl.stages._chain import attest_decision, check_policy, check_predictions
 from arl.stages._scoring import rows_of_task, score
 from arl.storage.registry import Registry, tasks_of
 from arl.storage.signing import keys_from_environment
@@ -67,6 +68,11 @@ def gate(
     store = Registry(registry, keys_from_environment(params.release.signed))
     champion = store.champion()
     current = tasks_of(store.fetch(champion)) if champion is not None else {}
+    policy = check_policy(params, sorted(current)) if params.release.signed else ""
+    for task, folder in evaluated.items():
+        rows = rows_of_task(params, task, corpus)
+        model = hashes[read_metrics(folder).model_hash]
+        check_predictions(params, task, corpus, rows[rows["split"] == "test"], model, folder)
     judged = decide(
         [_pair(params, task, corpus, evaluated[task], current.get(task)) for task in params.tasks],
         _settings(params),
@@ -80,6 +86,7 @@ def gate(
     )
     with atomic_directory(decision) as folder:
         judged.write(folder / Decision.FILE)
+        attest_decision(params, folder / Decision.FILE, evaluated, champion, policy)
         gate_page.write_page(judged, watch.stamp(corpus), folder)
     lines = [f"gate: {judged.verdict}", *(f"  {line}" for line in judged.reasons + judged.notes)]
     console.info("\n".join(lines))

@@ -15,6 +15,8 @@ from arl.evaluation.results import Metrics, ReleaseMetrics, read_metrics
 from arl.files import tree_hash
 from arl.model_config import read_config
 from arl.params import Params
+from arl.stages._chain import POLICY_FILE, check_policy, verify_decision
+from arl.storage.attestations import SUFFIX
 from arl.storage.metadata import GitState, Provenance, Receipt
 from arl.storage.registry import Registry, version_of
 from arl.storage.sbom import licence_of, sbom
@@ -65,6 +67,12 @@ def release(
     decided = read_decision(decision)
     version = None
     if decided.verdict == "promote":
+        policy = (
+            check_policy(params, _tasks_of_champion(params, registry))
+            if params.release.signed
+            else ""
+        )
+        attestation = verify_decision(params, decision / Decision.FILE, evaluations, policy)
         tasks = _judged_models(decided, models)
         metrics = [_metrics_of(task, decided.models[task], evaluations) for task in sorted(tasks)]
         version = version_of(checkpoint, tasks)
@@ -76,10 +84,20 @@ def release(
             "sbom.json": _text(sbom("arl")),
             "model_card.md": model_card(version, metrics, decided, read_config(checkpoint)),
         }
+        if attestation is not None:
+            signed = decision / f"{Decision.FILE}{SUFFIX}"
+            documents[signed.name] = signed.read_text(encoding="utf-8")
+            documents[POLICY_FILE.name] = POLICY_FILE.read_text(encoding="utf-8")
         store = Registry(registry, keys_from_environment(params.release.signed))
         store.add_version(checkpoint, tasks, documents=documents, provenance=_provenance(params))
         store.promote(version, expected=decided.champion)
     Receipt(decided.verdict, version).write(receipt)
+
+
+def _tasks_of_champion(params: Params, registry: str) -> list[str]:
+    store = Registry(registry, keys_from_environment(params.release.signed))
+    champion = store.champion()
+    return store.manifest(champion).tasks if champion is not None else []
 
 
 def _judged_models(decided: Decision, models: list[Path]) -> dict[str, Path]:
