@@ -191,7 +191,7 @@ def main() -> None:
     cached = ReferenceFeatures()
     passed: dict[tuple[str, bool], list[bool]] = defaultdict(list)
     for i, (kind, poisoned, make) in enumerate(
-        batches(50_000 if options.calibrate else 0, options.per_kind)
+        batches(0 if options.calibrate else 70_000, options.per_kind)
     ):
         if i % parts != part - 1:
             continue

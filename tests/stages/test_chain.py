@@ -13,7 +13,7 @@ import pytest
 from arl.evaluation.decision import Decision
 from arl.files import sha256
 from arl.params import Params
-from arl.stages import _chain
+from arl.stages import _recompute
 from arl.stages._chain import PolicyError, check_policy
 from arl.stages.evaluate import evaluate
 from arl.storage.attestations import SUFFIX, Step, attest, verify_attestation
@@ -223,8 +223,8 @@ BEFORE_THE_GATE: dict[str, tuple[Callable[[Chain], None], str]] = {
 def test_a_forgery_before_the_gate_is_not_judged(
     chain: Chain, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_chain, "_SAMPLE", 1000)  # all test images, so that no draw decides
-    monkeypatch.setattr(_chain, "_TOLERANCE", 1e-6)  # the tiny model hardly hears the organ
+    monkeypatch.setattr(_recompute, "SAMPLE", 1000)  # all test images, so that no draw decides
+    monkeypatch.setattr(_recompute, "TOLERANCE", 1e-6)  # the tiny model hardly hears the organ
     forge, message = BEFORE_THE_GATE[name]
     forge(chain)
     with pytest.raises(ValueError, match=message):

@@ -17,7 +17,8 @@ from arl.files import atomic_directory, tree_hash
 from arl.params import Params
 from arl.reports import gate as gate_page
 from arl.reports.stamp import Stopwatch
-from arl.stages._chain import attest_decision, check_policy, check_predictions
+from arl.stages._chain import attest_decision, check_policy
+from arl.stages._recompute import check_predictions
 from arl.stages._scoring import rows_of_task, score
 from arl.storage.registry import Registry, tasks_of
 from arl.storage.signing import keys_from_environment
