@@ -15,6 +15,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -90,27 +91,34 @@ def page() -> str:
 
 
 def _tables(rows: list[dict[str, Any]]) -> list[str]:
-    """One table for each set of keys."""
-    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault(tuple(row), []).append(row)
-    return [
-        "\n".join(
-            "| " + " | ".join(line) + " |"
-            for line in [
-                list(keys),
-                ["---"] * len(keys),
-                *([_written(row[key]) for key in keys] for row in members),
-            ]
-        )
-        + "\n"
-        for keys, members in groups.items()
-    ]
+    """A table of keys and values for one record, else one table for each set of keys."""
+    flat = [dict(_flat(row)) for row in rows]
+    if len(flat) == 1:
+        return [_table(["figure", "value"], [[key, _written(v)] for key, v in flat[0].items()])]
+    groups: dict[tuple[str, ...], list[list[str]]] = {}
+    for row in flat:
+        groups.setdefault(tuple(row), []).append([_written(value) for value in row.values()])
+    return [_table(list(keys), members) for keys, members in groups.items()]
+
+
+def _flat(row: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in row.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif value != []:
+            yield f"{prefix}{key}", value
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
 def _written(value: Any) -> str:
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
     text = value if isinstance(value, str) else json.dumps(value)
     return text.replace("|", "\\|")
 

@@ -73,6 +73,12 @@ def test_the_reference_is_what_the_code_gives(name: str) -> None:
     assert text == PAGES[name], "run python scripts/make_reference.py"
 
 
+def test_the_page_of_benchmarks_is_what_their_records_give() -> None:
+    page = runpy.run_path(str(ROOT / "scripts" / "benchmark.py"))["page"]()
+    text = (DOCS / "reference" / "benchmarks.md").read_text(encoding="utf-8")
+    assert text == page, "run python scripts/benchmark.py page"
+
+
 def test_every_page_of_the_navigation_exists() -> None:
     navigation = tomllib.loads((ROOT / "zensical.toml").read_text("utf-8"))["project"]["nav"]
     pages = list(_pages(navigation))
