@@ -29,6 +29,18 @@ class EncoderConfig:
         """The content of `config.json`."""
         return {"version": self.VERSION, "kind": self.KIND, **asdict(self)}
 
+    def check_size(self, size: int, folder: Path) -> None:
+        """Compare the image size of the encoder with `data.size`.
+
+        Raises:
+            ValueError: the encoder of `folder` reads images of another size.
+        """
+        if size != self.size:
+            raise ValueError(
+                f"data.size is {size}, but the encoder of {folder} reads {self.size} pixels: set "
+                f"data.size={self.size}"
+            )
+
 
 @dataclass(frozen=True)
 class TaskHead:

@@ -6,6 +6,7 @@ import pytest
 from arl.commands.probe import probe
 from arl.evaluation.results import ProbeMetrics
 from arl.params import Params
+from arl.stages.finetune import finetune
 
 
 def probed(
@@ -49,3 +50,20 @@ def test_pooling_changes_the_features(lenient: Params, make_run, tiny_corpus, tm
 def test_a_segmentation_has_no_probe(lenient: Params, make_run, tiny_corpus, tmp_path) -> None:
     with pytest.raises(ValueError, match="'lv' is no classification"):
         probed(lenient, make_run(lenient), tiny_corpus, tmp_path, task="lv")
+
+
+def test_another_image_size_than_the_encoder_reads_is_an_error(
+    lenient: Params, make_run, tiny_corpus, tmp_path
+) -> None:
+    run = make_run(lenient)
+    larger = replace(lenient, data=replace(lenient.data, size=2 * lenient.data.size))
+    with pytest.raises(ValueError, match=f"data.size is {larger.data.size}, but the encoder of"):
+        probed(larger, run, tiny_corpus, tmp_path)
+    with pytest.raises(ValueError, match=f"set data.size={lenient.data.size}"):
+        finetune(
+            larger,
+            task="breast",
+            corpus=tiny_corpus,
+            checkpoint=run.folder / "pretrain",
+            model=tmp_path / "model",
+        )

@@ -46,6 +46,7 @@ def probe_encoder(
     }
     splits["train"] = subset(splits["train"], params.probe.fraction, params.seed)
     encoder, config = load_encoder(checkpoint)
+    config.check_size(params.data.size, checkpoint)
     model = Pooled(encoder, params.probe.pooling)
     parts = {split: _features(model, corpus, part, config.size) for split, part in splits.items()}
     test_rows, test = splits["test"], parts["test"]

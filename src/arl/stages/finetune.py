@@ -60,6 +60,7 @@ def finetune(
         rows[rows["split"] == "train"].reset_index(drop=True), params.finetune.fraction, params.seed
     )
     encoder, config = load_encoder(checkpoint)
+    config.check_size(params.data.size, checkpoint)
     torch.manual_seed(params.seed)
     # The gate's settings of the task (margin and floor) may change without a new training.
     head = TaskHead(settings.kind, settings.classes, settings.anatomy, settings.mask)
