@@ -104,7 +104,8 @@ def _argument_row(argument: Argument) -> list[str]:
     value += ", several" if argument.many else ""
     default = "" if argument.default in (None, "", [], False) else f"`{argument.default}`"
     name = argument.name if argument.positional else argument.flag
-    return [f"`{name}`", value, "required" if argument.required else default, argument.help]
+    required = argument.required and not (argument.positional and argument.many)
+    return [f"`{name}`", value, "required" if required else default, argument.help]
 
 
 def _code(text: str) -> str:
