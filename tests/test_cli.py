@@ -372,6 +372,20 @@ def test_closed_output_is_exit_code_141() -> None:
     assert (done.returncode, done.stderr) == (141, "")
 
 
+def test_a_file_name_that_is_not_utf8_can_be_printed(tmp_path: Path) -> None:
+    program = """
+import sys
+from types import SimpleNamespace
+from arl import cli
+cli.importlib.import_module = lambda _: SimpleNamespace(models=lambda **_: print("scan-\\udcff"))
+sys.exit(cli.main(["models", "--registry", "r"]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "scan-\\udcff\n"), done.stderr
+
+
 @pytest.fixture
 def failing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """Make a command whose body raises an exception."""
@@ -420,6 +434,10 @@ def test_a_command_says_what_it_wrote_and_what_is_next(
     assert "Next: arl validate --corpus data --validation out/validation\n" in text
     assert cli.main(["sample", "--corpus", "data", "--quiet"]) == 0
     assert capsys.readouterr().out == ""
+    monkeypatch.setenv("RANK", "1")
+    assert cli.main(["sample", "--corpus", "data"]) == 0
+    assert "Wrote" not in capsys.readouterr().out
+    monkeypatch.setenv("RANK", "0")
     # DVC runs the next stage itself
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     assert cli.main(["sample", "--corpus", "data"]) == 0

@@ -7,6 +7,7 @@ costs less than a second.
 
 import argparse
 import importlib
+import io
 import os
 import sys
 import time
@@ -36,6 +37,9 @@ EXIT_CODES = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code. A user's error is one line on stderr."""
     words = list(sys.argv[1:] if argv is None else argv)
+    # A file name that is not UTF-8 is printed with escapes.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = _run(words)
         # A closed pipe shows when the buffer is written, at the latest at exit.
@@ -199,6 +203,9 @@ def _as_paths(value: Any) -> Any:
 
 def _conclude(command: Command, arguments: dict[str, Any]) -> None:
     """Say what the command wrote and which command comes next."""
+    # Of the processes of a distributed training the first one reports.
+    if os.environ.get("RANK", "0") != "0":
+        return
     values: dict[str, Any] = {a.name: a.default for a in command.arguments} | arguments
     outputs = [path for name in command.writes for path in _as_list(values.get(name, name))]
     written = [str(path) for path in outputs if "://" in str(path) or Path(path).exists()]
