@@ -1,6 +1,10 @@
 """Deformable depthwise sampling of ViT-B against torchvision.ops.deform_conv2d, in one process.
 
     python benchmarks/deform_sampling.py [--batch 1 32] [--dtype float32 bfloat16] [--repeats 5]
+        [--busy 1]
+
+With --busy N the measurement is repeated beside N processes that compute all the time, as in a pod
+with a CPU limit; the `_slowdown` fields are our time beside them over our time alone.
 
 Both sides get the same tokens, offsets and kernel and take turns; ratios are of medians.
 torchvision has no bfloat16 on a CPU and runs in float32 there, see `peer_dtype`. Prints one JSON
@@ -10,8 +14,12 @@ line.
 import argparse
 import json
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,9 +40,18 @@ def main() -> None:
         "--dtype", nargs="+", default=["float32", "bfloat16"], choices=["float32", "bfloat16"]
     )
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--busy", type=int, default=0, help="busy processes beside the benchmark")
     args = parser.parse_args()
     torch.manual_seed(0)
-    results = [measure(batch, name, args.repeats) for batch in args.batch for name in args.dtype]
+    results = []
+    for batch in args.batch:
+        for name in args.dtype:
+            result = measure(batch, name, args.repeats)
+            if args.busy:
+                with busy_processes(args.busy):
+                    busy = measure(batch, name, args.repeats)
+                result |= {"busy_processes": args.busy} | slowdowns(result, busy)
+            results.append(result)
     print(
         json.dumps(
             {"benchmark": "deform_sampling", "threads": torch.get_num_threads(), "results": results}
@@ -42,7 +59,28 @@ def main() -> None:
     )
 
 
-def measure(batch: int, name: str, repeats: int) -> dict[str, object]:
+@contextmanager
+def busy_processes(count: int) -> Iterator[None]:
+    """Run processes that use a core each, for the time of the block."""
+    command = [sys.executable, "-c", "while True: pass"]
+    processes = [subprocess.Popen(command) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def slowdowns(alone: dict[str, Any], busy: dict[str, Any]) -> dict[str, object]:
+    """Divide our times beside busy processes by those alone."""
+    return {
+        f"{name}_slowdown": round(busy[f"{name}_ms"][0] / alone[f"{name}_ms"][0], 2)
+        for name in ("forward", "forward_backward")
+    }
+
+
+def measure(batch: int, name: str, repeats: int) -> dict[str, Any]:
     dtype = getattr(torch, name)
     tokens, offsets = torch.randn(batch, 1 + SIDE**2, DIM), torch.randn(batch, SIDE**2, 2, COUNT)
     kernel = torch.randn(COUNT, DIM)

@@ -81,6 +81,12 @@ def pretrain(params: Params, *, corpus: ReadableCorpus, checkpoint: Path, metric
     order = _order(params, examples.layout)
     settings = params.pretrain
     steps = settings.max_steps or settings.epochs * order.steps_per_epoch
+    if distributed.rank() == 0:
+        print(
+            f"pretraining: {len(rows):,} training images, batch {settings.batch_size}, "
+            f"{order.steps_per_epoch:,} steps an epoch, {steps:,} steps, "
+            f"learning rate {settings.lr:.2g}"
+        )
     torch.manual_seed(params.seed)
     pretrainer = _pretrainer(params)
     state = RunKey.make(
