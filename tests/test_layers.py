@@ -61,7 +61,7 @@ BELOW = {
     "progress": set(),
     "command_spec": {"corpus"},
     "cli": {"command_spec", "params", "corpus"},
-    "launch": {"cli", "corpus", "evaluation", "monitoring"},
+    "launch": {"cli", "corpus", "evaluation", "monitoring", "storage"},
 }
 FREE = {
     "arl.console",

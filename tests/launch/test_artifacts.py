@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 from kfp import dsl
 
+from arl.corpus.checks.result import ValidationResult
+from arl.corpus.checks.validation import Finding
 from arl.documents import Document
 from arl.evaluation.results import Calibration, Estimate, Metrics
 from arl.launch import artifacts
@@ -88,11 +90,22 @@ def test_a_long_curve_is_thinned(evaluation: Path) -> None:
     assert (false[0], true[0], false[-1], true[-1]) == (0.0, 0.0, 1.0, 1.0)
 
 
+def test_a_page_in_a_frame_has_no_links_to_files(tmp_path: Path) -> None:
+    """The viewer is an iframe with srcdoc (2.17.0, frontend/.../viewers/HTMLViewer.tsx)."""
+    text = (
+        '<a href="#top">up</a> <a class="x" href="evidently.html">all tests</a> '
+        '<a href="https://doi.org/1">paper</a>'
+    )
+    (tmp_path / "index.html").write_text(text)
+    artifacts.copy_page(str(tmp_path), str(tmp_path / "out/page"))
+    assert (tmp_path / "out/page").read_text() == (
+        '<a href="#top">up</a> all tests <a href="https://doi.org/1">paper</a>'
+    )
+
+
 def test_a_broken_corpus_stops_the_run_with_its_rules(tmp_path: Path) -> None:
-    rule = {"rule": "unique-id", "severity": "critical", "description": "ids are unique"}
-    rules = [{**rule, "checked": 9, "failed": 2, "passed": False}]
-    result = {"passed": False, "failed": {"critical": 1}, "rules": rules, "corpus_version": "v"}
-    (tmp_path / "result.json").write_text(json.dumps(result))
+    rule = Finding("unique-id", "critical", "ids are unique", 9, 2, [])
+    ValidationResult("v", [rule]).write(tmp_path / "result.json")
     with pytest.raises(ValueError, match="unique-id: 2 of 9, ids are unique"):
         artifacts.require_accepted(str(tmp_path))
 

@@ -7,20 +7,24 @@ of kfp, which this package does not import.
 
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 from typing import Any, Protocol
 
+from arl.corpus.checks.result import ValidationResult
 from arl.documents import DocumentError
 from arl.evaluation.decision import read_decision
 from arl.evaluation.pretraining import PretrainingMetrics
 from arl.evaluation.results import read_metrics
-from arl.files import read_json, tree_hash
+from arl.files import tree_hash
 from arl.monitoring.drift_result import DriftResult
 from arl.monitoring.runs import Intake, Run, RunDecision, current
+from arl.storage.metadata import Receipt
 
 # a curve for the UI needs no more points, and MLMD limits the size of a property
 _MAX_POINTS = 200
+_RELATIVE_LINK = re.compile(r'<a\b[^>]*\bhref="(?!#|[a-z]+:)[^"]*"[^>]*>(.*?)</a>', re.DOTALL)
 
 
 class Artifact(Protocol):
@@ -48,13 +52,17 @@ class ClassificationMetrics(Protocol):
 
 
 def copy_page(folder: str, page: str) -> None:
-    """Copy the page of a stage's folder to the file of an HTML artifact."""
+    """Copy the page of a stage's folder to the file of an HTML artifact.
+
+    Kubeflow shows the file in a frame of its own, where links to files beside the page lead
+    nowhere. Their text stays.
+    """
     source = Path(folder) / "index.html"
-    Path(page).parent.mkdir(parents=True, exist_ok=True)
+    text = "<p>This step has no page.</p>"
     if source.is_file():
-        shutil.copyfile(source, page)
-    else:
-        Path(page).write_text("<p>This step had nothing to show.</p>", encoding="utf-8")
+        text = _RELATIVE_LINK.sub(r"\1", source.read_text(encoding="utf-8"))
+    Path(page).parent.mkdir(parents=True, exist_ok=True)
+    Path(page).write_text(text, encoding="utf-8")
 
 
 def describe_dataset(dataset: Artifact, validation: str, corpus: str, data_hash: str) -> str:
@@ -66,15 +74,16 @@ def describe_dataset(dataset: Artifact, validation: str, corpus: str, data_hash:
         corpus: its address.
         data_hash: of data.dvc; empty for a corpus that DVC does not track.
     """
-    result = read_json(Path(validation) / "result.json")
-    version = "-".join(filter(None, [data_hash, result["corpus_version"]]))
+    result = ValidationResult.read(Path(validation) / ValidationResult.FILE)
+    version = "-".join(filter(None, [data_hash, result.corpus_version]))
     facts = {
         "version": version,
-        "corpus_version": result["corpus_version"],
+        "corpus_version": result.corpus_version,
         "dvc_hash": data_hash,
         "location": corpus,
-        "accepted": bool(result["passed"]),
-        **{f"{severity}_rules_failed": n for severity, n in result["failed"].items()},
+        "accepted": result.passed,
+        "critical_rules_failed": len(result.failed("critical")),
+        "warnings": len(result.failed("warning")),
         **_counts(corpus),
     }
     dataset.metadata.update(facts)
@@ -104,11 +113,11 @@ def require_accepted(validation: str) -> None:
     Raises:
         ValueError: the message names the broken rules.
     """
-    result = read_json(Path(validation) / "result.json")
-    if result["passed"]:
+    result = ValidationResult.read(Path(validation) / ValidationResult.FILE)
+    if result.passed:
         return
-    broken = [r for r in result["rules"] if r["severity"] == "critical" and not r["passed"]]
-    lines = [f"{r['rule']}: {r['failed']} of {r['checked']}, {r['description']}" for r in broken]
+    broken = result.failed("critical")
+    lines = [f"{r.rule}: {r.failed} of {r.checked}, {r.description}" for r in broken]
     raise ValueError(
         "the corpus breaks critical rules, so nothing is trained; the page of the step validate "
         "shows examples: " + "; ".join(lines)
@@ -208,10 +217,10 @@ def describe_release(
     released: Artifact, decision: str, receipt: str, registry: str, data_version: str
 ) -> None:
     """Write the Model artifact of a release: its version, verdict, tasks and hashes."""
-    judged, written = read_decision(Path(decision)), read_json(Path(receipt))
+    judged, written = read_decision(Path(decision)), Receipt.read(Path(receipt))
     facts = {
         "verdict": judged.verdict,
-        "version": written["version"] or "",
+        "version": written.version or "",
         "registry": registry,
         "tasks": sorted(judged.models),
         "sha256": dict(judged.models),

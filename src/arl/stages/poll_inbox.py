@@ -15,7 +15,7 @@ from arl.monitoring.runs import current
 from arl.params import Params
 
 
-def poll_inbox(params: Params, inbox: str, *, monitor: Path) -> bool:
+def poll_inbox(params: Params, inbox: str, *, monitor: str) -> bool:
     """See whether the monitoring loop has anything to do.
 
     Reads names, sizes and times of the inbox, and the log of the loop; writes nothing. There is
@@ -24,13 +24,14 @@ def poll_inbox(params: Params, inbox: str, *, monitor: Path) -> bool:
 
     Args:
         inbox: A folder or s3://bucket/prefix with <site>/<batch>/ folders.
-        monitor: Folder of the loop's state and log.
+        monitor: Folder of the loop's state and log, which the first batch makes.
 
     Raises:
         FileNotFoundError: there is no inbox.
     """
-    entries = Journal(monitor).entries()
-    if current(monitor) is not None or retried_runs(entries):
+    folder = Path(monitor)
+    entries = Journal(folder).entries()
+    if current(folder) is not None or retried_runs(entries):
         return True
     handled = handled_fingerprints(entries)
     for batch in list_batches(inbox, params.watch.settle_seconds, time.time()):
