@@ -47,7 +47,8 @@ def validate(
     """
     from pathlib import Path
 
-    from arl.launch import artifacts
+    from arl.launch.artifacts import copy_page
+    from arl.launch.corpus_artifacts import describe_dataset
     from arl.launch.stage import launch
 
     try:
@@ -56,8 +57,8 @@ def validate(
         # the stage writes its result before it refuses the corpus
         if not (Path(validation.path) / "result.json").is_file():
             raise
-    artifacts.copy_page(validation.path, page.path)
-    return artifacts.describe_dataset(dataset, validation.path, corpus, data_hash)
+    copy_page(validation.path, page.path)
+    return describe_dataset(dataset, validation.path, corpus, data_hash)
 
 
 @step("data")
@@ -66,7 +67,7 @@ def accept(validation: dsl.Input[dsl.Artifact], data_version: str) -> str:
 
     The page of the step validate shows what is wrong.
     """
-    from arl.launch import artifacts
+    from arl.launch.corpus_artifacts import require_accepted
 
-    artifacts.require_accepted(validation.path)
+    require_accepted(validation.path)
     return data_version

@@ -12,7 +12,7 @@ from arl.corpus.checks.result import ValidationResult
 from arl.corpus.checks.validation import Finding
 from arl.documents import Document
 from arl.evaluation.results import Calibration, Estimate, Metrics
-from arl.launch import artifacts
+from arl.launch import artifacts, corpus_artifacts
 from arl.monitoring.journal import BatchDecision, DecisionWord
 from arl.monitoring.runs import Intake, Run, RunDecision, begin
 
@@ -107,7 +107,7 @@ def test_a_broken_corpus_stops_the_run_with_its_rules(tmp_path: Path) -> None:
     rule = Finding("unique-id", "critical", "ids are unique", 9, 2, [])
     ValidationResult("v", [rule]).write(tmp_path / "result.json")
     with pytest.raises(ValueError, match="unique-id: 2 of 9, ids are unique"):
-        artifacts.require_accepted(str(tmp_path))
+        corpus_artifacts.require_accepted(str(tmp_path))
 
 
 # --- monitoring runs -----------------------------------------------------------------------------
