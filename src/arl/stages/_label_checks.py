@@ -44,6 +44,7 @@ _COLUMNS = [
     "pixel_sha256",
     "perceptual_hash",
     "difference_hash",
+    "detail_hash",
 ]
 _P_PRIOR = 1e-3
 _USUAL = 0.95  # quantile of the distances between training images of different patients
