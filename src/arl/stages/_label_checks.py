@@ -54,10 +54,19 @@ _USUAL = 0.95  # quantile of the distances between training images of different 
 class ReferenceFeatures:
     """Features of reference images that were computed before, for many batches in turn."""
 
+    ids: list[str] = field(default_factory=list)
     organs: npt.NDArray[np.float64] | None = None
     tasks: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
     agreement: dict[str, float | None] = field(default_factory=dict)
     noise: dict[str, float] = field(default_factory=dict)
+
+    def clear_unless(self, ids: list[str]) -> None:
+        """Forget everything if the reference rows are others: copies of test images in a batch
+        change which training images are withheld."""
+        if self.ids != ids:
+            self.ids, self.organs = ids, None
+            for features in (self.tasks, self.agreement, self.noise):
+                features.clear()
 
 
 def check_labels(
@@ -82,6 +91,7 @@ def check_labels(
     """
     limits, cached = limits or Limits(), cached or ReferenceFeatures()
     new, reference = rows[is_new], rows[~is_new]
+    cached.clear_unless((reference["id"] + " " + reference["split"].fillna("")).tolist())
     checks = [*_test_images(corpus, params, new, limits)]
     skipped: list[str] = []
     organ_checks, familiar = _organs(params, corpus, champion, new, reference, limits, cached)
