@@ -61,7 +61,7 @@ def close_run(
             _log_failure(params, journal, run, error)
         elif _is_held(run):
             # The run waits for a person, and the loop goes on with other batches.
-            write_run(journal, run, corpus, champion)
+            write_run(journal, run, corpus, champion, watch.stamp(corpus))
             park(run)
         elif (run.folder / "decision.json").is_file():
             _log_outcome(journal, run, corpus, champion, verdict)
