@@ -1,4 +1,4 @@
-"""Every kind of 8-bit picture comes out as levels or colours; masks by threshold or as zeros and ones."""
+"""8-bit pictures come out as levels or colours; masks by threshold or as zeros and ones."""
 
 from pathlib import Path
 

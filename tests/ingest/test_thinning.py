@@ -55,7 +55,7 @@ def test_pictures_of_the_tests_differ() -> None:
 
 
 def test_the_hash_is_that_of_imagehash() -> None:
-    """Of a fixed picture, by imagehash 4.3.2 with its own (Lanczos) scaling: a few bits apart, as scalings go."""
+    """imagehash 4.3.2 scales by Lanczos, so its hash of a fixed picture differs by a few bits."""
     rows, columns = np.mgrid[:64, :96]
     picture = (127 + 60 * np.sin(rows / 9) + 60 * np.cos(columns / 13 + rows / 21)).astype(np.uint8)
     assert (perceptual_hash(picture) ^ 0x9FB5E0356037603D).bit_count() <= 4
@@ -141,7 +141,7 @@ def test_the_batch_counts_what_was_thinned(tmp_path: Path) -> None:
 
 
 def test_a_real_cine_thins_by_its_hashes() -> None:
-    """Frames of one heart: neighbours differ by few bits, so a small distance thins and none collapses to one."""
+    """Neighbouring frames of one heart differ by few bits, so a small distance thins them."""
     file = str(get_testdata_file("color3d_jpeg_baseline.dcm", download=False))
     codes = [perceptual_hash(frame[..., 0]) for frame in iter_pixels(file, indices=range(20))]
     steps = [(a ^ b).bit_count() for a, b in pairwise(codes)]

@@ -89,7 +89,7 @@ def test_an_input_that_hangs_is_refused_and_the_others_are_read(
 
 
 def test_the_time_of_an_input_begins_when_it_is_read(tmp_path: Path) -> None:
-    """Not when it is queued: three that take 1.5 s each, one after the other, are below a limit of 4 s."""
+    """The time in the queue does not count: three waits of 1.5 s stay below a limit of 4 s."""
     # of the standard library, since the process that reads does not know this file; no output is no
     # image
     slow = [

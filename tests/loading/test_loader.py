@@ -1,4 +1,4 @@
-"""Batches: the same after a restart and for any number of ranks, every example once, tensors as promised."""
+"""Batches: equal after a restart and for any number of ranks; every example once."""
 
 import threading
 from collections import OrderedDict

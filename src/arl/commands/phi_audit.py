@@ -80,7 +80,16 @@ def _run(params: Params, work: Path, key: str, ingest: tuple[str, ...]) -> None:
     (left / "tmp").mkdir(parents=True)
     text = yaml.safe_dump(parameters.to_literals(params), sort_keys=False)
     (left / "params.yaml").write_text(text, encoding="utf-8")
-    words = ["dicom-folder", "--root", str(work / "drop"), "--corpus", "data", "--site", "audit"]
+    words = [
+        "dicom-folder",
+        "--root",
+        str(work / "drop"),
+        "--corpus",
+        "data",
+        "--site",
+        "audit",
+        "data.max_refused=1.0",
+    ]
     environment = os.environ | {"ARL_HASH_KEY": key, "TMPDIR": str(left / "tmp"), "HOME": str(left)}
     environment.pop("ARL_HASH_KEY_FILE", None)
     done = subprocess.run(

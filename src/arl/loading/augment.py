@@ -60,7 +60,7 @@ class Strength:
 
 
 class Draws(NamedTuple):
-    """Uniform random numbers in [0, 1): (V, B_global, ...), or (R, ...) for the rows of one rank."""
+    """Uniform random numbers in [0, 1): (V, B_global, ...), or (R, ...) for one rank."""
 
     crop: Tensor  # (..., 4): area, aspect, top, left
     flip: Tensor  # (...)
@@ -86,7 +86,7 @@ def step_generator(seed: int, step: int, purpose: str) -> torch.Generator:
 
 
 def draw(views: int, batch: int, generator: torch.Generator) -> Draws:
-    """Random numbers of `views` views of a global batch; their count is the same for any strength."""
+    """Random numbers of `views` views of a global batch, equally many for any strength."""
 
     def uniform(*width: int) -> Tensor:
         return torch.rand((views, batch, *width), generator=generator)

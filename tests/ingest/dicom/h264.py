@@ -1,4 +1,4 @@
-"""The smallest H.264 encoder: every macroblock is I_PCM, i.e. holds its samples as they are (ITU-T H.264, 7.3)."""
+"""The smallest H.264 encoder: every macroblock is I_PCM, raw samples (ITU-T H.264, 7.3)."""
 
 import re
 
@@ -22,7 +22,7 @@ class _Bits:
         return self
 
     def nal(self, header: int, payload: bytes = b"") -> bytes:
-        """A NAL unit: start code, header, these bits and whole bytes behind them, stop bit, emulation prevention."""
+        """A NAL unit: start code, header, bits, whole bytes, stop bit, emulation prevention."""
         head = self.text + "0" * (-len(self.text) % 8) if payload else self.text + "1"
         head += "0" * (-len(head) % 8)
         body = (
@@ -33,7 +33,7 @@ class _Bits:
 
 
 def encode(frames: np.ndarray) -> bytes:
-    """Annex B stream of RGB frames uint8 (N, H, W, 3), H and W multiples of 16; all of them IDR pictures."""
+    """Annex B stream of RGB frames uint8 (N, H, W, 3), H and W multiples of 16; all IDR."""
     rows, columns = frames.shape[1] // 16, frames.shape[2] // 16
     # Baseline, level 4: parameter set 0, 4-bit frame numbers, picture order 2, no reference frames,
     # frames only

@@ -61,7 +61,7 @@ def test_text_in_seven_frames_of_a_clip_is_found_wherever_it_begins(cine: np.nda
 def test_composites_are_searched_while_a_long_clip_passes(
     cine: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Spans of eight frames instead of 128: the name is in the first, in colour, and not in the second."""
+    """Spans of eight frames instead of 128: the name is in the first one only, in colour."""
     monkeypatch.setattr(burnt_in, "_SPAN", 8)
     named = np.repeat(cine[..., None], 3, axis=-1)
     for frame in named[:8]:

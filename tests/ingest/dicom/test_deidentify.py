@@ -1,4 +1,4 @@
-"""Keys and keyed hashes: none without a secret, the same under one key, unlinkable under another."""
+"""Keyed hashes: none without a secret, equal under one key, unlinkable under another."""
 
 import hashlib
 import hmac

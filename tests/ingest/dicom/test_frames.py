@@ -1,4 +1,4 @@
-"""Real ultrasound files of every compression and colour coding, and what is refused in fixed words."""
+"""Real ultrasound files of every compression and colour coding, and refusals in fixed words."""
 
 import shutil
 import warnings

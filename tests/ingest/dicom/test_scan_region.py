@@ -1,4 +1,4 @@
-"""Scan regions by tags and by content, colour and outline of the probe, on drawn screens with known answers."""
+"""Scan regions by tags and content, colour and probe outline, on drawn screens."""
 
 import cv2
 import numpy as np
@@ -68,7 +68,7 @@ def test_one_stale_tag_discredits_all() -> None:
 
 
 def fan(inner: float, outer: float = 300.0, half_angle: float = 40.0, seed: int = 0) -> np.ndarray:
-    """A screen (H, W) with a speckled fan whose probe face has radius `inner`, its rim at row 20."""
+    """A screen (H, W) with a speckled fan; its probe face has radius `inner` at row 20."""
     rows, columns = np.mgrid[:HEIGHT, :WIDTH].astype(float)
     x, z = columns - WIDTH / 2, rows - 20 + inner * np.cos(np.radians(half_angle))
     radius, angle = np.hypot(x, z), np.degrees(np.arctan2(np.abs(x), z))

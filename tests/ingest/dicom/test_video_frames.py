@@ -1,4 +1,4 @@
-"""DICOM that holds MPEG: a real cine as MPEG-2, MPEG-4 part 2 and H.264, whole and in fragments; HEVC from a file."""
+"""DICOM that holds MPEG-2, MPEG-4 part 2, H.264 or HEVC, whole and in fragments."""
 
 import runpy
 import warnings
@@ -142,7 +142,7 @@ def moving(count: int = 9) -> np.ndarray:
 
 @pytest.mark.parametrize("fragments", [1, 3])
 def test_hevc_with_predicted_frames_is_read_in_order(tmp_path: Path, fragments: int) -> None:
-    """moving.hevc was made by x265, full range, CRF 16, two B-frames: nothing that ARL installs encodes HEVC."""
+    """x265 made moving.hevc (full range, CRF 16, two B-frames): ARL installs no HEVC encoder."""
     stream = Path(__file__).with_name("moving.hevc").read_bytes()
     file = dicom(stream, tmp_path / "moving.dcm", HEVCMP51, fragments=fragments, number=9)
     with warnings.catch_warnings():

@@ -121,6 +121,7 @@ def ingest(drop: Path, corpus: Path) -> str:
         "--site",
         "north",
         "data.workers=1",
+        "data.max_refused=1.0",
     ]
     call = [sys.executable, "-c", command, "ingest", *words]
     done = subprocess.run(call, capture_output=True, text=True, check=True, cwd=ROOT)
