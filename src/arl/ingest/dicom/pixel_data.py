@@ -77,6 +77,8 @@ _ITEM, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE0DD
 _PIXEL_DATA = 0x7FE00010
 # JPEG and JPEG-LS; JPEG 2000; JPEG XL
 _STARTS = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51", b"\xff\x0a", b"\x00\x00\x00\x0c")
+# words of the warnings of libjpeg and OpenJPEG on damaged data
+_WARNINGS = (b"orrupt", b"Bogus", b"remature", b"not defined", b"xpected")
 _YCBCR = ("YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_422", "YBR_PARTIAL_420")
 # A fraction of coloured pixels above the first is a tint if the other reading has less than half.
 _TINTED = 0.5
@@ -299,8 +301,12 @@ class PixelData:
                 decoder = iter_pixels(stream, indices=indices, raw=True, **self.options)
             with closing(decoder):
                 while True:
-                    with quiet("its pixels cannot be decoded"):
-                        raw = next(decoder, None)
+                    with captured_stderr() as output:
+                        with quiet("its pixels cannot be decoded"):
+                            raw = next(decoder, None)
+                        warned = output()
+                    if any(word in warned for word in _WARNINGS):
+                        raise Refused("a compressed frame is damaged: its decoder warns")
                     if raw is None:
                         return
                     yield raw
@@ -556,8 +562,8 @@ def _check_jpeg(codestream: bytes) -> None:
             decoded = None
         warned = output()
     # 12-bit JPEG is none of OpenCV's formats, so only a warning refuses the frame
-    if warned and b"orrupt" in warned:
-        raise Refused("a compressed frame is damaged: its decoder warns of corrupt data")
+    if any(word in warned for word in _WARNINGS):
+        raise Refused("a compressed frame is damaged: its decoder warns")
     del decoded
 
 
