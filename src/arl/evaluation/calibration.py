@@ -10,10 +10,11 @@ import numpy.typing as npt
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
-from arl.evaluation.metrics import Floats, Ints, check_classes, check_scores
+from arl.evaluation.metrics import Floats, Ints, calibration_bins, check_classes, check_scores
 
 _LEAST = 1e-6  # scores are stored to six decimals
 _RANGE = (-3.0, 3.0)  # of log10 of the temperature
+_RAIL = 1e-3  # distance from an end of the range that counts as the end
 
 
 def fit_temperature(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
@@ -34,6 +35,38 @@ def fit_temperature(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
 
     solution = minimize_scalar(loss, bounds=_RANGE, method="bounded", options={"xatol": 1e-6})
     return float(10**solution.x)
+
+
+def at_limit(temperature: float) -> bool:
+    """Whether a fitted temperature is an end of its range, so that no finite one fits.
+
+    The scores then say nothing of the classes, or are certain and right.
+    """
+    exponent = float(np.log10(temperature))
+    return min(abs(exponent - end) for end in _RANGE) < _RAIL
+
+
+def chance_calibration_error(
+    probabilities: npt.ArrayLike,
+    patients: npt.ArrayLike,
+    *,
+    level: float,
+    draws: int = 1000,
+    seed: int = 0,
+) -> float:
+    """The calibration error that a perfectly calibrated model exceeds with probability `level`.
+
+    Outcomes are drawn from the probabilities (n,) themselves (consistency resampling, Broecker &
+    Smith, Weather and Forecasting 22 (2007) 651). All images of a patient share one random number,
+    which is the strongest dependence that there can be.
+    """
+    p = np.asarray(probabilities, np.float64)
+    order, starts = calibration_bins(p)
+    _, patient = np.unique(np.asarray(patients), return_inverse=True)
+    uniform = np.random.default_rng(seed).random((draws, patient.max() + 1))[:, patient]
+    gaps = (p - (uniform < p))[:, order]
+    errors = np.abs(np.add.reduceat(gaps, starts, axis=1)).sum(axis=1) / len(p)
+    return float(np.quantile(errors, 1 - level))
 
 
 def _softened(y: Ints, classes: int) -> Floats:

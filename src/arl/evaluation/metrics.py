@@ -217,17 +217,34 @@ def _masks(predicted: npt.ArrayLike, truth: npt.ArrayLike) -> tuple[Bools, Bools
 
 
 class Reliability(NamedTuple):
-    """Bins of equal numbers of images, by rising probability; each array (bins,)."""
+    """Bins of about equal numbers of images, by rising probability; each array (bins,)."""
 
     probability: Floats  # mean predicted probability
-    observed: Floats  # share of positive outcomes
+    observed: Floats  # fraction of positive outcomes
     images: Ints
+
+
+def calibration_bins(probabilities: Floats, bins: int = CALIBRATION_BINS) -> tuple[Ints, Ints]:
+    """The order of probabilities (n,) by size, and where in it each equal-mass bin starts.
+
+    Equal probabilities share a bin, so that the bins do not depend on the order of the rows.
+    """
+    order = np.argsort(probabilities, kind="stable")
+    ordered = probabilities[order]
+    sizes = [len(part) for part in np.array_split(order, min(bins, len(order)))]
+    cuts = np.cumsum(sizes)[:-1]
+    # A cut inside of a run of ties moves to the nearer end of the run.
+    first = np.searchsorted(ordered, ordered[cuts], "left")
+    last = np.searchsorted(ordered, ordered[cuts], "right")
+    cuts = np.where(cuts - first <= last - cuts, first, last)
+    starts = np.unique(np.concatenate([[0], cuts[cuts < len(order)]]))
+    return order, starts.astype(np.int64)
 
 
 def reliability(
     outcomes: npt.ArrayLike, probabilities: npt.ArrayLike, bins: int = CALIBRATION_BINS
 ) -> Reliability:
-    """Predicted probability (n,) against observed outcome (n,) in equal-mass bins; fewer bins than images.
+    """Predicted probability (n,) against observed outcome (n,) in the bins of `calibration_bins`.
 
     Raises:
         ValueError: see `check_scores`, or a probability outside 0..1.
@@ -235,18 +252,19 @@ def reliability(
     y, p = check_scores(outcomes, probabilities)
     if p.min() < 0 or p.max() > 1:
         raise ValueError(f"probabilities of {p.min():g} to {p.max():g} are not within 0..1")
-    parts = np.array_split(np.argsort(p, kind="stable"), min(bins, len(p)))
+    order, starts = calibration_bins(p, bins)
+    images = np.diff(np.append(starts, len(p)))
     return Reliability(
-        np.array([p[i].mean() for i in parts]),
-        np.array([y[i].mean() for i in parts]),
-        np.array([len(i) for i in parts]),
+        np.add.reduceat(p[order], starts) / images,
+        np.add.reduceat(y[order], starts) / images,
+        images,
     )
 
 
 def expected_calibration_error(
     outcomes: npt.ArrayLike, probabilities: npt.ArrayLike, bins: int = CALIBRATION_BINS
 ) -> float:
-    """Mean distance of probability and observed share over equal-mass bins (Nguyen & O'Connor 2015)."""
+    """Mean distance of probability and outcome over equal-mass bins (Nguyen & O'Connor 2015)."""
     table = reliability(outcomes, probabilities, bins)
     return float(np.average(np.abs(table.probability - table.observed), weights=table.images))
 

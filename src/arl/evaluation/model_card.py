@@ -102,11 +102,17 @@ def _threshold(metrics: Metrics) -> list[str]:
 def _calibration(metrics: Metrics) -> list[str]:
     if metrics.temperature is None or metrics.calibrated is None:
         return []
-    return [
-        f"Scores become probabilities with a temperature of {metrics.temperature:.3f}, fitted on"
+    text = (
+        f"Scores become probabilities with a temperature of {metrics.temperature:.3g}, fitted on"
         " validation images: with it the test images' calibration error is"
         f" {metrics.calibrated.ece:.3f} and their Brier score {metrics.calibrated.brier:.3f}."
-    ]
+    )
+    if metrics.temperature_at_limit:
+        text += (
+            " **This temperature is an end of its range**: no finite one fits the validation"
+            " images, and the probabilities are not to be trusted."
+        )
+    return [text]
 
 
 def _slices(metrics: Metrics) -> str:

@@ -3,7 +3,7 @@
 They hold what it takes to compare models and to slice by origin.
 
 Columns `id`, `patient` (the patient, else the clip, else the image itself), `site`, `probe`,
-`device`, `synthetic`; then `label` and `score_0` ... of a classification, or `dice` and `iou` of a
+`device`, those of `GROUPS` that the manifest has, `synthetic`; then `label` and `score_0` ... of a classification, or `dice` and `iou` of a
 segmentation.
 """
 
@@ -29,17 +29,59 @@ from arl.files import atomic_file
 from arl.loading.loader import Batch
 
 ORIGINS = ("site", "probe", "device")
+# Further slices, for images whose manifest has them among its labels.
+GROUPS = ("anatomy", "age_group", "sex", "pathology")
+_AGE_LIMITS = (18, 40, 60)  # years
+_FORMAT = b"arl.predictions/2"
 _UNKNOWN = "unknown"
 _SCORE_DECIMALS = 6  # float32 has no more; rounding makes equal what differs by the order of a sum
 
 Outputs = Iterable[tuple[Batch, Tensor]]
 
 
+def slice_columns(table: pd.DataFrame) -> list[str]:
+    """The columns of a table that divide its images into slices."""
+    return [column for column in (*ORIGINS, *GROUPS) if column in table]
+
+
 def _origin(rows: pd.DataFrame) -> pd.DataFrame:
     table = pd.DataFrame({"id": rows["id"], "patient": groups(rows)})
     for column in ORIGINS:
         table[column] = rows[column].fillna(_UNKNOWN)
+    for column, values in _group_columns(rows).items():
+        table[column] = values
     return table.assign(synthetic=rows["synthetic"].astype(bool)).reset_index(drop=True)
+
+
+def _group_columns(rows: pd.DataFrame) -> dict[str, "pd.Series[str]"]:
+    """The columns of `GROUPS` for which some row of the manifest has a value."""
+    columns: dict[str, pd.Series[str]] = {}
+    if "anatomy" in rows and rows["anatomy"].nunique() > 1:
+        columns["anatomy"] = rows["anatomy"].astype(str)
+    if "labels" not in rows:
+        return columns
+    labels_of = [
+        {label["name"]: label for label in entry} if entry is not None else {}
+        for entry in rows["labels"]
+    ]
+    for name in ("sex", "pathology", "age_group"):
+        texts = [(by_name.get(name) or {}).get("text") for by_name in labels_of]
+        columns[name] = pd.Series(texts, rows.index, dtype=object)
+    ages = [(by_name.get("age") or {}).get("number") for by_name in labels_of]
+    if columns["age_group"].isna().all():
+        columns["age_group"] = pd.Series([_age_group(age) for age in ages], rows.index, dtype=object)
+    return {
+        name: values.fillna(_UNKNOWN) for name, values in columns.items() if values.notna().any()
+    }
+
+
+def _age_group(age: float | None) -> str | None:
+    """A group of ages in years, as the gate reports them."""
+    if age is None or not np.isfinite(age):
+        return None
+    index = int(np.searchsorted(_AGE_LIMITS, age, "right"))
+    edges = ["0", *map(str, _AGE_LIMITS)]
+    return f"{edges[index]}+" if index == len(_AGE_LIMITS) else f"{edges[index]}-{edges[index + 1]}"
 
 
 def classification_table(rows: pd.DataFrame, outputs: Outputs, classes: int) -> pd.DataFrame:
@@ -79,8 +121,10 @@ def segmentation_table(rows: pd.DataFrame, outputs: Outputs) -> pd.DataFrame:
 
 def write_predictions(table: pd.DataFrame, path: Path) -> None:
     """Write a table as parquet, atomically."""
+    content = pa.Table.from_pandas(table, preserve_index=False)
+    content = content.replace_schema_metadata({**content.schema.metadata, b"format": _FORMAT})
     with atomic_file(path) as partial:
-        pq.write_table(pa.Table.from_pandas(table, preserve_index=False), partial)
+        pq.write_table(content, partial)
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
@@ -91,12 +135,18 @@ def read_predictions(path: Path) -> pd.DataFrame:
         ValueError: the file is not parquet, or a column is missing.
     """
     try:
-        table = pq.read_table(path).to_pandas()
+        content = pq.read_table(path)
     except pa.ArrowInvalid as error:
         raise ValueError(f"{path} is not a readable parquet file: {error}") from error
-    wanted = ["id", "patient", *ORIGINS, "synthetic"]
-    measured = ["label", "score_0", "score_1"] if "label" in table else ["dice", "iou"]
-    missing = [column for column in [*wanted, *measured] if column not in table]
+    written = (content.schema.metadata or {}).get(b"format", b"none")
+    if written != _FORMAT:
+        raise ValueError(
+            f"{path} has format {written.decode()}, expected {_FORMAT.decode()}: evaluate again"
+        )
+    table = content.to_pandas()
+    required = ["id", "patient", *ORIGINS, "synthetic"]
+    outputs = ["label", "score_0", "score_1"] if "label" in table else ["dice", "iou"]
+    missing = [column for column in [*required, *outputs] if column not in table]
     if missing:
         raise ValueError(
             f"{path} has no column {', '.join(missing)}; a table of predictions needs it"

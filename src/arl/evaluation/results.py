@@ -53,7 +53,7 @@ class Metrics(Document):
     """metrics.json of an evaluation: one model on the test images of its task."""
 
     FORMAT: ClassVar[str] = "arl.metrics"
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
     FILE: ClassVar[str] = "metrics.json"
 
     task: str
@@ -70,11 +70,12 @@ class Metrics(Document):
     delong: Estimate | None  # AUROC of two classes with DeLong's interval over patients
     detectable_difference: float  # from a fixed value, with a power of 80 %
     confusion: list[list[int]] | None  # truth in rows; None for segmentation
-    slices: dict[str, dict[str, SliceMetric]]  # site, probe or device -> name -> metric
+    slices: dict[str, dict[str, SliceMetric]]  # site, probe, ... -> name -> metric
     # a threshold lies half-way between two scores, and rounding could move an image across it
     threshold: float | None = field(metadata=EXACT)
     temperature: float | None = field(metadata=EXACT)  # None for segmentation
     calibrated: Calibration | None
+    temperature_at_limit: bool = False  # no finite temperature fits the validation images
 
     @property
     def main(self) -> Estimate:
@@ -96,7 +97,7 @@ class ReleaseMetrics(Document):
     """metrics.json of a release: the metrics of each task."""
 
     FORMAT: ClassVar[str] = "arl.release-metrics"
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
     FILE: ClassVar[str] = "metrics.json"
 
     tasks: dict[str, Metrics]

@@ -150,9 +150,17 @@ def clustered_interval(
 def _logit_interval(area: float, error: float, pairs: int, confidence: float) -> Interval:
     if area in (0.0, 1.0):
         return Interval(area, *clopper_pearson(round(area) * pairs, pairs, confidence))
+    if error < _ROUNDING:
+        return _unseen_interval(area, pairs, confidence)
     z = float(norm.ppf((1 + confidence) / 2)) * error / (area * (1 - area))
     logit = np.log(area / (1 - area))
     return Interval(area, float(1 / (1 + np.exp(z - logit))), float(1 / (1 + np.exp(-z - logit))))
+
+
+def _unseen_interval(value: float, units: float, confidence: float) -> Interval:
+    """The interval of a metric in 0..1 whose data show no variation, e.g. of a constant score."""
+    reach = unseen_loss(units, 1 - confidence)
+    return Interval(value, max(0.0, value - reach), min(1.0, value + reach))
 
 
 def delong_test(
@@ -468,15 +476,17 @@ def _acceleration(left_out: Floats) -> float:
 def bootstrap_interval(resampled: Resampled, units: int, confidence: float = 0.95) -> Interval:
     """The BCa interval; of draws that are all 0 or all 1 the exact limits of `units` trials.
 
-    A perfect result on few patients has a bootstrap interval of no width, which would claim
-    certainty.
+    A perfect result on few patients and a constant score have a bootstrap interval of no width,
+    which would claim certainty. The metric is within 0..1.
 
     Raises:
         ValueError: see `Resampled.defined`.
     """
     value = resampled.value
-    if value in (0.0, 1.0) and units and np.ptp(resampled.defined()) == 0:
-        return Interval(value, *clopper_pearson(round(value) * units, units, confidence))
+    if np.ptp(resampled.defined()) < _ROUNDING:
+        if value in (0.0, 1.0) and units:
+            return Interval(value, *clopper_pearson(round(value) * units, units, confidence))
+        return _unseen_interval(value, units, confidence)
     return Interval(value, *bca_limits(resampled, confidence))
 
 
@@ -523,15 +533,25 @@ def paired_difference(
     Raises:
         ValueError: see `Resampled.defined`.
     """
-    difference = challenger.minus(champion)
+    return lower_bounded(challenger.minus(champion), units=units, confidence=confidence)
+
+
+def lower_bounded(difference: Resampled, *, units: int, confidence: float) -> Difference:
+    """As `paired_difference`, of one statistic: a difference, or a metric against zero.
+
+    Raises:
+        ValueError: see `Resampled.defined`.
+    """
     draws, value = difference.defined(), difference.value
-    unseen = unseen_loss(units, 1 - confidence)
+    unseen = unseen_loss(units, (1 - confidence) / 2)
     p_worse = (1 + int((draws >= 0).sum())) / (1 + len(draws))
     if np.ptp(draws) < _ROUNDING:
         return Difference(value, value - unseen, value + unseen, p_worse, 0.0, unseen)
     low, high = bca_limits(difference, confidence)
     reach = _student(units, confidence) * _jackknife_error(difference.left_out)
     low, high = min(low, value - reach, value - unseen), max(high, value + reach)
+    # A metric within 0..1 cannot differ by more.
+    low, high = max(low, -1.0), min(high, 1.0)
     return Difference(value, low, high, p_worse, difference.error(), unseen)
 
 
@@ -583,7 +603,7 @@ def power(error: float, margin: float, units: float, confidence: float = 0.95) -
     The difference is N(0, error²), and the lower limit must exceed -margin; see
     `paired_difference`.
     """
-    unseen = unseen_loss(units, 1 - confidence)
+    unseen = unseen_loss(units, (1 - confidence) / 2)
     if error == 0:
         return float(unseen < margin)
     return float(norm.cdf((margin - max(_student(units, confidence) * error, unseen)) / error))

@@ -5,7 +5,13 @@ import pandas as pd
 
 from arl.evaluation import metrics
 from arl.evaluation.metrics import Bools, Floats, Ints
-from arl.evaluation.predictions import ORIGINS, independent_units, labels, main_statistic, scores
+from arl.evaluation.predictions import (
+    independent_units,
+    labels,
+    main_statistic,
+    scores,
+    slice_columns,
+)
 from arl.evaluation.results import Estimate, SliceMetric
 from arl.evaluation.statistics import (
     Resampled,
@@ -84,7 +90,10 @@ class Summary:
                     main_statistic(self.table, "auroc"),
                     independent_units(self.table, "auroc"),
                 ),
-                "brier": (mean_statistic(metrics.brier_losses(y, s)), 0),
+                "brier": (
+                    mean_statistic(metrics.brier_losses(y, s)),
+                    self.table["patient"].nunique(),
+                ),
             }
         )
         estimates["accuracy"] = self._proportion(right, everyone)
@@ -142,12 +151,12 @@ class Summary:
         )
 
     def slices(self) -> dict[str, dict[str, SliceMetric]]:
-        """The main metric by site, probe and device."""
+        """The main metric by site, probe, device and further groups."""
         return {
             origin: {
                 str(name): self._slice(part) for name, part in self.table.groupby(origin, sort=True)
             }
-            for origin in ORIGINS
+            for origin in slice_columns(self.table)
         }
 
     def _slice(self, part: pd.DataFrame) -> SliceMetric:

@@ -8,7 +8,7 @@ import torch
 from arl import console
 from arl.corpus.location import ReadableCorpus
 from arl.corpus.splits import grouping
-from arl.evaluation.calibration import fit_temperature, with_temperature
+from arl.evaluation.calibration import at_limit, fit_temperature, with_temperature
 from arl.evaluation.metrics import (
     brier_losses,
     expected_calibration_error,
@@ -95,6 +95,7 @@ def evaluate(
             threshold=threshold,
             temperature=temperature,
             calibrated=calibrated,
+            temperature_at_limit=temperature is not None and at_limit(temperature),
         )
     except ValueError as error:
         raise ValueError(f"task {task}, model {model}: {error}") from error
