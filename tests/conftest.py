@@ -41,6 +41,7 @@ TINY = [
     "finetune.upernet_channels=8",
     "evaluate.bootstrap=50",
     "gate.bootstrap=50",
+    "gate.min_patients=2",
     "tasks=[breast,lv]",
 ]
 

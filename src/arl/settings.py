@@ -431,10 +431,22 @@ class Gate(Section):
 
     bootstrap: Annotated[PositiveInt, "Bootstrap resamples of the patients."]
     alpha: Annotated[
-        float, Interval(gt=0.0, lt=1.0), "Probability of a false rejection, over all tests."
+        float,
+        Interval(gt=0.0, lt=1.0),
+        "Probability that a model worse by the margin is released, over all tries on a test set; "
+        "and of a false rejection for a slice, over all slices.",
     ]
+    min_patients: Annotated[PositiveInt, "Test patients that a release needs."]
     min_slice_patients: Annotated[
         PositiveInt, "Patients that a subgroup needs to be tested. Smaller ones are listed."
+    ]
+    max_trials: Annotated[
+        PositiveInt, "Decisions on the patients of a test set. Then it is exhausted."
+    ]
+    max_calibration_error: Annotated[
+        float,
+        Interval(ge=0.0, le=1.0),
+        "Calibration error beyond which, and beyond chance, a model is rejected.",
     ]
 
 

@@ -3,7 +3,12 @@ import pytest
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 
-from arl.evaluation.calibration import fit_temperature, with_temperature
+from arl.evaluation.calibration import (
+    at_limit,
+    chance_calibration_error,
+    fit_temperature,
+    with_temperature,
+)
 from arl.evaluation.metrics import expected_calibration_error
 
 
@@ -60,3 +65,24 @@ def test_one_class_and_a_temperature_of_zero_are_refused() -> None:
         fit_temperature(np.zeros(7, int), np.full((7, 2), 0.5))
     with pytest.raises(ValueError, match="a temperature of 0 is not positive"):
         with_temperature(np.full((1, 2), 0.5), 0.0)
+
+
+def test_a_temperature_at_the_end_of_its_range_is_known() -> None:
+    """Certain scores that are wrong as often as right say nothing."""
+    useless = np.tile([[1.0, 0.0], [0.0, 1.0]], (20, 1))
+    y = np.tile([0, 1, 1, 0], 10)
+    assert at_limit(fit_temperature(y, useless))
+    rng = np.random.default_rng(0)
+    p = rng.random(200)
+    assert not at_limit(fit_temperature((rng.random(200) < p).astype(int), np.c_[1 - p, p]))
+
+
+def test_chance_explains_the_error_of_a_calibrated_model() -> None:
+    """One in twenty calibrated models has a greater error, by independent images."""
+    rng = np.random.default_rng(0)
+    p = rng.random(300)
+    limit = chance_calibration_error(p, np.arange(300), level=0.05, draws=4000)
+    errors = [expected_calibration_error(rng.random(300) < p, p) for _ in range(1000)]
+    assert np.mean(np.array(errors) > limit) == pytest.approx(0.05, abs=0.025)
+    of_patients = chance_calibration_error(p, np.arange(300) // 10, level=0.05)
+    assert of_patients > limit

@@ -6,22 +6,53 @@ import pandas as pd
 import pytest
 from scipy.stats import norm
 
-from arl.evaluation.decision import Decision, Settings
-from arl.evaluation.gate import PairedTask, decide
+from arl.evaluation.decision import Decision, Settings, TrialCount
+from arl.evaluation.gate import ModelPredictions, PairedTask, decide
 
 Tables = Callable[..., list[pd.DataFrame]]
-SETTINGS = Settings(bootstrap=300, alpha=0.05, min_slice_patients=20, seed=0)
+SETTINGS = Settings(
+    bootstrap=300,
+    alpha=0.05,
+    min_patients=30,
+    min_slice_patients=20,
+    max_trials=20,
+    max_calibration_error=1.0,
+    seed=0,
+)
 
 
-def task(challenger: pd.DataFrame, champion: pd.DataFrame | None, **changes) -> PairedTask:
+def counted(number: int = 1, settings: Settings = SETTINGS, **changes) -> TrialCount:
+    basis = TrialCount(
+        number=number,
+        limit=settings.max_trials,
+        level=settings.level(number),
+        test_set="breast, version 1",
+        series="0" * 16,
+        frozen=True,
+    )
+    return replace(basis, **changes)
+
+
+def model(table: pd.DataFrame | None, release: str | None = None) -> ModelPredictions | None:
+    return None if table is None else ModelPredictions(table, threshold=0.5, release=release)
+
+
+def task(
+    challenger: pd.DataFrame,
+    champion: pd.DataFrame | None,
+    best: pd.DataFrame | None = None,
+    **changes,
+) -> PairedTask:
     basis = PairedTask(
         name="breast",
         main_metric="auroc" if "label" in challenger else "dice",
         margin=0.05,
         floor=0.6,
         images=challenger["id"].tolist(),
-        challenger=challenger,
-        champion=champion,
+        challenger=model(challenger),
+        champion=model(champion, "champion"),
+        best=model(best, "best"),
+        trial=counted(),
     )
     return replace(basis, **changes)
 
@@ -119,12 +150,10 @@ def test_two_perfect_models_on_few_patients_are_inconclusive(classifications: Ta
     decision = judge(*classifications(30, 0.999999, 0.9999999))
     assert decision.verdict == "inconclusive"
     assert decision.tasks["breast"].power == 0
-    assert decision.tasks["breast"].detectable == pytest.approx(0.181, abs=5e-4)
-    assert "a model that fails 18.1% of patients may fail none of so few" in decision.reasons[0]
-    assert (
-        decision.tasks["breast"].patients_needed == 117
-    )  # 59 pairs, of which each takes two patients
-    assert judge(*classifications(118, 0.999999, 0.9999999)).verdict == "promote"
+    assert decision.tasks["breast"].detectable == pytest.approx(0.218, abs=5e-4)
+    assert "a model that fails 21.8% of patients may fail none of so few" in decision.reasons[0]
+    assert decision.tasks["breast"].patients_needed == 144  # 72 pairs of two patients each
+    assert judge(*classifications(144, 0.999999, 0.9999999)).verdict == "promote"
 
 
 def test_the_same_predictions_are_the_same_model(classifications: Tables) -> None:
@@ -132,20 +161,135 @@ def test_the_same_predictions_are_the_same_model(classifications: Tables) -> Non
     assert judge(champion.sample(frac=1, random_state=0), champion).verdict == "promote"
 
 
-def test_a_first_release_needs_the_floor_only(classifications: Tables) -> None:
-    good, bad = classifications(60, 0.9, 0.4)
+def test_a_first_release_needs_its_lower_limit_above_the_floor(classifications: Tables) -> None:
+    good, bad = classifications(60, 0.95, 0.4)
     first = judge(good, None)
     assert first.verdict == "promote"
-    assert "there is no current model to compare with" in first.reasons[0]
+    assert first.tasks["breast"].challenger.low > 0.6
     refused = judge(bad, None)
     assert refused.verdict == "reject"
     assert "is below the required minimum of 0.600" in refused.reasons[0]
+    near = judge(good, None, floor=0.93)
+    assert near.verdict == "inconclusive"
+    assert near.tasks["breast"].challenger.value > 0.93
+
+
+def test_a_perfect_model_on_six_patients_is_no_release(classifications: Tables) -> None:
+    table = classifications(6, 0.999999)[0]
+    decision = judge(table, None)
+    assert decision.tasks["breast"].challenger.value == 1
+    assert decision.verdict == "inconclusive"
+    assert "6 test patients are fewer than the 30 that a release needs" in decision.reasons[1]
+
+
+def test_a_challenger_needs_as_many_patients_as_a_first_release(classifications: Tables) -> None:
+    champion = classifications(20, 0.9)[0]
+    assert judge(champion, champion).verdict == "inconclusive"
+
+
+def test_the_level_falls_with_the_tries_and_the_test_set_is_used_up(
+    classifications: Tables,
+) -> None:
+    tables = classifications(300, 0.92, 0.92, seed=3)
+    results = [judge(*tables, trial=counted(n)).tasks["breast"] for n in (1, 2, 20)]
+    lows = [result.difference.low for result in results]
+    assert lows[0] > lows[1] > lows[2]
+    assert results[0].power > results[1].power > results[2].power
+    assert results[2].power == results[0].power_last
+    assert results[2].power_first == results[0].power
+    assert "decision 2 of 20 on test set breast, version 1" in results[1].reasons[0]
+    used = judge(*tables, trial=counted(21))
+    assert used.verdict == "inconclusive"
+    assert "exhausted" in used.reasons[0]
+    assert "arl testset renew --task breast" in used.reasons[0]
+
+
+def test_a_test_set_that_nobody_froze_and_that_changed_judges_nothing(
+    classifications: Tables,
+) -> None:
+    champion = classifications(100, 0.9)[0]
+    trial = counted(frozen=False, changed=True)
+    decision = judge(champion, champion, trial=trial)
+    assert decision.verdict == "inconclusive"
+    assert "arl testset add --task breast" in decision.reasons[0]
+
+
+def test_small_losses_do_not_add_up(segmentations: Tables) -> None:
+    """Each step loses less than the margin; the third is far below the first."""
+    best, middle, new = segmentations(1000, 0.80, 0.77, 0.74)
+    whole = replace(SETTINGS, min_slice_patients=10_000)
+    steps = decide([task(new, middle)], whole)
+    assert steps.verdict == "promote"
+    assert steps.tasks["breast"].best_release == "champion"
+    creep = decide([task(new, middle, best)], whole)
+    assert creep.verdict == "reject"
+    assert "against release best, the best so far" in creep.reasons[1]
+    assert creep.tasks["breast"].best_release == "best"
+    assert decide([task(best, middle)], whole).tasks["breast"].best_release is None
+
+
+def test_a_site_whose_cancers_are_all_missed_rejects(classifications: Tables) -> None:
+    """The site has one class, so that it has no AUROC."""
+    challenger, champion = classifications(400, 0.97, 0.97)
+    north = (challenger["label"] == 1) & (np.arange(400) < 60)
+    for table in (challenger, champion):
+        table["site"] = np.where(north, "north", "south")
+    challenger.loc[north, "score_1"] = 0.4 * challenger.loc[north, "score_1"]
+    challenger["score_0"] = 1 - challenger["score_1"]
+    decision = judge(challenger, champion, margin=0.5, floor=0.5)
+    assert decision.verdict == "reject"
+    found = next(part for part in decision.tasks["breast"].slices if part.name == "north")
+    assert (found.metric, found.worse) == ("sensitivity", True)
+    assert any("for site north" in reason for reason in decision.reasons)
+
+
+def test_a_small_slice_that_is_worse_is_named(classifications: Tables) -> None:
+    challenger, champion = classifications(400, 0.97, 0.97)
+    site = np.where(np.arange(400) < 12, "tiny", "rest")
+    for table in (challenger, champion):
+        table["site"] = site
+    tiny = challenger["site"] == "tiny"
+    challenger.loc[tiny, "score_1"] = 1 - challenger.loc[tiny, "label"].astype(float)
+    decision = judge(challenger, champion, margin=0.5, floor=0.5)
+    assert any("site tiny is too small to be tested" in reason for reason in decision.reasons)
+    assert not any("site rest" in reason for reason in decision.reasons)
+
+
+def test_groups_of_patients_are_slices(classifications: Tables) -> None:
+    challenger, champion = classifications(200, 0.9, 0.9)
+    for table in (challenger, champion):
+        table["sex"] = ["f", "m"] * 100
+        table["age_group"] = "40-60"
+    origins = {part.origin for part in judge(challenger, champion).tasks["breast"].slices}
+    assert "sex" in origins
+    assert "age_group" not in origins  # one group is the whole test set
+
+
+def test_probabilities_that_mislead_reject(classifications: Tables) -> None:
+    strict = replace(SETTINGS, max_calibration_error=0.1)
+    champion = classifications(600, 0.9)[0]
+    y = champion["label"].to_numpy()
+    honest = 1 / (1 + np.exp(-4 * (champion["score_1"] - champion["score_1"].mean())))
+    calibrated = champion.assign(score_1=honest, score_0=1 - honest)
+    sure = np.where(honest > 0.5, 0.999, 0.001) + 1e-4 * honest
+    overconfident = champion.assign(score_1=sure, score_0=1 - sure)
+    decision = decide([task(overconfident, None, floor=0.0)], strict)
+    result = decision.tasks["breast"].calibration
+    assert result.off
+    assert result.ece > result.chance
+    assert decision.verdict == "reject"
+    assert "calibration error" in decision.reasons[-1]
+    worse = decide([task(overconfident, calibrated, margin=0.9, floor=0.0)], SETTINGS)
+    assert worse.tasks["breast"].calibration.worse
+    assert any("Brier score" in reason for reason in worse.reasons)
+    assert not decide([task(calibrated, calibrated)], SETTINGS).tasks["breast"].calibration.worse
+    assert y.sum() > 0
 
 
 def test_the_floor_holds_although_the_champion_is_worse(classifications: Tables) -> None:
     decision = judge(*classifications(400, 0.75, 0.70), floor=0.9)
     assert decision.verdict == "reject"
-    assert "below the required minimum of 0.900" in decision.reasons[0]
+    assert "below the required minimum of 0.900" in decision.reasons[-1]
 
 
 def test_a_worse_slice_rejects_although_the_whole_is_not_worse(classifications: Tables) -> None:
@@ -179,7 +323,8 @@ def test_slices_that_are_the_whole_or_too_small_or_of_one_class_are_not_tested(
     }
     assert {origin for origin, _ in parts} == {"site", "device"}  # one probe only
     assert parts[("site", "tiny")].note == "fewer than 20 patients"
-    assert "needs every class" in parts[("site", "benign only")].note
+    assert parts[("site", "benign only")].metric == "specificity"
+    assert parts[("site", "rest")].metric == "auroc"
     assert parts[("site", "rest")].p_value is not None
 
 
@@ -254,7 +399,8 @@ def test_other_labels_and_one_class_reject(classifications: Tables) -> None:
     challenger, champion = classifications(100, 0.9, 0.9)
     decision = judge(challenger, champion.assign(label=1 - champion["label"]))
     assert decision.reasons == [
-        "breast: 100 images have another label in the current model's table than in the new one's."
+        "breast: 100 images have another label in the table of the current model"
+        " than in the new one's."
     ]
     decision = judge(challenger.assign(label=1), champion.assign(label=1))
     assert decision.verdict == "reject"

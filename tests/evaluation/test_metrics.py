@@ -221,3 +221,35 @@ def test_rounding_goes_everywhere_and_hides_no_nan() -> None:
         "d": "x",
         "e": True,
     }
+
+
+@pytest.mark.parametrize("order", ["by label", "interleaved", "random"])
+def test_the_calibration_error_does_not_depend_on_the_order_of_ties(order: str) -> None:
+    """A constant probability at its prevalence is perfectly calibrated."""
+    y = np.repeat([0, 1], 50)
+    if order == "interleaved":
+        y = np.tile([0, 1], 50)
+    elif order == "random":
+        y = np.random.default_rng(0).permutation(y)
+    assert metrics.expected_calibration_error(y, np.full(100, 0.5)) == 0
+    table = metrics.reliability(y, np.full(100, 0.5))
+    assert table.images.tolist() == [100]
+
+
+def test_bins_keep_ties_together_and_are_equal_mass_without_ties() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        p = rng.random(97).round(int(rng.integers(1, 3)))
+        order, starts = metrics.calibration_bins(p)
+        parts = np.split(p[order], starts[1:])
+        assert all(len(part) for part in parts)
+        assert len(np.concatenate([np.unique(part) for part in parts])) == len(np.unique(p))
+        y = rng.integers(0, 2, 97)
+        shuffled = rng.permutation(97)
+        assert metrics.expected_calibration_error(y, p) == pytest.approx(
+            metrics.expected_calibration_error(y[shuffled], p[shuffled])
+        )
+    p = rng.permutation(np.linspace(0, 1, 100))
+    order, starts = metrics.calibration_bins(p)
+    sizes = [len(part) for part in np.array_split(np.arange(100), 15)]
+    assert np.diff(np.append(starts, 100)).tolist() == sizes

@@ -11,6 +11,7 @@ from arl.evaluation.predictions import (
     main_statistic,
     read_predictions,
     segmentation_table,
+    slice_columns,
     write_predictions,
 )
 from arl.files import sha256
@@ -92,6 +93,9 @@ def test_tables_come_back_and_are_the_same_bytes(tmp_path: Path) -> None:
 
 def test_tables_that_are_none(tmp_path: Path) -> None:
     ROWS.to_parquet(tmp_path / "rows.parquet")
+    with pytest.raises(ValueError, match=r"rows\.parquet has format none, expected arl\.pred"):
+        read_predictions(tmp_path / "rows.parquet")
+    write_predictions(ROWS, tmp_path / "rows.parquet")
     with pytest.raises(ValueError, match=r"rows\.parquet has no column dice, iou"):
         read_predictions(tmp_path / "rows.parquet")
     (tmp_path / "text.parquet").write_text("no")
@@ -112,3 +116,24 @@ def test_the_main_metric_and_its_units(classifications, segmentations) -> None:
     masks = segmentations(20, 0.8)[0]
     assert main_statistic(masks, "dice")(np.ones((1, 20)))[0] == pytest.approx(masks["dice"].mean())
     assert independent_units(masks, "dice") == 20
+
+
+def test_groups_of_the_manifest_become_columns() -> None:
+    def entry(**values: object) -> list[dict[str, object]]:
+        return [
+            {
+                "name": name,
+                "level": "patient",
+                "text": value if isinstance(value, str) else None,
+                "number": value if isinstance(value, float) else None,
+            }
+            for name, value in values.items()
+        ]
+
+    labels = [entry(sex="f", age=17.0), entry(sex="m", age=40.0), None]
+    table = classification_table(ROWS.assign(labels=labels), [], 2)
+    assert table["sex"].tolist() == ["f", "m", "unknown"]
+    assert table["age_group"].tolist() == ["0-18", "40-60", "unknown"]
+    assert "pathology" not in table
+    assert slice_columns(table) == ["site", "probe", "device", "age_group", "sex"]
+    assert slice_columns(classification_table(ROWS, [], 2)) == ["site", "probe", "device"]

@@ -449,7 +449,7 @@ def test_two_perfect_models_are_not_surely_equal() -> None:
     labels = np.repeat([0, 1], 10)
     found = difference(labels + 0.1 * np.arange(20), 2.0 * labels, labels, units=10)
     assert (found.value, found.error, found.p_worse) == (0, 0, 1)
-    assert found.low == pytest.approx(-(1 - 0.05 ** (1 / 10)))
+    assert found.low == pytest.approx(-(1 - 0.025 ** (1 / 10)))
 
 
 def test_what_no_patient_need_show_is_the_rule_of_three() -> None:
@@ -472,7 +472,9 @@ def test_the_lower_limit_is_the_lowest_of_three(skew: int) -> None:
     t = stats.ttest_1samp(values - champion, 0).confidence_interval(0.95).low
     assert (bca < t) == (skew < 0)
     limit = statistics.paired_difference(*drawn, units=31, confidence=0.95)
-    assert limit.low == limit.value - statistics.unseen_loss(31, 0.05) < min(bca, t)
+    unseen = statistics.unseen_loss(31, 0.025)
+    assert limit.low == pytest.approx(limit.value - unseen)
+    assert limit.low < min(bca, t)
     enough = statistics.paired_difference(*drawn, units=1_000_000, confidence=0.95)
     z = stats.norm.ppf(0.975) / stats.t.ppf(0.975, 30)  # t of so many units
     assert enough.low == pytest.approx(bca if skew < 0 else limit.value - z * (limit.value - t))
@@ -494,7 +496,7 @@ def test_power_is_the_share_of_equal_models_that_pass(units: int) -> None:
     error, margin = 0.0142, 0.05 if units == 75 else 0.02
     differences = np.random.default_rng(0).normal(0, error, 100_000)
     reach = stats.t.ppf(0.975, units - 1) * error
-    lower_limits = differences - max(reach, statistics.unseen_loss(units, 0.05))
+    lower_limits = differences - max(reach, statistics.unseen_loss(units, 0.025))
     assert statistics.power(error, margin, units) == pytest.approx(
         np.mean(lower_limits > -margin), abs=0.005
     )
@@ -554,3 +556,27 @@ def test_bad_input() -> None:
         statistics.patients_needed(100, 50, 0.01, 0, 0.8)
     with pytest.raises(ValueError, match="100 patients with 0 independent units"):
         statistics.patients_needed(100, 0, 0.01, 0.05, 0.8)
+
+
+def test_a_constant_score_is_not_certain() -> None:
+    labels, patients = np.tile([0, 1], 20), np.arange(40)
+    constant = np.full(40, 0.3)
+    reach = statistics.unseen_loss(20, 0.05)
+    expected = (0.5, 0.5 - reach, 0.5 + reach)
+    for interval in (
+        statistics.clustered_interval(labels, constant, patients),
+        statistics.delong_interval(labels, constant),
+        statistics.bootstrap_interval(
+            statistics.cluster_bootstrap(
+                [statistics.auroc_statistic(labels, constant)], patients, resamples=50, seed=0
+            )[0],
+            20,
+        ),
+    ):
+        assert (interval.value, interval.low, interval.high) == pytest.approx(expected)
+
+
+def test_holm_and_mcnemar_are_statsmodels() -> None:
+    assert statistics.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert statistics.holm([]) == []
+    assert statistics.mcnemar([1, 1, 1, 0], [1, 0, 0, 1]) == 1.0

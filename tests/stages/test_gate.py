@@ -1,15 +1,20 @@
+import runpy
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 
+from arl.commands.testset import testset
+from arl.evaluation.predictions import read_predictions, write_predictions
 from arl.evaluation.results import Interval, read_metrics
 from arl.files import tree_hash
 from arl.params import Params
 
+write_batch = runpy.run_path(str(Path(__file__).parents[1] / "conftest.py"))["write_batch"]
+testset.__test__ = False  # the name begins like a test's
 Runs = Callable[..., Any]
 
 
@@ -95,11 +100,13 @@ def test_synthetic_images_and_dropped_tasks_are_noted(lenient: Params, make_run:
     run.judge()
     run.publish()
     table = run.folder / "evaluations/breast/predictions.parquet"
-    pd.read_parquet(table).assign(synthetic=True).to_parquet(table)
+    write_predictions(read_predictions(table).assign(synthetic=True), table)
     run.params = replace(lenient, tasks=["breast"])
     notes = run.judge().notes
     assert notes == [
         "The current release also has lv, which the new one would lack.",
+        "The test set of breast is not frozen, and whoever adds data can change it:"
+        " arl testset add.",
         "Synthetic images in breast: these figures say nothing about patients.",
     ]
 
@@ -113,7 +120,7 @@ def test_only_the_tasks_that_run_count(lenient: Params, make_run: Runs) -> None:
 def test_an_image_without_prediction_rejects(lenient: Params, make_run: Runs) -> None:
     run = make_run(lenient)
     table = run.folder / "evaluations/breast/predictions.parquet"
-    pd.read_parquet(table)[1:].to_parquet(table)
+    write_predictions(read_predictions(table)[1:], table)
     decision = run.judge()
     assert decision.verdict == "reject"
     assert decision.reasons[0].startswith(
@@ -147,3 +154,51 @@ def test_a_tampered_champion_is_refused(lenient: Params, make_run: Runs) -> None
     weights.write_bytes(content)
     with pytest.raises(ValueError, match=r"tasks/lv/model\.safetensors is changed"):
         run.judge()
+
+
+def test_a_decision_is_counted_once(lenient: Params, make_run: Runs) -> None:
+    first, second, third = (make_run(lenient, seed=seed) for seed in range(3))
+    assert first.judge().tasks["breast"].trial.number == 1
+    first.publish()
+    assert first.judge().tasks["breast"].trial.number == 2  # against itself
+    numbers = [run.judge().tasks["breast"].trial.number for run in (second, third, second)]
+    assert numbers == [3, 4, 3]
+    trial = second.judge().tasks["breast"].trial
+    assert (trial.limit, trial.frozen) == (lenient.gate.max_trials, False)
+    assert trial.level < lenient.gate.alpha / 2
+
+
+def test_a_frozen_test_set_judges_and_renewing_it_starts_the_count_again(
+    lenient: Params, make_run: Runs, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    run = make_run(lenient)
+    corpus = Path(shutil.copytree(tiny_corpus, tmp_path / "data"))
+    run.corpus = corpus
+    run.judge()
+    for task in lenient.tasks:
+        testset(lenient, "add", corpus=corpus, task=task, by="A. Reader", reason="first")
+    decision = run.judge()
+    trial = decision.tasks["breast"].trial
+    assert (trial.frozen, trial.test_set, trial.number) == (True, "breast, version 1", 1)
+    assert not any("not frozen" in note for note in decision.notes)
+    with pytest.raises(ValueError, match="no image for a new test set of breast"):
+        testset(lenient, "renew", corpus=corpus, task="breast", by="A. Reader", reason="used")
+
+
+def test_other_test_images_than_the_champions_need_a_freeze(
+    lenient: Params, make_run: Runs, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    """Whoever adds data sets its split, so that new test images judge nothing by themselves."""
+    first = make_run(lenient)
+    first.judge()
+    first.publish()
+    second = make_run(lenient, seed=1)
+    second.corpus = Path(shutil.copytree(tiny_corpus, tmp_path / "data"))
+    write_batch(second.corpus, "clinic", batch="0001", seed=5)
+    second.measure()
+    decision = second.judge()
+    assert decision.verdict == "inconclusive"
+    assert "no one has frozen them" in decision.reasons[0]
+    for task in lenient.tasks:
+        testset(lenient, "add", corpus=second.corpus, task=task, by="A", reason="looked at them")
+    assert second.judge().verdict != "inconclusive"

@@ -395,7 +395,15 @@ def test_what_came_of_a_training_is_told_once(loop: Loop) -> None:
         step()
     before = champion_of(loop)
     verdict = loop.folder / "verdict"
-    settings = Settings(bootstrap=2, alpha=0.05, min_slice_patients=20, seed=0)
+    settings = Settings(
+        bootstrap=2,
+        alpha=0.05,
+        min_patients=30,
+        min_slice_patients=20,
+        max_trials=20,
+        max_calibration_error=0.1,
+        seed=0,
+    )
     judged = Decision("reject", ["lv: worse."], {}, settings, notes=["Synthetic images in lv."])
     judged.write(verdict / Decision.FILE)
     close_run(

@@ -82,6 +82,7 @@ class TrialCount:
     test_set: str  # e.g. "breast, version 2"
     series: str
     frozen: bool  # False: the split "test" of the corpus, which no one froze
+    changed: bool = False  # not frozen, and other images than the champion was judged on
 
     @property
     def exhausted(self) -> bool:

@@ -156,6 +156,8 @@ def _judge(task: PairedTask, settings: Settings) -> TaskResult:
         return replace(result, reasons=[f"{task.name}: {problem}" for problem in problems])
     if task.trial.exhausted:
         return replace(result, verdict="inconclusive", reasons=[_exhausted(task)])
+    if task.trial.changed:
+        return replace(result, verdict="inconclusive", reasons=[_changed(task)])
     task = _sorted(task)
     try:
         result = replace(result, calibration=_calibration(task, settings))
@@ -171,6 +173,13 @@ def _exhausted(task: PairedTask) -> str:
     return (
         f"{task.name}: test set {task.trial.test_set} is exhausted: {task.trial.limit} decisions"
         f" were made on its patients. Renew it: arl testset renew --task {task.name}."
+    )
+
+
+def _changed(task: PairedTask) -> str:
+    return (
+        f"{task.name}: the test images are not those that the current model was judged on, and no"
+        f" one has frozen them. Look at them, then: arl testset add --task {task.name}."
     )
 
 
@@ -276,7 +285,8 @@ def _compare_with_floor(result: TaskResult) -> tuple[Verdict, str]:
         f" {_amount(result.images, result.patients)}"
     )
     floor = f"the required minimum of {result.floor:.3f}"
-    if result.challenger.low > result.floor:
+    # A floor of 0 demands nothing.
+    if result.challenger.low > result.floor or result.floor == 0:
         return "promote", f"{text}. The whole interval is above {floor}.{_try_text(result.trial)}"
     if result.challenger.value < result.floor:
         return "reject", f"{text} is below {floor}."
@@ -454,9 +464,7 @@ def _chance(result: TaskResult) -> str:
 # --- slices ----------------------------------------------------------------------------------
 
 
-def _slices(
-    task: PairedTask, champion: ModelPredictions, settings: Settings
-) -> list[SliceResult]:
+def _slices(task: PairedTask, champion: ModelPredictions, settings: Settings) -> list[SliceResult]:
     """Every site, probe, device and further group that is not the whole test set."""
     table = task.challenger.table
     return [
@@ -489,9 +497,10 @@ def _slice(
         result = replace(result, value=ours - theirs)
         if patients < settings.min_slice_patients:
             return replace(result, note=f"fewer than {settings.min_slice_patients} patients")
-        resampled = _resample([model.table for model in models], statistics, settings)
+        drawn = _resample([model.table for model in models], statistics, settings)
         units = independent_units(table, metric) if metric == "auroc" else patients
-        found = _difference(*models, *resampled, units, 1 - settings.alpha)
+        confidence = 1 - settings.alpha
+        found = _difference(models[0], models[1], drawn[0], drawn[1], units, confidence)
     except ValueError as error:
         return replace(result, note=str(error))
     return replace(result, difference=Interval(*found[:3]), p_value=found.p_worse)
@@ -527,8 +536,9 @@ def _adjust(results: list[TaskResult], settings: Settings) -> list[TaskResult]:
 
 
 def _p_values(result: TaskResult) -> list[float]:
-    parts = [*result.slices, *([result.calibration] if result.calibration else [])]
-    return [part.p_value for part in parts if part.p_value is not None]
+    raw = [part.p_value for part in result.slices]
+    raw.append(result.calibration.p_value if result.calibration else None)
+    return [p for p in raw if p is not None]
 
 
 def _with_adjusted(result: TaskResult, adjusted: Iterator[float], alpha: float) -> TaskResult:

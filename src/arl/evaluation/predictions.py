@@ -69,7 +69,9 @@ def _group_columns(rows: pd.DataFrame) -> dict[str, "pd.Series[str]"]:
         columns[name] = pd.Series(texts, rows.index, dtype=object)
     ages = [(by_name.get("age") or {}).get("number") for by_name in labels_of]
     if columns["age_group"].isna().all():
-        columns["age_group"] = pd.Series([_age_group(age) for age in ages], rows.index, dtype=object)
+        columns["age_group"] = pd.Series(
+            [_age_group(age) for age in ages], rows.index, dtype=object
+        )
     return {
         name: values.fillna(_UNKNOWN) for name, values in columns.items() if values.notna().any()
     }

@@ -1,27 +1,31 @@
 """Decide whether the new models may replace the ones in use."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pandas as pd
 import torch
 
 from arl import console
 from arl.corpus.location import ReadableCorpus
 from arl.corpus.manifest import sources
-from arl.evaluation.decision import Decision, Settings, SourceTerms
-from arl.evaluation.gate import PairedTask, decide
+from arl.corpus.testsets import content_of, read_test_set, series_of
+from arl.evaluation.decision import Decision, Settings, SourceTerms, TrialCount, read_decision
+from arl.evaluation.gate import ModelPredictions, PairedTask, decide
 from arl.evaluation.metrics import main_metric
 from arl.evaluation.predictions import read_predictions
-from arl.evaluation.results import read_metrics
+from arl.evaluation.results import Metrics, ReleaseMetrics, read_metrics
 from arl.files import atomic_directory, tree_hash
 from arl.params import Params
 from arl.reports import gate as gate_page
 from arl.reports.stamp import Stopwatch
+from arl.settings import Task
 from arl.stages._chain import attest_decision, check_policy
 from arl.stages._recompute import check_predictions
 from arl.stages._scoring import rows_of_task, score
 from arl.storage.registry import Registry, tasks_of
 from arl.storage.signing import keys_from_environment
+from arl.storage.trials import TrialLog
 
 
 def gate(
@@ -35,8 +39,9 @@ def gate(
 ) -> None:
     """Decide whether the new models may replace the champion.
 
-    Reads the new models with their evaluations and the registry. The champion is scored on the same
-    test images. Writes decision.json (promote, reject or inconclusive, with reasons, and the result of
+    Reads the new models with their evaluations and the registry. The champion and the best release
+    are scored on the same test images. The registry counts each decision on a test set, and the
+    level of the tests falls with the count. Writes decision.json (promote, reject or inconclusive, with reasons, and the result of
     each task) and index.html. Only the tasks that params.yaml runs count.
 
     Args:
@@ -67,21 +72,22 @@ def gate(
     hashes = {tree_hash(model): model for model in models}
     evaluated = {task: _evaluation_of(task, evaluations, hashes) for task in params.tasks}
     store = Registry(registry, keys_from_environment(params.release.signed))
-    champion = store.champion()
-    current = tasks_of(store.fetch(champion)) if champion is not None else {}
-    policy = check_policy(params, sorted(current)) if params.release.signed else ""
+    champion = _read_release(store, store.champion())
+    current = sorted(champion.models) if champion else []
+    policy = check_policy(params, current) if params.release.signed else ""
     for task, folder in evaluated.items():
         rows = rows_of_task(params, task, corpus)
         model = hashes[read_metrics(folder).model_hash]
         check_predictions(params, task, corpus, rows[rows["split"] == "test"], model, folder)
-    judged = decide(
-        [_pair(params, task, corpus, evaluated[task], current.get(task)) for task in params.tasks],
-        _settings(params),
-    )
+    compared = [
+        _compare_models(params, task, corpus, evaluated[task], store, champion)
+        for task in params.tasks
+    ]
+    judged = decide(compared, _settings(params))
     judged = replace(
         judged,
-        champion=champion,
-        notes=_notes(judged, sorted(current)),
+        champion=champion.version if champion else None,
+        notes=_notes(judged, current),
         models={task: read_metrics(folder).model_hash for task, folder in evaluated.items()},
         sources={name: SourceTerms(**terms) for name, terms in sources(corpus).items()},
     )
@@ -94,8 +100,34 @@ def gate(
 
 
 def _settings(params: Params) -> Settings:
-    chosen = params.gate
-    return Settings(chosen.bootstrap, chosen.alpha, chosen.min_slice_patients, params.seed)
+    gate_settings = params.gate
+    return Settings(
+        bootstrap=gate_settings.bootstrap,
+        alpha=gate_settings.alpha,
+        min_patients=gate_settings.min_patients,
+        min_slice_patients=gate_settings.min_slice_patients,
+        max_trials=gate_settings.max_trials,
+        max_calibration_error=gate_settings.max_calibration_error,
+        seed=params.seed,
+    )
+
+
+@dataclass(frozen=True)
+class _Release:
+    """A verified release."""
+
+    version: str
+    models: dict[str, Path]  # task -> folder
+    metrics: dict[str, Metrics]  # by task
+    decision: Decision
+
+
+def _read_release(store: Registry, version: str | None) -> _Release | None:
+    if version is None:
+        return None
+    folder = store.fetch(version)
+    metrics = ReleaseMetrics.read(folder / ReleaseMetrics.FILE).tasks
+    return _Release(version, tasks_of(folder), metrics, read_decision(folder))
 
 
 def _evaluation_of(task: str, evaluations: list[Path], models: dict[str, Path]) -> Path:
@@ -115,21 +147,84 @@ def _evaluation_of(task: str, evaluations: list[Path], models: dict[str, Path]) 
     )
 
 
-def _pair(
-    params: Params, task: str, corpus: Path, evaluation: Path, champion: Path | None
+def _compare_models(
+    params: Params,
+    task: str,
+    corpus: Path,
+    evaluation: Path,
+    store: Registry,
+    champion: _Release | None,
 ) -> PairedTask:
-    """Both models' predictions on the task's test images."""
+    """The predictions of the new model, the champion and the best release on the test images."""
     settings = params.task[task]
     rows = rows_of_task(params, task, corpus)
     rows = rows[rows["split"] == "test"]
+    metrics = read_metrics(evaluation)
+    current = champion if champion and task in champion.models else None
+    best = _best_release(store, current, task)
     return PairedTask(
         name=task,
         main_metric=main_metric(settings.kind, len(settings.classes)),
         margin=settings.margin,
         floor=settings.floor,
         images=rows["id"].tolist(),
-        challenger=read_predictions(evaluation / "predictions.parquet"),
-        champion=score(champion, corpus, rows, settings) if champion is not None else None,
+        challenger=ModelPredictions(
+            read_predictions(evaluation / "predictions.parquet"),
+            metrics.threshold,
+            metrics.temperature,
+        ),
+        champion=_score_release(current, task, corpus, rows, settings) if current else None,
+        best=_score_release(best, task, corpus, rows, settings) if best else None,
+        trial=_count_trial(params, task, corpus, rows, store, metrics.model_hash, current),
+    )
+
+
+def _best_release(store: Registry, champion: _Release | None, task: str) -> _Release | None:
+    """The best earlier release of the champion's lineage; None: the champion, or it is gone."""
+    if champion is None or task not in champion.decision.tasks:
+        return None
+    version = champion.decision.tasks[task].best_release
+    if version is None or version == champion.version or version not in store.versions():
+        return None
+    release = _read_release(store, version)
+    return release if release and task in release.models else None
+
+
+def _score_release(
+    release: _Release, task: str, corpus: Path, rows: pd.DataFrame, settings: Task
+) -> ModelPredictions:
+    return ModelPredictions(
+        score(release.models[task], corpus, rows, settings),
+        release.metrics[task].threshold,
+        release.metrics[task].temperature,
+        release.version,
+    )
+
+
+def _count_trial(
+    params: Params,
+    task: str,
+    corpus: Path,
+    rows: pd.DataFrame,
+    store: Registry,
+    model_hash: str,
+    champion: _Release | None,
+) -> TrialCount:
+    """Record this decision on the task's test set."""
+    test_set = read_test_set(corpus, task)
+    series = test_set.series if test_set else series_of(content_of(rows))
+    log = TrialLog(store.address, task, series)
+    number = log.count(model_hash, champion.version if champion else None)
+    settings = _settings(params)
+    before = champion.decision.tasks.get(task) if champion else None
+    return TrialCount(
+        number=number,
+        limit=settings.max_trials,
+        level=settings.level(number),
+        test_set=test_set.name if test_set else f"{task}, not frozen",
+        series=series,
+        frozen=test_set is not None,
+        changed=test_set is None and before is not None and before.trial.series != series,
     )
 
 
@@ -141,6 +236,13 @@ def _notes(judged: Decision, champions_tasks: list[str]) -> list[str]:
     if dropped:
         names = ", ".join(dropped)
         notes.append(f"The current release also has {names}, which the new one would lack.")
+    open_sets = [task for task, result in judged.tasks.items() if not result.trial.frozen]
+    if open_sets:
+        names = ", ".join(open_sets)
+        notes.append(
+            f"The test set of {names} is not frozen, and whoever adds data can change it:"
+            " arl testset add."
+        )
     if synthetic:
         names = ", ".join(synthetic)
         notes.append(f"Synthetic images in {names}: these figures say nothing about patients.")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar
+from uuid import uuid4
 
 from arl.documents import Document
 from arl.storage.s3 import Store, is_address
@@ -89,7 +90,7 @@ class TrialLog:
             return
         file = Path(self._registry, name)
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_name(f".{file.name}.{os.getpid()}")
+        partial = file.with_name(f".{file.name}.{uuid4().hex}")
         partial.write_bytes(content)
         try:
             # A link appears whole or not at all, and fails if the name is taken.
