@@ -26,6 +26,7 @@ def write_page(decision: Decision, stamp: RunStamp, folder: Path) -> None:
         summary=summary(decision),
         next=next_step(decision),
         tasks=task_table(decision),
+        trials=trial_table(decision),
         chart=_forest(decision),
         slices=_slice_table(decision),
     )
@@ -89,8 +90,56 @@ def task_table(decision: Decision) -> Table:
         ]
         for task in decision.tasks.values()
     ]
-    level = formatting.percent(decision.settings.confidence)
-    return Table(columns, rows, f"Intervals of this table: {level} over patients (BCa bootstrap).")
+    caption = "Intervals are over patients, at the confidence of the try (see below)."
+    return Table(columns, rows, caption)
+
+
+def trial_table(decision: Decision) -> Table:
+    """The count of decisions on each test set, and what it costs."""
+    columns = [
+        "task",
+        "test set",
+        "decision",
+        "of",
+        "confidence",
+        "power at the first",
+        "power at the last",
+        "from the best release",
+        "calibration error",
+        "limit",
+        "beyond chance above",
+        "Brier score",
+        "current Brier score",
+    ]
+    rows = [_trial_row(task, decision) for task in decision.tasks.values()]
+    caption = (
+        "Each decision on the same test patients is a try. The level falls with the tries, so that"
+        " all of them together release a model that is worse by the margin with a probability of at"
+        f" most {formatting.percent(decision.settings.alpha)}. Power: of an equally good model."
+    )
+    return Table(columns, rows, caption)
+
+
+def _trial_row(task: TaskResult, decision: Decision) -> list[object]:
+    trial, calibration = task.trial, task.calibration
+    powers = [
+        None if value is None else formatting.percent(value)
+        for value in (task.power_first, task.power_last)
+    ]
+    return [
+        task.task,
+        trial.test_set,
+        trial.number,
+        trial.limit,
+        f"{decision.settings.confidence(trial.number):.2%}",
+        *powers,
+        IntervalCell(task.best_difference, signed=True),
+        calibration.ece if calibration else None,
+        calibration.limit if calibration else None,
+        calibration.chance if calibration else None,
+        calibration.brier if calibration else None,
+        calibration.champion_brier if calibration else None,
+    ]
 
 
 def _forest(decision: Decision) -> charts.Chart | None:
@@ -112,7 +161,17 @@ def _forest(decision: Decision) -> charts.Chart | None:
 
 def _slice_table(decision: Decision) -> Table | None:
     rows = [row for task in decision.tasks.values() for row in _slice_rows(task)]
-    columns = ["task", "by", "name", "images", "patients", "difference", "adjusted p", "result"]
+    columns = [
+        "task",
+        "by",
+        "name",
+        "metric",
+        "images",
+        "patients",
+        "difference",
+        "adjusted p",
+        "result",
+    ]
     caption = "Each slice is tested for being worse at all. Holm's correction covers all slices."
     return Table(columns, rows, caption) if rows else None
 
@@ -123,6 +182,7 @@ def _slice_rows(task: TaskResult) -> list[list[object]]:
             task.task,
             part.origin,
             part.name,
+            TITLES[part.metric],
             part.images,
             part.patients,
             IntervalCell(part.difference, signed=True),

@@ -93,7 +93,7 @@ def gate(
     )
     with atomic_directory(decision) as folder:
         judged.write(folder / Decision.FILE)
-        attest_decision(params, folder / Decision.FILE, evaluated, champion, policy)
+        attest_decision(params, folder / Decision.FILE, evaluated, judged.champion, policy)
         gate_page.write_page(judged, watch.stamp(corpus), folder)
     lines = [f"gate: {judged.verdict}", *(f"  {line}" for line in judged.reasons + judged.notes)]
     console.info("\n".join(lines))
