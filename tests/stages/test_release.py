@@ -144,11 +144,11 @@ def test_a_signed_release_is_verified_by_the_gate(
 def test_the_same_models_twice_are_one_release(lenient: Params, make_run: Runs) -> None:
     run = judged(make_run, lenient)
     first = run.publish()
-    before, receipt = tree_hash(run.registry), sha256(run.folder / "receipt.json")
+    before, receipt = tree_hash(run.registry / "versions"), sha256(run.folder / "receipt.json")
     assert run.publish() == first
     run.judge()  # now against itself
     assert run.publish() == first
-    assert tree_hash(run.registry) == before
+    assert tree_hash(run.registry / "versions") == before
     assert sha256(run.folder / "receipt.json") == receipt
 
 
@@ -160,7 +160,7 @@ def test_other_verdicts_leave_a_receipt_only(lenient: Params, make_run: Runs, ve
     assert read_json(file)["verdict"] == "reject"
     file.write_text(file.read_text().replace('"verdict": "reject"', f'"verdict": "{verdict}"'))
     assert run.publish() == Receipt(verdict)
-    assert not run.registry.exists()
+    assert not (run.registry / "versions").exists()
 
 
 def test_the_second_of_two_runs_judged_at_once_is_told(lenient: Params, make_run: Runs) -> None:
@@ -184,7 +184,7 @@ def test_models_that_were_not_judged_are_not_released(lenient: Params, make_run:
         match=r"the gate judged another model for lv than those in .* run the gate again",
     ):
         run.publish()
-    assert not run.registry.exists()
+    assert not (run.registry / "versions").exists()
 
 
 def test_the_model_card_has_measured_values_and_no_claims(lenient: Params, make_run: Runs) -> None:
