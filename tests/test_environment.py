@@ -6,7 +6,7 @@ from pathlib import Path
 from arl.environment import VARIABLES
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = ("src", "components", "pipelines", "k8s", "docker", "bin")
+FOLDERS = ("src", "components", "pipelines", "k8s", "bin")
 
 
 def test_every_variable_is_listed_and_used() -> None:

@@ -14,6 +14,7 @@ class Variable:
 
 
 _PATHS, _SECRETS, _CLUSTER, _TESTS = "Folders", "Secrets", "Pipelines", "Tests"
+_ALERTS = "Alerts of the loop"
 _S3, _KFP = "Object stores", "Kubeflow Pipelines"
 
 VARIABLES = (
@@ -40,6 +41,22 @@ VARIABLES = (
         "Container images of the steps; {target} stands for the image of a step.",
         "arl-{target}:<version>",
     ),
+    Variable("ARL_IMAGE_DATA", _CLUSTER, "Image of the data steps, in place of ARL_IMAGE."),
+    Variable("ARL_IMAGE_TRAIN", _CLUSTER, "Image of the training steps, in place of ARL_IMAGE."),
+    Variable(
+        "ARL_IMAGE_MONITOR", _CLUSTER, "Image of the monitoring steps, in place of ARL_IMAGE."
+    ),
+    Variable(
+        "ARL_CODE_VERSION",
+        _CLUSTER,
+        "Version of the code that a pipeline records.",
+        "the file code-version of an image, or the git commit",
+    ),
+    Variable(
+        "ARL_TRANSIENT_FILE",
+        _CLUSTER,
+        "File that a step writes if it failed for a passing reason. The pipeline sets it.",
+    ),
     Variable(
         "ARL_CLUSTER",
         _CLUSTER,
@@ -50,6 +67,20 @@ VARIABLES = (
         "ARL_LAUNCH",
         _CLUSTER,
         "Processes and nodes of a training step, as JSON. pipelines/cluster.py sets it.",
+    ),
+    Variable(
+        "ARL_ALERT_WEBHOOK", _ALERTS, "Address that gets a POST with one JSON object per event."
+    ),
+    Variable("ARL_ALERT_EMAIL", _ALERTS, "Recipients of events, separated by commas."),
+    Variable("ARL_SMTP", _ALERTS, "Mail server as host:port."),
+    Variable(
+        "ARL_ALERT_COMMAND", _ALERTS, "Command that gets the JSON object on its standard input."
+    ),
+    Variable(
+        "ARL_HEARTBEAT_URL",
+        _ALERTS,
+        "Address that gets a GET after every successful poll. A monitor that misses it raises an "
+        "alarm.",
     ),
     Variable("ARL_REAL_DATA", _TESTS, "Folder of public datasets. Tests on real data need it."),
     Variable("AWS_ENDPOINT_URL", _S3, "Address of the S3 server.", "https://s3.amazonaws.com"),
