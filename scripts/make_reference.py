@@ -105,7 +105,7 @@ def _argument_row(argument: Argument) -> list[str]:
     default = "" if argument.default in (None, "", [], False) else f"`{argument.default}`"
     name = argument.name if argument.positional else argument.flag
     required = argument.required and not (argument.positional and argument.many)
-    return [f"`{name}`", value, "required" if required else default, argument.help]
+    return [f"`{name}`", value, "required" if required else default, _code(argument.help)]
 
 
 def _code(text: str) -> str:
