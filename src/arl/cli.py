@@ -9,6 +9,7 @@ import argparse
 import importlib
 import io
 import os
+import re
 import sys
 import time
 import traceback
@@ -246,6 +247,10 @@ class _Parser(argparse.ArgumentParser):
             if message.startswith("unrecognized arguments") and word.startswith("--"):
                 message = f"unknown option {word}{did_you_mean(word.split('=')[0], flags)}"
                 break
+        choice = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message)
+        if choice:
+            options = re.findall(r"'(.*?)'", choice[2])
+            message = message.replace(" (choose", f"{did_you_mean(choice[1], options)} (choose")
         self.exit(2, f"{self.prog}: {message}; `{self.prog} --help` lists the options\n")
 
 

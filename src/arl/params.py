@@ -220,7 +220,7 @@ def _explain(detail: ErrorDetails) -> str:
     if rule == "unexpected_keyword_argument":
         return f"{key} is not a parameter{did_you_mean(str(name), _fields(section))}"
     if rule == "missing":
-        return f"{key} is missing: `arl configure` writes all parameters"
+        return f"{key} is missing: `arl configure` writes what conf/ has"
     if rule == "value_error":
         return f"{key}: {context['error']}" if key else str(context["error"])
     if rule == "literal_error":

@@ -13,7 +13,13 @@ from arl.settings import Dicom
 _WIDTH = 100
 _INDENT = " " * 12
 # Published datasets are not DICOM, so their readers use none of these rules.
-_NO_DICOM = Dicom(burnt_in_text="quarantine", anatomy_from=[], anatomy_words=[], image_types={})
+_NO_DICOM = Dicom(
+    burnt_in_text="quarantine",
+    unidentified="refuse",
+    anatomy_from=[],
+    anatomy_words=[],
+    image_types={},
+)
 
 
 def datasets(
