@@ -4,7 +4,8 @@
 
 Writes synthetic manifests and splits (no shards) into a temporary folder and runs the rules of the
 validate stage on them, in a process of its own whose peak memory is reported: every expectation on
-rows, and every rule across rows and files. With --duplicate_clusters also the leak gate. Prints one JSON line.
+rows, and every rule across rows and files. With --duplicates also the search for near-duplicates.
+Prints one JSON line.
 """
 
 import argparse
@@ -35,11 +36,11 @@ def main() -> None:
     )
     parser.add_argument("--rows", type=int, default=5_200_000)
     parser.add_argument("--batches", type=int, default=26)
-    parser.add_argument("--duplicate_clusters", action="store_true")
+    parser.add_argument("--duplicates", action="store_true")
     parser.add_argument("--run", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.run:
-        run(args.run, args.duplicate_clusters)
+        run(args.run, args.duplicates)
         return
     with tempfile.TemporaryDirectory() as folder:
         for number in range(args.batches):
@@ -49,7 +50,7 @@ def main() -> None:
             __file__,
             "--run",
             folder,
-            *(["--duplicate_clusters"] if args.duplicate_clusters else []),
+            *(["--duplicates"] if args.duplicates else []),
         ]
         subprocess.run(words, check=True)
 
@@ -78,7 +79,7 @@ def run(corpus: Path, with_leaks: bool) -> None:
         ]
         duplicate_clusters(with_splits(corpus, columns, {}))
         marks.append(mark())
-    parts = list(zip(["rules", "duplicate_clusters"], marks, marks[1:], strict=False))
+    parts = list(zip(["rules", "duplicates"], marks, marks[1:], strict=False))
     result = {
         "benchmark": "validate_manifest",
         "rows": max(finding.checked for finding in findings),

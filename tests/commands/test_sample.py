@@ -1,4 +1,4 @@
-"""The sample corpus: byte-identical whatever the workers, complete, balanced, and it leaves other sources alone."""
+"""The sample corpus: the same bytes for any number of workers, complete and balanced."""
 
 import shutil
 from dataclasses import replace

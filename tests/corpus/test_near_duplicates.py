@@ -31,7 +31,7 @@ def brute(hashes: np.ndarray, group: np.ndarray, radius: int) -> list[list[int]]
 
 @pytest.fixture(scope="module")
 def hashes() -> np.ndarray:
-    """Random ones with planted neighbours at every distance of 0 to 9, and a crowd that differs in few low bits."""
+    """Random hashes with neighbours at distances 0 to 9, and a crowd that differs in low bits."""
     rng = np.random.default_rng(5)
     base = rng.integers(0, 1 << 63, 300, dtype=np.uint64)
     crowd = np.uint64(0xABCDEF0123456789) ^ rng.integers(0, 1 << 12, 150, dtype=np.uint64)

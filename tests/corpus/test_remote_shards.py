@@ -1,4 +1,4 @@
-"""Training from shards in a real S3 server: the images of the folder, little kept, the same position after a kill."""
+"""Training from shards in a real S3 server gives the images of the folder, also after a kill."""
 
 import io
 import os

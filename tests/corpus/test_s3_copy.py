@@ -1,4 +1,4 @@
-"""A corpus in a bucket of a real S3 server: what stages read of it and add to it, as components call them."""
+"""A corpus in a bucket of a real S3 server: what stages read from it and add to it."""
 
 import subprocess
 import sys

@@ -74,7 +74,7 @@ def test_tasks_that_the_corpus_cannot_serve(
 
 
 def test_what_leaks_is_in_no_split(tmp_path: Path) -> None:
-    """A training image of one source is a test image of another, slightly brighter; sources are chosen afterwards."""
+    """A training image of one source is a test image of another, slightly brighter."""
     image = speckle(0)
     with BatchWriter(
         tmp_path,

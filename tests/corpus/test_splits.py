@@ -1,4 +1,4 @@
-"""Splits: no group in two of them, nothing moves when a batch is added, files that say what they lack."""
+"""Splits: no group is in two splits, and nothing moves when a batch is added."""
 
 from itertools import chain
 from pathlib import Path

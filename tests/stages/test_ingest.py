@@ -1,4 +1,4 @@
-"""The ingest stage and its command line: counts told, errors in one sentence, nothing half written."""
+"""The ingest stage and its command line: counts, errors in one sentence, no partial batch."""
 
 import os
 import signal
@@ -106,7 +106,7 @@ def test_parts_together_are_the_whole(params: Params, root: Path, tmp_path: Path
 def test_a_batch_that_is_there_is_kept_on_demand(
     params: Params, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What a pod does that is started again after it had ended, or while the drop was still being copied."""
+    """A pod is restarted after it had ended, or while the export was still being copied."""
     corpus = tmp_path / "data"
     ingest(params, "fallmud", root=root, corpus=corpus, existing="keep")
     before = tree_hash(corpus)
@@ -229,7 +229,7 @@ def command(root: Path, corpus: Path, *words: str) -> list[str]:
 
 
 def test_a_disk_that_is_full_is_one_sentence_and_leaves_nothing(root: Path, tmp_path: Path) -> None:
-    """A limit on the size of files stands in for the disk; the error has another number but takes the same way."""
+    """A limit on the size of files stands in for a full disk; its error takes the same path."""
     limit = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
     limit += "resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192)); "
     words = command(root, tmp_path / "data", "data.workers=0")

@@ -1,4 +1,4 @@
-"""Ingest of hospital DICOM, killed at random moments: nothing half written is trusted, and the bytes are the same."""
+"""Ingest of hospital DICOM, killed at random moments: no partial batch, and the same bytes."""
 
 import os
 import signal
@@ -80,7 +80,8 @@ def test_killed_at_random_moments_and_run_again_gives_the_same_bytes(
             )
             (torn / "dicom-folder/0000").rename(tmp_path / f"done-{finished}")
     print(
-        f"{KILLS} kills over {duration:.1f} s: {partial} left a torn folder, {finished} came too late"
+        f"{KILLS} kills over {duration:.1f} s: {partial} left a partial folder, "
+        f"{finished} came too late"
     )
     assert partial > 0
     assert start(drop, torn).wait() == 0

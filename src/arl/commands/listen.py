@@ -26,9 +26,9 @@ def listen(
     """Receive studies from scanners or a PACS by C-STORE into an inbox.
 
     Writes each study to <inbox>/<site>/<study>-<number>, with a completion marker, once no new
-    instance has come for `settle_seconds`. Later instances form the next batch of the study. Objects
-    are stored as they are sent, under keyed hashes (ARL_HASH_KEY). Runs until it is interrupted; an
-    interrupted study goes on at the next start.
+    instance has come for `settle_seconds`. Later instances form the next batch of the study.
+    Objects are stored as they are sent, under keyed hashes (ARL_HASH_KEY). Runs until it is
+    interrupted, and resumes incomplete studies at the next start.
 
     Args:
         inbox: Folder that `arl watch` polls.

@@ -1,1 +1,1 @@
-"""The corpus on disk: rows, shards, splits and checks; no foreign format, no batch for a network."""
+"""The corpus on disk: rows, shards, splits and checks; no foreign formats, no training batches."""

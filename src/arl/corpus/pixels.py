@@ -48,7 +48,7 @@ def _shrink(image: npt.NDArray[Any], size: int, interpolation: int) -> npt.NDArr
 
 
 def pack(image: Pixels) -> bytes:
-    """Second differences along rows and columns, plane by plane, modulo 256: what a compressor finds little in.
+    """Second differences along rows and columns, plane by plane, modulo 256.
 
     Speckle is smooth, so that each pixel is nearly `left + above - above left`. Under zstd this is
     smaller than PNG and decodes six times as fast (benchmarks/loader.py); PNG's own filters are
@@ -62,7 +62,7 @@ def pack(image: Pixels) -> bytes:
 
 
 def unpack(packed: Packed, height: int, width: int) -> Pixels:
-    """The image that `pack` made, uint8 (H, W), or RGB (H, W, 3) where there is three times as much of it.
+    """The image uint8 (H, W), or RGB (H, W, 3), that `pack` has packed.
 
     Raises:
         ValueError: the bytes do not fill one or three planes.
@@ -78,7 +78,7 @@ def unpack(packed: Packed, height: int, width: int) -> Pixels:
 
 
 def _summed(difference: Pixels) -> Pixels:
-    """Sums over rows and columns, modulo 256: OpenCV's integral image, whose low bytes are exact."""
+    """Sums over rows and columns, modulo 256: the exact low bytes of OpenCV's integral image."""
     sums: npt.NDArray[np.int32] = cv2.integral(difference)[1:, 1:]
     return sums.astype(np.uint8)
 
@@ -119,7 +119,7 @@ def perceptual_hash(image: Pixels) -> int:
 
 
 def difference_hash(image: Pixels) -> int:
-    """64 bits that tell where an image, grey and scaled to 8 x 9, grows brighter to the right: dHash."""
+    """64 bits: where an image, grey and scaled to 8 x 9, grows brighter to the right (dHash)."""
     small = cv2.resize(as_grey(image), (9, 8), interpolation=cv2.INTER_AREA)
     return _bits(small[:, 1:] > small[:, :-1])
 
@@ -190,7 +190,10 @@ def _check_pixels(image: Pixels, mask: Mask | None) -> None:
 
 
 def letterbox(image: Pixels, size: int, *, nearest: bool = False) -> tuple[Pixels, tuple[int, int]]:
-    """Canvas uint8 (size, size) with the image, its long side scaled to `size`, in the top-left corner; its extent."""
+    """Canvas uint8 (size, size) with the image in the top-left corner, and the image's extent.
+
+    The long side of the image is scaled to `size`.
+    """
     height, width = fit(image.shape[0], image.shape[1], size)
     canvas = np.zeros((size, size), np.uint8)
     canvas[:height, :width] = _resized(image, height, width, nearest)
@@ -198,7 +201,7 @@ def letterbox(image: Pixels, size: int, *, nearest: bool = False) -> tuple[Pixel
 
 
 def stretch(image: Pixels, size: int, *, nearest: bool = False) -> tuple[Pixels, tuple[int, int]]:
-    """Canvas uint8 (size, size) that the image fills, both sides scaled to `size`; its extent, which is all of it."""
+    """Canvas uint8 (size, size) that the image fills, and its extent, the whole canvas."""
     return _resized(image, size, size, nearest), (size, size)
 
 

@@ -217,7 +217,8 @@ def _read_batch_split(folder: Path, protocol: str, ids: "pd.Series[str]") -> "pd
     if not file.is_file():
         protocols = sorted(path.stem for path in folder.glob("*.parquet"))
         raise ValueError(
-            f"{file} does not exist: split protocol {protocol!r} is not one of {', '.join(protocols)}"
+            f"{file} does not exist: split protocol {protocol!r} is not one of "
+            f"{', '.join(protocols)}"
         )
     table = read_table(file, SPLIT_SCHEMA).set_index("id")["split"]
     missing = ids[~ids.isin(table.index)]

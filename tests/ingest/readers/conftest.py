@@ -160,5 +160,5 @@ def picture() -> Callable[..., np.ndarray]:
 
 @pytest.fixture
 def save() -> Callable[..., Path]:
-    """Write pixels as a picture of the suffix's format, in a mode of Pillow if one is given; make its folder."""
+    """Write pixels as a picture of the suffix's format, in a mode of Pillow if one is given."""
     return _save

@@ -1,4 +1,4 @@
-"""BUS-BRA: a miniature tree in the official layout with good and bad rows, and the real download if it is there."""
+"""BUS-BRA: a miniature tree in the official layout with good and bad rows, and the real set."""
 
 import os
 from pathlib import Path
@@ -47,7 +47,7 @@ def lesion(number: int) -> np.ndarray:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Six good rows of four patients; Width and Height are wrong in the table, as in four official rows."""
+    """Six good rows of four patients; Width and Height are wrong, as in four official rows."""
     root = tmp_path / "BUSBRA"
     for folder in ("Images", "Masks"):
         (root / folder).mkdir(parents=True)
@@ -56,7 +56,8 @@ def root(tmp_path: Path) -> Path:
         cv2.imwrite(str(root / "Images" / f"{identifier}.png"), picture(number))
         mask = str(root / "Masks" / f"{identifier.replace('bus', 'mask')}.png")
         cv2.imwrite(mask, lesion(number), [cv2.IMWRITE_PNG_BILEVEL, 1])
-        table += f'{identifier},{case},fibroadenoma,{pathology},4,GE Logiq 7 @10-14MHz,1,2,left,"[7,5,13,15]"\n'
+        device = "GE Logiq 7 @10-14MHz"
+        table += f'{identifier},{case},fibroadenoma,{pathology},4,{device},1,2,left,"[7,5]"\n'
         folds += f"{identifier},{pathology},3,{codes}\n"
     (root / "bus_data.csv").write_text(table)
     (root / "5-fold-cv.csv").write_text(folds)

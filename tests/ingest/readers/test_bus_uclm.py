@@ -1,4 +1,4 @@
-"""BUS-UCLM: labels of INFO.csv or of the masks' colours, the authors' test patients, what is refused."""
+"""BUS-UCLM: labels of INFO.csv or of the colours, the authors' test patients, refusals."""
 
 import shutil
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""BUSI: names with spaces and parentheses, several masks of one image, image-level split, what is refused."""
+"""BUSI: names with spaces, several masks of one image, image-level split, refusals."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""BUV: the errata with and without their x, lists of either name, videos as clips, what is refused."""
+"""BUV: the errata with and without their x, lists of either name, videos as clips, refusals."""
 
 import json
 from collections.abc import Callable

@@ -56,7 +56,8 @@ def root(tmp_path: Path) -> Path:
             for phase, frame, shift in (("ED", ED, 0), ("ES", ES, 4)):
                 save(folder / f"{stem}_{phase}.nii.gz", cine[..., frame - 1])
                 save(folder / f"{stem}_{phase}_gt.nii.gz", labels(shift))
-            cfg = f"ED: {ED}\nES: {ES}\nNbFrame: {FRAMES}\nSex: F\nAge: 56\nImageQuality: Good\nEF: 50\nFrameRate: 50.1\n"
+            cfg = f"ED: {ED}\nES: {ES}\nNbFrame: {FRAMES}\nSex: F\nAge: 56\n"
+            cfg += "ImageQuality: Good\nEF: 50\nFrameRate: 50.1\n"
             (folder / f"Info_{view}.cfg").write_text(cfg)
     return root
 
@@ -189,7 +190,8 @@ def _turned(root: Path) -> None:
         ),
         (
             _turned,
-            "patient0002_4CH_ED_gt.nii.gz has the atrium nearer to the probe than the ventricle: it is turned",
+            "patient0002_4CH_ED_gt.nii.gz has the atrium nearer to the probe than the ventricle: "
+            "it is turned",
         ),
     ],
 )

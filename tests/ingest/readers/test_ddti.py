@@ -1,4 +1,4 @@
-"""DDTI: both layouts, marks that cannot be filled, TI-RADS, cases kept together, what is refused."""
+"""DDTI: both layouts, marks that cannot be filled, TI-RADS, cases kept together, refusals."""
 
 import json
 from collections.abc import Callable

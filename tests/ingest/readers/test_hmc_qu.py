@@ -36,7 +36,7 @@ def workbook(file: Path, rows: list[tuple[str, int, int]], titles: bool = True) 
 
 
 def wall(frames: int) -> np.ndarray:
-    """(F, 224, 224): a block that walks one pixel a frame to the right, from the left of the picture."""
+    """(F, 224, 224): a block that moves one pixel a frame to the right."""
     walls = np.zeros((frames, 224, 224), np.uint8)
     for frame in range(frames):
         walls[frame, 20:120, 10 + frame : 60 + frame] = 1

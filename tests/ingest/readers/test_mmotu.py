@@ -1,4 +1,4 @@
-"""MMOTU: codes and colours of the eight classes, binary masks under either name, both parts, what is refused."""
+"""MMOTU: codes and colours of the eight classes, binary masks, both parts, refusals."""
 
 import shutil
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Thousands of damaged inputs: each ends as accepted images or as a refusal, in a batch that is whole.
+"""Thousands of damaged inputs: each ends as accepted images or as a refusal.
 
 The files are those of the readers' own miniature trees and of pydicom-data; a mutation flips, cuts,
 repeats, swaps or overwrites bytes of one file, or changes a cell or a tag's worth of text. Every
@@ -193,7 +193,7 @@ def _made(module: str, fixture: str, folder: Path, request: pytest.FixtureReques
 
 
 def _seeds() -> list[bytes]:
-    """Small real files of many codings: planar, palette, RLE, JPEG 2000, big endian, a lossless JPEG."""
+    """Small real files: planar, palette, RLE, JPEG 2000, big endian, lossless JPEG."""
     from io import BytesIO
 
     seeds = []

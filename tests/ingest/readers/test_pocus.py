@@ -39,7 +39,8 @@ def root(tmp_path: Path, make_video: Callable[..., Path]) -> Path:
     table = TABLE
     for day in (1, 2):
         table += f"20.04.20,Cov-Atlas-Day+{day},COVID-19,CC,video,convex,2,35\n"
-    table += "0,Cov-clarius3,COVID-19,None,video,convex,3,nd\n0,Vir_whitelung,Viral pneumonia,None,image,convex,3,7\n"
+    table += "0,Cov-clarius3,COVID-19,None,video,convex,3,nd\n"
+    table += "0,Vir_whitelung,Viral pneumonia,None,image,convex,3,7\n"
     table += "0,Reg_Avi_Lung sliding,regular,None,video,linear,3,\n"
     (root / "dataset_metadata.csv").write_text(table)
     return root

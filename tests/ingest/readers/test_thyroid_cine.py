@@ -1,4 +1,4 @@
-"""Thyroid Cine-clip: clips of the HDF5 file frame by frame, diagnoses, patients kept together, what is refused."""
+"""Thyroid Cine-clip: clips of the HDF5 file, diagnoses, patients kept together, refusals."""
 
 from collections.abc import Callable
 from pathlib import Path

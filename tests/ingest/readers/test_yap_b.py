@@ -1,4 +1,4 @@
-"""Yap's Dataset B: the table's columns found by what they hold, image-level split, what is refused."""
+"""Yap's Dataset B: columns found by their content, image-level split, refusals."""
 
 import shutil
 from collections.abc import Callable

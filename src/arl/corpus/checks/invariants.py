@@ -42,7 +42,8 @@ def _unique(name: str, severity: Severity, description: str, keys: str) -> _Rule
         severity,
         description,
         "SELECT count(*) FROM images",
-        f"SELECT min(id) AS name FROM images WHERE id IS NOT NULL GROUP BY {keys} HAVING count(*) > 1",
+        "SELECT min(id) AS name FROM images WHERE id IS NOT NULL "
+        f"GROUP BY {keys} HAVING count(*) > 1",
     )
 
 
@@ -97,7 +98,7 @@ _RULES = (
     _divided(
         "pixel-split",
         "critical",
-        "a set of pixels is in one split only, over all sources, but for what the leak gate withholds",
+        "a set of pixels is in one split only, over all sources, except for withheld images",
         "pixel_sha256",
         "pixel_sha256",
         _IN_USE,
@@ -115,7 +116,8 @@ _RULES = (
         "critical",
         "every image has a split under the protocol in use",
         "SELECT count(*) FROM images",
-        "SELECT id AS name FROM images ANTI JOIN (SELECT * FROM splits WHERE used) USING (source, batch, id)",
+        "SELECT id AS name FROM images "
+        "ANTI JOIN (SELECT * FROM splits WHERE used) USING (source, batch, id)",
     ),
     _Rule(
         "split-known",
@@ -138,7 +140,8 @@ _RULES = (
         "SELECT count(DISTINCT (source, batch, shard)) FROM stored",
         """SELECT DISTINCT concat_ws('/', source, batch, shard) AS name FROM stored
            FULL JOIN (
-               SELECT source, batch, shard, row, id AS named FROM images SEMI JOIN stored USING (source, batch, shard)
+               SELECT source, batch, shard, row, id AS named FROM images
+               SEMI JOIN stored USING (source, batch, shard)
            ) USING (source, batch, shard, row) WHERE id IS DISTINCT FROM named""",
     ),
 )
@@ -147,7 +150,7 @@ _RULES = (
 def check_corpus(
     corpus: Path, protocols: Mapping[str, str], withheld: pd.DataFrame
 ) -> list[Finding]:
-    """All rules, those on rows and those across them at the same time; arguments and errors as in `check_across`."""
+    """All rules, on rows and across rows, at the same time; see `check_across`."""
     with ThreadPoolExecutor(1) as pool:
         across = pool.submit(check_across, corpus, protocols, withheld)
         return check_rows(manifest_parts(corpus)) + across.result()
@@ -178,7 +181,7 @@ def check_across(
 def _database(
     folders: list[Path], protocols: Mapping[str, str], withheld: pd.DataFrame
 ) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Views: images (of the manifests), splits, placed (both joined), stored (the ids in the shards)."""
+    """Database with the views images, splits, placed (both joined) and stored (ids in shards)."""
     with tempfile.TemporaryDirectory() as spill, duckdb.connect(":memory:") as database:
         database.execute(f"SET memory_limit = '{_MEMORY}'")
         database.execute("SET temp_directory = ?", [spill])
@@ -223,8 +226,10 @@ CREATE VIEW splits AS SELECT *, protocol = coalesce(chosen, '{DEFAULT}') AS used
 ) LEFT JOIN (SELECT source, protocol AS chosen FROM protocols) USING (source);
 CREATE VIEW placed AS SELECT id, source, protocol, used, split, patient, clip, pixel_sha256,
     id IN (SELECT id FROM withheld) AS withheld
-    FROM splits JOIN (SELECT source, batch, id, patient, clip, pixel_sha256 FROM images) USING (source, batch, id);
-CREATE VIEW stored AS SELECT id, parse_path(filename)[-3] AS source, parse_path(filename)[-2] AS batch,
+    FROM splits JOIN (SELECT source, batch, id, patient, clip, pixel_sha256 FROM images)
+    USING (source, batch, id);
+CREATE VIEW stored AS SELECT id, parse_path(filename)[-3] AS source,
+    parse_path(filename)[-2] AS batch,
     parse_path(filename)[-1] AS shard, file_row_number AS row FROM shards;
 """
 

@@ -115,7 +115,7 @@ def _check_part(gx: Any, batch: Any, suite: list[Any]) -> dict[str, tuple[int, t
 
 @contextmanager
 def _great_expectations() -> Iterator[tuple[Any, Any, Any]]:
-    """The library, its expectations and its condition column; it costs 3 s, so nothing else imports it."""
+    """The library, its expectations and its condition column; the import costs 3 s."""
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
     logging.getLogger("great_expectations").setLevel(
         logging.WARNING

@@ -108,7 +108,8 @@ def _by_patient(
         chosen = first.setdefault(patient.get(identifier, identifier), split)
         if (chosen == "test") != (split == "test"):
             raise ValueError(
-                f"{file}: {protocol} divides patient {patient[identifier]} between test and training"
+                f"{file}: {protocol} divides patient {patient[identifier]} "
+                "between test and training"
             )
     return {identifier: first[patient.get(identifier, identifier)] for identifier in official}
 

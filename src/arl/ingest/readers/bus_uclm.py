@@ -20,7 +20,7 @@ _BRIGHT = 128
 
 
 def read(root: Path) -> list[Input]:
-    """One input for each image, for each mask or row of INFO.csv without one, and for each other file beside them.
+    """One input for each image, each mask or row of INFO.csv without one, and each other file.
 
     Raises:
         FileNotFoundError: there are no folders of images and masks.

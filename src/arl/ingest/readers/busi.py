@@ -61,7 +61,7 @@ def _splits(images: dict[tuple[str, str], Path]) -> dict[str, str]:
 
 
 def _clusters(files: list[Path]) -> list[int]:
-    """The number of each picture's cluster: what is near to a picture is in its cluster. A damaged one is alone."""
+    """The cluster number of each picture; near pictures share one, damaged pictures are alone."""
     read = [(at, code) for at, code in enumerate(map(_hash, files)) if code is not None]
     codes = np.array([code for _, code in read], np.uint64)
     near = [np.flatnonzero(np.bitwise_count(codes ^ code) <= _NEAR) for code in codes]

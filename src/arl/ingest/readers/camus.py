@@ -132,7 +132,10 @@ def _records(folder: Path, view: str, splits: dict[str, str]) -> Iterator[Record
 
 
 def _places(folder: Path, name: str, length: int) -> dict[str, int]:
-    """0-based frames of end-diastole and end-systole; `length` of the half sequence, 0 where there is none."""
+    """0-based frames of end-diastole and end-systole.
+
+    `length` is that of the half sequence, 0 if there is none.
+    """
     file = child(folder, name)
     if file is None:
         raise Refused(f"{name} is missing")
@@ -206,7 +209,8 @@ def _mask(folder: Path, name: str, image: Pixels) -> Mask:
     labels = _image(folder, name)
     if labels.shape != image.shape:
         raise Refused(
-            f"{name} is {labels.shape[1]}x{labels.shape[0]}, its image {image.shape[1]}x{image.shape[0]}"
+            f"{name} is {labels.shape[1]}x{labels.shape[0]}, "
+            f"its image {image.shape[1]}x{image.shape[0]}"
         )
     if labels.max() > _ATRIUM:
         raise Refused(f"{name} holds label {labels.max()}, expected 0 to 3")

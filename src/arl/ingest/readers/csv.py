@@ -45,7 +45,7 @@ def read(
     site: str | None = None,
     mask_name: str | None = None,
 ) -> list[Input]:
-    """One input for each row of the CSV file, and for each picture or video below its folder that it does not list.
+    """One input for each row of the CSV file, and for each picture or video that it does not list.
 
     Raises:
         FileNotFoundError: there is no CSV file.
@@ -89,7 +89,8 @@ def _table(root: Path) -> Path:
         raise FileNotFoundError(f"{root} holds no CSV file")
     if len(tables) > 1:
         raise ValueError(
-            f"{root} holds several CSV files, give one of them as the root: {tables[0]}, {tables[1]}"
+            f"{root} holds several CSV files, give one of them as the root: "
+            f"{tables[0]}, {tables[1]}"
         )
     return tables[0]
 

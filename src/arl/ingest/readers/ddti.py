@@ -35,7 +35,7 @@ class _Case:
 
 
 def read(root: Path) -> list[Input]:
-    """One input for each image, for each mark or mask without one, and for each other file beside them.
+    """One input for each image, each mark or mask without one, and each other file.
 
     Raises:
         FileNotFoundError: the root holds neither layout.
@@ -142,7 +142,10 @@ def _case(file: Path) -> _Case:
 
 
 def _outlines(svg: str) -> list[Outline]:
-    """The outlines of a mark that can be filled: [{"points": [{"x": 1, "y": 2}, ...], ...}, ...]."""
+    """The outlines of a mark that can be filled.
+
+    The text is [{"points": [{"x": 1, "y": 2}, ...], ...}, ...].
+    """
     try:
         regions = json.loads(svg)
         found = [

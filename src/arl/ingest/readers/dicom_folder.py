@@ -66,7 +66,7 @@ class Reading:
 
 
 def inputs(root: Path, reading: Reading) -> list[Input]:
-    """One input for each file below the root, sorted; names are keyed hashes of the relative paths."""
+    """One input for each file below the root; names are keyed hashes of the relative paths."""
     if not root.is_dir():
         raise FileNotFoundError(f"{root} is not a folder")
     return [file_input(file, file.relative_to(root), reading) for file in _files(root)]

@@ -103,7 +103,10 @@ def _check_count(count: int, stated: str, traced: _Tracings) -> None:
 
 
 def _mask(rows: npt.NDArray[np.float64], frame: int, height: int, width: int) -> Mask:
-    """The polygon down the first points of the chords and up the second ones, without the long axis, the first row."""
+    """The polygon down the first points of the chords and up the second points.
+
+    The first row is the long axis and is left out.
+    """
     if not np.isfinite(rows).all() or len(rows) < 3:
         raise Refused(f"the tracing of its frame {frame} is no polygon")
     x = np.concatenate([rows[1:, 0], rows[:0:-1, 2]])

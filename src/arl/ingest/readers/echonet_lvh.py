@@ -17,7 +17,7 @@ _TABLE = "MeasurementsList.csv"
 
 
 def read(root: Path) -> list[Input]:
-    """One input for each video of MeasurementsList.csv, and for each file of the batches that it does not list.
+    """One input for each video of MeasurementsList.csv, and for each file that it does not list.
 
     Raises:
         FileNotFoundError: there is no folder with MeasurementsList.csv and a batch.

@@ -32,7 +32,8 @@ def read(
     check_options(anatomy, probe)
     if anatomy is None:
         raise ValueError(
-            f"say what the pictures of {root} show: --anatomy breast, or another one of the vocabulary"
+            f"state what the pictures of {root} show: --anatomy breast, "
+            "or another anatomy of the vocabulary"
         )
     if not root.is_dir():
         raise FileNotFoundError(f"{root} is not a folder")

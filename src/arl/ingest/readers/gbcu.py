@@ -57,7 +57,8 @@ def _records(file: Path | None, line: str, told: set[tuple[str, str]]) -> list[R
         raise Refused(f"code {code!r} is not one of {', '.join(_LABELS)}")
     if len(told) > 1:
         raise Refused(
-            f"it is told {len(told)} things: {', '.join(f'{code} by {name}' for name, code in sorted(told))}"
+            f"the lists give it {len(told)} codes: "
+            f"{', '.join(f'{code} by {name}' for name, code in sorted(told))}"
         )
     if file is None:
         raise Refused(f"imgs holds nothing named {stem}")

@@ -31,7 +31,7 @@ _CLOSE = 2.0  # mean distance of an outline from its ellipse, pixels
 
 
 def read(root: Path) -> list[Input]:
-    """One input for each image, for each annotation or row without one, and for each other file beside them.
+    """One input for each image, each annotation or row without one, and each other file.
 
     Raises:
         FileNotFoundError: there is neither set, or a set lacks its table.
@@ -103,7 +103,10 @@ def _millimetres(table: str, text: str) -> float:
 
 
 def _filled(file: Path, drawn: Mask) -> Mask:
-    """The ellipse (H, W) of an annotation: filled already, a closed outline, or one that leaves the picture."""
+    """The filled ellipse (H, W) of an annotation.
+
+    The annotation is filled, a closed outline, or an outline that leaves the picture.
+    """
     points = np.argwhere(drawn)[:, ::-1].astype(np.float32)  # (N, 2), x and y
     if min(cv2.minAreaRect(points)[1]) < _THIN:
         raise Refused(f"{file.name} shows a line or a dot, no ellipse")
@@ -129,7 +132,7 @@ def _without_holes(drawn: Mask) -> Mask:
 
 
 def _distance(points: npt.NDArray[np.float32], ellipse: tuple[Any, Any, float]) -> float:
-    """Mean distance of points (N, 2) from an ellipse, pixels; NaN or infinite where it is degenerate."""
+    """Mean distance of points (N, 2) from an ellipse, pixels; NaN or infinite if degenerate."""
     centre, axes, degrees = ellipse
     angle = np.deg2rad(degrees)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])

@@ -24,7 +24,7 @@ _Cycle = tuple[int, int]  # first and last frame, 1-based, inclusive
 
 
 def read(root: Path) -> list[Input]:
-    """One input for each video, and for each other file except masks with a video and readable workbooks.
+    """One input for each video, and each file that is no mask of a video and no workbook.
 
     Raises:
         FileNotFoundError: there is no video whose name begins with ES and a number.
@@ -90,7 +90,7 @@ def _cycles(workbooks: list[Path]) -> dict[str, _Cycle]:
 
 
 def _columns(rows: list[list[str]]) -> _Cycle:
-    """Columns of the first and the last frame of the cycle: by their titles, else the official workbooks' places."""
+    """Columns of the first and the last frame of the cycle, by title, else as in the official set."""
     for row in rows[:5]:
         titles = [cell.lower() for cell in row]
         first = next(
@@ -138,7 +138,8 @@ def _masks(file: Path, frames: list[Pixels], cycle: _Cycle | None) -> dict[int, 
         or not np.isin(walls, (0, walls.max(initial=1))).all()
     ):
         raise Refused(
-            f"{file.name}: `predicted` is {walls.shape} of {walls.dtype}, expected two levels, (F, H, W)"
+            f"{file.name}: `predicted` is {walls.shape} of {walls.dtype}, "
+            "expected two levels, (F, H, W)"
         )
     first, last = cycle or (1, len(frames))
     if not 1 <= first <= last <= len(frames):
@@ -147,7 +148,8 @@ def _masks(file: Path, frames: list[Pixels], cycle: _Cycle | None) -> dict[int, 
         first = 1
     elif len(walls) != last - first + 1:
         raise Refused(
-            f"{file.name} has {len(walls)} frames, its cycle {last - first + 1}, its video {len(frames)}"
+            f"{file.name} has {len(walls)} frames, its cycle {last - first + 1}, "
+            f"its video {len(frames)}"
         )
     height, width = frames[0].shape
     masks = {}

@@ -60,7 +60,7 @@ def _known(table: Path) -> _Known:
 
 
 def _stem(name: str) -> str:
-    """A file's name without the ending of a picture or a video, and without the frame that was cut from one."""
+    """A file's name without its ending, and without the number of a frame that was cut out."""
     stem = Path(name).stem if is_media(Path(name)) else name
     return _MADE_OF.sub("", stem.strip().lower())
 
@@ -96,7 +96,7 @@ def _input(home: Path, file: Path, known: _Known) -> Input:
 
 
 def _case(name: str) -> str:
-    """What the files of one case have in common: pneu_liftl_pneu_case3 of Pneu_liftl_pneu_case3_clip5.mp4."""
+    """The common part of a case's names: a_case3 of a_case3_clip5.mp4."""
     stem = re.sub(
         r"[\W_]*(trimmed|crop|cropped|original)$", "", re.sub(r"[\W_]*crop$", "", _stem(name))
     )

@@ -142,7 +142,8 @@ def _frame(data: Any, row: int) -> tuple[Pixels, Mask | None]:
         raise Refused(f"row {row} has {image.shape[2]} channels, expected 1 or 3")
     if mask.shape != image.shape[:2]:
         raise Refused(
-            f"its mask is {mask.shape[1]}x{mask.shape[0]}, its image {image.shape[1]}x{image.shape[0]}"
+            f"its mask is {mask.shape[1]}x{mask.shape[0]}, "
+            f"its image {image.shape[1]}x{image.shape[0]}"
         )
     return image, mask if mask.any() else None
 

@@ -17,7 +17,7 @@ _WHITE = 128
 
 
 def read(root: Path) -> list[Input]:
-    """One input for each image, for each mask or row without one, and for each other file beside them.
+    """One input for each image, each mask or row without one, and each other file.
 
     Raises:
         FileNotFoundError: a folder or the table is missing.
