@@ -47,6 +47,9 @@ def listen(
             this machine without TLS.
         OSError: The port is taken, or a file cannot be read.
 
+    Writes:
+        inbox
+
     Examples:
         arl listen inbox --site north --allow SCANNER1 SCANNER2
     """

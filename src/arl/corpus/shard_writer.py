@@ -378,7 +378,8 @@ def _check_entry(identifier: str, entry: Entry, masked: bool) -> None:
         if not LABEL_NAME.fullmatch(name) or label.level not in LEVELS:
             raise ValueError(
                 f"image {identifier}: label {name!r} of level {label.level!r}: a name has "
-                f"lower-case letters, digits and underscores, and a level is one of {', '.join(LEVELS)}"
+                "lower-case letters, digits and underscores, and a level is one of "
+                f"{', '.join(LEVELS)}"
             )
         if label.value == "" or (isinstance(label.value, float) and not isfinite(label.value)):
             raise ValueError(f"image {identifier}: label {name!r} has no value")

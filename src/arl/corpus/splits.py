@@ -165,10 +165,10 @@ def split_by_patient(
     """
     if min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-9:
         raise ValueError(f"fractions {fractions} must not be negative and must sum to 1")
-    chosen = (groups(rows) if units is None else units).map(
+    selected = (groups(rows) if units is None else units).map(
         lambda group: assign(group, seed, fractions)
     )
-    return {split: rows.loc[chosen == split, "id"].tolist() for split in SPLITS}, grouping(rows)
+    return {split: rows.loc[selected == split, "id"].tolist() for split in SPLITS}, grouping(rows)
 
 
 def with_splits(corpus: Path, columns: Sequence[str], protocols: Mapping[str, str]) -> pd.DataFrame:

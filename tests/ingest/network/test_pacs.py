@@ -1,9 +1,13 @@
 """From a PACS into an inbox: studies.StudyFolders, and real services of Debian (Orthanc, dcmtk)."""
 
 import json
+import os
+import secrets
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -15,6 +19,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
+from arl.commands.listen import listen
 from arl.ingest.inbox import list_batches
 from arl.ingest.network.dicomweb import Fetcher, Query
 from arl.ingest.network.store_scp import StoreScp
@@ -197,3 +202,77 @@ def test_an_interrupted_fetch_resumes_and_errors_name_no_study(
     with pytest.raises(OSError, match=r"DICOMweb at 127\.0\.0\.1") as error:
         Fetcher(closed, tmp_path / "inbox", "north", KEY).poll()
     assert "studies" not in str(error.value)
+
+
+def certificates(folder: Path) -> Path:
+    """An authority, and certificates of a server and a client that it has signed."""
+    folder.mkdir()
+
+    def openssl(*words: str) -> None:
+        subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
+
+    days = ("-days", "1")
+    openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "ca.key", "-out", "ca.pem",
+            "-subj", "/CN=authority", *days)  # fmt: skip
+    for name in ("server", "client"):
+        openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}.key", "-out",
+                f"{name}.csr", "-subj", "/CN=localhost")  # fmt: skip
+        openssl("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key",
+                "-CAcreateserial", "-out", f"{name}.pem", *days)  # fmt: skip
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path(STORESCU).exists(), reason="needs Debian's dcmtk")
+def test_listen_demands_a_client_certificate_and_writes_a_batch(tmp_path: Path) -> None:
+    keys, port = certificates(tmp_path / "keys"), free_port()
+    program = "import sys; from arl.cli import main; sys.exit(main(sys.argv[1:]))"
+    words = [
+        *("listen", str(tmp_path / "inbox"), "--site", "north", "--allow", "SCANNER1"),
+        *("--port", str(port), "--settle-seconds", "1"),
+        *("--tls-certificate", str(keys / "server.pem"), "--tls-key", str(keys / "server.key")),
+        *("--tls-client-authority", str(keys / "ca.pem")),
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "ARL_HASH_KEY": secrets.token_hex(32)},
+    )
+    assert process.stdout is not None
+    try:
+        assert "listens on 127.0.0.1" in process.stdout.readline()
+        files = [str(scan(tmp_path / "out", "1.2.66", k)) for k in range(3)]
+        send = [STORESCU, "-aet", "SCANNER1", "-aec", "ARL"]
+        target = ["127.0.0.1", str(port), *files]
+        plain = subprocess.run([*send, *target], capture_output=True, check=False, timeout=60)
+        assert plain.returncode != 0
+        stranger = [*send, "+tla", "-ic", *target]
+        refused = subprocess.run(stranger, capture_output=True, check=False, timeout=60)
+        assert refused.returncode != 0
+        tls = ["+tls", str(keys / "client.key"), str(keys / "client.pem"), "+cf",
+               str(keys / "ca.pem")]  # fmt: skip
+        subprocess.run([*send, *tls, *target], check=True, capture_output=True, timeout=60)
+        assert "3 instances" in process.stdout.readline()
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
+        process.stdout.close()
+    (batch,) = list_batches(str(tmp_path / "inbox"), 0, time.time())
+    assert (batch.num_files, batch.incomplete_reason) == (3, "")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"host": "0.0.0.0"}, "without TLS"),
+        ({"tls_key": Path("x")}, "or none"),
+        ({"site": "North Clinic"}, "site 'North Clinic'"),
+        ({"allow": ["A TITLE THAT IS TOO LONG"]}, "AE title"),
+    ],
+)
+def test_wrong_options_of_listen(tmp_path: Path, options: dict[str, object], message: str) -> None:
+    arguments = {"site": "north", "allow": ["SCANNER1"], **options}
+    with pytest.raises(ValueError, match=message):
+        listen(tmp_path, **arguments)  # type: ignore[arg-type]

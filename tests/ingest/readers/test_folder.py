@@ -99,7 +99,7 @@ def test_what_is_refused(tmp_path: Path, ingest: Callable) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "say what the pictures of .* show: --anatomy breast"),
+        ({}, "state what the pictures of .* show: --anatomy breast"),
         ({"anatomy": "heart"}, "unknown anatomy 'heart'"),
         (
             {"anatomy": "cardiac", "probe": "phased"},

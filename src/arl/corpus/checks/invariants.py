@@ -52,13 +52,13 @@ def _divided(
 ) -> _Rule:
     """Keys whose rows are in more than one split."""
     label = "min(id)" if key == "pixel_sha256" else key
-    chosen = f"FROM placed WHERE {key} IS NOT NULL AND {where}"
+    selected = f"FROM placed WHERE {key} IS NOT NULL AND {where}"
     return _Rule(
         name,
         severity,
         description,
-        f"SELECT count(*) FROM (SELECT DISTINCT {by} {chosen})",
-        f"SELECT {label} AS name {chosen} GROUP BY {by} HAVING count(DISTINCT split) > 1",
+        f"SELECT count(*) FROM (SELECT DISTINCT {by} {selected})",
+        f"SELECT {label} AS name {selected} GROUP BY {by} HAVING count(DISTINCT split) > 1",
     )
 
 

@@ -51,9 +51,9 @@ class Finding:
     def passed(self) -> bool:
         return self.failed == 0
 
-    def plus(self, checked: int, failed: int, found: Iterable[str]) -> "Finding":
+    def plus(self, checked: int, failed: int, names: Iterable[str]) -> "Finding":
         """The finding on more rows."""
-        offenders = examples([*self.examples, *found])
+        offenders = examples([*self.examples, *names])
         return replace(
             self, checked=self.checked + checked, failed=self.failed + failed, examples=offenders
         )
@@ -307,5 +307,7 @@ def _unchecked(expectation: Any) -> Finding:
 
 
 def _offenders(result: Mapping[str, Any]) -> tuple[int, tuple[str, ...]]:
-    places = result.get("partial_unexpected_index_list", [])
-    return int(result.get("unexpected_count", 1)), examples(place["id"] for place in places)
+    positions = result.get("partial_unexpected_index_list", [])
+    return int(result.get("unexpected_count", 1)), examples(
+        position["id"] for position in positions
+    )

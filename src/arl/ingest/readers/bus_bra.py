@@ -105,8 +105,8 @@ def _by_patient(
 ) -> dict[str, str]:
     first: dict[str, str] = {}
     for identifier, split in official.items():
-        chosen = first.setdefault(patient.get(identifier, identifier), split)
-        if (chosen == "test") != (split == "test"):
+        selected = first.setdefault(patient.get(identifier, identifier), split)
+        if (selected == "test") != (split == "test"):
             raise ValueError(
                 f"{file}: {protocol} divides patient {patient[identifier]} "
                 "between test and training"

@@ -62,12 +62,12 @@ def _splits(images: dict[tuple[str, str], Path]) -> dict[str, str]:
 
 def _clusters(files: list[Path]) -> list[int]:
     """The cluster number of each picture; near pictures share one, damaged pictures are alone."""
-    read = [(at, code) for at, code in enumerate(map(_hash, files)) if code is not None]
+    read = [(index, code) for index, code in enumerate(map(_hash, files)) if code is not None]
     codes = np.array([code for _, code in read], np.uint64)
     near = [np.flatnonzero(np.bitwise_count(codes ^ code) <= _NEAR) for code in codes]
-    places = np.array([at for at, _ in read], np.int64)
-    rows = np.repeat(places, [len(others) for others in near])
-    columns = places[np.concatenate(near)] if near else rows
+    positions = np.array([index for index, _ in read], np.int64)
+    rows = np.repeat(positions, [len(others) for others in near])
+    columns = positions[np.concatenate(near)] if near else rows
     graph = coo_array((np.ones(len(rows), np.int8), (rows, columns)), (len(files), len(files)))
     return [int(number) for number in connected_components(graph, directed=False)[1]]
 

@@ -40,7 +40,7 @@ def read(root: Path) -> list[Input]:
     official = _official(frames.parent)
     folders = [member(frames, label) for label in _LABELS]
     videos = [video for folder in folders for video in entries(folder) if video.is_dir()]
-    inputs = [input for video in videos for input in _inputs(root, video, official)]
+    inputs = [item for video in videos for item in _inputs(root, video, official)]
     strays = [file for path in entries(frames) if path not in folders for file in files_below(path)]
     strays += [file for folder in folders for file in entries(folder) if not file.is_dir()]
     return inputs + refuse_all(root, strays, _NO_FRAME)
@@ -75,10 +75,10 @@ def _lists(folder: Path) -> tuple[Path, Path] | None:
     """The list of videos for training and that of those held out."""
     lone: list[Path] = []
     for pair in _LISTS:
-        found = [file for pattern in pair if (file := _list(folder, pattern)) is not None]
-        if len(found) == 2:
-            return found[0], found[1]
-        lone += found
+        result = [file for pattern in pair if (file := _list(folder, pattern)) is not None]
+        if len(result) == 2:
+            return result[0], result[1]
+        lone += result
     if lone:
         raise ValueError(
             f"{lone[0]} is there without its other list, so which videos are held out is not known"

@@ -93,7 +93,12 @@ def _is_known(folder: Path, file: Path) -> bool:
 def _splits(home: Path) -> dict[str, str] | None:
     """Patient -> split; None where there are no split files beside the patients or above them."""
     folder = next(
-        (found for place in (home, home.parent) if (found := child(place, "database_split"))), None
+        (
+            result
+            for position in (home, home.parent)
+            if (result := child(position, "database_split"))
+        ),
+        None,
     )
     if folder is None:
         return None
@@ -111,7 +116,7 @@ def _records(folder: Path, view: str, splits: dict[str, str]) -> Iterator[Record
     stem = f"{folder.name}_{view}"
     stills = {phase: _image(folder, f"{stem}_{phase}.nii.gz") for phase in ("ED", "ES")}
     sequence = _sequence(folder, f"{stem}_half_sequence.nii.gz")
-    places = _places(folder, f"Info_{view}.cfg", len(sequence))
+    positions = _places(folder, f"Info_{view}.cfg", len(sequence))
     clip = Entry(
         key=f"{folder.name.lower()}/{view}",
         patient=folder.name.lower(),
@@ -121,9 +126,11 @@ def _records(folder: Path, view: str, splits: dict[str, str]) -> Iterator[Record
         pixel_spacing_mm=_spacing(folder, f"{stem}_ED.nii.gz"),
         splits=splits,
     )
-    images = dict(enumerate(sequence)) | {places[phase]: image for phase, image in stills.items()}
+    images = dict(enumerate(sequence)) | {
+        positions[phase]: image for phase, image in stills.items()
+    }
     masks = {
-        places[phase]: _mask(folder, f"{stem}_{phase}_gt.nii.gz", image)
+        positions[phase]: _mask(folder, f"{stem}_{phase}_gt.nii.gz", image)
         for phase, image in stills.items()
     }
     yield from clip_records(
@@ -139,21 +146,23 @@ def _places(folder: Path, name: str, length: int) -> dict[str, int]:
     file = child(folder, name)
     if file is None:
         raise Refused(f"{name} is missing")
-    said = dict(
+    stated = dict(
         line.split(":", 1)
         for line in file.read_text("utf-8", "replace").splitlines()
         if ":" in line
     )
-    said = {key.strip(): value.strip() for key, value in said.items()}
-    places = {
-        phase: int(said[phase]) - 1 for phase in ("ED", "ES") if said.get(phase, "").isdecimal()
+    stated = {key.strip(): value.strip() for key, value in stated.items()}
+    positions = {
+        phase: int(stated[phase]) - 1 for phase in ("ED", "ES") if stated.get(phase, "").isdecimal()
     }
-    if len(set(places.values())) < 2:
+    if len(set(positions.values())) < 2:
         raise Refused(f"{name} does not give two frames, ED and ES")
-    outside = [place + 1 for place in places.values() if place < 0 or place >= length > 0]
+    outside = [
+        position + 1 for position in positions.values() if position < 0 or position >= length > 0
+    ]
     if outside:
         raise Refused(f"{name} gives frame {outside[0]} of a sequence of {length}")
-    return places
+    return positions
 
 
 def _load(folder: Path, name: str) -> SpatialImage:

@@ -56,14 +56,14 @@ def read(
     check_options(anatomy, probe)
     table = _table(root)
     home = table.parent
-    said = {
+    stated = {
         "anatomy": anatomy,
         "probe": probe,
         "device": device,
         "site": site,
         "mask_name": mask_name,
     }
-    rows = [_filled(row, said) for row in _rows(table)]
+    rows = [_filled(row, stated) for row in _rows(table)]
     splits = _splits(table, rows)
     listed = [
         Input(
@@ -73,8 +73,10 @@ def read(
         )
         for line, row in enumerate(rows, start=2)
     ]
-    known = {home / row[column] for row in rows for column in ("image", "mask") if row[column]}
-    strays = [file for file in files_below(home) if is_media(file) and file not in known]
+    names_listed = {
+        home / row[column] for row in rows for column in ("image", "mask") if row[column]
+    }
+    strays = [file for file in files_below(home) if is_media(file) and file not in names_listed]
     return listed + [
         refusal(file.relative_to(home).as_posix(), f"{table.name} does not list it")
         for file in strays
@@ -106,9 +108,9 @@ def _rows(table: Path) -> list[_Row]:
     ]
 
 
-def _filled(row: _Row, said: dict[str, str | None]) -> _Row:
+def _filled(row: _Row, stated: dict[str, str | None]) -> _Row:
     row = {**row, "image": row["image"].replace("\\", "/"), "mask": row["mask"].replace("\\", "/")}
-    return row | {name: row[name] or value or "" for name, value in said.items()}
+    return row | {name: row[name] or value or "" for name, value in stated.items()}
 
 
 def _key(row: _Row) -> str:
@@ -122,22 +124,22 @@ def _is_single_frame(row: _Row) -> bool:
 
 def _splits(table: Path, rows: list[_Row]) -> dict[str, dict[str, str]]:
     """Key -> protocol -> split; rows with an unknown split are left to their refusal."""
-    given = [bool(row["split"]) for row in rows]
-    if any(given) and not all(given):
-        raise ValueError(f"{table}: line {given.index(False) + 2} has no split, others have one")
-    said: dict[str, tuple[str, str]] = {}
+    values = [bool(row["split"]) for row in rows]
+    if any(values) and not all(values):
+        raise ValueError(f"{table}: line {values.index(False) + 2} has no split, others have one")
+    stated: dict[str, tuple[str, str]] = {}
     for row in rows:
         split = split_named(row["split"])
         if (
             split
-            and said.setdefault(_key(row), (split, row["patient"] or row["clip"] or row["image"]))[
-                0
-            ]
+            and stated.setdefault(
+                _key(row), (split, row["patient"] or row["clip"] or row["image"])
+            )[0]
             != split
         ):
             raise ValueError(f"{table}: {_key(row)} is in two splits")
     try:
-        return named_splits(said)
+        return named_splits(stated)
     except ValueError as error:
         raise ValueError(f"{table}: {error}") from error
 

@@ -50,13 +50,14 @@ def read(root: Path) -> list[Input]:
     if original:
         return _read_original(root, original)
     raise FileNotFoundError(
-        f"neither {root} nor a folder in it holds <case>.xml with <case>_1.jpg, or image and mask (unpack DDTI.zip)"
+        f"neither {root} nor a folder in it holds <case>.xml with <case>_1.jpg, "
+        "or image and mask (unpack DDTI.zip)"
     )
 
 
 def _is_bundle(folder: Path) -> bool:
-    known = folder.name.lower() == "1_or_data" or child(folder, "category.csv") is not None
-    return known and child(folder, "image") is not None and child(folder, "mask") is not None
+    names_listed = folder.name.lower() == "1_or_data" or child(folder, "category.csv") is not None
+    return names_listed and child(folder, "image") is not None and child(folder, "mask") is not None
 
 
 def _is_original(folder: Path) -> bool:
@@ -121,8 +122,8 @@ def _read_original(root: Path, base: Path) -> list[Input]:
 def _unmarked(cases: dict[str, _Case], stems: set[str]) -> list[Input]:
     return [
         refusal(f"{case}.xml image {number}", "the case marks it, but there is no such image")
-        for case, told in cases.items()
-        for number in sorted({number for number, _ in told.outlines})
+        for case, stated in cases.items()
+        for number in sorted({number for number, _ in stated.outlines})
         if f"{case}_{number}" not in stems
     ]
 
@@ -148,7 +149,7 @@ def _outlines(svg: str) -> list[Outline]:
     """
     try:
         regions = json.loads(svg)
-        found = [
+        result = [
             [(round(float(p["x"])), round(float(p["y"]))) for p in region["points"]]
             for region in regions
         ]
@@ -156,28 +157,30 @@ def _outlines(svg: str) -> list[Outline]:
         return []
     return [
         tuple(points)
-        for points in found
+        for points in result
         if len(points) > 2 and max(map(abs, sum(points, ()))) < _FARTHEST
     ]
 
 
-def _original_records(file: Path, case: str | None, told: _Case | None, split: str) -> list[Record]:
+def _original_records(
+    file: Path, case: str | None, stated: _Case | None, split: str
+) -> list[Record]:
     if case is None:
         raise Refused(f"the name {file.name} is not <case>_<image>")
-    if told is None:
+    if stated is None:
         raise Refused(f"there is no {case}.xml")
-    if told.damage:
-        raise Refused(told.damage)
-    if told.tirads not in _TIRADS + _NONE:
-        raise Refused(f"TI-RADS {told.tirads!r} is not one of {', '.join(_TIRADS)}")
+    if stated.damage:
+        raise Refused(stated.damage)
+    if stated.tirads not in _TIRADS + _NONE:
+        raise Refused(f"TI-RADS {stated.tirads!r} is not one of {', '.join(_TIRADS)}")
     image = read_picture(file)
     number = int(file.stem.rpartition("_")[2])
-    mask = _filled([outline for at, outline in told.outlines if at == number], image)
+    mask = _filled([outline for index, outline in stated.outlines if index == number], image)
     entry = Entry(
         key=file.stem,
         patient=case,
         anatomy="thyroid",
-        label=f"tirads-{told.tirads}" if told.tirads in _TIRADS else None,
+        label=f"tirads-{stated.tirads}" if stated.tirads in _TIRADS else None,
         mask_name="nodule" if mask.any() else None,
         splits={DEFAULT: split},
     )

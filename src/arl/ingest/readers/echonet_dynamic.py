@@ -41,9 +41,11 @@ def read(root: Path) -> list[Input]:
         video = videos.get(f"{stem}.avi".lower(), home / f"{stem}.avi")
         records = partial(_records, video, stem, frames, split.upper(), tracings.get(stem, {}))
         listed.append(Input(f"FileList.csv:{line} {stem}", records))
-    known = {f"{_stem(name)}.avi".lower() for name in table["FileName"]}
+    names_listed = {f"{_stem(name)}.avi".lower() for name in table["FileName"]}
     strays = [
-        file.relative_to(home).as_posix() for name, file in videos.items() if name not in known
+        file.relative_to(home).as_posix()
+        for name, file in videos.items()
+        if name not in names_listed
     ]
     return listed + [refusal(stray, "FileList.csv does not list it") for stray in strays]
 

@@ -35,25 +35,25 @@ def read(root: Path) -> list[Input]:
     listed = []
     for stem, rows in table.groupby(stems, sort=False):
         video = videos.get(f"{stem}.avi".lower(), home / f"{stem}.avi")
-        found = partial(
+        result = partial(
             _records, video, str(stem), sorted(set(rows["split"])), sorted(set(rows["Frame"]))
         )
-        listed.append(Input(f"{_TABLE} {stem}", found))
-    known = {f"{stem}.avi".lower() for stem in stems}
+        listed.append(Input(f"{_TABLE} {stem}", result))
+    names_listed = {f"{stem}.avi".lower() for stem in stems}
     strays = [
         file
         for file in files
-        if file.name.lower() not in known or videos[file.name.lower()] != file
+        if file.name.lower() not in names_listed or videos[file.name.lower()] != file
     ]
     return listed + [
-        refusal(file.relative_to(home).as_posix(), _reason(file, known)) for file in strays
+        refusal(file.relative_to(home).as_posix(), _reason(file, names_listed)) for file in strays
     ]
 
 
-def _reason(file: Path, known: set[str]) -> str:
+def _reason(file: Path, names_listed: set[str]) -> str:
     return (
         "another batch holds a video of this name"
-        if file.name.lower() in known
+        if file.name.lower() in names_listed
         else f"{_TABLE} does not list it"
     )
 

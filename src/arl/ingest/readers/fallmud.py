@@ -23,7 +23,7 @@ def read(root: Path) -> list[Input]:
         raise FileNotFoundError(
             f"{root} holds neither {' nor '.join(f'{part}/images' for part in _PARTS)}"
         )
-    return [input for part in parts for input in _inputs(root, part)]
+    return [item for part in parts for item in _inputs(root, part)]
 
 
 def _inputs(root: Path, part: Path) -> list[Input]:

@@ -35,12 +35,15 @@ def read(root: Path) -> list[Input]:
         )
     check_mat(file)
     patients = _patients(file)
-    labels = {str(at): str(_scalar(patient[1])) for at, patient in enumerate(patients)}
-    groups = {str(at): _identifier(patient[0]) for at, patient in enumerate(patients)}
+    labels = {str(index): str(_scalar(patient[1])) for index, patient in enumerate(patients)}
+    groups = {str(index): _identifier(patient[0]) for index, patient in enumerate(patients)}
     splits = stratified(labels, groups)
     return [
-        Input(f"{file.name}:{at} {groups[str(at)]}", partial(_records, file, at, splits[str(at)]))
-        for at in range(len(patients))
+        Input(
+            f"{file.name}:{index} {groups[str(index)]}",
+            partial(_records, file, index, splits[str(index)]),
+        )
+        for index in range(len(patients))
     ]
 
 
@@ -76,8 +79,8 @@ def _identifier(cell: npt.NDArray[Any]) -> str:
     return f"{number:g}" if number is not None else " ".join(str(value) for value in cell.ravel())
 
 
-def _records(file: Path, at: int, split: str) -> list[Record]:
-    identifier, kind, fat, images = _patients(file)[at]
+def _records(file: Path, index: int, split: str) -> list[Record]:
+    identifier, kind, fat, images = _patients(file)[index]
     patient = _identifier(identifier)
     label = _label(_scalar(kind), _scalar(fat))
     if images.ndim != 3 or images.dtype != np.uint8 or 0 in images.shape:

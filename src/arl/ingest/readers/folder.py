@@ -42,7 +42,7 @@ def read(
     )
     placed = _placed(root)
     splits = _splits(root, placed)
-    return [_input(root, file, place, common, splits) for file, place in placed.items()]
+    return [_input(root, file, position, common, splits) for file, position in placed.items()]
 
 
 def check_options(anatomy: str | None, probe: str) -> None:
@@ -88,12 +88,12 @@ def _place(file: Path, is_split: bool) -> _Place | str:
 
 def _splits(root: Path, placed: Mapping[Path, _Place | str]) -> dict[str, dict[str, str]]:
     """Key -> protocol -> split."""
-    said = {}
-    for file, place in placed.items():
-        if isinstance(place, _Place) and place.split:
-            said[_key(root, file)] = place.split, place.patient or _key(root, file)
+    stated = {}
+    for file, position in placed.items():
+        if isinstance(position, _Place) and position.split:
+            stated[_key(root, file)] = position.split, position.patient or _key(root, file)
     try:
-        return named_splits(said)
+        return named_splits(stated)
     except ValueError as error:
         raise ValueError(f"{root}: {error}") from error
 
@@ -103,15 +103,15 @@ def _key(root: Path, file: Path) -> str:
 
 
 def _input(
-    root: Path, file: Path, place: _Place | str, common: Entry, splits: dict[str, dict[str, str]]
+    root: Path, file: Path, position: _Place | str, common: Entry, splits: dict[str, dict[str, str]]
 ) -> Input:
     key = _key(root, file)
-    if isinstance(place, str):
-        return refusal(key, place)
+    if isinstance(position, str):
+        return refusal(key, position)
     entry = replace(
-        common, key=key, patient=place.patient, label=place.label, splits=splits.get(key, {})
+        common, key=key, patient=position.patient, label=position.label, splits=splits.get(key, {})
     )
-    return Input(key, partial(media_records, file, entry), place.label)
+    return Input(key, partial(media_records, file, entry), position.label)
 
 
 def _read(root: Path, options: Options, _: Dicom) -> list[Input]:

@@ -26,18 +26,18 @@ def read(root: Path) -> list[Input]:
     lines = [
         (name, number, line) for name in _LISTS for number, line in read_lines(member(base, name))
     ]
-    told: dict[str, set[tuple[str, str]]] = {}
+    stated: dict[str, set[tuple[str, str]]] = {}
     for name, _, line in lines:
         image, code = _fields(line)
-        told.setdefault(image, set()).add((name, code))
+        stated.setdefault(image, set()).add((name, code))
     inputs = [
         Input(
             f"{name}:{number} {line}",
-            partial(_records, images.get(_fields(line)[0]), line, told[_fields(line)[0]]),
+            partial(_records, images.get(_fields(line)[0]), line, stated[_fields(line)[0]]),
         )
         for name, number, line in lines
     ]
-    unlisted = (file for stem, file in images.items() if stem not in told)
+    unlisted = (file for stem, file in images.items() if stem not in stated)
     return (
         inputs
         + refuse_all(root, unlisted, "neither train.txt nor test.txt lists it")
@@ -51,18 +51,18 @@ def _fields(line: str) -> tuple[str, str]:
     return Path(image.strip()).stem, code.strip()
 
 
-def _records(file: Path | None, line: str, told: set[tuple[str, str]]) -> list[Record]:
+def _records(file: Path | None, line: str, stated: set[tuple[str, str]]) -> list[Record]:
     stem, code = _fields(line)
     if code not in _LABELS:
         raise Refused(f"code {code!r} is not one of {', '.join(_LABELS)}")
-    if len(told) > 1:
+    if len(stated) > 1:
         raise Refused(
-            f"the lists give it {len(told)} codes: "
-            f"{', '.join(f'{code} by {name}' for name, code in sorted(told))}"
+            f"the lists give it {len(stated)} codes: "
+            f"{', '.join(f'{code} by {name}' for name, code in sorted(stated))}"
         )
     if file is None:
         raise Refused(f"imgs holds nothing named {stem}")
-    ((name, _),) = told
+    ((name, _),) = stated
     official = _LISTS[name]
     entry = Entry(
         key=stem,

@@ -41,7 +41,7 @@ def read(root: Path) -> list[Input]:
     if base is None:
         raise FileNotFoundError(f"neither {root} nor a folder in it holds {' or '.join(_SETS)}")
     sets = [name for name in _SETS if child(base, name) is not None]
-    return [input for name in sets for input in _inputs(root, base, name)]
+    return [item for name in sets for item in _inputs(root, base, name)]
 
 
 def _inputs(root: Path, base: Path, name: str) -> list[Input]:

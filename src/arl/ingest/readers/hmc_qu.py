@@ -41,8 +41,10 @@ def read(root: Path) -> list[Input]:
         file for file in files if file.suffix.lower() == ".xlsx" and not file.name.startswith("~$")
     ]
     cycles = _cycles(workbooks)
-    found = [_input(root, file, masks.get(_name(file)), cycles.get(_name(file))) for file in videos]
-    return found + _others(root, files, {*map(_name, videos)}, workbooks)
+    result = [
+        _input(root, file, masks.get(_name(file)), cycles.get(_name(file))) for file in videos
+    ]
+    return result + _others(root, files, {*map(_name, videos)}, workbooks)
 
 
 def _name(file: Path) -> str:
@@ -90,7 +92,7 @@ def _cycles(workbooks: list[Path]) -> dict[str, _Cycle]:
 
 
 def _columns(rows: list[list[str]]) -> _Cycle:
-    """Columns of the first and the last frame of the cycle, by title, else as in the official set."""
+    """Columns of the first and last frame of the cycle, by title, else as in the official set."""
     for row in rows[:5]:
         titles = [cell.lower() for cell in row]
         first = next(

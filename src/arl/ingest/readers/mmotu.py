@@ -63,7 +63,7 @@ def read(root: Path) -> list[Input]:
         if _is_part(base)
         else [part for name in _PARTS if (part := child(base, name)) is not None]
     )
-    return [input for part in parts for input in _inputs(root, part)]
+    return [item for part in parts for item in _inputs(root, part)]
 
 
 def _is_part(folder: Path) -> bool:
@@ -77,7 +77,7 @@ def _inputs(root: Path, part: Path) -> list[Input]:
     images, strays = pictures(member(part, "images"))
     mask_folder = child(part, "annotations")
     masks, more = pictures(mask_folder) if mask_folder else ({}, [])
-    told = _told(part)
+    stated = _told(part)
     listed = [
         Input(
             images[stem].relative_to(root).as_posix() if stem in images else f"{name} {stem}",
@@ -86,13 +86,13 @@ def _inputs(root: Path, part: Path) -> list[Input]:
                 f"{name}/{stem}",
                 images.get(stem),
                 _masks(masks, stem),
-                told.get(stem, _Told()),
+                stated.get(stem, _Told()),
             ),
         )
-        for stem in [*images, *(stem for stem in told if stem not in images)]
+        for stem in [*images, *(stem for stem in stated if stem not in images)]
     ]
-    known = {stem + ending for stem in images for ending in ("", *_BINARY)}
-    lone = (file for stem, file in masks.items() if stem not in known)
+    names_listed = {stem + ending for stem in images for ending in ("", *_BINARY)}
+    lone = (file for stem, file in masks.items() if stem not in names_listed)
     return listed + refuse_all(root, lone, "it has no image") + refuse_all(root, strays + more)
 
 
@@ -105,27 +105,27 @@ def _masks(masks: dict[str, Path], stem: str) -> tuple[Path | None, Path | None]
 
 def _told(part: Path) -> dict[str, _Told]:
     """Stem -> splits and codes, in the order of the lists."""
-    told: dict[str, _Told] = {}
+    stated: dict[str, _Told] = {}
     for split in _SPLITS:
         for name in (f"{split}.txt", f"{split}_cls.txt"):
             for _, line in read_lines(member(part, name)):
                 image, *code = line.split()
-                entry = told.setdefault(Path(image).stem, _Told())
+                entry = stated.setdefault(Path(image).stem, _Told())
                 entry.splits.add(split)
                 entry.codes.update(code)
-    return told
+    return stated
 
 
 def _records(
-    key: str, file: Path | None, masks: tuple[Path | None, Path | None], told: _Told
+    key: str, file: Path | None, masks: tuple[Path | None, Path | None], stated: _Told
 ) -> list[Record]:
     if file is None:
         raise Refused("it is listed, but images holds nothing of this name")
-    if len(told.splits) != 1:
+    if len(stated.splits) != 1:
         raise Refused(
-            "both lists name it" if told.splits else "neither train.txt nor val.txt lists it"
+            "both lists name it" if stated.splits else "neither train.txt nor val.txt lists it"
         )
-    label = _label(told.codes)
+    label = _label(stated.codes)
     classes, shape = masks
     drawn = shape or classes
     image = read_picture(file)
@@ -133,7 +133,7 @@ def _records(
         _check_colours(classes, label)
     mask = None if drawn is None else read_mask(drawn, image, _SHOWN)
     structure = "ovary" if label == "normal-ovary" else "lesion"
-    (official,) = told.splits
+    (official,) = stated.splits
     entry = Entry(
         key=key,
         anatomy=OTHER,
@@ -149,8 +149,8 @@ def _records(
 
 def _label(codes: set[str]) -> str:
     if len(codes) != 1:
-        given = f"give it the codes {' and '.join(sorted(codes))}" if codes else "give it no code"
-        raise Refused(f"train_cls.txt and val_cls.txt {given}")
+        values = f"give it the codes {' and '.join(sorted(codes))}" if codes else "give it no code"
+        raise Refused(f"train_cls.txt and val_cls.txt {values}")
     (code,) = codes
     if code not in _LABELS:
         raise Refused(f"code {code!r} is not one of {', '.join(_LABELS)}")
@@ -162,10 +162,10 @@ def _check_colours(file: Path, label: str) -> None:
     pixels = read_picture(file)
     if pixels.ndim == 2:  # the colours of one class only, normal ovary, are grey
         pixels = np.repeat(pixels[..., None], 3, axis=2)
-    shown = {_COLOURS[colour] for colour in map(tuple, _colours(pixels)) if colour in _COLOURS}
-    if shown and label not in shown:
+    visible = {_COLOURS[colour] for colour in map(tuple, _colours(pixels)) if colour in _COLOURS}
+    if visible and label not in visible:
         raise Refused(
-            f"its code says {label}, but the colours of {file.name} say {', '.join(sorted(shown))}"
+            f"its code says {label}, but the colours of {file.name} say {', '.join(sorted(visible))}"
         )
 
 

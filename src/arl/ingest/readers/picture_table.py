@@ -46,16 +46,16 @@ def inputs(root: Path, site: str, *, synthetic: bool) -> list[Input]:
         dict(zip(table.columns, (cell.strip() for cell in row), strict=True))
         for row in table.to_numpy()
     ]
-    seen: set[str] = set()
-    found = []
+    visited: set[str] = set()
+    result = []
     for line, row in enumerate(rows, start=2):
-        listed_before = row["file"] in seen
-        seen |= {row["file"], row["mask_file"]}
+        listed_before = row["file"] in visited
+        visited |= {row["file"], row["mask_file"]}
         records = (
             _refuse_again if listed_before else partial(_records, root, row, site, key, synthetic)
         )
-        found.append(Input(f"{TABLE}:{line}", records))
-    return found + _unlisted(root, seen, key)
+        result.append(Input(f"{TABLE}:{line}", records))
+    return result + _unlisted(root, visited, key)
 
 
 def _records(

@@ -40,23 +40,23 @@ def read(root: Path) -> list[Input]:
     if home is None:
         raise FileNotFoundError(f"neither {root} nor a folder in it holds {' or '.join(_PARTS)}")
     table = child(home, "dataset_metadata.csv")
-    known = {} if table is None else _known(table)
+    listed = {} if table is None else _known(table)
     folders = [folder for part in _PARTS if (folder := child(home, part))]
-    return [_input(home, file, known) for folder in folders for file in files_below(folder)]
+    return [_input(home, file, listed) for folder in folders for file in files_below(folder)]
 
 
 def _known(table: Path) -> _Known:
     rows = read_csv(table, ["Filename", "Label", "Patient ID / Name"])
-    known: _Known = {}
+    listed: _Known = {}
     for name, label, patient in rows.to_numpy():
         letters = next(
             (short for word, short in _WORDS.items() if label.lower().startswith(word)), ""
         )
-        known.setdefault(
+        listed.setdefault(
             _plain(name),
             ("" if patient.strip().lower() in _NO_PATIENT else patient.strip(), letters),
         )
-    return known
+    return listed
 
 
 def _stem(name: str) -> str:
@@ -69,12 +69,12 @@ def _plain(name: str) -> str:
     return re.sub(r"[\W_]", "", _stem(name))
 
 
-def _input(home: Path, file: Path, known: _Known) -> Input:
+def _input(home: Path, file: Path, listed: _Known) -> Input:
     path = file.relative_to(home)
     name, letters = path.as_posix(), file.name[:3].lower()
     if not is_media(file):
         return refusal(name, "it is neither a picture nor a video")
-    patient, told = known.get(_plain(file.name), ("", ""))
+    patient, told = listed.get(_plain(file.name), ("", ""))
     unlabelled = any(part.lower().startswith("unlabel") for part in path.parts[:-1])
     if not unlabelled and letters not in _LABEL_OF:
         return refusal(name, f"its name begins with none of {', '.join(_LABEL_OF)}")

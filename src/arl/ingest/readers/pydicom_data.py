@@ -29,10 +29,10 @@ def installed() -> Path:
     Raises:
         FileNotFoundError: pydicom-data is not installed.
     """
-    found = get_testdata_file(FILES[0], download=False)
-    if found is None:
+    result = get_testdata_file(FILES[0], download=False)
+    if result is None:
         raise FileNotFoundError(f"{FILES[0]} is not installed: the package pydicom-data holds it")
-    return Path(str(found)).parent
+    return Path(str(result)).parent
 
 
 def read(root: Path, rules: AnatomyRules) -> list[Input]:

@@ -35,8 +35,8 @@ def read(root: Path) -> list[Input]:
     file = member(base, "dataset.hdf5")
     rows = _diagnoses(member(base, "metadata.csv"))
     clips = _clips(file)
-    known = {clip: told[0] for clip in clips if len(told := rows.get(clip, [])) == 1}
-    splits = stratified(known, {clip: _patient(clip) or clip for clip in known})
+    names_listed = {clip: stated[0] for clip in clips if len(stated := rows.get(clip, [])) == 1}
+    splits = stratified(names_listed, {clip: _patient(clip) or clip for clip in names_listed})
     listed = [
         Input(
             f"{file.name} {clip}",
@@ -54,10 +54,10 @@ def read(root: Path) -> list[Input]:
 
 def _diagnoses(file: Path) -> dict[str, list[str]]:
     """annot_id -> the diagnosis of each of its rows."""
-    found: dict[str, list[str]] = {}
+    result: dict[str, list[str]] = {}
     for clip, code in read_csv(file, ["annot_id", "histopath_diagnosis"]).to_numpy().tolist():
-        found.setdefault(clip.strip(), []).append(code.strip().lower().removesuffix(".0"))
-    return found
+        result.setdefault(clip.strip(), []).append(code.strip().lower().removesuffix(".0"))
+    return result
 
 
 def _clips(file: Path) -> dict[str, list[tuple[int, int]]]:

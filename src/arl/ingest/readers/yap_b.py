@@ -29,12 +29,12 @@ def read(root: Path) -> list[Input]:
     mask_folder = child(base, "GT")
     masks, more = pictures(mask_folder) if mask_folder else ({}, [])
     labels = _labels(member(base, "DatasetB.xlsx"), {_number(stem) for stem in images})
-    known = {
-        stem: found[0]
+    names_listed = {
+        stem: result[0]
         for stem in images
-        if len(found := sorted(labels.get(_number(stem), ()))) == 1
+        if len(result := sorted(labels.get(_number(stem), ()))) == 1
     }
-    splits = stratified(known, {stem: stem for stem in known})
+    splits = stratified(names_listed, {stem: stem for stem in names_listed})
     listed = [
         Input(
             file.relative_to(root).as_posix(),
@@ -69,14 +69,16 @@ def _labels(file: Path, numbers: set[str]) -> dict[str, set[str]]:
     """Number -> the labels that its rows give."""
     rows = read_xlsx(file)
     width = max((len(row) for row in rows), default=0)
-    columns = [[row[at] if at < len(row) else "" for row in rows] for at in range(width)]
+    columns = [
+        [row[offset] if offset < len(row) else "" for row in rows] for offset in range(width)
+    ]
     named = _best(file, columns, lambda cell: _number(cell) in numbers, "the pictures' numbers")
     called = _best(file, columns, lambda cell: cell.lower() in _LABELS, " or ".join(_LABELS))
-    found: dict[str, set[str]] = {}
+    result: dict[str, set[str]] = {}
     for name, label in zip(named, called, strict=True):
         if label.lower() in _LABELS or _number(name) in numbers:
-            found.setdefault(_number(name), set()).add(label.lower())
-    return found
+            result.setdefault(_number(name), set()).add(label.lower())
+    return result
 
 
 def _best(
@@ -93,8 +95,8 @@ def _records(
     file: Path, mask_file: Path | None, labels: tuple[str, ...], split: str | None
 ) -> list[Record]:
     if not labels or split is None:
-        given = f"calls it {' and '.join(labels)}" if labels else "does not list it"
-        raise Refused(f"DatasetB.xlsx {given}")
+        stated = f"calls it {' and '.join(labels)}" if labels else "does not list it"
+        raise Refused(f"DatasetB.xlsx {stated}")
     if labels[0] not in _LABELS:
         raise Refused(f"label {labels[0]!r} is not one of {', '.join(_LABELS)}")
     image = read_picture(file)
