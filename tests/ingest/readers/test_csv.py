@@ -14,12 +14,12 @@ from arl.ingest.readers import csv
 
 def picture(file: Path, pixels: np.ndarray | None = None) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
-    noise = np.random.default_rng(0).integers(0, 256, (31, 37), dtype=np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (35, 37), dtype=np.uint8)
     assert cv2.imwrite(str(file), noise if pixels is None else pixels)
     return file
 
 
-def mask(height: int = 31, width: int = 37) -> np.ndarray:
+def mask(height: int = 35, width: int = 37) -> np.ndarray:
     found = np.zeros((height, width), np.uint8)
     found[3:11, 5:17] = 255
     return found
@@ -131,7 +131,7 @@ def test_links_may_lead_out_of_the_folder(root: Path, tmp_path: Path, ingest: Ca
         ("images/a.png,,,first,,,", "frame 'first' is not a whole number"),
         ("images/a.png,,,,masks/a.png,,", "nothing says what its mask shows"),
         ("images/a.png,,,,masks/z.png,lv,", "z.png is missing"),
-        ("images/a.png,,,,masks/clip-2.png,lv,", "clip-2.png is 64x48, its image 37x31"),
+        ("images/a.png,,,,masks/clip-2.png,lv,", "clip-2.png is 64x48, its image 37x35"),
         (
             "clips/one.avi,,,,masks/clip-2.png,lv,",
             "it gives a mask to a video, without the frame that it belongs to",

@@ -14,7 +14,7 @@ from arl.ingest.readers import folder
 
 def picture(file: Path, seed: int = 0, colour: bool = False) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
-    grey = np.random.default_rng(seed).integers(0, 256, (31, 37), dtype=np.uint8)
+    grey = np.random.default_rng(seed).integers(0, 256, (35, 37), dtype=np.uint8)
     pixels = cv2.merge([grey, grey, grey])
     if colour:
         pixels[:9] = (0, 0, 255)
@@ -46,7 +46,7 @@ def test_classes_alone(tmp_path: Path, ingest: Callable, make_video: Callable[..
     assert set(done.about["splits"]) == {"default"}
     assert grouping(rows) == "image"
     assert [image.ndim for image in read_images(done.corpus, rows.iloc[:3], 3)] == [3, 3, 3]
-    grey = np.random.default_rng(0).integers(0, 256, (31, 37), dtype=np.uint8)
+    grey = np.random.default_rng(0).integers(0, 256, (35, 37), dtype=np.uint8)
     assert np.array_equal(read_images(done.corpus, rows.iloc[[0]])[0], grey)
 
 
