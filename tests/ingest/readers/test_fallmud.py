@@ -16,11 +16,11 @@ from arl.ingest.readers import fallmud
 
 
 def picture(number: int) -> np.ndarray:
-    return np.random.default_rng(number).integers(0, 256, (31, 47), dtype=np.uint8)
+    return np.random.default_rng(number).integers(0, 256, (35, 47), dtype=np.uint8)
 
 
 def fascicles(number: int) -> np.ndarray:
-    mask = np.zeros((31, 47), np.uint8)
+    mask = np.zeros((35, 47), np.uint8)
     mask[5 + number, 4:30] = 255
     mask[7 + number, 4:30] = 90  # ringing of a JPEG mask, below the threshold
     return mask
@@ -94,7 +94,7 @@ def test_what_has_no_partner_or_is_torn_is_quarantined(root: Path, tmp_path: Pat
     ]
     assert refused[0][1].startswith("img_00002.tif is not a readable picture")
     assert [reason for _, reason in refused[1:]] == [
-        "2.png is 31x47, its image 47x31",
+        "2.png is 35x47, its image 47x35",
         "images holds nothing of this name",
     ]
     rows = manifest.read_manifest(tmp_path / "data").set_index("id")

@@ -21,7 +21,7 @@ COLUMNS = "file,patient,anatomy,label,mask,mask_file,probe,device,depth_cm,pixel
 
 
 def picture(number: int) -> np.ndarray:
-    return np.random.default_rng(number).integers(0, 256, (31, 47), dtype=np.uint8)
+    return np.random.default_rng(number).integers(0, 256, (35, 47), dtype=np.uint8)
 
 
 @pytest.fixture(autouse=True)

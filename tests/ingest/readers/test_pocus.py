@@ -16,7 +16,7 @@ TABLE = "Date added,Filename,Label,License,Type,Probe,Source ID,Patient ID / Nam
 
 def picture(file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(file), np.random.default_rng(0).integers(0, 256, (31, 37), dtype=np.uint8))
+    cv2.imwrite(str(file), np.random.default_rng(0).integers(0, 256, (35, 37), dtype=np.uint8))
 
 
 def gif(file: Path, frames: int) -> None:
