@@ -20,7 +20,8 @@ def picture(file: Path) -> None:
 
 
 def gif(file: Path, frames: int) -> None:
-    pictures = [Image.new("L", (41, 29), 40 + 20 * number) for number in range(frames)]
+    noise = np.random.default_rng(1).integers(0, 120, (36, 41), dtype=np.uint8)
+    pictures = [Image.fromarray(noise + np.uint8(20 * number)) for number in range(frames)]
     pictures[0].save(file, save_all=True, append_images=pictures[1:])
 
 
