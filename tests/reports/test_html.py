@@ -2,6 +2,7 @@
 
 import base64
 import re
+import tomllib
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -277,3 +278,12 @@ def test_a_browser_would_tell_of_a_request_and_an_error(
     opened = open_page(file)
     assert opened.requests == ["https://example.org/x.png"]
     assert any("missing is not defined" in error for error in opened.errors)
+
+
+def test_the_wheel_has_every_file_that_a_page_needs() -> None:
+    root = Path(__file__).parents[2]
+    settings = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = settings["tool"]["setuptools"]["package-data"]["arl"]
+    packaged = {file for pattern in patterns for file in (root / "src/arl").glob(pattern)}
+    files = (root / "src/arl/reports").rglob("*.*")
+    assert {file for file in files if file.suffix in (".j2", ".css", ".js")} <= packaged
