@@ -128,7 +128,7 @@ def test_the_outcome_does_not_depend_on_the_state_of_the_pipeline(
 
 
 @pytest.mark.slow
-def test_a_new_scanner_is_retrained_on_and_a_failed_step_is_gone_on_with(
+def test_a_new_scanner_leads_to_a_training_and_a_failed_step_resumes(
     tmp_path: Path, tiny_corpus: Path, deliver: Callable[..., Path]
 ) -> None:
     """No shift, a failing step, then its retry, with the folders that `arl watch` would leave."""
