@@ -20,6 +20,7 @@ import argparse
 import csv
 import json
 import os
+import secrets
 import shutil
 import sys
 import tempfile
@@ -181,7 +182,7 @@ def main() -> None:
     parser.add_argument("--per-kind", type=int, default=PER_KIND)
     options = parser.parse_args()
     part, parts = map(int, options.part.split("/"))
-    os.environ.setdefault("ARL_HASH_KEY", "of a benchmark on phantoms")
+    os.environ.setdefault("ARL_HASH_KEY", secrets.token_hex(32))
     params = parameters.load(["data.workers=0"], options.project / "params.yaml")
     registry = Registry(options.project / "registry", None)
     champion = registry.fetch(str(registry.champion()))
