@@ -24,8 +24,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from arl.evaluation.decision import Settings
-from arl.evaluation.gate import PairedTask, decide
+from arl.evaluation.decision import Settings, TrialCount
+from arl.evaluation.gate import ModelPredictions, PairedTask, decide
 from arl.evaluation.statistics import (
     auroc_statistic,
     clopper_pearson,
@@ -102,10 +102,56 @@ def _table(case: Case, labels: np.ndarray, scores: np.ndarray) -> pd.DataFrame:
 
 def whole_gate(case: Case, drawn: list[np.ndarray], settings: Settings) -> bool:
     """Whether the gate itself promotes the challenger."""
-    challenger, champion = (_table(case, drawn[0], of_model) for of_model in drawn[1:])
-    ids = challenger["id"].tolist()
-    task = PairedTask("task", "auroc", case.margin, 0.0, ids, challenger, champion)
+    challenger, champion = (
+        ModelPredictions(_table(case, drawn[0], of_model)) for of_model in drawn[1:]
+    )
+    ids = challenger.table["id"].tolist()
+    trial = TrialCount(1, settings.max_trials, settings.level(1), "simulated", "", frozen=True)
+    task = PairedTask(
+        "task", "auroc", case.margin, 0.0, ids, challenger, champion, best=None, trial=trial
+    )
     return decide([task], settings).verdict == "promote"
+
+
+def tries(case: Case, loss: float, sequences: int, settings: Settings, seed: int) -> dict:
+    """Sequences of tries on the same patients: how often any of them promotes, and each alone."""
+    rng = np.random.default_rng(seed)
+    trials = range(1, settings.max_trials + 1)
+    any_promoted, any_unspent, first, last = 0, 0, 0, 0
+    patient = np.repeat(np.arange(case.patients), case.images)
+    for _ in range(sequences):
+        positive, _, champion = draw(case, 0.0, rng)
+        common = _common_of(case, champion, positive)
+        challengers = [_scores(case, case.champion - loss, positive, common, rng) for _ in trials]
+        resampled = cluster_bootstrap(
+            [auroc_statistic(positive, one) for one in (champion, *challengers)],
+            patient,
+            resamples=settings.bootstrap,
+            seed=settings.seed,
+        )
+        units = disjoint_pairs(positive, patient)
+
+        def passes(index: int, confidence: float) -> bool:
+            pair = resampled[index], resampled[0]
+            found = paired_difference(*pair, units=units, confidence=confidence)
+            return found.low > -case.margin
+
+        spent = [passes(trial, settings.confidence(trial)) for trial in trials]
+        any_promoted += any(spent)
+        any_unspent += any(passes(trial, settings.confidence(1)) for trial in trials)
+        first += spent[0]
+        last += spent[-1]
+    counts = {"any": any_promoted, "any_without_spending": any_unspent, "1": first, "20": last}
+    return {
+        name: {"share": count / sequences, "interval": clopper_pearson(count, sequences)}
+        for name, count in counts.items()
+    }
+
+
+def _common_of(case: Case, champion: np.ndarray, positive: np.ndarray) -> np.ndarray:
+    """Noise that the champion shares with every challenger: its own, as correlated as in `draw`."""
+    noise = champion - positive * norm.ppf(case.champion) * np.sqrt(2)
+    return _COMMON**0.5 * noise + (1 - _COMMON) ** 0.5 * np.zeros(len(noise))
 
 
 def promoted(case: Case, gates: list[list[np.ndarray]], settings: Settings) -> list[bool]:
@@ -118,7 +164,7 @@ def promoted(case: Case, gates: list[list[np.ndarray]], settings: Settings) -> l
     units = disjoint_pairs(gates[0][0], patient)
     pairs = zip(resampled[::2], resampled[1::2], strict=True)
     differences = [
-        paired_difference(*pair, units=units, confidence=settings.confidence) for pair in pairs
+        paired_difference(*pair, units=units, confidence=settings.confidence(1)) for pair in pairs
     ]
     return [difference.low > -case.margin for difference in differences]
 
@@ -163,8 +209,25 @@ def main() -> None:
     parser.add_argument("--scores", nargs="+", choices=SCORES, default=SCORES)
     parser.add_argument("--prevalence", type=float, default=0.5)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--tries", type=int, default=0, help="simulate so many series of 20 tries")
     chosen = parser.parse_args()
-    settings = Settings(chosen.bootstrap, 0.05, 20, chosen.seed)
+    settings = Settings(
+        bootstrap=chosen.bootstrap,
+        alpha=0.05,
+        min_patients=30,
+        min_slice_patients=20,
+        max_trials=20,
+        max_calibration_error=1.0,
+        seed=chosen.seed,
+    )
+    if chosen.tries:
+        for patients in chosen.patients:
+            case = Case(patients, 1, chosen.prevalence, chosen.margins[0], 0.947, "normal")
+            line = {**vars(case), "sequences": chosen.tries}
+            line["worse_by_margin"] = tries(case, case.margin, chosen.tries, settings, chosen.seed)
+            line["equal"] = tries(case, 0.0, chosen.tries, settings, chosen.seed + 1)
+            print(json.dumps(line), flush=True)
+        return
     sizes = [size for size in SIZES if size[0] in chosen.patients and size[1] in chosen.images]
     for patients, images in sizes:
         for margin in chosen.margins:
