@@ -120,8 +120,9 @@ def tries(case: Case, loss: float, sequences: int, settings: Settings, seed: int
     any_promoted, any_unspent, first, last = 0, 0, 0, 0
     patient = np.repeat(np.arange(case.patients), case.images)
     for _ in range(sequences):
-        positive, _, champion = draw(case, 0.0, rng)
-        common = _common_of(case, champion, positive)
+        sick = np.arange(case.patients) < round(case.patients * case.prevalence)
+        positive, common = np.repeat(sick, case.images), _noise(case, rng)
+        champion = _scores(case, case.champion, positive, common, rng)
         challengers = [_scores(case, case.champion - loss, positive, common, rng) for _ in trials]
         resampled = cluster_bootstrap(
             [auroc_statistic(positive, one) for one in (champion, *challengers)],
@@ -131,14 +132,17 @@ def tries(case: Case, loss: float, sequences: int, settings: Settings, seed: int
         )
         units = disjoint_pairs(positive, patient)
 
-        def passes(index: int, confidence: float) -> bool:
-            pair = resampled[index], resampled[0]
-            found = paired_difference(*pair, units=units, confidence=confidence)
-            return found.low > -case.margin
-
-        spent = [passes(trial, settings.confidence(trial)) for trial in trials]
+        falling = [settings.confidence(trial) for trial in trials]
+        spent, unspent = (
+            [
+                paired_difference(one, resampled[0], units=units, confidence=level).low
+                > -case.margin
+                for one, level in zip(resampled[1:], levels, strict=True)
+            ]
+            for levels in (falling, [falling[0]] * len(falling))
+        )
         any_promoted += any(spent)
-        any_unspent += any(passes(trial, settings.confidence(1)) for trial in trials)
+        any_unspent += any(unspent)
         first += spent[0]
         last += spent[-1]
     counts = {"any": any_promoted, "any_without_spending": any_unspent, "1": first, "20": last}
@@ -146,12 +150,6 @@ def tries(case: Case, loss: float, sequences: int, settings: Settings, seed: int
         name: {"share": count / sequences, "interval": clopper_pearson(count, sequences)}
         for name, count in counts.items()
     }
-
-
-def _common_of(case: Case, champion: np.ndarray, positive: np.ndarray) -> np.ndarray:
-    """Noise that the champion shares with every challenger: its own, as correlated as in `draw`."""
-    noise = champion - positive * norm.ppf(case.champion) * np.sqrt(2)
-    return _COMMON**0.5 * noise + (1 - _COMMON) ** 0.5 * np.zeros(len(noise))
 
 
 def promoted(case: Case, gates: list[list[np.ndarray]], settings: Settings) -> list[bool]:
