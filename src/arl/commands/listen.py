@@ -73,7 +73,9 @@ def listen(
     from arl.ingest.network.store_scp import StoreScp, TlsFiles
     from arl.ingest.network.studies import StudyFolders
 
-    tls = TlsFiles(*files) if tls_certificate and tls_key and tls_client_authority else None
+    tls = None
+    if tls_certificate and tls_key and tls_client_authority:
+        tls = TlsFiles(tls_certificate, tls_key, tls_client_authority)
     studies = StudyFolders(inbox, site, secret_key())
     studies.repair()
     service = StoreScp(studies, ae_title, allow, tls)

@@ -79,7 +79,7 @@ def _balanced_folds(
     The turn goes on from one class set to the next, so small class sets do not all begin in fold 0.
     """
     position = _positions(rows, units, seed)
-    classes = rows["label"].fillna("").groupby(units).agg(lambda part: tuple(sorted(set(part))))
+    classes = rows["label"].fillna("").groupby(units).agg(lambda part: "|".join(sorted(set(part))))
     ordered = sorted(position, key=lambda unit: (classes[unit], position[unit], unit))
     fold = {unit: number % folds for number, unit in enumerate(ordered)}
     return units.map(fold)
@@ -99,7 +99,7 @@ def table_protocol(rows: pd.DataFrame, units: "pd.Series[str]", table: pd.DataFr
             f"the table has the columns {table.columns.tolist()}: "
             "it needs `split`, and either `id` or `patient`"
         )
-    split_of = {}
+    split_of: dict[str, str] = {}
     for key, name in zip(table[keys[0]].str.strip(), table["split"], strict=True):
         split = split_named(name)
         if split is None:

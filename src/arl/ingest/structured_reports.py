@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID
 
-from arl.corpus.record import Label
+from arl.corpus.record import Label, Level
 from arl.ingest.label_table import KeyKind, LabelRow, LabelTable, hash_key, label_name, merge_tables
 
 # Storage classes of structured reports begin like this (PS3.4, table B.5-1).
@@ -70,7 +70,7 @@ def _read_report(file: Path, key: bytes) -> LabelTable:
             continue
         for kind, value in _targets(group, report):
             code = hash_key(key, kind, value)
-            level = "exam" if kind == "study" else "clip"
+            level: Level = "exam" if kind == "study" else "clip"
             labels = {name: Label(finding, level) for name, finding in findings.items()}
             first = rows.get(code, LabelRow(code, kind))
             rows[code] = LabelRow(code, kind, None, {**labels, **first.labels})

@@ -149,7 +149,7 @@ def cross_fitted(
         model.fit(together, targets, logisticregression__sample_weight=weights)
         known = model.classes_
         probabilities[np.ix_(fold, known)] = model.predict_proba(features[fold])
-    return np.nan_to_num(probabilities)
+    return np.asarray(np.nan_to_num(probabilities), np.float64)
 
 
 def confident_noise(labels: Ints, probabilities: Floats) -> float:

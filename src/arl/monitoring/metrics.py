@@ -1,8 +1,9 @@
 """The state of the loop as Prometheus metrics, from its log."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from prometheus_client import CollectorRegistry, start_http_server, write_to_textfile
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -47,7 +48,7 @@ class _LoopCollector(Collector):
             )
 
 
-def _family(name: str, text: str, label: str, counts: Counter[str]) -> Metric:
+def _family(name: str, text: str, label: str, counts: Mapping[Any, int]) -> Metric:
     family = CounterMetricFamily(name, text, labels=[label])
     for word, count in sorted(counts.items()):
         family.add_metric([word], count)

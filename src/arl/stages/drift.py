@@ -247,7 +247,8 @@ def _test(
         site_distances=site_distances,
         sites=sites,
     )
-    samples = Samples(*tables, vectors.loc[rows.index].to_numpy(np.float32), is_current)
+    new, old = tables
+    samples = Samples(new, old, vectors.loc[rows.index].to_numpy(np.float32), is_current)
     return result, samples
 
 

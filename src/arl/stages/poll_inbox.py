@@ -6,9 +6,9 @@ from pathlib import Path
 from arl.ingest.inbox import list_batches
 from arl.monitoring.journal import (
     Journal,
+    answered_runs,
     cooldown_end,
     handled_fingerprints,
-    retried_runs,
     waiting,
 )
 from arl.monitoring.runs import current
@@ -31,7 +31,7 @@ def poll_inbox(params: Params, inbox: str, *, monitor: str) -> bool:
     """
     folder = Path(monitor)
     entries = Journal(folder).entries()
-    if current(folder) is not None or retried_runs(entries):
+    if current(folder) is not None or answered_runs(entries):
         return True
     handled = handled_fingerprints(entries)
     for batch in list_batches(inbox, params.watch.settle_seconds, time.time()):

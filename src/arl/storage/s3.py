@@ -178,7 +178,7 @@ class Store:
         url = address._replace(query="")
         digest = sha256(data).hexdigest()
         now = datetime.now(UTC)
-        headers = {
+        headers: dict[str, str | list[str] | tuple[str]] = {
             "Host": url.netloc,
             "If-None-Match": "*",
             "Content-MD5": b64encode(md5(data, usedforsecurity=False).digest()).decode(),
@@ -199,7 +199,8 @@ class Store:
             date=now,
         )
         # Never sent twice by the pool: a second attempt would find the object of the first.
-        return self._http.request("PUT", url.geturl(), body=data, headers=signed, retries=_NEVER)
+        plain = {name: str(value) for name, value in signed.items()}
+        return self._http.request("PUT", url.geturl(), body=data, headers=plain, retries=_NEVER)
 
     def _check_created(self, key: str, response: urllib3.BaseHTTPResponse) -> None:
         if response.status in (200, 201, 204):

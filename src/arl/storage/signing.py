@@ -88,7 +88,7 @@ def key_id(public: Path) -> str:
     Raises:
         ValueError: the file holds no public key.
     """
-    return _load_public(public).keyid[:_ID_DIGITS]
+    return str(_load_public(public).keyid[:_ID_DIGITS])
 
 
 def trusted_keys(keys: Keys) -> dict[str, Path]:
@@ -130,7 +130,7 @@ def signing_key_id(keys: Keys) -> str:
 
     try:
         loaded = load_pem_private_key(private.read_bytes(), None)
-        identifier = str(SSlibKey.from_crypto(loaded.public_key()).keyid[:_ID_DIGITS])  # type: ignore[arg-type]
+        identifier = str(SSlibKey.from_crypto(loaded.public_key()).keyid[:_ID_DIGITS])
     except (ValueError, TypeError) as error:
         raise ValueError(
             f"{private} is no private elliptic-curve key that can sign: {error}"
@@ -241,7 +241,7 @@ def sign_document(payload: bytes, payload_type: str, keys: Keys) -> dict[str, An
     from securesystemslib.signer import CryptoSigner
 
     try:
-        signer = CryptoSigner(load_pem_private_key(private.read_bytes(), None))  # type: ignore[arg-type]
+        signer = CryptoSigner(load_pem_private_key(private.read_bytes(), None))
     except (ValueError, TypeError) as error:
         raise ValueError(
             f"{private} is no private elliptic-curve key that can sign: {error}"

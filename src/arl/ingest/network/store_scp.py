@@ -10,7 +10,7 @@ from threading import Lock
 from pynetdicom import AE, evt
 from pynetdicom.events import Event
 from pynetdicom.presentation import AllStoragePresentationContexts
-from pynetdicom.sop_class import Verification
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from pynetdicom.transport import ThreadedAssociationServer
 
 from arl.ingest.network.studies import StudyFolders
@@ -118,7 +118,7 @@ class StoreScp:
             # pydicom raises many types on damaged objects; the association must survive.
             _LOG.warning("an object that cannot be parsed was rejected")
             return _CANNOT_UNDERSTAND
-        instance = str(event.request.AffectedSOPInstanceUID)
+        instance = str(getattr(event.request, "AffectedSOPInstanceUID", ""))
         try:
             with self._lock:
                 self._studies.store(study or instance, instance, content)
