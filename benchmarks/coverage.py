@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def coverage(case: Case, draws: int, seed: int) -> dict[str, list[bool]]:
-    """Whether each interval holds the truth in each draw; `_errs`: a test of equals has p < 0.05."""
+    """Whether each interval covers the truth, by draw; `_errs`: a test of equals has p < 0.05."""
     rng = np.random.default_rng(seed)
     hits_by_name: dict[str, list[bool]] = {}
     for draw in range(draws):

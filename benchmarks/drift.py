@@ -1,4 +1,5 @@
-"""How often drift is seen between parts of one scanner, and between two scanners, on real ultrasound.
+"""How often drift is seen between parts of one scanner, and between two scanners, on real
+ultrasound.
 
     python benchmarks/drift.py CORPUS > drift.jsonl            # an encoder with random weights
     python benchmarks/drift.py CORPUS --checkpoint out/pretrain
@@ -75,7 +76,9 @@ def alarms(
     alpha: float,
     rng: np.random.Generator,
 ) -> int:
-    """How many batches of `size` of the patients `own` alarm against `most` of `other`, or of the rest of their own."""
+    """How many batches of `size` of the patients `own` alarm against `most` of `other`, or of the
+    rest of their own.
+    """
     count = 0
     for _ in range(draws):
         batch = rng.choice(own, size, replace=False)
@@ -91,7 +94,9 @@ def alarms(
 
 
 def seconds_of_a_decision() -> dict[str, object]:
-    """CPU seconds of the kernel, the tests and the distances between sites, for 10,000 embeddings of 1,250 patients."""
+    """CPU seconds of the kernel, the tests and the distances between sites, for 10,000 embeddings
+    of 1,250 patients.
+    """
     rng = np.random.default_rng(0)
     points = rng.normal(size=(_FRAMES, _WIDTH))
     patient = np.arange(_FRAMES) // 8

@@ -1,4 +1,5 @@
-"""Frames per second and core from stored images to an augmented 224 batch: ARL's shards against what the field uses.
+"""Frames per second and core from stored images to an augmented 224 batch: ARL's shards against
+what the field uses.
 
     pip install webdataset==1.0.2        # needed here only, not a dependency of ARL
     python benchmarks/loader.py --images FOLDER [--count 1024] [--repeats 3]

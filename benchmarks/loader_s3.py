@@ -1,4 +1,5 @@
-"""Frames per second from an S3 store to an augmented 224 batch: ARL's shards against a WebDataset tar and single files.
+"""Frames per second from an S3 store to an augmented 224 batch: ARL's shards against a WebDataset
+tar and single files.
 
     pip install webdataset==1.0.2        # needed here only, not a dependency of ARL
     python benchmarks/loader_s3.py --images FOLDER [--address s3://bucket/prefix] [--count 768]

@@ -1,4 +1,6 @@
-"""A corpus of a few dozen little images, parameters that fit it, and a real browser without a network."""
+"""A corpus of a few dozen little images, parameters that fit it, and a real browser without a
+network.
+"""
 
 import os
 import runpy
@@ -186,7 +188,9 @@ def new_keys() -> Callable[[Path], Keys]:
 
 @pytest.fixture
 def deliver() -> Callable[..., Path]:
-    """Put a batch for `arl watch` into an inbox: two pictures a patient, like those of `tiny_corpus` at gain 1."""
+    """Put a batch for `arl watch` into an inbox: two pictures a patient, like those of
+    `tiny_corpus` at gain 1.
+    """
     return _deliver
 
 
@@ -216,7 +220,8 @@ def _deliver(
         if number < torn:
             os.truncate(batch / f"{number}.png", 100)
         rows.append(
-            f"{number}.png,{name}-{number // 2},{anatomy},,,,linear,{device or f'scanner {number // 2 % 2}'},,,"
+            f"{number}.png,{name}-{number // 2},{anatomy},,,,linear,"
+            f"{device or f'scanner {number // 2 % 2}'},,,"
         )
     (batch / "pictures.csv").write_text("\n".join([columns, *rows]) + "\n")
     (inbox / site / f"{name}.complete").touch()

@@ -18,7 +18,9 @@ def names(file: Path) -> Iterator[str]:
 
 
 def module_files(dotted: str) -> Iterator[Path]:
-    """The file of a module of arl, or of what a name is imported from, and the __init__ files that run before it."""
+    """The file of a module of arl, or of what a name is imported from, and the __init__ files that
+    run before it.
+    """
     parts = dotted.split(".")[1:]
     for depth in range(len(parts) + 1):
         folder = SRC.joinpath(*parts[:depth])

@@ -1,4 +1,5 @@
-"""A real S3 server for the tests: OpenStack Swift with its S3 interface, from packages pinned in swift.lock.
+"""A real S3 server for the tests: OpenStack Swift with its S3 interface, from packages pinned in
+swift.lock.
 
 Swift gets an environment of its own, made once and kept in the user's cache folder, since its
 packages are not ours. Four processes on free local ports, without memcached or root; they keep what
@@ -43,7 +44,10 @@ _FILTERS = {
     "catch_errors": "",
     "gatekeeper": "",
     "listing_formats": "",
-    "s3api": "s3_acl = false\nlocation = us-east-1\ncheck_bucket_owner = false\nstorage_domain = localhost",
+    "s3api": (
+        "s3_acl = false\nlocation = us-east-1\ncheck_bucket_owner = false\n"
+        "storage_domain = localhost"
+    ),
     "tempauth": f"user_arl_admin = {SECRET_KEY} .admin\nuser_arl_reader = {SECRET_KEY}",
     "bulk": "",
     "slo": "",
@@ -120,7 +124,8 @@ def _free_ports(count: int) -> list[int]:
 def _configure(folder: Path, binaries: Path, ports: dict[str, int]) -> None:
     (folder / "swift.conf").write_text(
         "[swift-hash]\nswift_hash_path_suffix = arl\nswift_hash_path_prefix = arl\n"
-        "[storage-policy:0]\nname = Policy-0\ndefault = yes\n[swift-constraints]\nmax_header_size = 32768\n"
+        "[storage-policy:0]\nname = Policy-0\ndefault = yes\n[swift-constraints]\nmax_header_size "
+        "= 32768\n"
     )
     user = getpass.getuser()
     for kind in ("object", "container", "account"):
@@ -139,10 +144,11 @@ def _configure(folder: Path, binaries: Path, ports: dict[str, int]) -> None:
         for name, options in _FILTERS.items()
     )
     (folder / "proxy-server.conf").write_text(
-        f"[DEFAULT]\nbind_ip = 127.0.0.1\nbind_port = {ports['proxy']}\nworkers = 0\nuser = {user}\n"
+        f"[DEFAULT]\nbind_ip = 127.0.0.1\nbind_port = {ports['proxy']}\nworkers = 0\nuser = "
+        f"{user}\n"
         f"swift_dir = {folder}\n[pipeline:main]\npipeline = {' '.join(_FILTERS)} proxy-server\n"
-        "[app:proxy-server]\nuse = egg:swift#proxy\naccount_autocreate = true\nallow_account_management = true\n"
-        + filters
+        "[app:proxy-server]\nuse = egg:swift#proxy\naccount_autocreate = "
+        "true\nallow_account_management = true\n" + filters
     )
 
 

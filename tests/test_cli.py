@@ -226,7 +226,8 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     (tmp_path / "stages" / "two_words.py").write_text(
         '''
 def two_words(
-    params, source: str, *, corpus: Path, count: int = 3, models: list[Path], site: str | None = None
+    params, source: str, *,
+    corpus: Path, count: int = 3, models: list[Path], site: str | None = None
 ):
     """Summary.
 

@@ -1,4 +1,6 @@
-"""Each library does what we need of it: `pip check` passes on combinations that break at the first use."""
+"""Each library does what we need of it: `pip check` passes on combinations that break at the first
+use.
+"""
 
 import json
 import os
@@ -36,7 +38,9 @@ torch.manual_seed(0)
 model = torch.nn.Linear(3, 1, bias=False)
 before = model.weight.detach().clone()
 optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
-engine = distributed.engine(model, optimizer, micro_batch_size=2, accumulation=1, clip_grad=0.0, zero_stage=0)
+engine = distributed.engine(
+    model, optimizer, micro_batch_size=2, accumulation=1, clip_grad=0.0, zero_stage=0
+)
 x = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
 engine.backward(engine(x).mean())
 engine.step()
@@ -88,7 +92,8 @@ def test_dvc_reproduces_once(tmp_path: Path) -> None:
     dvc("init", "--no-scm", "--quiet")
     (tmp_path / "params.yaml").write_text("tasks: [a, b]\nn: {a: 1, b: 2}\n")
     (tmp_path / "dvc.yaml").write_text(
-        "stages:\n  make:\n    matrix: {task: '${tasks}'}\n    cmd: echo ${item.task} > ${item.task}.txt\n"
+        "stages:\n  make:\n    matrix: {task: '${tasks}'}\n    cmd: echo ${item.task} > "
+        "${item.task}.txt\n"
         "    params: ['n.${item.task}']\n    outs: ['${item.task}.txt']\n"
     )
     dvc("repro")
@@ -217,7 +222,7 @@ LICENCES_EXPLAINED = {
 
 
 def test_the_default_install_has_no_copyleft_package() -> None:
-    """A package under GPL or AGPL alone fails; "GPL or something else" may be taken as the latter."""
+    """A package under GPL or AGPL alone fails; "GPL or another" may be taken as the other."""
     lock = (Path(__file__).parents[1] / "requirements.lock").read_text(encoding="utf-8")
     names = re.findall(r"(?m)^([a-z0-9._-]+)", lock)
     command = [BIN / "pip-licenses", "--from=mixed", "--format=json", "--packages", *names]

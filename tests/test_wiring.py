@@ -1,4 +1,6 @@
-"""dvc.yaml and the KFP components agree with the signatures of the stages, and dvc.yaml tells DVC all that matters."""
+"""dvc.yaml and the KFP components agree with the signatures of the stages, and dvc.yaml tells DVC
+all that matters.
+"""
 
 import ast
 import re
@@ -19,7 +21,8 @@ ROOT = Path(__file__).parent.parent
 SRC = ROOT / "src" / "arl"
 IMPORTS = SimpleNamespace(**runpy.run_path(str(ROOT / "tests" / "imports.py")))
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-# No dependency of a stage: the values that params.py reads are tracked as params, a progress bar and
+# No dependency of a stage: the values that params.py reads are tracked as params, a progress bar
+# and
 # messages are for people, and most __init__.py hold one sentence.
 PLUMBING = {
     *(SRC / name for name in ("params.py", "console.py", "progress.py", "__init__.py")),
@@ -64,7 +67,9 @@ def outputs(name: str) -> set[str]:
 
 
 def _is_under(entry: str, path: str) -> bool:
-    """Whether an entry is a path of a command, or a file in it; the shell makes out/evaluate/* of out/evaluate."""
+    """Whether an entry is a path of a command, or a file in it; the shell makes out/evaluate/* of
+    out/evaluate.
+    """
     return f"{entry}/".startswith(path.removesuffix("/*") + "/")
 
 
@@ -239,7 +244,9 @@ def _producer(path: str) -> str | None:
 
 
 def test_both_wirings_connect_the_same_stages() -> None:
-    """Which stage makes what a flag of another reads: the paths of dvc.yaml against the compiled arl_full.py."""
+    """Which stage makes what a flag of another reads: the paths of dvc.yaml against the compiled
+    arl_full.py.
+    """
     golden = (ROOT / "tests" / "pipelines" / "golden" / "arl_full.yaml").read_text(encoding="utf-8")
     kubeflow = _compiled_edges(next(iter(yaml.safe_load_all(golden))))
     for name in STAGES:
@@ -282,7 +289,8 @@ def _compiled_edges(spec: dict[str, Any]) -> dict[str, dict[str, str]]:
 def test_an_import_inside_a_function_counts(tmp_path: Path) -> None:
     file = tmp_path / "stage.py"
     file.write_text(
-        "def stage():\n    from arl.corpus.manifest import read_manifest\n    import arl.reports.html\n"
+        "def stage():\n    from arl.corpus.manifest import read_manifest\n    import "
+        "arl.reports.html\n"
     )
     imported = {path.relative_to(SRC).as_posix() for path in IMPORTS.closure(file) - {file}}
     assert imported >= {"__init__.py", "corpus/manifest.py", "reports/html.py"}

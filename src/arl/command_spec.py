@@ -5,7 +5,8 @@ command. Positional parameters are positional arguments (a list takes several wo
 parameters are options, `Literal[...]` gives the choices, a `bool` is a switch. The docstring gives
 the help: its first line, its paragraphs, `Args:`, `Writes:` (the arguments that name outputs, or
 paths),
-`Next:` (commands to run afterwards, with arguments in braces) and `Examples:`. Help never imports a command, since most
+`Next:` (commands to run afterwards, with arguments in braces) and `Examples:`. Help never imports a
+command, since most
 import PyTorch.
 """
 

@@ -89,7 +89,8 @@ class Params(Section):
         for key, anatomy in used.items():
             if anatomy not in vocabulary:
                 raise ValueError(
-                    f"{key} is {anatomy!r}, which is no anatomy{did_you_mean(anatomy, vocabulary)}; "
+                    f"{key} is {anatomy!r}, which is no "
+                    f"anatomy{did_you_mean(anatomy, vocabulary)}; "
                     f"the vocabulary is {', '.join(vocabulary)}"
                 )
 

@@ -25,7 +25,9 @@ def speckle(seed: int) -> np.ndarray:
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
-    """Two sources, an image that is in both of them on two sides and with two labels, refused inputs."""
+    """Two sources, an image that is in both of them on two sides and with two labels, refused
+    inputs.
+    """
     root = tmp_path / "corpus"
     with BatchWriter(
         root, "clinic", "0000", 64, origin=BatchOrigin(licence="CC0 <b>", citation="Nobody & al.")

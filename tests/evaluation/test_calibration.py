@@ -15,7 +15,9 @@ from arl.evaluation.metrics import expected_calibration_error
 def drawn(
     count: int, temperature: float, classes: int = 2, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Labels drawn from the true probabilities, and scores whose logits are `temperature` times the true ones."""
+    """Labels drawn from the true probabilities, and scores whose logits are `temperature` times the
+    true ones.
+    """
     rng = np.random.default_rng(seed)
     logits = rng.normal(scale=1.5, size=(count, classes))
     true = softmax(logits, axis=1)
@@ -40,7 +42,9 @@ def test_the_temperature_that_was_put_in_is_found(temperature: float) -> None:
 
 @pytest.mark.parametrize("each", [3, 30])
 def test_no_error_on_a_few_images_is_no_certainty(each: int) -> None:
-    """Two classes apart, every score the same: the best temperature gives the softened share itself."""
+    """Two classes apart, every score the same: the best temperature gives the softened share
+    itself.
+    """
     labels = np.repeat([0, 1], each)
     scores = np.where(labels[:, None] == [0, 1], 0.6, 0.4)
     calibrated = with_temperature(scores, fit_temperature(labels, scores))

@@ -216,7 +216,9 @@ def test_real_figures_come_from_their_matrix_rounded_or_cut() -> None:
 
 
 def test_two_places_say_less_than_four() -> None:
-    """Table 7 prints sensitivity and specificity with two places; here its row of MAE on ultrasound."""
+    """Table 7 prints sensitivity and specificity with two places; here its row of MAE on
+    ultrasound.
+    """
     assert one_matrix(0.8943, 0.88, 0.91, range(135, 161)) is None
     assert one_matrix(0.8943, 0.88, 0.91, 142, (4, 2, 2)) == (
         49,

@@ -12,7 +12,9 @@ Case, coverage = _SCRIPT["Case"], _SCRIPT["coverage"]
 
 @pytest.mark.slow
 def test_intervals_over_patients_hold_and_those_over_images_do_not() -> None:
-    """Every share is within what chance allows of 95 % (or 5 %); the intervals of independent images are not."""
+    """Every share is within what chance allows of 95 % (or 5 %); the intervals of independent
+    images are not.
+    """
     draws = 300
     found = {
         name: sum(hits) for name, hits in coverage(Case(60, 4, 0.85, 0.5), draws, seed=1).items()

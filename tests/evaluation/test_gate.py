@@ -122,7 +122,9 @@ def test_how_often_models_are_promoted(classifications: Tables, area: float, sha
 
 
 def test_failures_that_few_patients_need_not_show_are_not_promoted(classifications: Tables) -> None:
-    """The new model fails every twentieth malignant patient wholly; half of such small test sets hold none."""
+    """The new model fails every twentieth malignant patient wholly; half of such small test sets
+    hold none.
+    """
     promoted = []
     for seed in range(60):
         challenger, champion = classifications(40, 0.98, 0.98, seed=seed, shared=0.95)

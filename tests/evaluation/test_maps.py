@@ -30,7 +30,9 @@ def images() -> torch.Tensor:
 
 
 def test_evidence_is_the_heads_linearisation_of_the_call() -> None:
-    """Without a LayerNorm the head is linear, and the patches' shares are all of the logits' difference."""
+    """Without a LayerNorm the head is linear, and the patches' shares are all of the logits'
+    difference.
+    """
     model = Classifier(encoder(), num_classes=3)
     model.head.norm = nn.Identity()
     nn.init.zeros_(model.head.linear.bias)

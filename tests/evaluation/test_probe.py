@@ -66,9 +66,7 @@ def test_sgd_ends_where_logistic_regression_without_a_penalty_does() -> None:
     )
 
 
-def test_validation_images_choose_the_learning_rate_among_heads_that_do_not_disturb_each_other() -> (
-    None
-):
+def test_validation_images_choose_the_learning_rate_of_independent_heads() -> None:
     train, val, test = blobs(101, 0), blobs(211, 1), blobs(97, 2)
     together = sgd_probe(train, val, test, rates=(1e-9, 1.0, 1e30), epochs=30)
     alone = sgd_probe(train, val, test, rates=(1.0,), epochs=30)

@@ -177,7 +177,9 @@ def test_a_proportion_of_one_image_a_patient_is_clopper_and_pearsons() -> None:
 
 
 def test_a_proportion_of_copies_is_that_of_the_patients() -> None:
-    """Each patient five times: as wide as the patients' own interval, and a little wider for not being sure of it."""
+    """Each patient five times: as wide as the patients' own interval, and a little wider for not
+    being sure of it.
+    """
     right = np.arange(83) % 7 > 0
     found = statistics.clustered_proportion(np.repeat(right, 5), np.repeat(np.arange(83), 5))
     low, high = statistics.clopper_pearson(int(right.sum()), 83)
@@ -385,7 +387,9 @@ def test_a_perfect_share_has_the_exact_limits_of_its_patients() -> None:
 
 
 def covered(seed: int, patients: int = 50, images: int = 4) -> tuple[bool, bool]:
-    """Whether the bootstrap over patients, and DeLong's interval over images, contain the true AUROC of 0.8."""
+    """Whether the bootstrap over patients, and DeLong's interval over images, contain the true
+    AUROC of 0.8.
+    """
     rng = np.random.default_rng(seed)
     patient = np.repeat(np.arange(patients), images)
     labels = patient % 2
@@ -453,7 +457,9 @@ def test_two_perfect_models_are_not_surely_equal() -> None:
 
 
 def test_what_no_patient_need_show_is_the_rule_of_three() -> None:
-    """Of 59 patients a model that fails 5 % of them fails none with a probability of just under 5 %."""
+    """Of 59 patients a model that fails 5 % of them fails none with a probability of just under 5
+    %.
+    """
     assert 0.95**59 < 0.05 < 0.95**58
     assert statistics.unseen_loss(59, 0.05) < 0.05 < statistics.unseen_loss(58, 0.05)
     assert statistics.unseen_loss(0, 0.05) == 1
@@ -461,7 +467,7 @@ def test_what_no_patient_need_show_is_the_rule_of_three() -> None:
 
 @pytest.mark.parametrize("skew", [1, -1])
 def test_the_lower_limit_is_the_lowest_of_three(skew: int) -> None:
-    """BCa leans to the long tail, Student's t does not; and few patients need not show a failure."""
+    """BCa leans to the long tail, Student's t does not; few patients may hide a failure."""
     values, champion = (
         0.5 + skew * 0.1 * np.random.default_rng(0).exponential(size=31),
         np.full(31, 0.5),

@@ -1,4 +1,4 @@
-"""Events reach a webhook, a mail server and a command of this machine; none is lost or sent twice."""
+"""Events reach a webhook, a mail server and a command; none is lost or sent twice."""
 
 import http.server
 import json

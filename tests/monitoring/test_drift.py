@@ -1,4 +1,6 @@
-"""Tests of drift in both directions, with patients as they come: several images each, alike among themselves."""
+"""Tests of drift in both directions, with patients as they come: several images each, alike among
+themselves.
+"""
 
 import json
 from collections.abc import Callable

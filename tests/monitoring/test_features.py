@@ -23,7 +23,9 @@ from arl.monitoring.features import (
 
 
 def speckle(rows: int, columns: int, axial: float, lateral: float, scale: float = 60) -> np.ndarray:
-    """The envelope of fully developed speckle: Rayleigh, with a Gaussian point spread of these widths in pixels."""
+    """The envelope of fully developed speckle: Rayleigh, with a Gaussian point spread of these
+    widths in pixels.
+    """
     rng = np.random.default_rng(0)
     field = rng.normal(size=(2, rows, columns))
     field = [cv2.GaussianBlur(part, (0, 0), sigmaX=lateral, sigmaY=axial) for part in field]

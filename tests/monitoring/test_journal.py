@@ -25,7 +25,8 @@ from arl.monitoring.journal import (
 
 
 def entry(event: Event, at: str = "2026-11-24T10:00:00+00:00", **details: object) -> LogEntry:
-    return LogEntry(sequence=1, previous="", at=at, event=event, words=[], **details)  # type: ignore[arg-type]
+    # type: ignore[arg-type]
+    return LogEntry(sequence=1, previous="", at=at, event=event, words=[], **details)
 
 
 def decision(word: DecisionWord, *batches: str, at: str = "2026-11-24T10:00:00+00:00") -> LogEntry:

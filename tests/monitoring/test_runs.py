@@ -90,7 +90,8 @@ def test_one_process_holds_the_lock(tmp_path: Path) -> None:
 
 def test_the_lock_of_a_killed_process_is_free_when_its_last_child_has_ended(tmp_path: Path) -> None:
     program = (
-        "import subprocess, sys, time; from pathlib import Path; from arl.monitoring.runs import lock\n"
+        "import subprocess, sys, time; from pathlib import Path; from arl.monitoring.runs import "
+        "lock\n"
         f"with lock(Path({str(tmp_path)!r})) as held:\n"
         "    child = subprocess.Popen(['sleep', '60'], pass_fds=[held])\n"
         "    print(child.pid, flush=True)\n"

@@ -1,4 +1,4 @@
-"""Every anatomy's phantom: rendered, deterministic, with a ground truth that the picture bears out."""
+"""Every anatomy's phantom: rendered, deterministic, with a ground truth that the image shows."""
 
 import numpy as np
 import pytest

@@ -20,7 +20,7 @@ from arl.training.checkpoint import build_task_model, save_model
 
 
 class Run:
-    """A run whose training is replaced by a seed; `judge` and `publish` are the stages themselves."""
+    """A run with a seed in place of training; `judge` and `publish` are the stages themselves."""
 
     def __init__(
         self, params: Params, corpus: Path, folder: Path, registry: Path, seed: int
@@ -83,7 +83,8 @@ class Run:
 
 @pytest.fixture
 def lenient(tiny_params: Params) -> Params:
-    """Parameters under which a model that has learnt nothing may be released: Student's limits of six patients reach
+    """Parameters under which a model that has learnt nothing may be released: Student's limits of
+    six patients reach
     below a loss of 1."""
     tasks = {name: replace(task, floor=0.0, margin=2.0) for name, task in tiny_params.task.items()}
     return replace(tiny_params, task=tasks)

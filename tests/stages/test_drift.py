@@ -153,7 +153,9 @@ def test_a_site_that_is_new_is_compared_with_its_anatomy_elsewhere(
 def test_a_new_site_drifts_only_if_it_is_further_away_than_sites_are(
     tiny_params: Params, corpus: Path, checkpoint: Path, tmp_path: Path, gain: float, decision: str
 ) -> None:
-    """Four known sites differ in their gain; the new one does so measurably, within what is usual or not."""
+    """Four known sites differ in their gain; the new one does so measurably, within what is usual
+    or not.
+    """
     for number, other in enumerate((0.8, 1.2, 1.4)):
         write(
             corpus,

@@ -1,4 +1,6 @@
-"""The steps of a monitoring run, one after the other: every decision, what is kept, and the pages that tell of it."""
+"""The steps of a monitoring run, one after the other: every decision, what is kept, and the pages
+that tell of it.
+"""
 
 import os
 import shutil

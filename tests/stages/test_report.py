@@ -78,10 +78,12 @@ def written(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def tiny() -> Params:
     """The fixture `tiny_params`, at the scope of a module."""
-    words = """data.size=32 model.embed_dim=24 model.depth=4 model.num_heads=3 model.patch_size=8 model.anatomy_hidden=8
-        objective.local_crops_size=16 objective.prototypes=16 objective.decoder_dim=16 objective.decoder_depth=1
-        objective.decoder_heads=2 objective.discriminator_dim=4 pretrain.batch_size=8 pretrain.max_steps=3
-        pretrain.threads=1 finetune.batch_size=8 finetune.epochs=1 evaluate.bootstrap=50 gate.bootstrap=50
+    words = """data.size=32 model.embed_dim=24 model.depth=4 model.num_heads=3
+        model.patch_size=8 model.anatomy_hidden=8
+        objective.local_crops_size=16 objective.prototypes=16 objective.decoder_dim=16
+        objective.decoder_depth=1 objective.decoder_heads=2 objective.discriminator_dim=4
+        pretrain.batch_size=8 pretrain.max_steps=3 pretrain.threads=1
+        finetune.batch_size=8 finetune.epochs=1 evaluate.bootstrap=50 gate.bootstrap=50
         tasks=[breast,lv]"""
     return parameters.load(words.split(), Path(__file__).parents[2] / "params.yaml")
 

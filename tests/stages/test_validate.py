@@ -67,7 +67,10 @@ def test_a_critical_rule_stops_with_a_sentence_and_leaves_the_page(
     tiny_params: Params, corpus: Path, tmp_path: Path
 ) -> None:
     damage(corpus, "anatomy", "<knee>")
-    message = r"corpus .*corpus breaks rule anatomy-known: .*; 1 of 60 do not, e\.g\. clinic:.*out/index\.html"
+    message = (
+        r"corpus .*corpus breaks rule anatomy-known: .*; "
+        r"1 of 60 do not, e\.g\. clinic:.*out/index\.html"
+    )
     with pytest.raises(ValueError, match=message):
         validate(tiny_params, corpus=corpus, validation=tmp_path / "out")
     result = read(tmp_path / "out")

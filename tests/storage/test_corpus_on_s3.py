@@ -1,4 +1,4 @@
-"""The corpus under DVC on a real S3 server: push, pull, a new hospital, back to an earlier version."""
+"""The corpus under DVC on a real S3 server: push, pull, a new hospital, an earlier version."""
 
 import hashlib
 import os
@@ -126,7 +126,7 @@ def new_batch(tmp_path: Path) -> Path:
 
 
 def test_a_damaged_object_is_not_taken(repo: Repo, s3_bucket: str) -> None:
-    """DVC checks what it pulls against data.dvc where `verify` is on, as the README says to set it."""
+    """DVC checks what it pulls against data.dvc where `verify` is on, as the guide says."""
     repo.version("one hospital")
     shard = next(repo.data.rglob("shard-*.parquet"))
     name = hashlib.md5(shard.read_bytes(), usedforsecurity=False).hexdigest()

@@ -156,7 +156,10 @@ def test_a_promotion_against_an_older_champion_is_refused(
     first, second, third = (add(registry, encoder, value) for value in (1.0, 2.0, 3.0))
     registry.promote(first, expected=None)
     registry.promote(second, expected=first)
-    message = f"{third} was judged against champion {first}, but {second} is champion .* run the gate again"
+    message = (
+        f"{third} was judged against champion {first}, but {second} is champion "
+        ".* run the gate again"
+    )
     with pytest.raises(ValueError, match=message):
         registry.promote(third, expected=first)
     with pytest.raises(ValueError, match=f"against champion none, but {second}"):
@@ -396,7 +399,9 @@ def test_a_failed_release_leaves_nothing(registry: Registry, encoder: Path, addr
 
 
 def test_a_full_disk_leaves_nothing_and_says_so(folder_address: str, encoder: Path) -> None:
-    """The operating system refuses to write more than 200 bytes to a file, in the middle of the weights."""
+    """The operating system refuses to write more than 200 bytes to a file, in the middle of the
+    weights.
+    """
     registry = Registry(folder_address, None)
     before = add(registry, encoder, 1.0)
     registry.promote(before, expected=None)
@@ -430,7 +435,8 @@ def dies(store, key, file):
         os._exit(9)
     upload(store, key, file)
 backends.Store.upload = dies
-Registry(sys.argv[1], None).add_version(Path(sys.argv[2]), {"breast": Path(sys.argv[3])}, documents={}, provenance=Provenance())
+registry, tasks = Registry(sys.argv[1], None), {"breast": Path(sys.argv[3])}
+registry.add_version(Path(sys.argv[2]), tasks, documents={}, provenance=Provenance())
 """
 
 
@@ -564,7 +570,9 @@ def test_a_signed_version_is_verified_on_load(address: str, encoder: Path, keys:
 def test_files_changed_with_hashes_and_name_are_found_by_the_signature(
     address: str, encoder: Path, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Somebody who may write makes a whole version of his own, which only the signature tells from ours."""
+    """Somebody who may write makes a whole version of his own, which only the signature tells from
+    ours.
+    """
     forged = add(Registry(address, None), encoder, 666.0)
     registry = Registry(address, keys)
     ours = add(registry, encoder, 1.0)

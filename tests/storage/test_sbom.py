@@ -1,4 +1,6 @@
-"""The bill of materials against the rules of CycloneDX 1.6 that concern it, and against the environment."""
+"""The bill of materials against the rules of CycloneDX 1.6 that concern it, and against the
+environment.
+"""
 
 import json
 import re

@@ -8,7 +8,8 @@ from arl.monitoring.journal import Journal, held_runs
 def approve(run: str, *, person: str, reason: str, monitor: Path = Path("monitor")) -> None:
     """Let a batch that is held for a person enter the corpus.
 
-    The log keeps who approved, when and why. The next poll goes on with the run: the drift test then
+    The log keeps who approved, when and why. The next poll goes on with the run: the drift test
+    then
     decides whether it asks for a training.
 
     Args:

@@ -42,7 +42,8 @@ def corpus_report(
     result = validation / ValidationResult.FILE
     if not result.is_file():
         raise FileNotFoundError(
-            f"{result} does not exist: run `arl validate --corpus {corpus} --validation {validation}`"
+            f"{result} does not exist: run `arl validate --corpus {corpus} --validation "
+            f"{validation}`"
         )
     validated = ValidationResult.read(result)
     if validated.corpus_version != corpus_version(corpus):

@@ -38,7 +38,8 @@ _SPLITS = (
     "train",
     "val",
 )  # in turn, by patient
-_COLUMNS = "file,patient,anatomy,label,mask,mask_file,probe,device,depth_cm,pixel_spacing_mm,split"  # of sources.picture_table
+# of sources.picture_table
+_COLUMNS = "file,patient,anatomy,label,mask,mask_file,probe,device,depth_cm,pixel_spacing_mm,split"
 # lower frequency, no compounding, more gain and noise: pictures that the first models have never
 # seen the like of
 _NEW = replace(
@@ -84,7 +85,8 @@ def demo_retrain(folder: Path, choices: list[str]) -> None:
 
     The new project has its own git and DVC repositories. The demo trains and releases a first
     champion, starts `arl watch` on an inbox, and delivers four batches: the same scanner, a new
-    scanner, a corrupt upload and one with exchanged labels, which waits for a person. It prints the log and the pages. It takes some minutes.
+    scanner, a corrupt upload and one with exchanged labels, which waits for a person. It prints the
+    log and the pages. It takes some minutes.
 
     Args:
         folder: Folder of the new project. It must not exist.
@@ -105,7 +107,8 @@ def demo_retrain(folder: Path, choices: list[str]) -> None:
         raise FileNotFoundError(f"{missing[0]} does not exist: run inside the project")
     if folder.exists():
         raise ValueError(
-            f"{folder} exists: the demonstration makes a project of its own; name a folder that is not there"
+            f"{folder} exists: the demonstration makes a project of its own; name a folder that "
+            f"is not there"
         )
     began = time.monotonic()
     project = _make_project(folder.absolute(), choices)
@@ -324,12 +327,15 @@ def _check(project: Path, first: list[str], seconds: float) -> None:
     expected = [delivery.expected for delivery in _DELIVERIES]
     champions = _champions(project)
     print(
-        f"demo: decisions {', '.join(decisions)}; champions {' -> '.join(champions)}; {seconds:.0f} s in all"
+        f"demo: decisions {', '.join(decisions)}; champions {' -> '.join(champions)}; "
+        f"{seconds:.0f} s in all"
     )
     print(
-        f"demo: {project / 'monitor' / 'index.html'} shows it, {project / 'monitor' / 'log.jsonl'} is the log"
+        f"demo: {project / 'monitor' / 'index.html'} shows it, "
+        f"{project / 'monitor' / 'log.jsonl'} is the log"
     )
     if decisions != expected or len(champions) != len(first) + 1:
         raise ValueError(
-            f"the decisions should be {', '.join(expected)}, with one new champion after {first[-1]}"
+            f"the decisions should be {', '.join(expected)}, with one new champion after "
+            f"{first[-1]}"
         )

@@ -36,7 +36,8 @@ def embed(
 ) -> None:
     """Write the features of files, or of every image of a corpus, as a table.
 
-    The parquet table has one row per image: `file`, `frame` and `region`, or the `id` of the corpus,
+    The parquet table has one row per image: `file`, `frame` and `region`, or the `id` of the
+    corpus,
     and `features`. Give either files or --corpus.
 
     Args:

@@ -1,4 +1,6 @@
-"""Pictures of what an encoder has learned: the paper's figures 1c, 3 and 5, and the offsets of ACDT."""
+"""Pictures of what an encoder has learned: the paper's figures 1c, 3 and 5, and the offsets of
+ACDT.
+"""
 
 from pathlib import Path
 
@@ -38,7 +40,8 @@ def figures(
     """Draw figures of an encoder on test images, on one page.
 
     The page shows the corpus by anatomy (figure 1c), patch features and t-SNE (figure 3), the
-    sampling points of ACDT for each anatomy, and reconstructions (figure 5) where the checkpoint has
+    sampling points of ACDT for each anatomy, and reconstructions (figure 5) where the checkpoint
+    has
     a decoder.
 
     Args:
@@ -68,7 +71,8 @@ def figures(
     sizes = {config.size for _, config in encoders.values()}
     if len(sizes) > 1:
         raise ValueError(
-            f"{checkpoint} and {against} read images of {sorted(sizes)} pixels: make them read the same"
+            f"{checkpoint} and {against} read images of {sorted(sizes)} pixels: make them read "
+            f"the same"
         )
     test = rows[rows["split"] == "test"]
     if test.empty:

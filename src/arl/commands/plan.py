@@ -25,7 +25,8 @@ def plan(
 ) -> None:
     """Print steps, hours, memory, bytes and cost of a pretraining.
 
-    Nothing is trained. Without --gpu, a few steps are timed on this machine. With --gpu, the time is
+    Nothing is trained. Without --gpu, a few steps are timed on this machine. With --gpu, the time
+    is
     that of the products at 35 % of the device's peak rate, which is an assumption.
 
     Args:

@@ -168,7 +168,8 @@ def _notes(pictures: list[InputImage], about: Metrics | None) -> list[str]:
     notes = []
     if about is None:
         return [
-            "This model was not evaluated: its score is no probability, and there is no threshold to call by."
+            "This model was not evaluated: its score is no probability, and there is no threshold "
+            "to call by."
         ]
     if len(pictures) > 1:
         notes.append("The mean of several pictures; the temperature was fitted on single ones.")

@@ -19,7 +19,8 @@ def probe(
 ) -> None:
     """Measure the frozen features of an encoder on a classification task.
 
-    Trains a linear probe, whose penalty or learning rate the validation images choose, and a weighted
+    Trains a linear probe, whose penalty or learning rate the validation images choose, and a
+    weighted
     k-NN classifier. Writes AUROC, top-1 accuracy and calibration on the test images, with intervals
     over patients. The encoder is not trained.
 

@@ -46,7 +46,8 @@ def watch(
     metrics_port: int = 0,
     metrics_file: Path | None = None,
 ) -> None:
-    """Watch an inbox: take each incoming batch to a decision and, where it asks for one, a training.
+    """Watch an inbox: take each incoming batch to a decision and, where it asks for one, a
+    training.
 
     Each complete batch is ingested, validated, compared with what the champion was trained on, and
     decided on: retrain, no-drift, too-few, cooling-down, held or refused. Unless held or refused it
@@ -54,7 +55,8 @@ def watch(
     decision retrain runs all stages (`dvc repro`), whose gate decides on the release. Settings:
     section watch of params.yaml. Writes a line of <monitor>/log.jsonl for each decision, and the
     page <monitor>/index.html. One process works at a time. An interrupted run resumes at the next
-    poll. A single poll ends with exit code 5 if a run is set aside, 6 if a batch waits for a person,
+    poll. A single poll ends with exit code 5 if a run is set aside, 6 if a batch waits for a
+    person,
     4 if the gate did not promote, 3 if a batch was refused. ARL_ALERT_WEBHOOK, ARL_ALERT_EMAIL and
     ARL_ALERT_COMMAND name who is told, ARL_HEARTBEAT_URL a dead man's switch.
 

@@ -8,7 +8,8 @@ over releases. A first release needs its lower limit above the floor. The level 
 falls with each decision on the same series of test sets (`spending`).
 
 Slices are tested one-sidedly for being worse at all, the Brier score for being worse by more than
-0.01, with Holm's correction over all of them. A slice that lacks a class is judged by sensitivity or specificity. A slice that
+0.01, with Holm's correction over all of them. A slice that lacks a class is judged by sensitivity
+or specificity. A slice that
 is too small to be tested and worse is named in the reasons. A calibration error beyond its limit
 and beyond chance rejects, as does an undefined or missing prediction.
 """

@@ -74,7 +74,8 @@ def evidence(model: Classifier, image: Tensor, anatomy: Tensor, called: Tensor) 
 
 @torch.no_grad()
 def offset_fields(encoder: AViT, image: Tensor, anatomy: Tensor) -> npt.NDArray[np.float32]:
-    """Offsets of the deformable kernels (blocks, B, h, w, K, 2) in patches, rows and columns, beyond the regular grid.
+    """Offsets of the deformable kernels (blocks, B, h, w, K, 2) in patches, rows and columns,
+    beyond the regular grid.
 
     Raises:
         ValueError: the encoder has no ACDT blocks.

@@ -3,7 +3,8 @@
 They hold what it takes to compare models and to slice by origin.
 
 Columns `id`, `patient` (the patient, else the clip, else the image itself), `site`, `probe`,
-`device`, those of `GROUPS` that the manifest has, `synthetic`; then `label` and `score_0` ... of a classification, or `dice` and `iou` of a
+`device`, those of `GROUPS` that the manifest has, `synthetic`; then `label` and `score_0` ... of a
+classification, or `dice` and `iou` of a
 segmentation.
 """
 

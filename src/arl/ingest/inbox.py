@@ -1,14 +1,16 @@
 """Batches that arrive in a folder or an S3 store, and which of them are complete.
 
     <inbox>/<site>/<batch>/...         the files of a batch, in any folders
-                   <batch>.complete    marker; its sender writes it last: empty, or the number of files
+                   <batch>.complete    marker; its sender writes it last: empty, or the number of
+                   files
 
 A folder can also serve a sender that writes no marker: a batch is complete once none of its files
 has changed for a while. The time is that of the last change of the inode, which no copying tool
 sets back. Nothing here writes into an inbox.
 
 An entry that cannot be read as a batch (a link, a FIFO, a name that is not UTF-8, a marker that is
-no number, a folder without read permission) is a batch with a `problem`. The loop refuses that batch and
+no number, a folder without read permission) is a batch with a `problem`. The loop refuses that
+batch and
 goes on with the others.
 """
 
@@ -118,7 +120,7 @@ def _entries_of(folder: Path) -> list[Path]:
 
 
 def _batches_of(site: Path) -> list[Path]:
-    """Folders of a site, and links, which are refused by name instead of being left out in silence."""
+    """List folders of a site, and links, which are refused by name."""
     try:
         entries = _entries_of(site)
     except PermissionError:

@@ -3,7 +3,8 @@
 Channels are environment variables, since they hold addresses and secrets of a site:
 
     ARL_ALERT_WEBHOOK    address that gets a POST with one JSON object per event
-    ARL_ALERT_EMAIL      recipients, separated by commas; ARL_SMTP names host:port of the mail server
+    ARL_ALERT_EMAIL      recipients, separated by commas; ARL_SMTP names host:port of the mail
+    server
     ARL_ALERT_COMMAND    command that gets the JSON object on its standard input
     ARL_HEARTBEAT_URL    address that gets a GET after every poll that ended well; a monitor that
                          misses it raises the alarm (a dead man's switch)

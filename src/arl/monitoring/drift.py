@@ -90,7 +90,9 @@ def _agree(pool: pd.DataFrame, current: pd.DataFrame, columns: Sequence[str]) ->
 
 @dataclass(frozen=True)
 class Kernel:
-    """Sums of a Gaussian kernel over the images of each pair of cells, such as the images of a patient and a probe."""
+    """Sums of a Gaussian kernel over the images of each pair of cells, such as the images of a
+    patient and a probe.
+    """
 
     sums: Array  # (Q, Q)
     images: Array  # (Q,) in each cell
@@ -139,7 +141,9 @@ def cell_kernel(
 def group_kernel(
     embeddings: npt.NDArray[np.floating[Any]], groups: Sequence[str]
 ) -> tuple[Array, list[str]]:
-    """Gaussian kernel (P, P) averaged over the images of each pair of groups, and the groups' names in its order."""
+    """Gaussian kernel (P, P) averaged over the images of each pair of groups, and the groups' names
+    in its order.
+    """
     names, member = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     everything = np.arange(len(names))
     return cell_kernel(embeddings, member).of_groups(everything, everything >= 0), names.tolist()
@@ -151,7 +155,8 @@ def distance(kernel: Array, current: npt.NDArray[np.bool_]) -> float:
 
 
 def usual_distance(distances: Sequence[float]) -> float | None:
-    """How far a site of the training data usually is from the others, given each site's distance from the rest.
+    """How far a site of the training data usually is from the others, given each site's distance
+    from the rest.
 
     The 95 % quantile; None where fewer than three sites are known, which say nothing about how
     sites differ.
@@ -174,7 +179,8 @@ def _median_square(points: Array) -> float:
 def permutation_mmd(
     kernel: Array, current: npt.NDArray[np.bool_], permutations: int, seed: int
 ) -> Shift:
-    """Test whether the groups marked `current` (P,) are drawn like the others, by permuting whole groups.
+    """Test whether the groups marked `current` (P,) are drawn like the others, by permuting whole
+    groups.
 
     Args:
         kernel: (P, P), see `group_kernel`.
@@ -217,7 +223,8 @@ def tabular_drift(
     drift_share: float,
     html: Path,
 ) -> TabularDrift:
-    """Compare two tables of one row a patient column by column, and write Evidently's page and, beside it, its JSON.
+    """Compare two tables of one row a patient column by column, and write Evidently's page and,
+    beside it, its JSON.
 
     Numbers by Kolmogorov-Smirnov, names by a chi-square test of homogeneity. Each column is tested
     at alpha over the number of columns. A column that one side lacks, or that has one value, is
@@ -349,7 +356,9 @@ def _homogeneity(
 
 
 def homogeneity(current: "pd.Series[str]", reference: "pd.Series[str]") -> float:
-    """p-value that two samples of names have one distribution; rare names are merged, two by Fisher's exact test."""
+    """p-value that two samples of names have one distribution; rare names are merged, two by
+    Fisher's exact test.
+    """
     counts = (
         pd.concat([reference.value_counts(), current.value_counts()], axis=1).fillna(0).sort_index()
     )
@@ -370,7 +379,7 @@ def _least_expected(table: Array) -> float:
 
 
 def _stable(text: str) -> str:
-    """The page or JSON with its time-based identifiers numbered in the order of their appearance."""
+    """Number the time-based identifiers of a page or JSON in the order of their appearance."""
     numbers: dict[str, str] = {}
     return _TIME_UUID.sub(
         lambda match: numbers.setdefault(match.group(), f"metric_{len(numbers)}"), text

@@ -58,7 +58,7 @@ def _local(
 
 
 def _width(rest: npt.NDArray[np.float32]) -> float:
-    """Full width at half maximum of the autocorrelation along the rows' direction (axis 0), pixels."""
+    """Full width at half maximum of the autocorrelation along axis 0, pixels."""
     lags = range(1, min(_MAX_LAG, len(rest) - 1) + 1)
     power = float((rest * rest).mean())
     curve = [1.0, *(float((rest[lag:] * rest[:-lag]).mean()) / power for lag in lags)]
@@ -70,7 +70,8 @@ def _width(rest: npt.NDArray[np.float32]) -> float:
 
 
 def image_features(rows: pd.DataFrame, images: Sequence[Pixels]) -> pd.DataFrame:
-    """One row an image (index of `rows`): the columns NUMERIC as floats and CATEGORICAL as names, and its group.
+    """One row an image (index of `rows`): the columns NUMERIC as floats and CATEGORICAL as names,
+    and its group.
 
     `images` are the stored images of `rows`, in their order. The group is the patient, else the
     clip, else the image.
@@ -119,7 +120,9 @@ def _commonest(names: "pd.Series[str]") -> str:
 
 
 def thin(rows: pd.DataFrame, *, patients: int, images: int, seed: int) -> pd.DataFrame:
-    """At most so many groups, drawn at random, and evenly spaced images of each; `rows` have a `group`."""
+    """At most so many groups, drawn at random, and evenly spaced images of each; `rows` have a
+    `group`.
+    """
     names = np.sort(rows["group"].unique())
     if len(names) > patients:
         names = np.random.default_rng(seed).choice(names, patients, replace=False)

@@ -4,8 +4,10 @@
               open.json         the run under way, if there is one
               queue.json        complete batches of the last listing of the inbox
               log.jsonl         see `journal`
-              runs/<run>/       one file or folder per finished step; a finished step is not repeated
-                         run.json   the same as open.json, from which a damaged open.json is restored
+              runs/<run>/       one file or folder per finished step; a finished step is not
+              repeated
+                         run.json   the same as open.json, from which a damaged open.json is
+                         restored
               index.html        all runs
 
 A run has the name of the batch that it adds to the corpus: its start time and the hash of its data.

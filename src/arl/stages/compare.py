@@ -20,7 +20,8 @@ def compare(params: Params, *, corpus: ReadableCorpus, registry: str, monitor: P
     """Compare the batches of the monitoring run with what the champion was trained on.
 
     Reads the run under way, the corpus and the champion; writes <monitor>/runs/<run>/drift, the
-    folder of `arl drift`, and labels.json, the checks of the arriving labels. The reference is what the champion was
+    folder of `arl drift`, and labels.json, the checks of the arriving labels. The reference is what
+    the champion was
     trained on and no more, so that a shift in small steps is not learnt as normal. Does nothing for
     a refused batch, or if the comparison is there.
 

@@ -39,7 +39,8 @@ def decide(params: Params, *, corpus: ReadableCorpus, monitor: Path) -> None:
     """Decide what the batches of the monitoring run ask for, and add the new batch to the corpus.
 
     Reads the results of `arl take-batch` and `arl compare`; writes
-    <monitor>/runs/<run>/decision.json (retrain, no-drift, too-few, cooling-down, held or refused, with
+    <monitor>/runs/<run>/decision.json (retrain, no-drift, too-few, cooling-down, held or refused,
+    with
     its reasons), a line of <monitor>/log.jsonl and, unless it is refused, the batch below `corpus`.
     An earlier decision of the run stands.
 

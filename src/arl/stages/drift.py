@@ -65,7 +65,9 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Pair:
-    """Manifest rows of one site, or of one kind of its images, and of its reference, with their `group`."""
+    """Manifest rows of one site, or of one kind of its images, and of its reference, with their
+    `group`.
+    """
 
     site: str
     part: str
@@ -78,7 +80,8 @@ def drift(params: Params, *, corpus: ReadableCorpus, checkpoint: Path, drift: Pa
     """Compare new batches of the corpus with the other training images.
 
     The new batches are those of drift.batches, or the newest batch of each source that has several.
-    Writes drift.json (drift, no-drift, too-few or no-new-data, with reasons) and index.html; where a
+    Writes drift.json (drift, no-drift, too-few or no-new-data, with reasons) and index.html; where
+    a
     comparison is possible also the files of Evidently and charts.json.
 
     Args:
@@ -358,7 +361,8 @@ def _reasons(params: Params, result: DriftResult) -> list[str]:
     return [
         *(_reason(site, params.drift.alpha) for site in result.sites),
         *(f"Site {label} was not tested: {why}." for label, why in result.untested.items()),
-        f"In the table, which decides nothing, {len(moved)} of {len(tabular.columns)} columns drifted{names}; their "
+        f"In the table, which decides nothing, {len(moved)} of {len(tabular.columns)} columns "
+        f"drifted{names}; their "
         f"share {limit} {tabular.drift_share:.0%}.",
     ]
 
@@ -366,14 +370,26 @@ def _reasons(params: Params, result: DriftResult) -> list[str]:
 def _reason(site: SiteShift, alpha: float) -> str:
     what, from_ = f"Embeddings of site {site.label}", f"from {site.compared_with}"
     if site.p_adjusted >= alpha:
-        return f"{what} did not move measurably {from_} (adjusted p = {site.p_adjusted:.4f} ≥ {alpha:g})."
+        return (
+            f"{what} did not move measurably {from_} (adjusted p = {site.p_adjusted:.4f} ≥ "
+            f"{alpha:g})."
+        )
     chance = f"adjusted p = {site.p_adjusted:.4f} < {alpha:g}"
     if site.usual is None:
-        return f"{what} moved away {from_} ({chance}; too few sites are known to say how far apart sites are)."
+        return (
+            f"{what} moved away {from_} ({chance}; too few sites are known to say how far apart "
+            f"sites are)."
+        )
     distances = f"MMD² {_signed(site.mmd2)}, usually up to {_signed(site.usual)}"
     if site.drifted:
-        return f"{what} moved away {from_}, further than known sites are from each other ({distances}; {chance})."
-    return f"{what} differ {from_}, but no more than known sites differ from each other ({distances}; {chance})."
+        return (
+            f"{what} moved away {from_}, further than known sites are from each other "
+            f"({distances}; {chance})."
+        )
+    return (
+        f"{what} differ {from_}, but no more than known sites differ from each other "
+        f"({distances}; {chance})."
+    )
 
 
 def _signed(number: float) -> str:

@@ -28,7 +28,8 @@ def evaluate(
 ) -> None:
     """Evaluate a task model on the test images of its task.
 
-    Writes metrics.json (metrics with intervals over patients, and subgroups by site, probe and device)
+    Writes metrics.json (metrics with intervals over patients, and subgroups by site, probe and
+    device)
     and predictions.parquet (one row per test image). Threshold and temperature come from the
     validation images only.
 

@@ -41,7 +41,8 @@ def gate(
 
     Reads the new models with their evaluations and the registry. The champion and the best release
     are scored on the same test images. The registry counts each decision on a test set, and the
-    level of the tests falls with the count. Writes decision.json (promote, reject or inconclusive, with reasons, and the result of
+    level of the tests falls with the count. Writes decision.json (promote, reject or inconclusive,
+    with reasons, and the result of
     each task) and index.html. Only the tasks that params.yaml runs count.
 
     Args:

@@ -34,7 +34,8 @@ def validate(params: Params, *, corpus: FullCorpus, validation: Path) -> None:
     """Check the corpus against its rules. A broken critical rule is an error.
 
     Reads every manifest, split file and shard index. Writes result.json (the rules with severity,
-    counts and examples, and the version of the corpus), withheld.parquet (near-identical images, and
+    counts and examples, and the version of the corpus), withheld.parquet (near-identical images,
+    and
     which of them training leaves out) and index.html, also if a rule is broken.
 
     Args:

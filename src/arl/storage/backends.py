@@ -152,7 +152,8 @@ class BucketBackend:
     versions/<version>/<upload>/...   the files, of each attempt in a folder of its own
     versions/<version>/upload         the attempt that counts, written once and last
     signatures/<version>/...          further signatures, one per key
-    champion/00000001, ...            the pointer, a row of objects that are written once; the last one counts
+    champion/00000001, ...            the pointer, a row of objects that are written once; the last
+    one counts
     """
 
     def __init__(self, address: str) -> None:
@@ -208,7 +209,8 @@ class BucketBackend:
         for name, size in sizes.items():
             if found.get(name) != size:
                 raise OSError(
-                    f"{self.address}/{prefix}{name} has {found.get(name)} of {size} bytes: upload again"
+                    f"{self.address}/{prefix}{name} has {found.get(name)} of {size} bytes: upload "
+                    f"again"
                 )
 
     def _remove(self, prefix: str) -> None:
@@ -237,7 +239,8 @@ class BucketBackend:
             return None
 
     def fetch(self, version: str) -> Path:
-        """Download into the user's cache, where a version is not there yet; $ARL_CACHE moves the cache.
+        """Download into the user's cache, where a version is not there yet; $ARL_CACHE moves the
+        cache.
 
         The registry verifies the copy: a download of another length, or a change in the cache, is
         an error there.

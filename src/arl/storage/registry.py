@@ -2,9 +2,11 @@
 
     versions/<version>/encoder/{model.safetensors, config.json}
                        tasks/<task>/{model.safetensors, config.json}
-                       decision.json, metrics.json, params.json, model_card.md, licences.json, sbom.json
+                       decision.json, metrics.json, params.json, model_card.md, licences.json,
+                       sbom.json
                        manifest.json      SHA-256 of every other file, provenance
-                       model.sig          signature of every other file, where the registry is signed
+                       model.sig          signature of every other file, where the registry is
+                       signed
     signatures/<version>/<key>.sig        further signatures, after a rotation of keys
     champion                              the version in use and those before it, signed
 

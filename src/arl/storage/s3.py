@@ -97,7 +97,8 @@ class Store:
     """
 
     def __init__(self, address: str) -> None:
-        """`address`: s3://bucket or s3://bucket/prefix; the endpoint is $AWS_ENDPOINT_URL, else AWS.
+        """`address`: s3://bucket or s3://bucket/prefix; the endpoint is $AWS_ENDPOINT_URL, else
+        AWS.
 
         Raises:
             ValueError: the address or the endpoint is malformed.
@@ -105,7 +106,8 @@ class Store:
         match = _ADDRESS.fullmatch(address)
         if match is None:
             raise ValueError(
-                f"{address!r} is not s3://bucket/prefix with a bucket name of 3 to 63 of a-z, 0-9, '.', '-'"
+                f"{address!r} is not s3://bucket/prefix with a bucket name of 3 to 63 of a-z, "
+                f"0-9, '.', '-'"
             )
         self.address = address.rstrip("/")
         self._bucket, self._prefix = match[1], f"{match[2]}/" if match[2] else ""
@@ -212,7 +214,8 @@ class Store:
             raise FileNotFoundError(f"{where}: the bucket does not exist")
         if response.status in (401, 403):
             raise PermissionError(
-                f"{where}: the store at {self._endpoint} refuses the write: check the AWS credentials"
+                f"{where}: the store at {self._endpoint} refuses the write: check the AWS "
+                f"credentials"
             )
         if response.status == 501:
             raise OSError(
@@ -221,7 +224,9 @@ class Store:
         raise ConnectionError(f"{where}: the store at {self._endpoint} answered {response.status}")
 
     def check_create_once(self) -> None:
-        """Make sure of what everything here rests on: some stores ignore the condition and overwrite."""
+        """Make sure of what everything here rests on: some stores ignore the condition and
+        overwrite.
+        """
         key = f".probe/{uuid4().hex}"
         self.put_if_absent(key, b"first")
         try:
@@ -231,7 +236,8 @@ class Store:
         finally:
             self.remove(key)
         raise OSError(
-            f"the store at {self._endpoint} ignores If-None-Match: two writers would overwrite each other"
+            f"the store at {self._endpoint} ignores If-None-Match: two writers would overwrite "
+            f"each other"
         )
 
     def upload(self, key: str, file: Path) -> None:
@@ -377,7 +383,8 @@ class Store:
         except ValueError as error:
             if "fail to fetch credentials" not in str(error):
                 raise
-            text = f"{where}: no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+            names = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+            text = f"{where}: no credentials: set {names}"
             raise PermissionError(text) from error
 
 
@@ -396,7 +403,8 @@ def _translated(error: S3Error, where: str, endpoint: str) -> OSError:
         return FileNotFoundError(f"{where}: {missing} does not exist")
     if error.code in _DENIED:
         return PermissionError(
-            f"{where}: the store at {endpoint} refuses the request ({error.code}): check the credentials"
+            f"{where}: the store at {endpoint} refuses the request ({error.code}): check the "
+            f"credentials"
         )
     return OSError(f"{where}: the store at {endpoint} answered {error.code}: {error.message}")
 

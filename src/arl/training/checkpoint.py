@@ -91,7 +91,9 @@ def latest(folder: Path) -> Path | None:
 
 
 class States:
-    """The training states of one run, for the process that trains it; without a folder it keeps none."""
+    """The training states of one run, for the process that trains it; without a folder it keeps
+    none.
+    """
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
@@ -126,7 +128,8 @@ class States:
         return history
 
     def save(self, engine: Any, history: list[dict[str, float]]) -> None:
-        """Write a state: weights, optimiser, buffers and history. A kill leaves the older ones whole.
+        """Write a state: weights, optimiser, buffers and history. A kill leaves the older ones
+        whole.
 
         Raises:
             OSError: the disk has no room; the message names the newest state.
@@ -158,7 +161,8 @@ class States:
                 raise OSError(
                     errno.ENOSPC,
                     f"no room for the training state of step {len(history)} ({size:,.0f} MiB) in "
-                    f"{folder}; the newest one is {good or 'none'}. Free some space, or set ARL_RUNS "
+                    f"{folder}; the newest one is {good or 'none'}. Free some space, or set "
+                    f"ARL_RUNS "
                     "to a folder on another disk and move the states there, and start again",
                 ) from again
         for old in sorted(folder.glob("step-*"))[:-_KEEP]:

@@ -219,7 +219,8 @@ def skip_step(engine: Any) -> None:
 
 
 def training_state(engine: Any) -> dict[str, Tensor]:
-    """What the next step depends on, whole on rank 0 and empty elsewhere, by names that no rank count enters.
+    """What the next step depends on, whole on rank 0 and empty elsewhere, by names that no rank
+    count enters.
 
     `module.<name>` are parameters and buffers, `exp_avg.<name>` and `exp_avg_sq.<name>` AdamW's
     moments of the trained parameters, `step` its count.

@@ -130,7 +130,8 @@ def fit(
 
 @contextmanager
 def autocast_inside(module: nn.Module, device_type: str, *, enabled: bool) -> Iterator[None]:
-    """Run the module's forward pass under bfloat16 autocast that opens inside of DeepSpeed's engine.
+    """Run the module's forward pass under bfloat16 autocast that opens inside of DeepSpeed's
+    engine.
 
     DeepSpeed switches an outer autocast off when CUDA's autocast flag is set and its own
     `torch_autocast` is not configured (deepspeed 0.19.8, runtime/torch_autocast.py,
@@ -201,7 +202,7 @@ def _pinned(batches: Iterator[Inputs]) -> Iterator[Inputs]:
 
 
 def prefetch(items: Iterator[Any], depth: int) -> Iterator[Any]:
-    """Yield the items in order while a thread makes up to `depth` more; its errors are raised here."""
+    """Yield the items in order while a thread makes up to `depth` more, and raise its errors."""
     made: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(depth)
     closed = threading.Event()
 
@@ -366,7 +367,8 @@ def _require_updates(history: list[dict[str, float]], states: "checkpoint.States
     good = states.newest()
     where = f"the last good checkpoint is {good}" if good else "no checkpoint was written before it"
     raise FloatingPointError(
-        f"the loss or its gradient was not finite in {MAX_SKIPPED} steps in a row, the last is step "
+        f"the loss or its gradient was not finite in {MAX_SKIPPED} steps in a row, the last is "
+        f"step "
         f"{last[-1]['step']:.0f} (loss {last[-1]['loss']}, gradient norm {last[-1]['grad_norm']}); "
         f"{where}. Lower base_lr or clip_grad, or set precision=fp32, and start again."
     )

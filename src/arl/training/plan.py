@@ -246,7 +246,8 @@ def _advice(
         )
     if launches > busy:
         advice.append(
-            "kernel launches take longer than the products: use fewer GPUs, a larger batch_size, or "
+            "kernel launches take longer than the products: use fewer GPUs, a larger batch_size, "
+            "or "
             "pretrain.compile=true"
         )
     if settings.precision == "fp32" and device is not None:

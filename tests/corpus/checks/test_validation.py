@@ -23,8 +23,10 @@ def fill(batch: BatchWriter, seed: int, *, synthetic: bool = False) -> None:
         image = random.integers(0, 256, (37, 53), dtype=np.uint8)
         mask = image > 99
         batch.accept(
-            image, key=f"k{i}", anatomy="breast", probe="linear", patient=f"p{i // 2}", clip=f"c{i // 2}", frame=i % 2,
-            label="benign", mask=mask, mask_name="lesion", pixel_spacing_mm=0.1, depth_cm=4.0, synthetic=synthetic,
+            image, key=f"k{i}", anatomy="breast", probe="linear",
+            patient=f"p{i // 2}", clip=f"c{i // 2}", frame=i % 2,
+            label="benign", mask=mask, mask_name="lesion", pixel_spacing_mm=0.1, depth_cm=4.0,
+            synthetic=synthetic,
         )  # fmt: skip
     batch.refuse("broken.dcm", "not a DICOM file")
 

@@ -372,4 +372,5 @@ def test_damage_anywhere_never_escapes_as_another_error(tmp_path: Path, name: st
         try:
             read(file)
         except Refused as refusal:
-            assert str(refusal).startswith(("it", "no ", "a compressed frame", "NumberOfFrames"))  # noqa: PT017
+            # noqa: PT017
+            assert str(refusal).startswith(("it", "no ", "a compressed frame", "NumberOfFrames"))

@@ -227,7 +227,8 @@ def test_the_real_download(tmp_path: Path) -> None:
         pytest.skip("ARL_REAL_DATA does not name the folder of the real downloads")
     root = Path(os.environ["ARL_REAL_DATA"]) / "BUSBRA"
     inputs = bus_bra.read(root)
-    entries = [input.records.args[1] | {"splits": input.records.args[2]} for input in inputs]  # type: ignore[attr-defined]
+    # type: ignore[attr-defined]
+    entries = [input.records.args[1] | {"splits": input.records.args[2]} for input in inputs]
     rows = pd.DataFrame(entries)
     assert len(rows) == 1875
     assert rows["Case"].nunique() == 1064

@@ -86,15 +86,23 @@ def add(root: Path, name: str, line: str) -> None:
         (
             lambda root: add(root, "test.txt", "im00002.jpg,2"),
             {
-                "train.txt:2 im00002.jpg,2": "the lists give it 2 codes: 2 by test.txt, 2 by train.txt",
-                "test.txt:5 im00002.jpg,2": "the lists give it 2 codes: 2 by test.txt, 2 by train.txt",
+                "train.txt:2 im00002.jpg,2": (
+                    "the lists give it 2 codes: 2 by test.txt, 2 by train.txt"
+                ),
+                "test.txt:5 im00002.jpg,2": (
+                    "the lists give it 2 codes: 2 by test.txt, 2 by train.txt"
+                ),
             },
         ),
         (
             lambda root: add(root, "train.txt", "im00002.jpg,0"),
             {
-                "train.txt:2 im00002.jpg,2": "the lists give it 2 codes: 0 by train.txt, 2 by train.txt",
-                "train.txt:12 im00002.jpg,0": "the lists give it 2 codes: 0 by train.txt, 2 by train.txt",
+                "train.txt:2 im00002.jpg,2": (
+                    "the lists give it 2 codes: 0 by train.txt, 2 by train.txt"
+                ),
+                "train.txt:12 im00002.jpg,0": (
+                    "the lists give it 2 codes: 0 by train.txt, 2 by train.txt"
+                ),
             },
         ),
         (

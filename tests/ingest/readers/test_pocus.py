@@ -135,7 +135,9 @@ def test_what_is_refused(root: Path, ingest: Callable, make_video: Callable[...,
     assert ingest(pocus, root).refused == {
         "pocus_videos/convex/Butterfly_12.mp4": "its name begins with none of cov, pne, vir, reg",
         "pocus_videos/convex/Reg_whitelung.avi": "its name says normal, dataset_metadata.csv viral",
-        "pocus_videos/convex/Cov-torn.gif": "Cov-torn.gif is not a readable video (UnidentifiedImageError)",
+        "pocus_videos/convex/Cov-torn.gif": (
+            "Cov-torn.gif is not a readable video (UnidentifiedImageError)"
+        ),
         "pocus_videos/convex/notes.txt": "it is neither a picture nor a video",
     }
 

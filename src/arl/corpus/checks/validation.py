@@ -61,7 +61,8 @@ class Finding:
 
 def examples(values: Iterable[object]) -> tuple[str, ...]:
     """The first few different names among `values`."""
-    names = ("(no id)" if pd.isna(value) else str(value) for value in values)  # type: ignore[call-overload]
+    # type: ignore[call-overload]
+    names = ("(no id)" if pd.isna(value) else str(value) for value in values)
     return tuple(dict.fromkeys(names))[:MAX_EXAMPLES]
 
 

@@ -231,7 +231,7 @@ def text_boxes(scan: Pixels, overlays: list[Overlay]) -> list[Box]:
 
 
 def words(picture: Pixels) -> list[str]:
-    """All texts and codes that can be read on a picture; for the audit only, as they name people."""
+    """Read all texts and codes of a picture; for the audit only, since they name people."""
     read = zxingcpp.read_barcodes(np.ascontiguousarray(as_grey(picture)))
     return [text.text for text in read_texts(picture)] + [code.text for code in read]
 

@@ -165,7 +165,8 @@ def _check_colours(file: Path, label: str) -> None:
     visible = {_COLOURS[colour] for colour in map(tuple, _colours(pixels)) if colour in _COLOURS}
     if visible and label not in visible:
         raise Refused(
-            f"its code says {label}, but the colours of {file.name} say {', '.join(sorted(visible))}"
+            f"its code says {label}, but the colours of {file.name} say "
+            f"{', '.join(sorted(visible))}"
         )
 
 
