@@ -33,8 +33,8 @@ def sbom(root: str) -> dict[str, Any]:
     bom = Bom()
     bom.metadata.component = main
     bom.components.update(libraries.values())
-    # type: ignore[index]
-    direct = {_normalised(_NAME.match(line)[0]) for line in distribution(root).requires or []}
+    names = (_NAME.match(line) for line in distribution(root).requires or [])
+    direct = {_normalised(name[0]) for name in names if name}
     bom.register_dependency(main, [libraries[name] for name in sorted(direct & libraries.keys())])
     purls = [str(bom.metadata.component.purl), *sorted(str(item.purl) for item in bom.components)]
     bom.serial_number = uuid5(NAMESPACE_URL, "\n".join(purls))

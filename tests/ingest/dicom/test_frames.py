@@ -362,6 +362,7 @@ def test_damage_anywhere_never_escapes_as_another_error(tmp_path: Path, name: st
     whole = real(name).read_bytes()
     random = np.random.default_rng(len(whole))
     file = tmp_path / "damaged.dcm"
+    reasons: list[str] = []
     for number in range(25):
         damaged = bytearray(whole)
         for position in random.integers(132, len(whole) if number % 2 else 4000, 1 + number):
@@ -372,5 +373,6 @@ def test_damage_anywhere_never_escapes_as_another_error(tmp_path: Path, name: st
         try:
             read(file)
         except Refused as refusal:
-            # noqa: PT017
-            assert str(refusal).startswith(("it", "no ", "a compressed frame", "NumberOfFrames"))
+            reasons.append(str(refusal))
+    known = ("it", "no ", "a compressed frame", "NumberOfFrames")
+    assert [reason for reason in reasons if not reason.startswith(known)] == []

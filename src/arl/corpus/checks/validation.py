@@ -61,8 +61,7 @@ class Finding:
 
 def examples(values: Iterable[object]) -> tuple[str, ...]:
     """The first few different names among `values`."""
-    # type: ignore[call-overload]
-    names = ("(no id)" if pd.isna(value) else str(value) for value in values)
+    names = ("(no id)" if value is None or value != value else str(value) for value in values)
     return tuple(dict.fromkeys(names))[:MAX_EXAMPLES]
 
 
