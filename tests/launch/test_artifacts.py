@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from kfp import dsl
 
+from arl.corpus.checks.findings import Finding
 from arl.corpus.checks.result import ValidationResult
-from arl.corpus.checks.validation import Finding
 from arl.documents import Document
 from arl.evaluation.results import Calibration, Estimate, Metrics
 from arl.launch import artifacts, corpus_artifacts

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from arl.corpus.checks.findings import SEVERITIES
 from arl.corpus.checks.result import ValidationResult
-from arl.corpus.checks.validation import SEVERITIES
 from arl.corpus.manifest import SCHEMA, read_table
 from arl.files import tree_hash
 from arl.params import Params

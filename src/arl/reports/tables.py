@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from arl.corpus.checks.validation import Finding
+from arl.corpus.checks.findings import Finding
 from arl.reports.elements import Badge, Code, Codes, Table
 from arl.reports.formatting import plural
 

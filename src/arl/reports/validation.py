@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from arl.corpus.checks.validation import Finding
+from arl.corpus.checks.findings import Finding
 from arl.corpus.manifest import read_manifest, read_quarantine
 from arl.corpus.near_duplicates import contradictory_clusters
 from arl.reports import html, tables

@@ -5,9 +5,9 @@ from pathlib import Path
 import pandas as pd
 
 from arl import console
+from arl.corpus.checks.findings import SEVERITIES, Finding, examples
 from arl.corpus.checks.invariants import check_corpus
 from arl.corpus.checks.result import ValidationResult
-from arl.corpus.checks.validation import SEVERITIES, Finding, examples
 from arl.corpus.location import FullCorpus
 from arl.corpus.manifest import corpus_version
 from arl.corpus.near_duplicates import contradictory_clusters, duplicate_clusters

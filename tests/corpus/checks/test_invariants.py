@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from arl.corpus.batch_summary import BatchOrigin
+from arl.corpus.checks.findings import Finding
 from arl.corpus.checks.invariants import check_across
-from arl.corpus.checks.validation import Finding
 from arl.corpus.manifest import SCHEMA
 from arl.corpus.shard_writer import BatchWriter
 from arl.corpus.splits import SPLIT_SCHEMA

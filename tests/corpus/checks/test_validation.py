@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from arl.corpus.batch_summary import BatchOrigin
-from arl.corpus.checks.validation import Finding, check_rows
+from arl.corpus.checks.findings import Finding
+from arl.corpus.checks.validation import check_rows
 from arl.corpus.manifest import SCHEMA, manifest_parts, read_manifest
 from arl.corpus.shard_writer import BatchWriter
 

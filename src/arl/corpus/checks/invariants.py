@@ -18,7 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from arl.corpus.batch_summary import BatchSummary
-from arl.corpus.checks.validation import Finding, Severity, check_rows, examples
+from arl.corpus.checks.findings import Finding, Severity, examples
+from arl.corpus.checks.validation import check_rows
 from arl.corpus.manifest import ADDED_COLUMNS, SCHEMA, batch_folders, check_schema, manifest_parts
 from arl.corpus.splits import DEFAULT, SPLIT_SCHEMA
 

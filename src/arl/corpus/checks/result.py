@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from arl.corpus.checks.validation import Finding
+from arl.corpus.checks.findings import Finding
 from arl.documents import Document
 
 

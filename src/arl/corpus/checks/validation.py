@@ -10,19 +10,16 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from arl.corpus.anatomy import ANATOMIES, OTHER
+from arl.corpus.checks.findings import MAX_EXAMPLES, Finding, Severity, examples
 from arl.corpus.limits import BRIGHTEST, DARKEST, FLATTEST, LARGEST, SMALLEST
 from arl.corpus.manifest import PROBES
 
-Severity = Literal["critical", "warning", "info"]
-SEVERITIES: tuple[Severity, ...] = ("critical", "warning", "info")
-MAX_EXAMPLES = 5
 PHANTOM_SOURCE = "phantom"  # how the name of every source of synthetic images begins
 SPACING_MM = (
     0.005,
@@ -34,35 +31,6 @@ _DETAILS = {
     "unexpected_index_column_names": ["id"],
     "partial_unexpected_count": MAX_EXAMPLES,
 }
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What one rule found."""
-
-    rule: str
-    severity: Severity
-    description: str
-    checked: int  # rows, patients, clips, batches
-    failed: int
-    examples: tuple[str, ...]  # the first offenders, at most MAX_EXAMPLES
-
-    @property
-    def passed(self) -> bool:
-        return self.failed == 0
-
-    def plus(self, checked: int, failed: int, names: Iterable[str]) -> "Finding":
-        """The finding on more rows."""
-        offenders = examples([*self.examples, *names])
-        return replace(
-            self, checked=self.checked + checked, failed=self.failed + failed, examples=offenders
-        )
-
-
-def examples(values: Iterable[object]) -> tuple[str, ...]:
-    """The first few different names among `values`."""
-    names = ("(no id)" if value is None or value != value else str(value) for value in values)
-    return tuple(dict.fromkeys(names))[:MAX_EXAMPLES]
 
 
 def check_rows(parts: Iterable[pd.DataFrame]) -> list[Finding]:
