@@ -15,7 +15,7 @@ from arl.commands.phi_audit import audit, phi_audit
 from arl.files import read_json
 from arl.ingest.phi_audit.confidentiality import PROFILE
 from arl.ingest.phi_audit.planting import BURNT_IN, Planter, plant
-from arl.ingest.phi_audit.search import Search, alike, leaks
+from arl.ingest.phi_audit.search import Search, is_similar, leaks
 from arl.params import Params
 
 ROOT = Path(__file__).parents[2]
@@ -71,7 +71,7 @@ def test_an_ingest_that_fails_is_no_clean_audit(params: Params, tmp_path: Path) 
 def test_every_attribute_of_the_profile_is_planted(tmp_path: Path) -> None:
     planter = Planter()
     assert plant(tmp_path, planter) == len(list(tmp_path.rglob("*.*")))
-    places = " ".join({*planter.places.values(), *planter.unsearchable})
+    places = " ".join({*planter.locations.values(), *planter.unsearchable})
     tags = [row.replace("XXXXXX", "002500").replace("XX", "02") for row in PROFILE]
     missing = [tag for tag in tags if f"({tag[:4]},{tag[4:]})" not in places]
     assert missing == [
@@ -81,8 +81,8 @@ def test_every_attribute_of_the_profile_is_planted(tmp_path: Path) -> None:
     ]  # of network messages; in the file's head, see below
     assert len(set(planter.unsearchable)) < 5
     content = b"".join(file.read_bytes() for file in tmp_path.rglob("*.dcm"))
-    absent = planter.places.keys() - Search(planter.places).found(content)
-    assert len(absent) < 0.1 * len(planter.places)  # behind the torn end of a file, or drawn
+    absent = planter.locations.keys() - Search(planter.locations).find(content)
+    assert len(absent) < 0.1 * len(planter.locations)  # behind the torn end of a file, or drawn
 
 
 def test_each_place_of_an_output_is_searched(tmp_path: Path) -> None:
@@ -118,8 +118,8 @@ def test_the_search_is_that_of_python() -> None:
             + b"y" * offset
             + b"identifier 00007"
         )
-        assert search.found(content) == {"identifier 00123", "identifier 00007"}
-    assert search.found(b"") == search.found(b"identif") == set()
+        assert search.find(content) == {"identifier 00123", "identifier 00007"}
+    assert search.find(b"") == search.find(b"identif") == set()
     with pytest.raises(ValueError, match="too short"):
         Search(["seven"])
 
@@ -137,7 +137,7 @@ def test_the_search_is_that_of_python() -> None:
     ],
 )
 def test_what_a_reader_makes_of_a_name_is_known_again(text: str, secret: str, same: bool) -> None:
-    assert alike(text, secret) is same
+    assert is_similar(text, secret) is same
 
 
 def test_values_fit_their_representations() -> None:

@@ -167,7 +167,7 @@ def drifted(result: Any) -> set[str]:
 def test_the_same_distribution_does_not_drift(tmp_path: Path) -> None:
     result = compare(patients(67, seed=1), patients(211, seed=2), tmp_path / "e.html")
     assert drifted(result) == set()
-    assert (result.share, result.drifted) == (0, False)
+    assert (result.drifted_fraction, result.drifted) == (0, False)
     assert result.left_out == {"probe": "one value only"}
     assert [column.column for column in result.columns] == [
         "mean",
@@ -183,7 +183,7 @@ def test_a_changed_gain_and_a_new_scanner_drift(tmp_path: Path) -> None:
     reference = patients(211, seed=2)
     result = compare(new, reference, tmp_path / "e.html")
     assert drifted(result) == {"mean", "std", "device"}
-    assert result.share == pytest.approx(0.6)
+    assert result.drifted_fraction == pytest.approx(0.6)
     assert result.drifted
     assert "threshold is 0.6" in (tmp_path / "e.html").read_text()
     by_name = {column.column: column for column in result.columns}

@@ -25,7 +25,7 @@ RESULT = DriftResult(
         threshold=0.005,
         drift_share=0.25,
         left_out={"depth_cm": "one value only"},
-        share=0.5,
+        drifted_fraction=0.5,
         drifted=True,
     ),
 )

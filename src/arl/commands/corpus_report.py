@@ -52,5 +52,7 @@ def corpus_report(
             f"`arl validate --corpus {corpus} --validation {validation}`"
         )
     rows, quarantine = read_manifest(corpus, _READ), read_quarantine(corpus)
-    alike = pd.read_parquet(validation / "withheld.parquet")
-    corpus_page.write_page(corpus, rows, quarantine, alike, validated, watch.stamp(corpus), page)
+    duplicates = pd.read_parquet(validation / "withheld.parquet")
+    corpus_page.write_page(
+        corpus, rows, quarantine, duplicates, validated, watch.stamp(corpus), page
+    )

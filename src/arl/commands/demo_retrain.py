@@ -113,9 +113,9 @@ def demo_retrain(folder: Path, choices: list[str]) -> None:
     began = time.monotonic()
     project = _make_project(folder.absolute(), choices)
     _first_champion(project)
-    said = f"{time.monotonic() - began:.0f} s"
+    seconds_text = f"{time.monotonic() - began:.0f} s"
     first = _champions(project)
-    print(f"demo: champion {first[-1]} after {said}", flush=True)
+    print(f"demo: champion {first[-1]} after {seconds_text}", flush=True)
     _watch(project)
     _check(project, first, time.monotonic() - began)
 
@@ -171,14 +171,14 @@ def _environment() -> dict[str, str]:
 def _first_champion(project: Path) -> None:
     """The same pipeline that will retrain, on the reference site."""
     print("demo: the reference site, its first training and release", flush=True)
-    drop = _draw(project / "reference", _REFERENCE)
+    batch = _draw(project / "reference", _REFERENCE)
     _run(
         project,
         "arl",
         "ingest",
         "phantom-table",
         "--root",
-        str(drop),
+        str(batch),
         "--corpus",
         "data",
         "--site",
@@ -279,9 +279,9 @@ def _deliver(project: Path, site: Path, delivery: _Delivery) -> None:
     drawn = _draw(project / "deliveries" / delivery.name, delivery)
     files = sorted(drawn.iterdir())
     (site / delivery.name).mkdir()
-    for place, file in enumerate(files):
+    for i, file in enumerate(files):
         shutil.copy(file, site / delivery.name)
-        if place == len(files) // 2:
+        if i == len(files) // 2:
             time.sleep(5)  # a look at half of it
     (site / f"{delivery.name}.complete").write_text(str(len(files)), encoding="utf-8")
 

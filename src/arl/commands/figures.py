@@ -80,19 +80,19 @@ def figures(
     size = sizes.pop()
     chosen = some(test, EACH, params.seed)
     networks = {name: encoder for name, (encoder, _) in encoders.items()}
-    shown = [corpus_by_anatomy(rows), components(networks, corpus, chosen, size)]
-    shown.append(planes(networks, corpus, chosen, size, params.seed))
+    sections = [corpus_by_anatomy(rows), components(networks, corpus, chosen, size)]
+    sections.append(planes(networks, corpus, chosen, size, params.seed))
     first = next(iter(networks.values()))
     if has_offsets(first):
         assert isinstance(first, AViT)
-        shown.append(offsets(first, corpus, chosen, size))
+        sections.append(offsets(first, corpus, chosen, size))
     decoders = _decoders(folders)
     if decoders:
-        shown.append(reconstructions(decoders, corpus, chosen, size, params.seed))
+        sections.append(reconstructions(decoders, corpus, chosen, size, params.seed))
     with atomic_directory(out) as folder:
         synthetic = float(rows["synthetic"].mean())
         subtitle = f"Encoder {checkpoint.name}, test images of {corpus.name}"
-        write_figures(shown, synthetic, subtitle, watch.stamp(corpus), folder)
+        write_figures(sections, synthetic, subtitle, watch.stamp(corpus), folder)
     console.info(f"Open {out / 'index.html'}.")
 
 

@@ -50,22 +50,22 @@ def audit(params: Params, work: Path, ingest: tuple[str, ...]) -> None:
     planter = Planter()
     files = plant(work / "drop", planter)
     key = secrets.token_hex(32)
-    planter.places[key] = "the key of the hashes"
+    planter.locations[key] = "the key of the hashes"
     _run(params, work.resolve(), key, ingest)
-    found = sorted(set(leaks(work / "left", planter.places, BURNT_IN, planter.inks)))
-    places = len(set(planter.places.values()))
+    leaked = sorted(set(leaks(work / "left", planter.locations, BURNT_IN, planter.inks)))
+    num_places = len(set(planter.locations.values()))
     result = {
         "files": files,
-        "identifiers": len(planter.places),
-        "places": places,
+        "identifiers": len(planter.locations),
+        "places": num_places,
         "not_searched": sorted(set(planter.unsearchable)),
         "bytes": sum(file.stat().st_size for file in (work / "left").rglob("*") if file.is_file()),
-        "found": found,
+        "found": leaked,
     }
     write_json(work / "audit.json", result)
-    if found:
+    if leaked:
         raise ValueError(
-            f"{len(found)} identifiers were found in what ingest left; the first: {found[0]}"
+            f"{len(leaked)} identifiers were found in what ingest left; the first: {leaked[0]}"
         )
     text = (
         "{identifiers} identifiers planted in {places} places of {files} files; none found in "

@@ -30,7 +30,7 @@ from arl.reports import prediction
 from arl.reports.stamp import Stopwatch
 from arl.training.checkpoint import load_task_model
 
-_SHOWN = 6  # pictures of a file that are drawn
+_MAX_DRAWN = 6  # pictures of a file that are drawn
 
 
 def predict(
@@ -126,13 +126,13 @@ def _classified(
     classes = config.task.classes
     scores = logits.double().softmax(dim=1).numpy()
     mean = scores.mean(axis=0)
-    about = chosen.evaluation
+    evaluation = chosen.evaluation
     probabilities = (
         mean
-        if about is None or about.temperature is None
-        else with_temperature(mean, about.temperature)
+        if evaluation is None or evaluation.temperature is None
+        else with_temperature(mean, evaluation.temperature)
     )
-    called = _called(mean, about)
+    called = _called(mean, evaluation)
     facts = Facts(
         file=pictures[0].file,
         pictures=len(pictures),
@@ -140,7 +140,7 @@ def _classified(
         probabilities={
             name: round(float(p), 4) for name, p in zip(classes, probabilities, strict=True)
         },
-        calibrated=about is not None,
+        calibrated=evaluation is not None,
         frames=[
             {
                 "frame": one.frame,
@@ -149,34 +149,36 @@ def _classified(
             }
             for one, row in zip(pictures, scores, strict=True)
         ],
-        notes=_notes(pictures, about),
+        notes=_notes(pictures, evaluation),
     )
-    shown = slice(0, _SHOWN)
-    index = torch.full((len(image[shown]),), int(mean.argmax()) if called is None else called)
+    drawn = slice(0, _MAX_DRAWN)
+    index = torch.full((len(image[drawn]),), int(mean.argmax()) if called is None else called)
     return Answer(
-        facts, _looked_at(network, image[shown], anatomy[shown], index, pictures[shown], classes)
+        facts, _looked_at(network, image[drawn], anatomy[drawn], index, pictures[drawn], classes)
     )
 
 
-def _called(mean: Floats, about: Metrics | None) -> int | None:
-    if about is None:
+def _called(mean: Floats, evaluation: Metrics | None) -> int | None:
+    if evaluation is None:
         return None
-    return int(mean.argmax()) if about.threshold is None else int(mean[1] >= about.threshold)
+    return (
+        int(mean.argmax()) if evaluation.threshold is None else int(mean[1] >= evaluation.threshold)
+    )
 
 
-def _notes(pictures: list[InputImage], about: Metrics | None) -> list[str]:
+def _notes(pictures: list[InputImage], evaluation: Metrics | None) -> list[str]:
     notes = []
-    if about is None:
+    if evaluation is None:
         return [
             "This model was not evaluated: its score is no probability, and there is no threshold "
             "to call by."
         ]
     if len(pictures) > 1:
         notes.append("The mean of several pictures; the temperature was fitted on single ones.")
-    devices = {one.device for one in pictures if one.device} - about.slices["device"].keys()
+    devices = {one.device for one in pictures if one.device} - evaluation.slices["device"].keys()
     if devices:
         notes.append(f"No test image came from {', '.join(sorted(devices))}.")
-    if about.synthetic:
+    if evaluation.synthetic:
         notes.append(
             "The model was measured on synthetic images: its figures say nothing about patients."
         )
@@ -221,8 +223,8 @@ def _segmented(
         probabilities={f"share inside {name}": round(sum(shares) / len(shares), 4)},
         calibrated=False,
         frames=[
-            {"frame": one.frame, "region": one.region, name: round(share, 6)}
-            for one, share in zip(pictures, shares, strict=True)
+            {"frame": one.frame, "region": one.region, name: round(part, 6)}
+            for one, part in zip(pictures, shares, strict=True)
         ],
         notes=[note for note in _notes(pictures, chosen.evaluation) if "temperature" not in note],
     )
@@ -232,7 +234,7 @@ def _segmented(
             f"frame {one.frame}, region {one.region}",
             outline=_in_form(mask, one) > 0,
         )
-        for one, mask in zip(pictures[:_SHOWN], masks, strict=False)
+        for one, mask in zip(pictures[:_MAX_DRAWN], masks, strict=False)
     ]
     return Answer(facts, [drawn[start : start + 3] for start in range(0, len(drawn), 3)])
 

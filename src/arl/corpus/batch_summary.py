@@ -32,7 +32,7 @@ class BatchSummary:
     """The content of batch.json.
 
     Attributes:
-        given: Inputs given to ingest; `accepted + refused`.
+        num_inputs: Inputs of the ingest; `accepted + refused`.
         images: Images of the accepted inputs.
         thinned: Frames of accepted clips that thinning left out.
         blank: Frames of accepted clips that show nothing and were left out.
@@ -42,7 +42,7 @@ class BatchSummary:
 
     source: str
     batch: str
-    given: int
+    num_inputs: int
     accepted: int
     refused: int
     images: int

@@ -61,7 +61,7 @@ def near_pairs(hashes: Hashes, group: Integers, radius: int = RADIUS) -> Pairs:
         )
     interleaved = _interleave(hashes)
     visible = len(hashes) > _PROGRESS_IMAGES
-    found = [np.empty((0, 2), np.int64)]
+    pairs_of_buckets = [np.empty((0, 2), np.int64)]
     with (
         ThreadPoolExecutor() as pool,
         progress(_PARTS, "near pairs", "part", visible=visible) as bar,
@@ -73,9 +73,9 @@ def near_pairs(hashes: Hashes, group: Integers, radius: int = RADIUS) -> Pairs:
                 lambda keys, index=index: _pairs_of_buckets(index, keys.tolist(), group, radius),
                 tasks,
             ):
-                found.append(pairs)
+                pairs_of_buckets.append(pairs)
             bar.update(1)
-    pairs = np.sort(np.concatenate(found), axis=1)
+    pairs = np.sort(np.concatenate(pairs_of_buckets), axis=1)
     ordered: Pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
     return ordered
 
@@ -116,10 +116,10 @@ def _part(interleaved: Hashes, part: int) -> npt.NDArray[np.uint16]:
 
 def _pairs_of_buckets(index: _BucketIndex, keys: list[int], group: Integers, radius: int) -> Pairs:
     """Near pairs of different groups in these buckets that no earlier part has found."""
-    found = [pairs for key in keys for pairs in _pairs_of_bucket(index, key, radius)]
-    if not found:
+    pairs_of_buckets = [pairs for key in keys for pairs in _pairs_of_bucket(index, key, radius)]
+    if not pairs_of_buckets:
         return np.empty((0, 2), np.int64)
-    pairs = np.concatenate(found)
+    pairs = np.concatenate(pairs_of_buckets)
     is_new = np.ones(len(pairs), bool)
     difference = index.hashes[pairs[:, 0]] ^ index.hashes[pairs[:, 1]]
     for part in range(index.part):
@@ -167,8 +167,8 @@ def near_duplicates(rows: pd.DataFrame) -> Pairs:
 def _same_detail(hashes: "pd.Series[bytes]", pairs: Pairs) -> npt.NDArray[np.bool_]:
     """Whether the detail hashes of each pair agree; unknown hashes agree with any."""
     same = np.ones(len(pairs), bool)
-    known = hashes.notna().to_numpy()
-    both = np.flatnonzero(known[pairs].all(axis=1))
+    has_hash = hashes.notna().to_numpy()
+    both = np.flatnonzero(has_hash[pairs].all(axis=1))
     for begin in range(0, len(both), _PAIRS_PER_BLOCK):
         part = both[begin : begin + _PAIRS_PER_BLOCK]
         first, second = (

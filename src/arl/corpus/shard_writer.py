@@ -151,7 +151,7 @@ class BatchWriter:
         self._pending_input: str | None = None
         self._accepted = 0
         self._thinned = self._blank = 0
-        self._given: int | None = None
+        self._num_inputs: int | None = None
 
     def __enter__(self) -> Self:
         if self.folder.exists():
@@ -191,9 +191,9 @@ class BatchWriter:
             errno.ENOSPC, "no space left on the disk; the batch was discarded", str(self.folder)
         )
 
-    def expect(self, given: int) -> None:
+    def expect(self, num_inputs: int) -> None:
         """Set the number of inputs; another number at the end is an error."""
-        self._given = given
+        self._num_inputs = num_inputs
 
     def accept(
         self,
@@ -313,10 +313,10 @@ class BatchWriter:
 
     def _check_counts(self) -> None:
         ended = self._accepted + len(self._refusals)
-        if self._given is not None and ended != self._given:
+        if self._num_inputs is not None and ended != self._num_inputs:
             raise ValueError(
                 f"batch {self.folder}: {self._accepted} inputs are accepted and "
-                f"{len(self._refusals)} refused of {self._given} given; "
+                f"{len(self._refusals)} refused of {self._num_inputs} given; "
                 "every input must end as one or the other"
             )
 
@@ -342,7 +342,7 @@ class BatchWriter:
         return BatchSummary(
             source=self._source,
             batch=self._batch,
-            given=self._accepted + len(self._refusals),
+            num_inputs=self._accepted + len(self._refusals),
             accepted=self._accepted,
             refused=len(self._refusals),
             images=len(self._rows),

@@ -115,8 +115,8 @@ def read_test_sets(corpus: Path) -> list[TestSet]:
         DocumentError: See `read_versions`.
     """
     tasks = sorted(folder.name for folder in (corpus / FOLDER).glob("[!.]*") if folder.is_dir())
-    found = (read_test_set(corpus, task) for task in tasks)
-    return [test_set for test_set in found if test_set is not None]
+    test_sets = (read_test_set(corpus, task) for task in tasks)
+    return [test_set for test_set in test_sets if test_set is not None]
 
 
 def write_version(corpus: Path, test_set: TestSet) -> Path:

@@ -501,10 +501,10 @@ def _slice(
         drawn = _resample([model.table for model in models], statistics, settings)
         units = independent_units(table, metric) if metric == "auroc" else patients
         confidence = 1 - settings.alpha
-        found = _difference(models[0], models[1], drawn[0], drawn[1], units, confidence)
+        difference = _difference(models[0], models[1], drawn[0], drawn[1], units, confidence)
     except ValueError as error:
         return replace(result, note=str(error))
-    return replace(result, difference=Interval(*found[:3]), p_value=found.p_worse)
+    return replace(result, difference=Interval(*difference[:3]), p_value=difference.p_worse)
 
 
 def _slice_metric(table: pd.DataFrame, main: str) -> str:

@@ -106,8 +106,8 @@ def find_batch(inbox: str, name: str, settle_seconds: float, now: float) -> Inco
     """
     if is_address(inbox):
         store = Store(inbox)
-        found = _list_store(store, prefix=name)
-        return next((batch for batch in found if batch.name == name), None)
+        objects = _list_store(store, prefix=name)
+        return next((batch for batch in objects if batch.name == name), None)
     site, _, batch = name.partition("/")
     folder = Path(inbox, site, batch)
     if not folder.is_dir():

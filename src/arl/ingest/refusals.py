@@ -44,9 +44,9 @@ def check_refusals(
         return
     num_refused = sum(reason is not None for reason in reasons)
     if not inputs or num_refused > max_refused * len(inputs) or num_refused == len(inputs):
-        share = f"{num_refused / len(inputs):.0%}" if inputs else "all"
+        percent = f"{num_refused / len(inputs):.0%}" if inputs else "all"
         raise TooManyRefusedError(
-            f"{num_refused} of {len(inputs)} inputs are refused ({share}), and data.max_refused "
+            f"{num_refused} of {len(inputs)} inputs are refused ({percent}), and data.max_refused "
             f"allows {max_refused:.0%}; no batch is written. Correct the data, or set "
             "data.max_refused=1 to keep the rest"
         )

@@ -25,7 +25,7 @@ class Options:
     device: str | None = None
     mask_name: str | None = None
 
-    def given(self) -> dict[str, str]:
+    def typed(self) -> dict[str, str]:
         """The options that are set."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in values.items() if value is not None}

@@ -58,7 +58,7 @@ class Thinner:
             free = [position for position in members if position not in chosen]
             room = max(0, self._thinning.max_frames - (len(members) - len(free)))
             chosen |= {
-                free[int(place)]
-                for place in np.linspace(0, len(free) - 1, min(room, len(free))).round()
+                free[int(position_)]
+                for position_ in np.linspace(0, len(free) - 1, min(room, len(free))).round()
             }
         return sorted(chosen)

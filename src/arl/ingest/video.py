@@ -157,10 +157,10 @@ def _check(video: cv2.VideoCapture, name: str) -> None:
 
 def _next(video: cv2.VideoCapture, name: str) -> Pixels | None:
     try:
-        found, frame = video.read()
+        has_frame, frame = video.read()
     except (cv2.error, MemoryError) as error:
         raise Refused(f"{name} is not a readable video ({type(error).__name__})") from error
-    return np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8) if found else None
+    return np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8) if has_frame else None
 
 
 def _gif(stream: BinaryIO, name: str) -> Iterator[Pixels]:

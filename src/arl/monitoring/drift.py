@@ -64,14 +64,14 @@ def comparable(
     """
     pool = reference[reference["synthetic"].isin(current["synthetic"].unique())]
     pool = pool[~pool["group"].isin(current["group"])]
-    alike = _agree(pool, current, within)
+    agreeing = _agree(pool, current, within)
     anatomy = _agree(pool, current, ["anatomy"])
-    own = alike & _agree(pool, current, ["site"])
+    own = agreeing & _agree(pool, current, ["site"])
     scanner = own & _agree(pool, current, ["probe", "device"])
     choices = [
         *([(SAME_SCANNER, scanner)] if scanner.sum() < own.sum() else []),
         (SAME_SITE, own),
-        *([(SAME_KIND, alike & anatomy)] if within else []),
+        *([(SAME_KIND, agreeing & anatomy)] if within else []),
         (SAME_ANATOMY, anatomy),
     ]
     for name, chosen in choices:
@@ -265,8 +265,10 @@ def tabular_drift(
             for name in names
         ),
     ]
-    share = float(np.mean([column.drifted for column in columns]))
-    return TabularDrift(columns, threshold, drift_share, left_out, share, share >= drift_share)
+    drifted_fraction = float(np.mean([column.drifted for column in columns]))
+    return TabularDrift(
+        columns, threshold, drift_share, left_out, drifted_fraction, drifted_fraction >= drift_share
+    )
 
 
 def _left_out(
@@ -316,8 +318,8 @@ def _run_evidently(
             partial.write_text(_stable(partial.read_text(encoding="utf-8")), encoding="utf-8")
         with atomic_file(html.with_suffix(".json")) as partial:
             partial.write_text(_stable(snapshot.json()), encoding="utf-8")
-        found = {m["config"].get("column"): m["value"] for m in snapshot.dict()["metrics"]}
-    return {name: float(found[name]) for name in numbers + names}
+        results = {m["config"].get("column"): m["value"] for m in snapshot.dict()["metrics"]}
+    return {name: float(results[name]) for name in numbers + names}
 
 
 @contextmanager

@@ -53,14 +53,14 @@ class TabularDrift:
         threshold: p-value below which one column drifts: alpha over the number of columns.
         drift_share: fraction of drifted columns from which the table as a whole drifts.
         left_out: column -> why it cannot be compared.
-        share: fraction of the compared columns that drifted.
+        drifted_fraction: fraction of the compared columns that drifted.
     """
 
     columns: list[ColumnDrift]
     threshold: float
     drift_share: float
     left_out: dict[str, str]
-    share: float
+    drifted_fraction: float
     drifted: bool
 
 

@@ -76,7 +76,7 @@ def image_features(rows: pd.DataFrame, images: Sequence[Pixels]) -> pd.DataFrame
     `images` are the stored images of `rows`, in their order. The group is the patient, else the
     clip, else the image.
     """
-    known = rows[["mean", "std", "height", "width", "depth_cm"]].astype(np.float64)
+    measured = rows[["mean", "std", "height", "width", "depth_cm"]].astype(np.float64)
     texture = pd.DataFrame(
         [speckle_statistics(image) for image in images],
         columns=["speckle_snr", "speckle_axial", "speckle_lateral"],
@@ -84,7 +84,7 @@ def image_features(rows: pd.DataFrame, images: Sequence[Pixels]) -> pd.DataFrame
         dtype=np.float64,
     )
     names = rows[list(CATEGORICAL)].fillna(UNKNOWN).astype(str)
-    return pd.concat([known, texture, names], axis=1).assign(group=groups(rows))
+    return pd.concat([measured, texture, names], axis=1).assign(group=groups(rows))
 
 
 def adjust_for_anatomy(
@@ -128,9 +128,9 @@ def thin(rows: pd.DataFrame, *, patients: int, images: int, seed: int) -> pd.Dat
         names = np.random.default_rng(seed).choice(names, patients, replace=False)
     kept = rows[rows["group"].isin(names)]
     by_group = kept.groupby("group", sort=False)
-    place, size = by_group.cumcount(), by_group["group"].transform("size")
+    position, size = by_group.cumcount(), by_group["group"].transform("size")
     # the images whose share of the group crosses the next multiple of 1 / images
-    taken = (place * images) // size != ((place - 1) * images) // size
+    taken = (position * images) // size != ((position - 1) * images) // size
     return kept[(size <= images) | taken]
 
 

@@ -203,19 +203,19 @@ class Journal:
 
     def problems(self) -> list[str]:
         """Every sign that the log was edited, cut or damaged, as sentences; empty: it is whole."""
-        found, previous = [], _START
+        problems_, previous = [], _START
         for number, (line, entry) in enumerate(
             zip(self._lines(), self._parsed(), strict=True), start=1
         ):
             if isinstance(entry, str):
-                found.append(f"line {number} of {self.file} {entry}")
+                problems_.append(f"line {number} of {self.file} {entry}")
             elif (entry.sequence, entry.previous) != (number, previous):
-                found.append(
+                problems_.append(
                     f"line {number} of {self.file} does not follow the line before it: "
                     "a line was edited, added or removed"
                 )
             previous = _digest(line)
-        return found + self._head_problems()
+        return problems_ + self._head_problems()
 
     def _head_problems(self) -> list[str]:
         """The head may lag by one line, where the writer was killed between its two writes."""

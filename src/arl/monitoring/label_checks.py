@@ -147,8 +147,8 @@ def cross_fitted(
         weights *= len(targets) / weights.sum()
         model = make_pipeline(StandardScaler(), LogisticRegression(C=_PENALTY, max_iter=500))
         model.fit(together, targets, logisticregression__sample_weight=weights)
-        known = model.classes_
-        probabilities[np.ix_(fold, known)] = model.predict_proba(features[fold])
+        classes_ = model.classes_
+        probabilities[np.ix_(fold, classes_)] = model.predict_proba(features[fold])
     return np.asarray(np.nan_to_num(probabilities), np.float64)
 
 

@@ -506,16 +506,16 @@ def scatter(
 
 def curve(points: Sequence[tuple[float, float]], *, title: str, x_label: str = "step") -> Chart:
     """One quantity by step."""
-    shown = _thinned([(x, y) for x, y in points if math.isfinite(y)], _MAX_VERTICES)
+    drawn = _thinned([(x, y) for x, y in points if math.isfinite(y)], _MAX_VERTICES)
     xs = [x for x, _ in points] or [0.0, 1.0]
-    axes = Axes(330, 190, (min(xs), max(xs)), _padded(y for _, y in shown), left=56, bottom=38)
-    last = formatting.number(shown[-1][1]) if shown else "no value"
+    axes = Axes(330, 190, (min(xs), max(xs)), _padded(y for _, y in drawn), left=56, bottom=38)
+    last = formatting.number(drawn[-1][1]) if drawn else "no value"
     chart = Chart(title, 330, 190, f"{title} by {x_label}; the last value is {last}")
     whole = [(value, text) for value, text in ticks(*axes.x, 4) if value == int(value)]
     chart.marks = axes.marks(x_label, "", x_ticks=whole, y_ticks=ticks(*axes.y, 4))
-    if shown:
-        chart.marks.append(Path(axes.line(shown), "c0 line"))
-    for x, y in _thinned(shown, 40):
+    if drawn:
+        chart.marks.append(Path(axes.line(drawn), "c0 line"))
+    for x, y in _thinned(drawn, 40):
         text = f"{x_label} {x:g}: {formatting.number(y)}"
         chart.marks.append(Path(axes.dot(x, y, radius=5), "hit", text))
     return chart

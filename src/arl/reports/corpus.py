@@ -135,11 +135,11 @@ def _sizes(rows: pd.DataFrame) -> list[tuple[str, str, Bars | None]]:
     stored = rows[["height", "width"]].max(axis=1)
     original = rows[["original_height", "original_width"]].max(axis=1)
     depth, spacing = rows["depth_cm"].dropna(), rows["pixel_spacing_mm"].dropna()
-    known = f"Known for {len(depth):,} of {len(rows):,} images."
+    named = f"Known for {len(depth):,} of {len(rows):,} images."
     return [
         ("Long side as stored, pixels", "", Bars(_histogram(stored, _SIDES))),
         ("Long side as delivered, pixels", "", Bars(_histogram(original, _SIDES))),
-        ("Depth, cm", known, Bars(_histogram(depth, _DEPTHS)) if len(depth) else None),
+        ("Depth, cm", named, Bars(_histogram(depth, _DEPTHS)) if len(depth) else None),
         ("Size of a stored pixel", _spacing(spacing, len(rows)), None),
     ]
 
@@ -208,11 +208,11 @@ def _sheet(corpus: Path, rows: pd.DataFrame) -> list[Thumbnail]:
 
 
 def _lines(row: "pd.Series[Any]") -> list[str]:
-    known = row.where(row != "unknown")
-    split = pictures.describe(known, "split") if "split" in row else ""
+    named = row.where(row != "unknown")
+    split = pictures.describe(named, "split") if "split" in row else ""
     if row.get("withheld"):
         split += ", left out"
-    return [", ".join(filter(None, [split, pictures.describe(known, "label", "probe", "device")]))]
+    return [", ".join(filter(None, [split, pictures.describe(named, "label", "probe", "device")]))]
 
 
 def _clusters(

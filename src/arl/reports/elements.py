@@ -52,8 +52,8 @@ MIN_ROWS_TO_FILTER = 8
 
 def kind_of(word: str) -> str:
     """The colour of a verdict: good, warn or bad; other words are info."""
-    found = (kind for kind, words in _WORDS_OF_KIND.items() if word.lower() in words)
-    return next(found, "info")
+    kinds = (kind for kind, words in _WORDS_OF_KIND.items() if word.lower() in words)
+    return next(kinds, "info")
 
 
 @dataclass(frozen=True)

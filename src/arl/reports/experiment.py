@@ -247,7 +247,7 @@ def _consistency(run: ExperimentRun, protocol: str, task: str) -> Table | None:
     if not printed:
         return None
     decimals = {
-        name: max(_places(values[i]) for values in printed.values())
+        name: max(_decimals(values[i]) for values in printed.values())
         for i, name in enumerate(_MATRIX)
     }
     rows = [[label, *values, _matrix(values, decimals)] for label, values in printed.items()]
@@ -257,15 +257,15 @@ def _consistency(run: ExperimentRun, protocol: str, task: str) -> Table | None:
     return Table(["row", *_MATRIX, "matrix"], rows, caption)
 
 
-def _places(printed: float) -> int:
+def _decimals(printed: float) -> int:
     """Decimals of a claim; trailing zeros are not kept, so a column's longest value decides."""
     return len(str(printed).partition(".")[2])
 
 
 def _matrix(values: Sequence[float], decimals: dict[str, int]) -> str:
     accuracy, sensitivity, specificity = values
-    places = (decimals["accuracy"], decimals["sensitivity"], decimals["specificity"])
-    matrix = one_matrix(accuracy, sensitivity, specificity, _TEST_SETS, places)
+    digits = (decimals["accuracy"], decimals["sensitivity"], decimals["specificity"])
+    matrix = one_matrix(accuracy, sensitivity, specificity, _TEST_SETS, digits)
     return (
         "none" if matrix is None else f"{matrix[0]} of {matrix[1]} and {matrix[2]} of {matrix[3]}"
     )

@@ -225,8 +225,8 @@ def _known_images(run: Run, rows: pd.DataFrame) -> list[Thumbnail]:
     reference = pd.concat(
         [read_table(folder / "manifest.parquet", SCHEMA) for folder in folders], ignore_index=True
     )
-    alike = reference[reference["anatomy"].isin(rows["anatomy"].unique())]
-    return _sheet(view, _spread(alike, _MAX_PICTURES)) if len(alike) else []
+    same_anatomy = reference[reference["anatomy"].isin(rows["anatomy"].unique())]
+    return _sheet(view, _spread(same_anatomy, _MAX_PICTURES)) if len(same_anatomy) else []
 
 
 def _quarantine(home: Path, batch: str | None) -> Table | None:

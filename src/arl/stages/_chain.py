@@ -61,9 +61,9 @@ def check_policy(params: Params, champions_tasks: list[str], path: Path = POLICY
         raise PolicyError(
             f"{path} is no policy, and a signed release needs one: {error}"
         ) from error
-    found = [problem for problem in problems if problem]
-    if found:
-        raise PolicyError(f"weaker than {path}: {'; '.join(found)}")
+    messages = [problem for problem in problems if problem]
+    if messages:
+        raise PolicyError(f"weaker than {path}: {'; '.join(messages)}")
     return sha256(path)
 
 

@@ -100,7 +100,7 @@ def check_labels(
     for task in params.tasks:
         settings = params.task[task]
         if settings.kind == "classification" and task in models:
-            found, why = _task_checks(
+            checks_, why = _task_checks(
                 params,
                 task,
                 settings,
@@ -112,7 +112,7 @@ def check_labels(
                 limits,
                 cached,
             )
-            checks += found
+            checks += checks_
             skipped += why
     return LabelReport(checks, skipped)
 
@@ -161,26 +161,26 @@ def _organs(
     Also says of each site whether its images look like training images.
     """
     encoder, config = load_encoder(champion / "encoder")
-    known = reference[(reference["split"] == "train")]
+    training_rows = reference[(reference["split"] == "train")]
     parts = [
         thin(part, patients=_REFERENCE_PATIENTS, images=2, seed=params.seed)
-        for _, part in known.groupby("anatomy", sort=True)
+        for _, part in training_rows.groupby("anatomy", sort=True)
     ]
     # An organ without training images has no neighbours to be told from.
-    new = new[new["anatomy"].isin(known["anatomy"].unique())]
+    new = new[new["anatomy"].isin(training_rows["anatomy"].unique())]
     if not parts or new.empty:
         return [], {}
-    known = pd.concat(parts)
+    training_rows = pd.concat(parts)
     of_new = _organ_features(encoder, config.size, corpus, new)
     if cached.organs is None:
-        cached.organs = _organ_features(encoder, config.size, corpus, known)
+        cached.organs = _organ_features(encoder, config.size, corpus, training_rows)
     of_known = cached.organs
-    organs, group = known["anatomy"].tolist(), known["group"].to_numpy()
+    organs, group = training_rows["anatomy"].tolist(), training_rows["group"].to_numpy()
     neighbours = find_neighbours(of_new, new["anatomy"].tolist(), of_known, organs)
     itself = group[:, None] == group
     among_known = find_neighbours(of_known, organs, of_known, organs, excluded=itself)
     near = neighbours.distance <= np.quantile(among_known.distance, _USUAL)
-    usual = _fraction_of_patients(known, among_known.other)
+    usual = _fraction_of_patients(training_rows, among_known.other)
     # An image far from all training images is new, and its neighbours say nothing about its organ.
     new = new.assign(other=neighbours.other & near, near=near)
     familiar = {

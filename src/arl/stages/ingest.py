@@ -111,7 +111,7 @@ def ingest(
         licence=reader.licence,
         citation=reader.citation,
         reader=source,
-        options=options.given(),
+        options=options.typed(),
         thinning=asdict(thinning),
         burnt_in_text=params.dicom.burnt_in_text if reader.reads_dicom else None,
     )
@@ -139,7 +139,7 @@ def ingest(
 def _print_summary(folder: Path) -> None:
     summary = BatchSummary.read(folder)
     counts = [
-        f"{summary.given:,} inputs, {summary.accepted:,} accepted ({summary.images:,} images)",
+        f"{summary.num_inputs:,} inputs, {summary.accepted:,} accepted ({summary.images:,} images)",
         f"{summary.refused:,} refused",
     ]
     if summary.thinned:
@@ -156,7 +156,7 @@ def _print_summary(folder: Path) -> None:
 
 
 def _check_options(reader: Source, options: Options) -> None:
-    for option, value in options.given().items():
+    for option, value in options.typed().items():
         if option not in reader.options:
             flags = [f"--{taken.replace('_', '-')}" for taken in reader.options]
             raise ValueError(
@@ -198,14 +198,14 @@ def _take_part(inputs: list[Input], part: str) -> list[Input]:
     return inputs[len(inputs) * (number - 1) // parts : len(inputs) * number // parts]
 
 
-def _check_same(folder: Path, given: int) -> None:
-    before = BatchSummary.read(folder).given
-    if before != given:
+def _check_same(folder: Path, num_inputs: int) -> None:
+    before = BatchSummary.read(folder).num_inputs
+    if before != num_inputs:
         raise ValueError(
-            f"{folder} was made of {before} inputs, and there are {given} now: "
+            f"{folder} was made of {before} inputs, and there are {num_inputs} now: "
             "a batch is written once; choose another batch name"
         )
-    console.info(f"{folder}: exists already, with {given} inputs")
+    console.info(f"{folder}: exists already, with {num_inputs} inputs")
 
 
 def _thinning(params: Params, source: str) -> Thinning:

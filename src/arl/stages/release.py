@@ -171,9 +171,9 @@ def _git() -> GitState | None:
 
 def _data_hash() -> str | None:
     """The hash by which DVC knows the corpus; None where there is no data.dvc."""
-    found = (
+    match = (
         re.search(r"md5: (\S+)", _DATA_FILE.read_text(encoding="utf-8"))
         if _DATA_FILE.is_file()
         else None
     )
-    return found.group(1) if found else None
+    return match.group(1) if match else None

@@ -48,7 +48,9 @@ def report(
     decided = read_decision(decision)
     measured = [(read_metrics(folder), folder) for folder in evaluations]
     # a former experiment may have left evaluations of tasks that this one does not have
-    found = [(metrics_, folder) for metrics_, folder in measured if metrics_.task in params.tasks]
+    results_ = [
+        (metrics_, folder) for metrics_, folder in measured if metrics_.task in params.tasks
+    ]
     pretraining = PretrainingMetrics.read(metrics)
     results = run_page.RunResults(
         experiment=params.experiment,
@@ -56,7 +58,7 @@ def report(
         tasks=params.tasks,
         decision=decided,
         version=Receipt.read(receipt).version,
-        evaluations=found,
+        evaluations=results_,
         validation=ValidationResult.read(validation / ValidationResult.FILE),
         history=pretraining.history,
         features=pretraining.features,

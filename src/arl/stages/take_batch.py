@@ -252,7 +252,7 @@ def _take_in(params: Params, inbox: str, corpus: Path, run: Run) -> Intake | Non
         return Intake(accepted=False, reasons=[problem])
     summary = read_json(run.corpus / run.new / "batch.json")
     counts = BatchCounts(
-        summary["given"], summary["accepted"], summary["refused"], summary["images"]
+        summary["num_inputs"], summary["accepted"], summary["refused"], summary["images"]
     )
     problem = _too_many_refused(params, counts) or _broken_rule(params, run)
     return Intake(not problem, [problem] if problem else [], counts)

@@ -55,16 +55,16 @@ def validate(params: Params, *, corpus: FullCorpus, validation: Path) -> None:
         arl validate --corpus data --validation out/validation
     """
     watch = Stopwatch("arl validate")
-    found = duplicate_clusters(with_splits(corpus, _FACTS, params.data.splits))
-    findings = check_corpus(corpus, params.data.splits, found[found["withheld"]]) + _leak_findings(
-        found
-    )
+    duplicates = duplicate_clusters(with_splits(corpus, _FACTS, params.data.splits))
+    findings = check_corpus(
+        corpus, params.data.splits, duplicates[duplicates["withheld"]]
+    ) + _leak_findings(duplicates)
     findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
     result = ValidationResult(corpus_version(corpus), findings)
     with atomic_directory(validation) as folder:
         result.write(folder / ValidationResult.FILE)
-        found.to_parquet(folder / "withheld.parquet", index=False)
-        validation_page.write_page(corpus, findings, found, watch.stamp(corpus), folder)
+        duplicates.to_parquet(folder / "withheld.parquet", index=False)
+        validation_page.write_page(corpus, findings, duplicates, watch.stamp(corpus), folder)
     broken = result.failed("critical")
     warnings = sum(not finding.passed for finding in findings) - len(broken)
     console.info(
@@ -74,15 +74,23 @@ def validate(params: Params, *, corpus: FullCorpus, validation: Path) -> None:
         raise ValueError(_sentence(corpus, broken, validation))
 
 
-def _leak_findings(found: pd.DataFrame) -> list[Finding]:
+def _leak_findings(duplicates: pd.DataFrame) -> list[Finding]:
     """Near-identical images: what training leaves out, and labels that contradict each other."""
-    withheld, mixed = found.loc[found["withheld"], "id"], contradictory_clusters(found)["cluster"]
+    withheld, mixed = (
+        duplicates.loc[duplicates["withheld"], "id"],
+        contradictory_clusters(duplicates)["cluster"],
+    )
     apart = "near-identical images are in one split only (else training leaves the others out)"
-    alike = "near-identical images have one label"
+    text = "near-identical images have one label"
     return [
-        Finding("near-split", "warning", apart, len(found), len(withheld), examples(withheld)),
+        Finding("near-split", "warning", apart, len(duplicates), len(withheld), examples(withheld)),
         Finding(
-            "near-label", "warning", alike, found["cluster"].nunique(), len(mixed), examples(mixed)
+            "near-label",
+            "warning",
+            text,
+            duplicates["cluster"].nunique(),
+            len(mixed),
+            examples(mixed),
         ),
     ]
 

@@ -96,8 +96,8 @@ class FolderBackend:
 
     def versions(self) -> list[str]:
         """The folders that no process is writing."""
-        found = self.folder.glob(f"versions/*/{MANIFEST}")
-        return sorted(file.parent.name for file in found if not file.parent.name.startswith("."))
+        entries = self.folder.glob(f"versions/*/{MANIFEST}")
+        return sorted(file.parent.name for file in entries if not file.parent.name.startswith("."))
 
     def read(self, version: str, name: str) -> bytes:
         """The bytes of the file."""
@@ -122,8 +122,8 @@ class FolderBackend:
 
     def signatures(self, version: str) -> dict[str, Path]:
         """The files of signatures/<version>/."""
-        found = sorted((self.folder / "signatures" / version).glob(f"*{_SIGNATURE_SUFFIX}"))
-        return {path.name.removesuffix(_SIGNATURE_SUFFIX): path for path in found}
+        entries = sorted((self.folder / "signatures" / version).glob(f"*{_SIGNATURE_SUFFIX}"))
+        return {path.name.removesuffix(_SIGNATURE_SUFFIX): path for path in entries}
 
     def add_signature(self, version: str, key: str, signature: Path) -> None:
         """Copy the file, under the lock."""
@@ -205,12 +205,12 @@ class BucketBackend:
             raise
 
     def _check_sizes(self, prefix: str, sizes: dict[str, int]) -> None:
-        found = {item.key.removeprefix(prefix): item.size for item in self._store.objects(prefix)}
+        entries = {item.key.removeprefix(prefix): item.size for item in self._store.objects(prefix)}
         for name, size in sizes.items():
-            if found.get(name) != size:
+            if entries.get(name) != size:
                 raise OSError(
-                    f"{self.address}/{prefix}{name} has {found.get(name)} of {size} bytes: upload "
-                    f"again"
+                    f"{self.address}/{prefix}{name} has {entries.get(name)} of {size} bytes: "
+                    "upload again"
                 )
 
     def _remove(self, prefix: str) -> None:
@@ -267,12 +267,12 @@ class BucketBackend:
         """The objects of signatures/<version>/, downloaded into the cache."""
         _, target = self._copy(version)
         folder = target.with_name(f"{target.name}-signatures")
-        found = {}
+        entries = {}
         for item in self._store.objects(f"signatures/{version}/"):
             name = item.key.rsplit("/", 1)[1]
             self._store.download(item.key, _inside(folder, name))
-            found[name.removesuffix(_SIGNATURE_SUFFIX)] = folder / name
-        return found
+            entries[name.removesuffix(_SIGNATURE_SUFFIX)] = folder / name
+        return entries
 
     def add_signature(self, version: str, key: str, signature: Path) -> None:
         """Write the object, once."""

@@ -139,15 +139,15 @@ class Store:
                 self._bucket, self._prefix + key, offset=first, length=count
             )
             try:
-                found = bytes(response.data)
+                listed = bytes(response.data)
             finally:
                 response.close()
                 response.release_conn()
-        if len(found) != count:
+        if len(listed) != count:
             raise OSError(
-                f"{self.address}/{key}: {len(found)} of {count} bytes from byte {first} on"
+                f"{self.address}/{key}: {len(listed)} of {count} bytes from byte {first} on"
             )
-        return found
+        return listed
 
     def put(self, key: str, data: bytes) -> None:
         """Write an object, in place of an earlier one."""
@@ -275,7 +275,7 @@ class Store:
         """The objects whose key begins so, sorted."""
         now = datetime.now(UTC)  # where a store does not tell, nothing is old
         with self._errors(prefix):
-            found = list(
+            listed = list(
                 self._client.list_objects(self._bucket, self._prefix + prefix, recursive=True)
             )
         return sorted(
@@ -285,7 +285,7 @@ class Store:
                     int(item.size or 0),
                     item.last_modified or now,
                 )
-                for item in found
+                for item in listed
             ),
             key=lambda item: item.key,
         )
@@ -316,12 +316,12 @@ class Store:
         """The versions of an object that the bucket has kept, newest first."""
         name = self._prefix + key
         with self._errors(key):
-            found = self._client.list_objects(
+            listed = self._client.list_objects(
                 self._bucket, name, recursive=True, include_version=True
             )
             return [
                 str(item.version_id)
-                for item in found
+                for item in listed
                 if item.object_name == name and not item.is_delete_marker
             ]
 

@@ -76,10 +76,10 @@ def damage(folder: Path) -> str:
         if sha256(folder / _STATE) != listing.state_sha256:
             return f"{_STATE} does not have the hash that {_FILES} names"
         with (folder.parent / _HISTORY).open("rb") as stream:
-            known = stream.read(listing.history_bytes)
+            content = stream.read(listing.history_bytes)
     except (ValueError, OSError) as error:
         return str(error)
-    if hashlib.sha256(known).hexdigest() != listing.history_sha256:
+    if hashlib.sha256(content).hexdigest() != listing.history_sha256:
         return f"{_HISTORY} does not have the hash that {_FILES} names"
     return ""
 

@@ -184,7 +184,7 @@ def test_litter_is_no_input(base: Path, batch_of: Callable) -> None:
     (base / "images/Thumbs.db").write_bytes(b"")
     (base / "images/.DS_Store").write_bytes(b"")
     (base / "__MACOSX/images").mkdir(parents=True)
-    assert batch_of(bus_uclm, base).given == len(ROWS)
+    assert batch_of(bus_uclm, base).num_inputs == len(ROWS)
 
 
 def test_other_roots(tmp_path: Path, base: Path, save: Callable) -> None:
@@ -207,6 +207,6 @@ def test_a_download_without_masks_takes_its_labels_from_the_table(
     shutil.rmtree(base / "masks")
     done = batch_of(bus_uclm, base)
     assert done.refused == {}
-    assert len(done.rows) == done.given
+    assert len(done.rows) == done.num_inputs
     assert done.rows["mask"].isna().all()
     assert done.rows["label"].notna().all()

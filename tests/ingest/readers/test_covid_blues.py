@@ -48,7 +48,7 @@ def labels(corpus: Path) -> dict[str, dict[str, object]]:
 def test_frames_patients_and_labels(root: Path, batch_of: Callable) -> None:
     done = batch_of(covid_blues, root.parent)
     assert done.refused == {}
-    assert done.given == 4
+    assert done.num_inputs == 4
     assert len(done.rows) == 12
     assert set(done.rows["anatomy"]) == {"lung"}
     clips = done.rows.groupby("clip")

@@ -310,7 +310,7 @@ def _adds_up(folder: Path) -> bool:
     return (
         summary.images == images
         and summary.refused == refused
-        and summary.given == summary.accepted + refused
+        and summary.num_inputs == summary.accepted + refused
         and all(sum(split.values()) == images for split in summary.splits.values())
     )
 

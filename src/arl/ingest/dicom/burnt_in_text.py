@@ -147,7 +147,7 @@ class TextSearch:
     def _is_repeated(self, scan: Pixels, overlays: list[Overlay], number: int) -> bool:
         """Whether an earlier frame had the same overlays; its boxes then hold for this one."""
         for searched in reversed(self._searched[-3:]):
-            if all(searched.shows(scan, overlay.box) for overlay in overlays):
+            if all(searched.covers(scan, overlay.box) for overlay in overlays):
                 if searched.boxes:
                     self._boxes[number] = searched.boxes
                 return True
@@ -198,7 +198,7 @@ class _Searched:
     overlays: list[Overlay]
     boxes: list[Box]
 
-    def shows(self, scan: Pixels, box: Box) -> bool:
+    def covers(self, scan: Pixels, box: Box) -> bool:
         """Whether the pixels of the box, which is an overlay of both frames, are nearly equal."""
         if not any(_overlap(box, overlay.box) > 0.8 for overlay in self.overlays):
             return False

@@ -54,9 +54,9 @@ class AnatomyRules:
             text = " ".join(text for name in group for text in _texts(header, name)).replace(
                 "_", " "
             )
-            found = self._by_value(text) if list(group) == ["ImageType"] else self._by_word(text)
-            if found is not None:
-                return found[0], f"{'+'.join(group)}: {found[1]}"
+            match = self._by_value(text) if list(group) == ["ImageType"] else self._by_word(text)
+            if match is not None:
+                return match[0], f"{'+'.join(group)}: {match[1]}"
         return OTHER, "none"
 
     def _by_value(self, text: str) -> tuple[str, str] | None:

@@ -69,7 +69,7 @@ def draw_ink(picture: Pixels, ink: Ink, left: int, top: int, *, solid: bool = Fa
         window[:] = (window * (1 - cover) + level * cover).round().astype(np.uint8)
 
 
-def shows(image: Pixels, ink: Ink, scale: float) -> bool:
+def is_visible(image: Pixels, ink: Ink, scale: float) -> bool:
     """Whether a stored image, scaled by `scale`, still shows the ink anywhere."""
     size = max(4, round(ink.shape[1] * scale)), max(4, round(ink.shape[0] * scale))
     template = cv2.resize((255 * ink).astype(np.uint8), size, interpolation=cv2.INTER_AREA)

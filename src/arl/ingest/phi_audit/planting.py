@@ -36,27 +36,27 @@ class Planter:
     """Makes identifiers, and remembers each with its place."""
 
     def __init__(self) -> None:
-        self.places: dict[str, str] = {}  # identifier -> place
+        self.locations: dict[str, str] = {}  # identifier -> place
         self.unsearchable: list[
             str
         ] = []  # places whose values are too short to be told from other bytes
         self.inks: dict[str, Ink] = {}  # what is drawn -> its ink
         self._count = 0
 
-    def text(self, place: str) -> str:
+    def text(self, location: str) -> str:
         """A name of twelve characters."""
         self._count += 1
-        return self._kept(f"ZQ{self._count:04d}VORDAH", place)
+        return self._kept(f"ZQ{self._count:04d}VORDAH", location)
 
     def value(self, tag: int, vr: str) -> object:
         """A value of an attribute that fits its representation."""
-        place = f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
+        location = f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
         if vr in _LONG:
-            return self.text(place)
+            return self.text(location)
         if vr == "SQ":
-            return [self._item(place)]
+            return [self._item(location)]
         if vr in ("OB", "UN", "OW"):
-            return self.text(place).encode() * 2
+            return self.text(location).encode() * 2
         self._count += 1
         number = self._count
         day = f"18{number % 90 + 10}{number % 12 + 1:02d}{number % 28 + 1:02d}"
@@ -70,33 +70,33 @@ class Planter:
             "UR": f"http://zq{number}vordahl.example",
         }
         if vr not in made:
-            self.unsearchable.append(place)
+            self.unsearchable.append(location)
             return {"US": number, "AS": f"{number % 99 + 1:03d}Y"}[vr]
-        return self._kept(made[vr], place)
+        return self._kept(made[vr], location)
 
-    def _item(self, place: str) -> Dataset:
+    def _item(self, location: str) -> Dataset:
         """An item with a name, another sequence and a name in that."""
         item, inner = Dataset(), Dataset()
-        item.add_new(_ITEM, "LO", self.text(f"{place} > item"))
-        inner.add_new(0x00100010, "PN", self.text(f"{place} > item > item"))
+        item.add_new(_ITEM, "LO", self.text(f"{location} > item"))
+        inner.add_new(0x00100010, "PN", self.text(f"{location} > item > item"))
         item.add_new(0x00081140, "SQ", [inner])
         return item
 
-    def _kept(self, value: str, place: str) -> str:
-        self.places[value] = place
+    def _kept(self, value: str, location: str) -> str:
+        self.locations[value] = location
         return value
 
 
-def plant(drop: Path, planter: Planter) -> int:
+def plant(folder_: Path, planter: Planter) -> int:
     """Write the drop, and return how many files it has.
 
     Raises:
         FileNotFoundError: the package pydicom-data, whose files are planted with, is not installed.
     """
-    planter.places |= dict.fromkeys(BURNT_IN, "burnt into the pixels") | {
+    planter.locations |= dict.fromkeys(BURNT_IN, "burnt into the pixels") | {
         _NAME: "file and folder names"
     }
-    folder = drop / f"{_NAME}^Anna 18480712"
+    folder = folder_ / f"{_NAME}^Anna 18480712"
     folder.mkdir(parents=True)
     writers: list[Callable[[Path, Planter], object]] = [
         _still,
@@ -121,10 +121,10 @@ def plant(drop: Path, planter: Planter) -> int:
 
 
 def _real(name: str) -> FileDataset:
-    found = get_testdata_file(name, download=False)
-    if found is None:
+    path = get_testdata_file(name, download=False)
+    if path is None:
         raise FileNotFoundError(f"{name} is not installed: the package pydicom-data holds it")
-    return dcmread(str(found))
+    return dcmread(str(path))
 
 
 def _profile() -> Iterator[tuple[int, str]]:
@@ -191,8 +191,10 @@ def _clip(target: Path, planter: Planter) -> None:
 
 def _draw(picture: Pixels, left: int, top: int) -> None:
     for line, text in enumerate(BURNT_IN):
-        place = (left, top + 34 * line)
-        cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.7, (255,) * 3, 1, cv2.LINE_AA)
+        location = (left, top + 34 * line)
+        cv2.putText(
+            picture, text, location, cv2.FONT_HERSHEY_SIMPLEX, 0.7, (255,) * 3, 1, cv2.LINE_AA
+        )
 
 
 def _uncompressed(dataset: FileDataset, frames: Pixels, photometric: str) -> None:

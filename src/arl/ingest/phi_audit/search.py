@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 from arl.corpus.pixels import as_grey, unpack
 from arl.corpus.shard_reader import read_shard
 from arl.ingest.dicom.burnt_in_text import words
-from arl.ingest.phi_audit.burnt_in import Ink, shows
+from arl.ingest.phi_audit.burnt_in import Ink, is_visible
 
 _KEY = 8  # bytes that are compared at once
-_ALIKE = 0.7  # of a planted text and one that is read: readers take 8 for B
+_SIMILARITY = 0.7  # of a planted text and one that is read: readers take 8 for B
 _SHORTEST = 5  # characters of a text that is compared; shorter ones are like anything
 
 
@@ -45,7 +45,7 @@ def leaks(
     search = Search(identifiers)
     for file in sorted(path for path in root.rglob("*") if not path.is_dir()):
         for where, content in _contents(root, file):
-            for identifier in search.found(content):
+            for identifier in search.find(content):
                 yield f"{where} holds {identifier!r}, planted in {identifiers[identifier]}"
         yield from _visible(root, file, drawn, inks or {})
 
@@ -64,20 +64,20 @@ class Search:
                 )
         self._keys = np.array(sorted(self._forms), np.uint64)
 
-    def found(self, content: bytes) -> set[str]:
+    def find(self, content: bytes) -> set[str]:
         """The identifiers that some bytes hold, in either case."""
         lower = content.lower() + b"\0" * _KEY
-        found = set()
+        secrets = set()
         for start in range(_KEY):
             keys = np.frombuffer(lower, np.uint64, (len(lower) - start) // _KEY, start)
             for index in np.flatnonzero(np.isin(keys, self._keys)):
-                place = start + _KEY * int(index)
-                found |= {
+                offset = start + _KEY * int(index)
+                secrets |= {
                     name
                     for form, name in self._forms[int(keys[index])]
-                    if lower.startswith(form, place)
+                    if lower.startswith(form, offset)
                 }
-        return found
+        return secrets
 
 
 def _forms(identifier: str) -> Iterator[bytes]:
@@ -125,10 +125,12 @@ def _visible(
         image = unpack(packed, height, width)
         where = f"{file.relative_to(root).as_posix()}, image {number} shows"
         for text in words(image):
-            yield from (f"{where} {secret!r}" for secret in drawn if alike(text, secret))
+            yield from (f"{where} {secret!r}" for secret in drawn if is_similar(text, secret))
         scale = height / originals.get(number, height)
         yield from (
-            f"{where} {name}" for name, ink in inks.items() if shows(as_grey(image), ink, scale)
+            f"{where} {name}"
+            for name, ink in inks.items()
+            if is_visible(as_grey(image), ink, scale)
         )
 
 
@@ -141,7 +143,7 @@ def _original_heights(file: Path) -> dict[int, int]:
     return {row["row"]: row["original_height"] for row in rows if row["shard"] == file.name}
 
 
-def alike(text: str, secret: str) -> bool:
+def is_similar(text: str, secret: str) -> bool:
     """Whether a text that was read may be a planted one, or a good part of it."""
     text, secret = (re.sub(r"\W", "", value).upper() for value in (text, secret))
     if len(text) < _SHORTEST:
@@ -151,5 +153,5 @@ def alike(text: str, secret: str) -> bool:
     ]
     return (
         max(difflib.SequenceMatcher(None, text, part, autojunk=False).ratio() for part in parts)
-        >= _ALIKE
+        >= _SIMILARITY
     )

@@ -116,7 +116,7 @@ def _records(folder: Path, view: str, splits: dict[str, str]) -> Iterator[Record
     stem = f"{folder.name}_{view}"
     stills = {phase: _image(folder, f"{stem}_{phase}.nii.gz") for phase in ("ED", "ES")}
     sequence = _sequence(folder, f"{stem}_half_sequence.nii.gz")
-    positions = _places(folder, f"Info_{view}.cfg", len(sequence))
+    positions = _frame_indices(folder, f"Info_{view}.cfg", len(sequence))
     clip = Entry(
         key=f"{folder.name.lower()}/{view}",
         patient=folder.name.lower(),
@@ -138,7 +138,7 @@ def _records(folder: Path, view: str, splits: dict[str, str]) -> Iterator[Record
     )
 
 
-def _places(folder: Path, name: str, length: int) -> dict[str, int]:
+def _frame_indices(folder: Path, name: str, length: int) -> dict[str, int]:
     """0-based frames of end-diastole and end-systole.
 
     `length` is that of the half sequence, 0 if there is none.

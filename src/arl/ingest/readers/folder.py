@@ -54,7 +54,7 @@ def check_options(anatomy: str | None, probe: str) -> None:
 
 
 @dataclass(frozen=True)
-class _Place:
+class _Position:
     """What the folders of a file say."""
 
     split: str | None
@@ -62,7 +62,7 @@ class _Place:
     patient: str | None
 
 
-def _placed(root: Path) -> dict[Path, _Place | str]:
+def _placed(root: Path) -> dict[Path, _Position | str]:
     """Every file with what its folders say, or why it cannot be accepted."""
     folders = [path for path in entries(root) if path.is_dir()]
     splits = [folder for folder in folders if split_named(folder.name)]
@@ -71,10 +71,10 @@ def _placed(root: Path) -> dict[Path, _Place | str]:
         raise ValueError(
             f"{root} holds splits, as {splits[0].name}, and {other.name}, which is none"
         )
-    return {file: _place(file.relative_to(root), bool(splits)) for file in files_below(root)}
+    return {file: _position(file.relative_to(root), bool(splits)) for file in files_below(root)}
 
 
-def _place(file: Path, is_split: bool) -> _Place | str:
+def _position(file: Path, is_split: bool) -> _Position | str:
     if not is_media(file):
         return "it is neither a picture nor a video"
     split = split_named(file.parts[0]) if is_split and len(file.parts) > 1 else None
@@ -83,14 +83,14 @@ def _place(file: Path, is_split: bool) -> _Place | str:
         return "it lies in no folder of a class"
     if len(folders) > 2:
         return "it lies deeper than <class>/<patient>"
-    return _Place(split, folders[0], folders[1] if len(folders) == 2 else None)
+    return _Position(split, folders[0], folders[1] if len(folders) == 2 else None)
 
 
-def _splits(root: Path, placed: Mapping[Path, _Place | str]) -> dict[str, dict[str, str]]:
+def _splits(root: Path, placed: Mapping[Path, _Position | str]) -> dict[str, dict[str, str]]:
     """Key -> protocol -> split."""
     stated = {}
     for file, position in placed.items():
-        if isinstance(position, _Place) and position.split:
+        if isinstance(position, _Position) and position.split:
             stated[_key(root, file)] = position.split, position.patient or _key(root, file)
     try:
         return named_splits(stated)
@@ -103,7 +103,11 @@ def _key(root: Path, file: Path) -> str:
 
 
 def _input(
-    root: Path, file: Path, position: _Place | str, common: Entry, splits: dict[str, dict[str, str]]
+    root: Path,
+    file: Path,
+    position: _Position | str,
+    common: Entry,
+    splits: dict[str, dict[str, str]],
 ) -> Input:
     key = _key(root, file)
     if isinstance(position, str):

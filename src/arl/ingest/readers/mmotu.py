@@ -37,11 +37,11 @@ _COLOURS = {
     (0, 0, 128): "high-grade-serous",
 }
 _BINARY = ("_binary", "_binary_binary")
-_SHOWN = 1  # any level: they are 64 and 128, and PNG keeps them
+_VISIBLE = 1  # any level: they are 64 and 128, and PNG keeps them
 
 
 @dataclass
-class _Told:
+class _Listed:
     """What the lists say of an image."""
 
     splits: set[str] = field(default_factory=set)
@@ -77,7 +77,7 @@ def _inputs(root: Path, part: Path) -> list[Input]:
     images, strays = pictures(member(part, "images"))
     mask_folder = child(part, "annotations")
     masks, more = pictures(mask_folder) if mask_folder else ({}, [])
-    stated = _told(part)
+    stated = _listed(part)
     listed = [
         Input(
             images[stem].relative_to(root).as_posix() if stem in images else f"{name} {stem}",
@@ -86,7 +86,7 @@ def _inputs(root: Path, part: Path) -> list[Input]:
                 f"{name}/{stem}",
                 images.get(stem),
                 _masks(masks, stem),
-                stated.get(stem, _Told()),
+                stated.get(stem, _Listed()),
             ),
         )
         for stem in [*images, *(stem for stem in stated if stem not in images)]
@@ -103,21 +103,21 @@ def _masks(masks: dict[str, Path], stem: str) -> tuple[Path | None, Path | None]
     )
 
 
-def _told(part: Path) -> dict[str, _Told]:
+def _listed(part: Path) -> dict[str, _Listed]:
     """Stem -> splits and codes, in the order of the lists."""
-    stated: dict[str, _Told] = {}
+    stated: dict[str, _Listed] = {}
     for split in _SPLITS:
         for name in (f"{split}.txt", f"{split}_cls.txt"):
             for _, line in read_lines(member(part, name)):
                 image, *code = line.split()
-                entry = stated.setdefault(Path(image).stem, _Told())
+                entry = stated.setdefault(Path(image).stem, _Listed())
                 entry.splits.add(split)
                 entry.codes.update(code)
     return stated
 
 
 def _records(
-    key: str, file: Path | None, masks: tuple[Path | None, Path | None], stated: _Told
+    key: str, file: Path | None, masks: tuple[Path | None, Path | None], stated: _Listed
 ) -> list[Record]:
     if file is None:
         raise Refused("it is listed, but images holds nothing of this name")
@@ -131,7 +131,7 @@ def _records(
     image = read_picture(file)
     if classes is not None:
         _check_colours(classes, label)
-    mask = None if drawn is None else read_mask(drawn, image, _SHOWN)
+    mask = None if drawn is None else read_mask(drawn, image, _VISIBLE)
     structure = "ovary" if label == "normal-ovary" else "lesion"
     (official,) = stated.splits
     entry = Entry(

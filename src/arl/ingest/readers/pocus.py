@@ -24,7 +24,7 @@ _MADE_OF = re.compile(
     r"\.[a-z0-9]{3,4}_frame\d+$"
 )  # a picture that was cut from a video: name.gif_frame12
 _LAST_NUMBER = re.compile(r"[\W_]*(clip|vid|video|mov|image|img|example|day|v)?[\W_]*\d+[\W_]*$")
-_Known = dict[
+_Table = dict[
     str, tuple[str, str]
 ]  # file name, compared as `_plain` has it -> patient, three letters of the label
 
@@ -40,14 +40,14 @@ def read(root: Path) -> list[Input]:
     if home is None:
         raise FileNotFoundError(f"neither {root} nor a folder in it holds {' or '.join(_PARTS)}")
     table = child(home, "dataset_metadata.csv")
-    listed = {} if table is None else _known(table)
+    listed = {} if table is None else _read_table(table)
     folders = [folder for part in _PARTS if (folder := child(home, part))]
     return [_input(home, file, listed) for folder in folders for file in files_below(folder)]
 
 
-def _known(table: Path) -> _Known:
+def _read_table(table: Path) -> _Table:
     rows = read_csv(table, ["Filename", "Label", "Patient ID / Name"])
-    listed: _Known = {}
+    listed: _Table = {}
     for name, label, patient in rows.to_numpy():
         letters = next(
             (short for word, short in _WORDS.items() if label.lower().startswith(word)), ""
@@ -69,18 +69,18 @@ def _plain(name: str) -> str:
     return re.sub(r"[\W_]", "", _stem(name))
 
 
-def _input(home: Path, file: Path, listed: _Known) -> Input:
+def _input(home: Path, file: Path, listed: _Table) -> Input:
     path = file.relative_to(home)
     name, letters = path.as_posix(), file.name[:3].lower()
     if not is_media(file):
         return refusal(name, "it is neither a picture nor a video")
-    patient, told = listed.get(_plain(file.name), ("", ""))
+    patient, named = listed.get(_plain(file.name), ("", ""))
     unlabelled = any(part.lower().startswith("unlabel") for part in path.parts[:-1])
     if not unlabelled and letters not in _LABEL_OF:
         return refusal(name, f"its name begins with none of {', '.join(_LABEL_OF)}")
-    if not unlabelled and told and told != letters:
+    if not unlabelled and named and named != letters:
         return refusal(
-            name, f"its name says {_LABEL_OF[letters]}, dataset_metadata.csv {_LABEL_OF[told]}"
+            name, f"its name says {_LABEL_OF[letters]}, dataset_metadata.csv {_LABEL_OF[named]}"
         )
     entry = Entry(
         key=name,
