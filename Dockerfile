@@ -1,4 +1,4 @@
-# Images of the steps: docker build --target data|train|monitor -t arl-TARGET:0.1.0 .   All of them: make images
+# Images of the steps: docker build --target data|train|monitor -t arl-TARGET:0.2.0 .   All of them: make images
 #
 # The build installs everything from the lock and checks the hashes. A running step installs nothing, needs no root and
 # writes only to its volumes and /tmp, so its root may be read-only. An index or certificates of your own are secrets of

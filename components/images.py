@@ -20,7 +20,7 @@ def image_of(target: str) -> str:
         os.environ.get(name)
         or pattern.replace("{target}", target)
         or _recorded_images().get(name)
-        or f"arl-{target}:0.1.0"
+        or f"arl-{target}:0.2.0"
     )
 
 

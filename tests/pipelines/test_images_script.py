@@ -75,4 +75,4 @@ def test_a_file_of_images_is_read_beside_the_cluster_file(
     monkeypatch.setenv("ARL_CLUSTER", str(tmp_path / "settings/cluster.yaml"))
     assert image_of("train") == f"hub.example/lab/arl-train@{DIGEST}"
     assert is_digest(image_of("train"))
-    assert not is_digest("hub.example/lab/arl-train:0.1.0")
+    assert not is_digest("hub.example/lab/arl-train:0.2.0")
