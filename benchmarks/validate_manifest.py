@@ -146,7 +146,7 @@ def write_batch(corpus: Path, number: int, rows: int) -> None:
     split_of = {patient: assign(patient) for patient in set(patients)}
     splits = pa.table([ids, [split_of[patient] for patient in patients]], schema=SPLIT_SCHEMA)
     pq.write_table(splits, folder / "splits" / "default.parquet")
-    counts = {"images": rows, "given": rows, "accepted": rows, "refused": 0, "splits": {}}
+    counts = {"images": rows, "num_inputs": rows, "accepted": rows, "refused": 0, "splits": {}}
     write_json(folder / "batch.json", counts)
 
 

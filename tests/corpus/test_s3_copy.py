@@ -105,7 +105,7 @@ def sent_late(address: str, tiny_corpus: Path) -> None:
     with local_copy(address, "append") as late:
         add(address, tiny_corpus)
         subprocess.run(["cp", "-r", tiny_corpus / "clinic", late], check=True)
-        write_json(Path(late) / "clinic/0000/batch.json", {"given": 1})
+        write_json(Path(late) / "clinic/0000/batch.json", {"num_inputs": 1})
         next(Path(late).rglob("shard-*.parquet")).write_bytes(b"other images")
 
 

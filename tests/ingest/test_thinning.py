@@ -130,7 +130,7 @@ def test_the_batch_counts_what_was_thinned(tmp_path: Path) -> None:
         for name in ("given", "accepted", "refused", "images", "thinned", "reader")
     }
     assert counts == {
-        "given": 2,
+        "num_inputs": 2,
         "accepted": 1,
         "refused": 1,
         "images": 3,

@@ -61,7 +61,7 @@ def test_a_batch_is_written_and_its_counts_are_told(
     rows = manifest.read_manifest(corpus)
     assert rows[["height", "width"]].drop_duplicates().values.tolist() == [[64, 48]]
     about = read_json(corpus / "fallmud/0000/batch.json")
-    assert (about["given"], about["accepted"], about["refused"]) == (8, 8, 0)
+    assert (about["num_inputs"], about["accepted"], about["refused"]) == (8, 8, 0)
     assert "DL_Track" in about["licence"]
     assert "AW-Net" in about["citation"]
 
@@ -94,7 +94,7 @@ def test_parts_together_are_the_whole(params: Params, root: Path, tmp_path: Path
             part=f"{number}/3",
         )
     given = [
-        read_json(tmp_path / f"three/fallmud/{number}/batch.json")["given"]
+        read_json(tmp_path / f"three/fallmud/{number}/batch.json")["num_inputs"]
         for number in range(1, 4)
     ]
     assert given == [2, 3, 3]

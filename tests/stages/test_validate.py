@@ -114,6 +114,6 @@ def test_quarantine_reasons_are_on_the_page(
     pq.write_table(pa.Table.from_pandas(refused, schema, preserve_index=False), file)
     counts = corpus / "clinic/0000/batch.json"
     about = json.loads(counts.read_text())
-    counts.write_text(json.dumps({**about, "given": about["given"] + 1, "refused": 1}))
+    counts.write_text(json.dumps({**about, "num_inputs": about["num_inputs"] + 1, "refused": 1}))
     validate(tiny_params, corpus=corpus, validation=tmp_path / "out")
     assert "no pixel data &lt;b&gt;" in (tmp_path / "out/index.html").read_text()

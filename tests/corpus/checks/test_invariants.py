@@ -142,7 +142,7 @@ BAD_CORPORA: dict[str, tuple[Damage, set[str]]] = {
         put(MANIFEST, "batch", "0001", 0),
         {"split-complete", "split-known", "shards-agree"},
     ),
-    "batch-counts": (count("given", 8), set()),
+    "batch-counts": (count("num_inputs", 8), set()),
     "shards-present": (no_shard, {"shards-agree"}),
     "shards-agree": (rewrite(MANIFEST, swap), set()),
 }
@@ -167,7 +167,7 @@ def test_each_bad_corpus_breaks_its_rule(corpus: Path, rule: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("images", 5), ("given", 6), ("refused", 0), ("accepted", 7)]
+    ("key", "value"), [("images", 5), ("num_inputs", 6), ("refused", 0), ("accepted", 7)]
 )
 def test_counts_that_do_not_add_up(corpus: Path, key: str, value: int) -> None:
     count(key, value)(corpus)

@@ -48,7 +48,7 @@ def ingest(tmp_path: Path) -> Callable[..., Ingested]:
             write_inputs(inputs, writer)
         refused = manifest.read_quarantine(corpus)
         about = read_json(corpus / "source/0000/batch.json")
-        assert about["accepted"] + about["refused"] == about["given"] == len(inputs)
+        assert about["accepted"] + about["refused"] == about["num_inputs"] == len(inputs)
         assert len(refused) == about["refused"]
         return Ingested(
             corpus, manifest.read_manifest(corpus), dict(refused[["input", "reason"]].values), about
@@ -131,7 +131,7 @@ def batch_of(tmp_path: Path) -> Callable[..., Batch]:
         ) as writer:
             write_inputs(inputs, writer, workers)
         counts = read_json(corpus / source / "0000" / "batch.json")
-        assert counts["accepted"] + counts["refused"] == counts["given"] == len(inputs)
+        assert counts["accepted"] + counts["refused"] == counts["num_inputs"] == len(inputs)
         refused = manifest.read_quarantine(corpus)
         reasons = dict(zip(refused["input"], refused["reason"], strict=True))
         assert all(str(root) not in name + reason for name, reason in reasons.items())

@@ -106,7 +106,7 @@ def _replace_word(data: bytearray, rng: np.random.Generator) -> None:
     data[:65536] = b",".join(words)
 
 
-NO_DICOM = Dicom("quarantine", [], [], {})
+NO_DICOM = Dicom("quarantine", "refuse", [], [], {})
 
 
 def given(name: str, root: Path, number: int) -> list[Input]:
