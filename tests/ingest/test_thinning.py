@@ -127,7 +127,7 @@ def test_the_batch_counts_what_was_thinned(tmp_path: Path) -> None:
     about = read_json(tmp_path / "cine/0000/batch.json")
     counts = {
         name: about[name]
-        for name in ("given", "accepted", "refused", "images", "thinned", "reader")
+        for name in ("num_inputs", "accepted", "refused", "images", "thinned", "reader")
     }
     assert counts == {
         "num_inputs": 2,

@@ -49,7 +49,7 @@ def start(drop: Path, corpus: Path) -> "subprocess.Popen[bytes]":
         "keep",
         "data.workers=2",
     ]
-    environment = os.environ | {"ARL_HASH_KEY": "a secret of sixteen bytes or more"}
+    environment = os.environ | {"ARL_HASH_KEY": "7e1f90ac4b2d8365c0f7a91e5d3b8246"}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     return subprocess.Popen(
         [sys.executable, "-m", "arl.cli", "ingest", *words], cwd=ROOT, env=environment, **quiet

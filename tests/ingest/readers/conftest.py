@@ -86,7 +86,7 @@ class Batch:
     corpus: Path
     rows: pd.DataFrame
     refused: dict[str, str]  # input -> reason
-    given: int
+    num_inputs: int
 
     def ids(self) -> list[str]:
         return [identifier.partition(":")[2] for identifier in self.rows["id"]]

@@ -18,7 +18,7 @@ CLIPS |= {
     f"{number}_{nodule}": (str(nodule % 2), 0, 1) for number in range(40, 44) for nodule in (1, 2)
 }
 ROWS = [(clip, start + at) for clip, (_, start, count) in CLIPS.items() for at in range(count)]
-SHAPE = (31, 43)
+SHAPE = (37, 43)
 
 
 def nodule(row: int) -> np.ndarray:
@@ -189,7 +189,7 @@ def test_masks_of_another_size(root: Path, batch_of: Callable, picture: Callable
     content = columns(picture)
     write(root, content | {"mask": content["mask"][:, :-1]})
     assert set(batch_of(thyroid_cine, root).refused.values()) == {
-        "its mask is 43x30, its image 43x31"
+        "its mask is 43x36, its image 43x37"
     }
 
 
@@ -203,7 +203,7 @@ def test_masks_of_another_size(root: Path, batch_of: Callable, picture: Callable
         (lambda content: content.update(mask=content["mask"][1:]), r"its columns differ in length"),
         (
             lambda content: content.update(image=content["image"] / 2),
-            r"image is float64 \(43, 31, 43\), expected uint8",
+            r"image is float64 \(43, 37, 43\), expected uint8",
         ),
     ],
 )
