@@ -17,7 +17,7 @@ from arl.ingest.readers import fallmud
 def muscle(root: Path) -> Path:
     for folder in ("images", "fascicle_masks"):
         (root / "NeilCronin" / folder).mkdir(parents=True)
-        picture = np.full((40, 50), 250, np.uint8)
+        picture = np.random.default_rng(0).integers(0, 250, (40, 50), dtype=np.uint8)
         cv2.imwrite(str(root / f"NeilCronin/{folder}/1.tif"), picture)
     return root
 

@@ -171,7 +171,7 @@ def test_a_failing_step_ends_in_exit_code_1(project: Path) -> None:
             "batches nothing.yaml does not exist",
         ),
         (["pipelines/echo.py", "--experiment", "none"], "experiment/none"),
-        (["pipelines/echo.py", "pretrain.epoch=1"], "'pretrain.epoch=1'"),
+        (["pipelines/echo.py", "pretrain.epoch=1"], "did you mean 'epochs'"),
         (["pipelines/echo.py", "tasks=[]"], "tasks is empty"),
         (["pipelines/echo.py", "--corpus", "other"], "other.dvc does not exist"),
         (["pipelines/runner.py"], "pipelines/runner.py defines 0 pipelines"),

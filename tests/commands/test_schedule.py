@@ -121,7 +121,7 @@ def test_a_refusal_changes_nothing(kubeflow: Any, file: Path) -> None:
         ({"cron": "0 2 * foo *"}, "cron '0 2 * foo *'"),
         ({"cron": "30 2 1-7 * 0"}, "names a day of the month and a weekday"),
         ({"pipeline": "pipelines/none.py"}, "pipeline pipelines/none.py of full does not exist"),
-        ({"overrides": ["seed=x"]}, "seed=x"),
+        ({"overrides": ["seed=x"]}, "seed is 'x'"),
         ({"time": "now"}, "full has the keys"),
     ],
 )

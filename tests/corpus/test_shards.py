@@ -150,7 +150,12 @@ def test_counts_add_up_and_refused_inputs_are_kept(tmp_path: Path) -> None:
         batch.refuse("torn", "it is truncated")
         batch.accept(noise(8, 8), key="still", anatomy="lung")
     summary = json.loads((tmp_path / "probe-set/0000/batch.json").read_text())
-    assert [summary[name] for name in ("num_inputs", "accepted", "refused", "images")] == [3, 2, 1, 3]
+    assert [summary[name] for name in ("num_inputs", "accepted", "refused", "images")] == [
+        3,
+        2,
+        1,
+        3,
+    ]
     refused = manifest.read_quarantine(tmp_path)
     assert refused[["input", "reason"]].values.tolist() == [["torn", "it is truncated"]]
 

@@ -13,6 +13,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from arl.evaluation.decision import Decision
+from arl.evaluation.predictions import write_predictions
 from arl.files import sha256
 from arl.params import Params
 from arl.stages import _recompute
@@ -104,7 +105,7 @@ def perfect(file: Path) -> None:
     table = pd.read_parquet(file)
     table["score_1"] = table["label"].astype(float)
     table["score_0"] = 1 - table["score_1"]
-    table.to_parquet(file)
+    write_predictions(table, file)
 
 
 def edited_verdict(chain: Chain) -> None:
@@ -202,7 +203,7 @@ def perfect_predictions(chain: Chain) -> None:
 
 def missing_predictions(chain: Chain) -> None:
     file = chain.evaluation / "predictions.parquet"
-    pd.read_parquet(file).iloc[:-1].to_parquet(file)
+    write_predictions(pd.read_parquet(file).iloc[:-1], file)
 
 
 def make_conditional(chain: Chain) -> None:

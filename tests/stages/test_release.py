@@ -1,3 +1,4 @@
+import json
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
@@ -120,6 +121,10 @@ def test_a_signed_release_is_verified_by_the_gate(
 ) -> None:
     params = replace(lenient, release=replace(lenient.release, signed=True))
     run = make_run(params)
+    monkeypatch.chdir(tmp_path)
+    policy = {"alpha": 1.0, "bootstrap": 1, "min_slice_patients": 10**6}
+    rules = {"margin": 9.0, "floor": 0.0, "anatomy": "given", "drop_tasks": True}
+    (tmp_path / "policy.yaml").write_text(json.dumps({"gate": policy, **rules}))
     with pytest.raises(
         ValueError, match=r"the registry is signed .* \$ARL_VERIFY_KEY names no public key"
     ):
@@ -128,10 +133,11 @@ def test_a_signed_release_is_verified_by_the_gate(
     monkeypatch.setenv("ARL_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("ARL_VERIFY_KEY", str(keys.public[0]))
     run.judge()
-    with pytest.raises(ValueError, match=r"\$ARL_SIGNING_KEY names no private key"):
+    with pytest.raises(ValueError, match="has no attestation"):
         run.publish()
     assert Registry(run.registry, None).versions() == []
     monkeypatch.setenv("ARL_SIGNING_KEY", str(keys.private))
+    run.judge()
     version = run.publish().version
     assert manifest(run, version).provenance.signed is True
     run.judge()

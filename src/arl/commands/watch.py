@@ -46,8 +46,7 @@ def watch(
     metrics_port: int = 0,
     metrics_file: Path | None = None,
 ) -> None:
-    """Watch an inbox: take each incoming batch to a decision and, where it asks for one, a
-    training.
+    """Watch an inbox and take each incoming batch to a decision, and to a training if it needs one.
 
     Each complete batch is ingested, validated, compared with what the champion was trained on, and
     decided on: retrain, no-drift, too-few, cooling-down, held or refused. Unless held or refused it

@@ -158,7 +158,7 @@ def test_a_folder_without_the_table_or_a_column(tmp_path: Path) -> None:
 
 
 def test_a_site_that_is_no_plain_name(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="the site must be a short name"):
+    with pytest.raises(ValueError, match="site 'St Mary' must be a short name"):
         picture_table.read(tmp_path, "St Mary")
 
 
