@@ -26,7 +26,7 @@ def tiny(workers: int = 2) -> Params:
         "sample.images_per_anatomy=2",
         "sample.images_per_task=14",
         "sample.size=48",
-        "data.store_size=64",
+        "data.store_size=96",
     ]
     return load([*words, f"data.workers={workers}"], ROOT / "params.yaml")
 
@@ -118,7 +118,7 @@ def test_pixels_and_masks_agree_with_the_manifest(corpus: Path, rows: pd.DataFra
         part.iterrows(), read_images(corpus, part), read_masks(corpus, part), strict=True
     ):
         assert image.shape == (row["height"], row["width"])
-        assert max(image.shape) <= 64
+        assert max(image.shape) <= 96
         assert row["original_height"] == 48
         assert (mask is None) == (row["mask"] is None or pd.isna(row["mask"]))
         if mask is not None:
