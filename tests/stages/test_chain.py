@@ -24,7 +24,8 @@ from arl.storage.registry import Registry
 from arl.storage.signing import Keys, SignatureError
 
 POLICY = (
-    "gate: {alpha: 0.05, bootstrap: 10, min_slice_patients: 20}\n"
+    "gate: {alpha: 0.05, bootstrap: 10, min_slice_patients: 20, min_patients: 1,\n"
+    "  max_trials: 20, max_calibration_error: 1.0}\n"
     "margin: 2.0\nfloor: 0.0\nanatomy: given\ndrop_tasks: false\n"
 )
 
@@ -253,6 +254,18 @@ WEAKER: dict[str, tuple[Callable[[Params], Params], str]] = {
     "slices": (
         lambda p: replace(p, gate=replace(p.gate, min_slice_patients=999)),
         "gate.min_slice_patients is 999",
+    ),
+    "patients": (
+        lambda p: replace(p, gate=replace(p.gate, min_patients=0)),
+        "gate.min_patients is 0",
+    ),
+    "tries": (
+        lambda p: replace(p, gate=replace(p.gate, max_trials=999)),
+        "gate.max_trials is 999",
+    ),
+    "calibration": (
+        lambda p: replace(p, gate=replace(p.gate, max_calibration_error=2.0)),
+        "gate.max_calibration_error is 2",
     ),
     "margin": (
         lambda p: replace(p, task={**p.task, "breast": replace(p.task["breast"], margin=5.0)}),

@@ -123,6 +123,7 @@ def test_a_signed_release_is_verified_by_the_gate(
     run = make_run(params)
     monkeypatch.chdir(tmp_path)
     policy = {"alpha": 1.0, "bootstrap": 1, "min_slice_patients": 10**6}
+    policy |= {"min_patients": 0, "max_trials": 10**6, "max_calibration_error": 1.0}
     rules = {"margin": 9.0, "floor": 0.0, "anatomy": "given", "drop_tasks": True}
     (tmp_path / "policy.yaml").write_text(json.dumps({"gate": policy, **rules}))
     with pytest.raises(

@@ -40,6 +40,16 @@ def check_policy(params: Params, champions_tasks: list[str], path: Path = POLICY
             f"at most {gate['min_slice_patients']}"
             if params.gate.min_slice_patients > gate["min_slice_patients"]
             else "",
+            f"gate.min_patients is {params.gate.min_patients}, at least {gate['min_patients']}"
+            if params.gate.min_patients < gate["min_patients"]
+            else "",
+            f"gate.max_trials is {params.gate.max_trials}, at most {gate['max_trials']}"
+            if params.gate.max_trials > gate["max_trials"]
+            else "",
+            f"gate.max_calibration_error is {params.gate.max_calibration_error:g}, "
+            f"at most {gate['max_calibration_error']:g}"
+            if params.gate.max_calibration_error > gate["max_calibration_error"]
+            else "",
             f"evaluate.anatomy is {params.evaluate.anatomy}, must be {policy['anatomy']}"
             if params.evaluate.anatomy != policy["anatomy"]
             else "",
