@@ -112,7 +112,7 @@ def page_code(root: Path) -> list[str]:
         for file in python_files(root, "src")
         if "reports" not in file.relative_to(root).parts
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1)
-        if _PAGE_CODE.search(line) or re.search(r"(?<![\w.])(?:html|pages)\.\w+\(", line)
+        if _PAGE_CODE.search(line) or re.search(r"(?<![\w.])(?:html|pages)\.(?!with_)\w+\(", line)
     ]
 
 

@@ -31,7 +31,8 @@ from arl.reports.glossary import TERMS
 from arl.reports.stamp import RunStamp
 
 PNG = base64.b64decode(
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9"
+    "awAAAABJRU5ErkJggg=="
 )
 HOSTILE = "<script>alert('x')</script>&\""
 STAMP = RunStamp(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), 65.0, "arl gate", "abc", "d" * 64)

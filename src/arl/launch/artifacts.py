@@ -57,7 +57,7 @@ def copy_page(folder: str, page: str) -> None:
     nowhere. Their text stays.
     """
     source = Path(folder) / "index.html"
-    text = "<p>This step has no page.</p>"
+    text = "This step has no page."
     if source.is_file():
         text = _RELATIVE_LINK.sub(r"\1", source.read_text(encoding="utf-8"))
     Path(page).parent.mkdir(parents=True, exist_ok=True)
