@@ -1,6 +1,6 @@
 """How code and documentation read: `scripts/house.py` measures, this file holds the limits.
 
-Where a goal is not reached yet, the limit is what the last change reached, so that it cannot get worse.
+Where a goal is not reached yet, the limit is what the last change reached. It cannot get worse.
 """
 
 import runpy

@@ -17,7 +17,7 @@ from arl.composition import compose
 from arl.experiments.runner import LockedByAnotherProcess, Runner
 from arl.experiments.spec import experiment_names, read_experiment
 from arl.files import read_json
-from arl.reports.experiment import _matrix, _places
+from arl.reports.experiment import _matrix, _decimals
 
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "conf"
@@ -52,8 +52,8 @@ def test_what_is_claimed_is_what_the_paper_prints() -> None:
 
 
 def test_a_claim_is_checked_with_the_places_that_its_column_has() -> None:
-    assert _places(0.8309) == 4
-    assert _places(0.9) == 1
+    assert _decimals(0.8309) == 4
+    assert _decimals(0.9) == 1
     columns = {"accuracy": 4, "sensitivity": 2, "specificity": 2}
     assert _matrix((0.8943, 0.88, 0.91), columns) == "49 of 56 and 78 of 86"
     assert _matrix((0.8943, 0.88, 0.91), dict.fromkeys(columns, 4)) == "none"

@@ -172,7 +172,7 @@ def test_a_batch_without_rights_is_refused(tmp_path: Path) -> None:
         "for batch in list_batches(sys.argv[1], 0, 1e12): print(batch.name, batch.problem)\n"
     )
     for folder in (tmp_path, *tmp_path.parents):
-        if folder == tmp_path or folder.name.startswith("pytest"):
+        if folder != Path(folder.anchor) and folder.stat().st_uid == os.geteuid():
             folder.chmod(0o755)
     done = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=False
