@@ -17,7 +17,7 @@ from arl.composition import compose
 from arl.experiments.runner import LockedByAnotherProcess, Runner
 from arl.experiments.spec import experiment_names, read_experiment
 from arl.files import read_json
-from arl.reports.experiment import _matrix, _decimals
+from arl.reports.experiment import _decimals, _matrix
 
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "conf"
