@@ -127,11 +127,14 @@ def test_the_same_content_twice_changes_nothing(
     assert stored(address) == before
 
 
-def test_an_empty_registry_has_no_champion(registry: Registry, address: str) -> None:
+def test_an_empty_registry_has_no_champion(
+    registry: Registry, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     assert registry.champion() is None
     assert registry.versions() == []
     assert stored(address) == {}
-    assert not Path("registry").exists()
+    assert list(tmp_path.glob("registry*")) == []
 
 
 def test_promotions_follow_each_other_and_roll_back(

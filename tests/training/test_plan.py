@@ -10,6 +10,7 @@ from arl.composition import compose
 from arl.models.avit import AViT
 from arl.training.plan import (
     MeasuredStep,
+    line_through,
     make_plan,
     measure_step,
     memory_per_rank,
@@ -117,6 +118,14 @@ def test_views_that_hold_a_step_up_are_named() -> None:
 
 def test_a_measured_step_is_a_line() -> None:
     assert MeasuredStep(2.0, 0.5).seconds(16) == 10
+
+
+def test_a_line_through_disturbed_steps_predicts_no_negative_time() -> None:
+    assert line_through((2, 3.0), (4, 4.0)) == MeasuredStep(2.0, 0.5)
+    for small, large in [(9.0, 3.0), (1.0, 7.0)]:
+        step = line_through((2, small), (4, large))
+        assert step.fixed == 0
+        assert step.per_image == pytest.approx((small + large) / 6)
 
 
 def test_this_machine_can_be_measured() -> None:

@@ -315,8 +315,20 @@ def measure_step(
     On a CPU the processor's time counts, so that other processes do not matter much.
     """
     small, large = (_step_seconds(model, objective, settings, size, n, repeats) for n in images)
-    per_image = (large - small) / (images[1] - images[0])
-    return MeasuredStep(max(0.0, small - per_image * images[0]), per_image)
+    return line_through((images[0], small), (images[1], large))
+
+
+def line_through(small: tuple[int, float], large: tuple[int, float]) -> MeasuredStep:
+    """The line of two measured steps `(images, seconds)`.
+
+    Other processes can slow the small step below the speed of the large one, or make the line start
+    below zero. Neither is a property of the training: the line then goes through zero.
+    """
+    per_image = (large[1] - small[1]) / (large[0] - small[0])
+    fixed = small[1] - per_image * small[0]
+    if per_image <= 0 or fixed < 0:
+        return MeasuredStep(0.0, (small[1] + large[1]) / (small[0] + large[0]))
+    return MeasuredStep(fixed, per_image)
 
 
 def _step_seconds(
