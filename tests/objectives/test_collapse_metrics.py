@@ -42,8 +42,8 @@ def test_feature_std() -> None:
 
 
 def test_uniform_predictions_are_at_distance_zero() -> None:
-    assert uniform_distance(8.317766, 4096) == pytest.approx(0, abs=1e-6)
-    assert uniform_distance(8.0, 4096) > 0
+    assert uniform_distance(torch.tensor(8.317766), 4096) == pytest.approx(0, abs=1e-6)
+    assert uniform_distance(torch.tensor(8.0), 4096) > 0
 
 
 HEALTHY = {

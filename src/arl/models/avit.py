@@ -286,8 +286,14 @@ class AViT(nn.Module):
     def _codes(self, anatomy: Tensor | None, batch: int) -> Tensor:
         if anatomy is None:
             return self.anatomy_codes[NULL_ANATOMY].expand(batch, -1)
-        if not torch.compiler.is_compiling():
-            _check_anatomy(anatomy, batch)
+        if anatomy.shape != (batch,):
+            raise ValueError(
+                f"anatomy has shape {tuple(anatomy.shape)}, expected one index per image: "
+                f"({batch},)"
+            )
+        # A GPU's values are checked before they travel there; to read them back is to wait.
+        if anatomy.device.type == "cpu" and not torch.compiler.is_compiling():
+            check_anatomy(anatomy)
         return self.anatomy_codes[anatomy]
 
 
@@ -303,11 +309,11 @@ def check_image_size(height: int, width: int, patch_size: int) -> None:
         )
 
 
-def _check_anatomy(anatomy: Tensor, batch: int) -> None:
-    if anatomy.shape != (batch,):
-        raise ValueError(
-            f"anatomy has shape {tuple(anatomy.shape)}, expected one index per image: ({batch},)"
-        )
+def check_anatomy(anatomy: Tensor) -> None:
+    """Raise ValueError if one of the indices (B,) is neither an anatomy nor the null condition.
+
+    An index on a GPU is not checked there: a negative one reads another row without an error.
+    """
     unknown = sorted(set(anatomy[(anatomy < 0) | (anatomy > NULL_ANATOMY)].tolist()))
     if unknown:
         raise ValueError(

@@ -94,7 +94,9 @@ def make_grid(
         else torch.arange(0, len(cell) * cells, cells, device=device).view(-1, 1, 1)
     )
     origin = position.unsqueeze(-1) + taps(kernel, device)
-    last = torch.tensor([[height + 2 * PAD - 2.0], [width + 2 * PAD - 2.0]], device=device)
+    # Filled on the device: `torch.tensor` would copy from the host and wait for the copy.
+    sides = (height + 2 * PAD - 2.0, width + 2 * PAD - 2.0)
+    last = torch.stack([torch.full((1,), side, device=device) for side in sides])
     corners = corners.reshape(-1, 4)
     present = (corners >= 0).float()
     inside = (

@@ -74,5 +74,6 @@ class Centering(nn.Module):
         if self.centering == "sinkhorn":
             return
         total = sum_over_ranks(teacher_logits.to(self.center.dtype).sum(dim=0, keepdim=True))
-        rows = sum_over_ranks(self.center.new_tensor(len(teacher_logits)))
+        # `new_tensor` would copy from pageable memory and wait, `new_full` is a kernel.
+        rows = sum_over_ranks(self.center.new_full((), len(teacher_logits)))
         self.center.mul_(self.momentum).add_(total / rows, alpha=1 - self.momentum)

@@ -24,20 +24,23 @@ def rankme(features: Tensor) -> float:
 
 
 @torch.no_grad()
-def feature_std(features: Tensor) -> float:
+def feature_std(features: Tensor) -> Tensor:
     """Return the mean standard deviation, over dimensions, of L2-normalised features (M, D).
 
     It is about 1 / sqrt(D) for healthy features and 0 if all features are the same.
     """
-    return float(F.normalize(features.double(), dim=1).std(dim=0, correction=0).mean())
+    # The result stays a tensor, since `float` would make the host wait for a GPU in each step.
+    return F.normalize(features.double(), dim=1).std(dim=0, correction=0).mean().float()
 
 
-def uniform_distance(loss: float, prototypes: int) -> float:
+@torch.no_grad()
+def uniform_distance(loss: Tensor, prototypes: int) -> Tensor:
     """Return ln K minus a cross-entropy over K prototypes, in nats.
 
     A value that stays at 0 means that teacher and student are uniform.
     """
-    return math.log(prototypes) - loss
+    # The difference of two close numbers, hence float64.
+    return (math.log(prototypes) - loss.double()).to(loss.dtype)
 
 
 def clamped_fraction(history: Sequence[dict[str, float]]) -> float:

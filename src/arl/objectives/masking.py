@@ -13,6 +13,17 @@ class Masking(NamedTuple):
     ids_keep: Tensor  # long (B, K): indices of the visible patches, ascending
     mask: Tensor  # bool (B, N): True = masked
 
+    @property
+    def ids_masked(self) -> Tensor:
+        """Return the indices of the masked patches, ascending: long (B, N - K)."""
+        masked = self.mask.shape[1] - self.ids_keep.shape[1]
+        # `nonzero` would make the host wait for a GPU, because its result has no fixed size.
+        return self.mask.argsort(dim=1, descending=True, stable=True)[:, :masked]
+
+    def first(self, images: int) -> "Masking":
+        """Return the masking of the first images of the batch."""
+        return Masking(self.ids_keep[:images], self.mask[:images])
+
 
 def num_masked(num_patches: int, mask_ratio: float) -> int:
     """Return the number of masked patches of each image.

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from arl.loading.loader import Batch
 from arl.loading.transforms import eval_view
+from arl.models.avit import check_anatomy
 from arl.progress import progress
 from arl.settings import Training
 from arl.training import checkpoint, distributed, optim
@@ -95,10 +96,11 @@ def fit(
             file=sys.stderr,
         )
     in_bf16 = settings.precision == "bf16"
+    # The lock comes last. Who holds it answers SIGTERM by a state.
     with (
-        checkpoint.states(state) as states,
-        autocast_inside(module, engine.device.type, enabled=in_bf16),
         _termination() as terminated,
+        autocast_inside(module, engine.device.type, enabled=in_bf16),
+        checkpoint.states(state) as states,
     ):
         history = states.resume(engine)
         engine.train()
@@ -393,4 +395,6 @@ def predict(
     model.to(device).eval()
     for batch in batches:
         image = eval_view(batch, size).image
+        # On a GPU nothing checks the indices any more.
+        check_anatomy(batch.anatomy)
         yield batch, model(image.to(device), batch.anatomy.to(device)).cpu()

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from arl.models.avit import check_anatomy
 from arl.models.heads import Classifier
 from arl.models.upernet import Segmenter
 
@@ -19,11 +20,15 @@ class TaskInputs:
     target: Tensor  # (B,) long class, or (B, 1, S, S) float mask in {0, 1}
 
     def to(self, device: torch.device) -> "TaskInputs":
-        """Copy the examples to a device."""
-        return replace(
-            self,
-            **{name: value.to(device, non_blocking=True) for name, value in vars(self).items()},
-        )
+        """Copy the examples to a device.
+
+        Raises:
+            ValueError: an anatomy is unknown.
+        """
+        if self.anatomy.device.type == "cpu":
+            check_anatomy(self.anatomy)
+        moved = {name: value.to(device, non_blocking=True) for name, value in vars(self).items()}
+        return replace(self, **moved)
 
 
 def dice_loss(logits: Tensor, target: Tensor, eps: float = 1.0) -> Tensor:

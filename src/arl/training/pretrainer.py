@@ -3,14 +3,14 @@
 import copy
 import math
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from arl.models.avit import AViT
+from arl.models.avit import AViT, check_anatomy
+from arl.models.block import select_tokens
 from arl.models.decoder import patchify, unpatchify
 from arl.models.discriminator import PatchDiscriminator
 from arl.models.heads import DINOHead, MoCoPredictor, MoCoProjector
@@ -49,7 +49,13 @@ class PretrainInputs:
     block_noise: Tensor
 
     def to(self, device: torch.device) -> "PretrainInputs":
-        """Copy the views to a device."""
+        """Copy the views to a device.
+
+        Raises:
+            ValueError: an anatomy is unknown.
+        """
+        if self.anatomy.device.type == "cpu":
+            check_anatomy(self.anatomy)
         moved = {name: value.to(device, non_blocking=True) for name, value in vars(self).items()}
         return replace(self, **moved)
 
@@ -85,36 +91,37 @@ class Pretrainer(nn.Module):
             )
         if objective.has_teacher:
             self.head = _head(encoder.embed_dim, objective)
-            self.teacher = _frozen_copy(encoder)
+            self.teacher = copy.deepcopy(encoder).requires_grad_(False)
             # The teacher gives targets of the whole network, also in training mode.
             for module in self.teacher.modules():
                 if isinstance(module, DropPath):
                     module.drop_prob = 0.0
-            self.teacher_head = _frozen_copy(self.head)
+            self.teacher_head = copy.deepcopy(self.head).requires_grad_(False)
+        centering = (objective.center_momentum, objective.centering)
+        distillation = (objective.prototypes, objective.student_temp, *centering)
         if objective.self_distillation:
-            self.self_distillation = SelfDistillation(**_distillation(objective))
+            self.self_distillation = SelfDistillation(*distillation)
         if objective.self_distillation and objective.self_distillation_tokens == "all":
-            self.token_distillation = PatchDistillation(**_distillation(objective))
+            self.token_distillation = PatchDistillation(*distillation)
         if objective.patch_distillation:
-            self.patch_distillation = PatchDistillation(**_distillation(objective))
+            self.patch_distillation = PatchDistillation(*distillation)
         if objective.contrastive:
             self.predictor = MoCoPredictor(objective.head_hidden)
 
     def forward(self, inputs: PretrainInputs, progress: float) -> dict[str, Tensor]:
         """Compute the named terms; `loss` is the sum to minimise. `progress` runs from 0 to 1."""
         anatomy = inputs.anatomy.repeat(self.objective.global_crops_number)
-        tokens, ids_keep, mask = self._encode(inputs, anatomy)
-        terms: dict[str, Tensor] = {"feature_std": torch.tensor(feature_std(tokens[:, 0].detach()))}
+        tokens, masking = self._encode(inputs, anatomy)
+        terms = {"feature_std": feature_std(tokens[:, 0])}
         if self.objective.has_teacher:
-            terms |= self._learn_from_teacher(inputs, anatomy, tokens, mask, progress)
+            terms |= self._learn_from_teacher(inputs, anatomy, tokens, masking, progress)
         if self.objective.mim:
-            assert mask is not None
+            assert masking is not None
             num_reconstructed = self.objective.max_reconstructed_crops * len(inputs.anatomy)
             terms |= self._reconstruct(
                 inputs.global_crops[:num_reconstructed],
                 tokens[:num_reconstructed],
-                None if ids_keep is None else ids_keep[:num_reconstructed],
-                mask[:num_reconstructed],
+                masking.first(num_reconstructed),
                 inputs.noise[:num_reconstructed],
                 progress,
             )
@@ -124,31 +131,30 @@ class Pretrainer(nn.Module):
             **terms,
         }
 
-    def _encode(
-        self, inputs: PretrainInputs, anatomy: Tensor
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Encode the global crops; return tokens, ids_keep and mask, as far as they exist."""
-        encode, crops = self.encoder.forward_features, inputs.global_crops
+    def _encode(self, inputs: PretrainInputs, anatomy: Tensor) -> tuple[Tensor, Masking | None]:
+        """Encode the global crops; return their tokens and, if the objective masks, the masking."""
+        encode, crops, ratio = (
+            self.encoder.forward_features,
+            inputs.global_crops,
+            self.objective.mask_ratio,
+        )
         if not self.objective.masks:
-            cls_only = not self.objective.distills_patches
-            return encode(crops, anatomy, cls_only=cls_only), None, None
-        ids_keep, mask = self._masking(inputs)
-        if self.objective.drop_masked:
-            return encode(crops, anatomy, ids_keep=ids_keep), ids_keep, mask
-        return encode(crops, anatomy, mask=mask), None, mask
-
-    def _masking(self, inputs: PretrainInputs) -> Masking:
+            return encode(crops, anatomy, cls_only=not self.objective.distills_patches), None
         if self.objective.mask_strategy == "random":
-            return random_masking(inputs.noise, self.objective.mask_ratio)
-        grid = self.encoder.grid_size
-        return block_masking(inputs.block_noise, inputs.noise, grid, self.objective.mask_ratio)
+            masking = random_masking(inputs.noise, ratio)
+        else:
+            grid = self.encoder.grid_size
+            masking = block_masking(inputs.block_noise, inputs.noise, grid, ratio)
+        if self.objective.drop_masked:
+            return encode(crops, anatomy, ids_keep=masking.ids_keep), masking
+        return encode(crops, anatomy, mask=masking.mask), masking
 
     def _learn_from_teacher(
         self,
         inputs: PretrainInputs,
         anatomy: Tensor,
         tokens: Tensor,
-        mask: Tensor | None,
+        masking: Masking | None,
         progress: float,
     ) -> dict[str, Tensor]:
         """Compute the terms whose targets are the teacher's tokens of the unmasked global crops."""
@@ -168,12 +174,12 @@ class Pretrainer(nn.Module):
             self.head.freeze_last_layer = progress < self.objective.freeze_last_layer
             terms |= self._distill(inputs, tokens[:, 0], teacher_tokens[:, 0], temperature)
             if self.objective.self_distillation_tokens == "all":
-                token_sd = self._distill_tokens(tokens, teacher_tokens, mask, temperature)
+                token_sd = self._distill_tokens(tokens, teacher_tokens, masking, temperature)
                 terms |= {"sd": terms["sd"] + token_sd, "token_sd": token_sd.detach()}
         if self.objective.patch_distillation:
-            assert mask is not None
+            assert masking is not None
             terms["patch_sd"] = self._distill_patches(
-                tokens[:, 1:], teacher_tokens[:, 1:], mask, temperature
+                tokens[:, 1:], teacher_tokens[:, 1:], masking, temperature
             )
         if self.objective.contrastive:
             terms["contrast"] = self._contrast(tokens[:, 0], teacher_tokens[:, 0])
@@ -193,34 +199,44 @@ class Pretrainer(nn.Module):
             teacher = self.teacher_head(teacher_cls).split(images)
         targets = self.self_distillation.targets(teacher, temperature)
         loss = self.self_distillation.cross_entropy(student, targets)
-        distance = uniform_distance(float(loss.detach()), self.objective.prototypes)
         return {
             "sd": loss,
             "teacher_entropy": teacher_entropy(targets),
-            "uniform_distance": loss.new_tensor(distance),
+            "uniform_distance": uniform_distance(loss, self.objective.prototypes),
         }
 
     def _distill_tokens(
-        self, tokens: Tensor, teacher_tokens: Tensor, mask: Tensor | None, temperature: float
+        self,
+        tokens: Tensor,
+        teacher_tokens: Tensor,
+        masking: Masking | None,
+        temperature: float,
     ) -> Tensor:
         """Compute eq. 5 of the student's patch tokens against the teacher's of the same view."""
-        visible = torch.ones_like(teacher_tokens[:, 1:, 0], dtype=torch.bool)
-        if mask is not None and self.objective.drop_masked:
+        targets = teacher_tokens[:, 1:]
+        visible = torch.ones_like(targets[..., 0], dtype=torch.bool)
+        if masking is not None and self.objective.drop_masked:
             # ids_keep is ascending, so the order of the student's tokens is that of the mask.
-            visible = ~mask
+            visible, targets = ~masking.mask, select_tokens(targets, masking.ids_keep)
         with torch.no_grad():
-            targets = self.teacher_head(teacher_tokens[:, 1:][visible])
+            targets = self.teacher_head(targets.flatten(0, 1))
         logits = self.head(tokens[:, 1:].flatten(0, 1))
         loss: Tensor = self.token_distillation(logits, targets, visible, temperature)
         return loss
 
     def _distill_patches(
-        self, tokens: Tensor, teacher_tokens: Tensor, mask: Tensor, temperature: float
+        self, tokens: Tensor, teacher_tokens: Tensor, masking: Masking, temperature: float
     ) -> Tensor:
         """Compute iBOT's L_MIM: the student's masked tokens predict the teacher's."""
+        # Not `tokens[mask]`, whose size a GPU would have to tell the host.
+        student, teacher = (
+            select_tokens(one, masking.ids_masked).flatten(0, 1) for one in (tokens, teacher_tokens)
+        )
         with torch.no_grad():
-            targets = self.teacher_head(teacher_tokens[mask])
-        loss: Tensor = self.patch_distillation(self.head(tokens[mask]), targets, mask, temperature)
+            targets = self.teacher_head(teacher)
+        loss: Tensor = self.patch_distillation(
+            self.head(student), targets, masking.mask, temperature
+        )
         return loss
 
     def _contrast(self, cls_token: Tensor, teacher_cls: Tensor) -> Tensor:
@@ -234,15 +250,14 @@ class Pretrainer(nn.Module):
         self,
         images: Tensor,
         tokens: Tensor,
-        ids_keep: Tensor | None,
-        mask: Tensor,
+        masking: Masking,
         noise: Tensor,
         progress: float,
     ) -> dict[str, Tensor]:
         """Compute L_MIM (eq. 3) and, from `discriminator_start` on, lambda * L_adv (eq. 6)."""
-        # Every image has the same number of masked patches.
-        ids_masked = mask.nonzero()[:, 1].view(len(mask), -1)
-        prediction = self.decoder(tokens, ids_keep, mask.shape[1], ids_masked).float()
+        ids_keep = masking.ids_keep if self.objective.drop_masked else None
+        ids_masked, num_patches = masking.ids_masked, masking.mask.shape[1]
+        prediction = self.decoder(tokens, ids_keep, num_patches, ids_masked).float()
         pixels = patchify(images, self.encoder.patch_size).float()
         index = ids_masked.unsqueeze(-1).expand(-1, -1, pixels.shape[-1])
         target = pixels.gather(1, index)
@@ -262,15 +277,14 @@ class Pretrainer(nn.Module):
         )
         # bfloat16 is too coarse for the logits of a saturated discriminator.
         with torch.autocast(images.device.type, enabled=False):
-            real = self._discriminator_patches(images.float(), mask, noise)
-            fake = self._discriminator_patches(composite, mask, noise)
+            # Some masked patches, with half a patch of context.
+            count = min(self.objective.discriminator_patches, ids_masked.shape[1])
+            index = noise.masked_fill(~masking.mask, -1.0).topk(count, dim=1).indices
+            real, fake = (
+                crop_patches(one, index, self.encoder.patch_size)
+                for one in (images.float(), composite)
+            )
             return terms | self._adversarial_terms(real, fake, mim, prediction, progress)
-
-    def _discriminator_patches(self, images: Tensor, mask: Tensor, noise: Tensor) -> Tensor:
-        """Cut some masked patches, with half a patch of context, for the discriminator."""
-        count = min(self.objective.discriminator_patches, int(mask[0].sum()))
-        index = noise.masked_fill(~mask, -1.0).topk(count, dim=1).indices
-        return crop_patches(images, index, self.encoder.patch_size)
 
     def _adversarial_terms(
         self, real: Tensor, fake: Tensor, mim: Tensor, prediction: Tensor, progress: float
@@ -306,7 +320,7 @@ class Pretrainer(nn.Module):
         objective = self.objective
         limit = objective.max_adversarial_weight or math.inf
         if objective.weighting == "constant":
-            ratio = limited = mim.new_tensor(objective.constant_weight)
+            ratio = limited = mim.new_full((), objective.constant_weight)
         else:
             # Of the unweighted losses. The weights of the terms are outside of lambda.
             ratio = adaptive_weight(mim, surrogate, prediction)
@@ -339,15 +353,6 @@ def _head(embed_dim: int, objective: Objective) -> DINOHead | MoCoProjector:
     if objective.contrastive:
         return MoCoProjector(embed_dim, objective.head_hidden)
     return DINOHead(embed_dim, objective.prototypes, objective.head_hidden)
-
-
-def _distillation(objective: Objective) -> dict[str, Any]:
-    names = ("prototypes", "student_temp", "center_momentum", "centering")
-    return {name: getattr(objective, name) for name in names}
-
-
-def _frozen_copy(module: Any) -> Any:
-    return copy.deepcopy(module).requires_grad_(False)
 
 
 def crop_patches(images: Tensor, index: Tensor, patch_size: int) -> Tensor:
