@@ -62,7 +62,7 @@ def test_every_command_is_documented(name: str) -> None:
     names = {argument.name for argument in command.arguments}
     assert all(name in names or "." in name for name in command.writes)
     for line in command.next_steps:
-        assert set(cli._placeholders(line)) <= names
+        assert set(re.findall(r"{(\w+)}", line)) <= names
     for line in (*command.next_steps, *command.examples):
         assert line.startswith("arl ")
 
@@ -75,7 +75,7 @@ def test_examples_and_next_steps_are_valid_command_lines(name: str) -> None:
     for line in lines:
         words = shlex.split(line.partition(" > ")[0])
         other = COMMANDS[words[1]]
-        _, rest = cli._split_overrides(other, words[2:])
+        _, rest = cli.split_overrides(other, words[2:])
         cli.build_parser(other).parse_intermixed_args(rest)
 
 
@@ -311,7 +311,7 @@ def test_a_file_with_an_equals_sign_is_no_override(tmp_path: Path, monkeypatch) 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a=b.dcm").touch()
     words = ["a=b.dcm", "seed=3", "--task", "breast"]
-    assert cli._split_overrides(COMMANDS["predict"], words) == (
+    assert cli.split_overrides(COMMANDS["predict"], words) == (
         ["seed=3"],
         ["a=b.dcm", "--task", "breast"],
     )

@@ -104,7 +104,7 @@ def test_every_command_in_the_documentation_is_valid(file: Path) -> None:
                 continue
             assert words[0] in names, f"{file.name}: arl {words[0]}"
             command = read_command(names[words[0]])
-            _, rest = cli._split_overrides(command, words[1:])
+            _, rest = cli.split_overrides(command, words[1:])
             cli.build_parser(command).parse_intermixed_args(rest)
 
 

@@ -71,14 +71,14 @@ def _run(words: list[str]) -> int:
         console.warn(f"arl: unknown command {words[0]!r}{hint}; `arl --help` lists the commands")
         return 2
     command = read_command(names[words[0]])
-    overrides, rest = _split_overrides(command, [*leading, *words[1:]])
+    overrides, rest = split_overrides(command, [*leading, *words[1:]])
     # Intermixed: the words of a list may stand on both sides of an option.
     arguments = vars(build_parser(command).parse_intermixed_args(rest))
     console.set_verbosity(quiet=arguments.pop("quiet"), verbose=arguments.pop("verbose"))
     return _call_for_user(command, overrides, arguments)
 
 
-def _split_overrides(command: Command, words: list[str]) -> tuple[list[str], list[str]]:
+def split_overrides(command: Command, words: list[str]) -> tuple[list[str], list[str]]:
     """The key=value words, wherever they stand, and the others. A file may have = in its name."""
     if not command.takes_params:
         return [], words
@@ -216,7 +216,7 @@ def _conclude(command: Command, arguments: dict[str, Any]) -> None:
     if "DVC_ROOT" in os.environ:
         return
     for line in command.next_steps:
-        if all(values.get(name) for name in _placeholders(line)):
+        if all(values.get(name) for name in re.findall(r"{(\w+)}", line)):
             console.info(f"Next: {line.format(**{k: _typed(v) for k, v in values.items()})}")
 
 
@@ -228,10 +228,6 @@ def _as_list(value: Any) -> list[Any]:
 
 def _listed(words: list[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
-
-
-def _placeholders(line: str) -> list[str]:
-    return [part.split("}")[0] for part in line.split("{")[1:]]
 
 
 def _typed(value: Any) -> str:
@@ -258,7 +254,7 @@ def build_parser(command: Command) -> argparse.ArgumentParser:
     """The parser of one command, with help for every argument."""
     parser = _Parser(
         prog=f"arl {command.name}",
-        description=_description(command),
+        description="\n\n".join(filter(None, [command.summary, command.description])),
         epilog=_epilog(command),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -300,10 +296,6 @@ def _add(parser: argparse.ArgumentParser, argument: Argument) -> None:
     parser.add_argument(
         argument.flag, required=argument.required, default=argparse.SUPPRESS, **options
     )
-
-
-def _description(command: Command) -> str:
-    return "\n\n".join(filter(None, [command.summary, command.description]))
 
 
 def _epilog(command: Command) -> str:

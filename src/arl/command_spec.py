@@ -100,7 +100,9 @@ def read_command(module: str) -> Command:
     function = next(
         node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == file.stem
     )
-    sections = _sections(ast.get_docstring(function) or "")
+    # Title -> text of the sections of a docstring; "" is what precedes the first one.
+    parts = _SECTION.split(ast.get_docstring(function) or "")
+    sections = {"": parts[0].strip()} | dict(zip(parts[1::2], parts[2::2], strict=True))
     summary, _, description = sections[""].partition("\n")
     takes_params, arguments = _arguments(function.args, _entries(sections.get("Args", "")))
     return Command(
@@ -161,17 +163,11 @@ def _value(default: ast.expr | None) -> Any:
         return None
 
 
-def _sections(docstring: str) -> dict[str, str]:
-    """Title -> text of the sections of a docstring; "" is what precedes the first one."""
-    parts = _SECTION.split(docstring)
-    return {"": parts[0].strip()} | dict(zip(parts[1::2], parts[2::2], strict=True))
-
-
 def _entries(text: str) -> dict[str, str]:
     """Name -> help of an `Args:` section. "site, probe: ..." describes two arguments."""
     entries: dict[str, str] = {}
     names: list[str] = []
-    for line in _lines(text):
+    for line in tuple(line.strip() for line in text.strip().splitlines() if line.strip()):
         entry = _ENTRY.match(line)
         if entry:
             names = entry[1].split(", ")
@@ -185,7 +181,3 @@ def _commands(text: str) -> tuple[str, ...]:
     """The command lines of a section; a line that is indented further continues the one before."""
     joined = re.sub(r"\n +", " ", textwrap.dedent(text).strip())
     return tuple(joined.splitlines())
-
-
-def _lines(text: str) -> tuple[str, ...]:
-    return tuple(line.strip() for line in text.strip().splitlines() if line.strip())

@@ -138,7 +138,11 @@ def _decode(hint: Any, value: Any, where: str) -> Any:
         items = _object(value, where).items()
         return {key: _decode(arguments[1], item, f"{where}: {key}") for key, item in items}
     if origin in (list, tuple):
-        return _decode_sequence(origin, arguments, value, where)
+        if not isinstance(value, list):
+            raise DocumentError(f"{where} is not a list")
+        return origin(
+            _decode(arguments[0], item, f"{where}: {index}") for index, item in enumerate(value)
+        )
     return _decode_scalar(hint, value, where)
 
 
@@ -149,14 +153,6 @@ def _decode_optional(hint: Any, arguments: tuple[Any, ...], value: Any, where: s
     if len(others) != 1:
         raise TypeError(f"{hint}: a document has no other unions than those with None")
     return _decode(others[0], value, where)
-
-
-def _decode_sequence(origin: Any, arguments: tuple[Any, ...], value: Any, where: str) -> Any:
-    if not isinstance(value, list):
-        raise DocumentError(f"{where} is not a list")
-    return origin(
-        _decode(arguments[0], item, f"{where}: {index}") for index, item in enumerate(value)
-    )
 
 
 def _object(value: Any, where: str) -> dict[str, Any]:

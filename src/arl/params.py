@@ -63,12 +63,6 @@ class Params(Section):
     watch: Watch
 
     def __post_init__(self) -> None:
-        self._check_tasks()
-        self._check_anatomies()
-        self._check_sizes()
-        self._check_leakage()
-
-    def _check_tasks(self) -> None:
         for name in self.tasks:
             if name not in self.task:
                 raise ValueError(
@@ -77,6 +71,17 @@ class Params(Section):
                 )
         if len(set(self.tasks)) < len(self.tasks):
             raise ValueError(f"tasks names a task twice: {', '.join(self.tasks)}")
+        self._check_anatomies()
+        patch = self.model.patch_size
+        sides = {"data.size": self.data.size}
+        if self.objective.self_distillation and self.objective.local_crops_number:
+            sides["objective.local_crops_size"] = self.objective.local_crops_size
+        for key, side in sides.items():
+            if side % patch:
+                raise ValueError(
+                    f"{key} is {side}, which is not a multiple of model.patch_size {patch}"
+                )
+        self._check_leakage()
 
     def _check_anatomies(self) -> None:
         used = {f"task.{name}.anatomy": task.anatomy for name, task in self.task.items()}
@@ -92,17 +97,6 @@ class Params(Section):
                     f"{key} is {anatomy!r}, which is no "
                     f"anatomy{did_you_mean(anatomy, vocabulary)}; "
                     f"the vocabulary is {', '.join(vocabulary)}"
-                )
-
-    def _check_sizes(self) -> None:
-        patch = self.model.patch_size
-        sides = {"data.size": self.data.size}
-        if self.objective.self_distillation and self.objective.local_crops_number:
-            sides["objective.local_crops_size"] = self.objective.local_crops_size
-        for key, side in sides.items():
-            if side % patch:
-                raise ValueError(
-                    f"{key} is {side}, which is not a multiple of model.patch_size {patch}"
                 )
 
     def _check_leakage(self) -> None:
@@ -216,7 +210,9 @@ _BOUNDS = {
 def _explain(detail: ErrorDetails) -> str:
     """One sentence about the first wrong parameter: its key, its value and what is valid."""
     *section, name = detail["loc"] or ("",)
-    key = _key(detail["loc"])
+    # ("task", "lv", "classes", 0) -> task.lv.classes[0].
+    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in detail["loc"])
+    key = "".join(parts).removeprefix(".")
     value, rule, context = detail["input"], detail["type"], detail.get("ctx", {})
     if rule == "unexpected_keyword_argument":
         return f"{key} is not a parameter{did_you_mean(str(name), _fields(section))}"
@@ -235,12 +231,6 @@ def _explain(detail: ErrorDetails) -> str:
         return f"{key} is {_written(value)}: it must be {words} {context[bound]}"
     kind = _KINDS.get(rule.split("_")[0])
     return f"{key} is {_written(value)}: " + (f"it must be {kind}" if kind else detail["msg"])
-
-
-def _key(location: Iterable[int | str]) -> str:
-    """("task", "lv", "classes", 0) -> task.lv.classes[0]."""
-    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
-    return "".join(parts).removeprefix(".")
 
 
 def _written(value: object) -> str:

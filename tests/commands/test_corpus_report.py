@@ -13,7 +13,7 @@ from arl.commands.corpus_report import corpus_report
 from arl.corpus.batch_summary import BatchOrigin
 from arl.corpus.shard_writer import BatchWriter
 from arl.params import Params
-from arl.reports.corpus import _histogram
+from arl.reports.corpus import histogram
 from arl.stages.validate import validate
 
 
@@ -129,7 +129,7 @@ def test_a_corpus_that_was_not_validated_is_refused(corpus: Path, tmp_path: Path
 
 
 def test_histograms_count_every_value() -> None:
-    found = _histogram(pd.Series([1, 2, 2.5, 7, 300.0]), (0, 2, 4, 6, 8, 100))
+    found = histogram(pd.Series([1, 2, 2.5, 7, 300.0]), (0, 2, 4, 6, 8, 100))
     assert found == {
         "0–2": [2],
         "2–4": [1],

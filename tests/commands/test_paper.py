@@ -17,7 +17,7 @@ from arl.composition import compose
 from arl.experiments.runner import LockedByAnotherProcess, Runner
 from arl.experiments.spec import experiment_names, read_experiment
 from arl.files import read_json
-from arl.reports.experiment import _decimals, _matrix
+from arl.reports.experiment import consistency
 
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "conf"
@@ -51,12 +51,16 @@ def test_what_is_claimed_is_what_the_paper_prints() -> None:
     assert four["avit"]["finetune"]["lung"] == {"accuracy": 0.9144, "auroc": 0.9714}
 
 
-def test_a_claim_is_checked_with_the_places_that_its_column_has() -> None:
-    assert _decimals(0.8309) == 4
-    assert _decimals(0.9) == 1
-    columns = {"accuracy": 4, "sensitivity": 2, "specificity": 2}
-    assert _matrix((0.8943, 0.88, 0.91), columns) == "49 of 56 and 78 of 86"
-    assert _matrix((0.8943, 0.88, 0.91), dict.fromkeys(columns, 4)) == "none"
+def test_a_claim_is_checked_with_the_decimals_of_its_column() -> None:
+    claim = {"accuracy": 0.8943, "sensitivity": 0.88, "specificity": 0.91}
+    alone = consistency({"A-ViT": claim, "without specificity": {"accuracy": 0.9}})
+    assert alone is not None
+    assert alone.rows == [["A-ViT", 0.8943, 0.88, 0.91, "49 of 56 and 78 of 86"]]
+    # Another row shows four decimals, so 0.88 is 0.8800.
+    exact = {"accuracy": 0.8943, "sensitivity": 0.8831, "specificity": 0.9131}
+    both = consistency({"A-ViT": claim, "other": exact})
+    assert both is not None
+    assert both.rows[0][-1] == "none"
 
 
 def test_three_replicates_of_bus_bra_are_other_seeds_on_its_first_fold() -> None:

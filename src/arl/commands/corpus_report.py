@@ -7,7 +7,7 @@ import pandas as pd
 from arl.corpus.checks.result import ValidationResult
 from arl.corpus.location import ReadableCorpus
 from arl.corpus.manifest import SCHEMA, corpus_version, read_manifest, read_quarantine
-from arl.reports import corpus as corpus_page
+from arl.reports.corpus import CorpusPage, write_page
 from arl.reports.stamp import Stopwatch
 
 # The page shows none of these.
@@ -53,6 +53,5 @@ def corpus_report(
         )
     rows, quarantine = read_manifest(corpus, _READ), read_quarantine(corpus)
     duplicates = pd.read_parquet(validation / "withheld.parquet")
-    corpus_page.write_page(
-        corpus, rows, quarantine, duplicates, validated, watch.stamp(corpus), page
-    )
+    content = CorpusPage(corpus, rows, quarantine, duplicates, validated)
+    write_page(content, watch.stamp(corpus), page)

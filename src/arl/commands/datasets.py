@@ -46,26 +46,21 @@ def datasets(
         arl datasets bus-bra camus
         arl datasets --root ~/downloads
     """
-    batches = _batches(corpus)
-    if root is not None:
-        print("\n".join(_recognise(root, corpus, sources or names())))
-    elif sources:
-        print("\n\n".join("\n".join(_details(name, batches.get(name, []))) for name in sources))
-    else:
-        print("\n".join(_overview(batches)))
-
-
-def _batches(corpus: Path) -> dict[str, list[str]]:
-    """Reader -> a line for each of its complete batches."""
-    lines: dict[str, list[str]] = {}
+    # Reader -> a line for each of its complete batches.
+    batches: dict[str, list[str]] = {}
     for file in sorted(corpus.glob(f"[!.]*/[!.]*/{BATCH_FILE}")):
         summary = BatchSummary.read(file.parent)
         counts = (
             f"{summary.images:,} images of {summary.accepted:,} inputs, {summary.refused:,} refused"
         )
         reader = summary.origin.reader or summary.source
-        lines.setdefault(reader, []).append(f"{file.parent}: {counts}")
-    return lines
+        batches.setdefault(reader, []).append(f"{file.parent}: {counts}")
+    if root is not None:
+        print("\n".join(_recognise(root, corpus, sources or names())))
+    elif sources:
+        print("\n\n".join("\n".join(_details(name, batches.get(name, []))) for name in sources))
+    else:
+        print("\n".join(_overview(batches)))
 
 
 def _overview(batches: dict[str, list[str]]) -> Iterator[str]:

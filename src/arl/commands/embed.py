@@ -64,7 +64,11 @@ def embed(
     anatomy_index(anatomy)
     encoder, config = load_encoder(checkpoint)
     if corpus is not None:
-        table = _of_corpus(encoder, corpus, config.size, pooling)
+        rows = read_manifest(corpus)
+        batches = evaluation_batches(Examples(corpus, rows, config.size, stretched=True), _BATCH)
+        table = pd.DataFrame(
+            {"id": rows["id"], "features": _features(encoder, batches, config.size, pooling)}
+        )
     else:
         table = _of_files(encoder, files, config.size, anatomy, pooling)
     with atomic_file(out) as partial:
@@ -77,12 +81,6 @@ def _features(
 ) -> list[npt.NDArray[np.float32]]:
     outputs = predict(Pooled(encoder, pooling), batches, size=size)
     return [np.asarray(row) for _, pooled in outputs for row in pooled.float().numpy()]
-
-
-def _of_corpus(encoder: Encoder, corpus: Path, size: int, pooling: str) -> pd.DataFrame:
-    rows = read_manifest(corpus)
-    batches = evaluation_batches(Examples(corpus, rows, size, stretched=True), _BATCH)
-    return pd.DataFrame({"id": rows["id"], "features": _features(encoder, batches, size, pooling)})
 
 
 def _of_files(

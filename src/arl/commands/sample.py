@@ -109,8 +109,9 @@ def _replacing(corpus: Path) -> Iterator[Path]:
 
 def _patients(params: Params, batch: _Batch) -> list[Input]:
     """Every patient of a batch: unlabelled patients of each anatomy, then labelled ones."""
+    # Images of a batch out of `total`; at least one, so every batch has every anatomy.
     unlabelled, labelled = (
-        _num_images(total, batch)
+        (max(1, round(total * batch.fraction)) if total else 0)
         for total in (params.sample.images_per_anatomy, params.sample.images_per_task)
     )
     patients = [
@@ -123,11 +124,6 @@ def _patients(params: Params, batch: _Batch) -> list[Input]:
             labels = [classes[(k + i * (anatomy == "cardiac")) % len(classes)] for i in range(n)]
             patients.append(_patient(params, batch, anatomy, 10_000 + k, labels, k // len(classes)))
     return patients
-
-
-def _num_images(total: int, batch: _Batch) -> int:
-    """Images of a batch out of `total`; at least one, so every batch has every anatomy."""
-    return max(1, round(total * batch.fraction)) if total else 0
 
 
 def _sizes(total: int, classes: int = 1) -> list[int]:

@@ -57,7 +57,11 @@ class Runner:
         self.changes = changes
         self.absent: dict[str, str] = {}  # row -> why it was not run
         self.used: list[str] = []  # folders, in the order of use
-        self.content = _content_hash(corpus)
+        # Hash of what results depend on: images, labels, patients and splits.
+        columns = read_manifest(corpus)[_CONTENT_COLUMNS]
+        rows = pd.util.hash_pandas_object(columns, index=False).to_numpy()
+        splits = [sha256(file) for file in sorted(corpus.glob("*/*/splits/*.parquet"))]
+        self.content = hashlib.sha256(rows.tobytes() + "".join(splits).encode()).hexdigest()
 
     def params_of(
         self, experiment: Experiment, scale: str, row: Row | None, replicate: int
@@ -192,14 +196,6 @@ class Runner:
         return Replicate(
             read_predictions(folder / "predictions.parquet"), read_metrics(folder).threshold
         )
-
-
-def _content_hash(corpus: Path) -> str:
-    """Hash of what results depend on: images, labels, patients and splits."""
-    columns = read_manifest(corpus)[_CONTENT_COLUMNS]
-    rows = pd.util.hash_pandas_object(columns, index=False).to_numpy()
-    splits = [sha256(file) for file in sorted(corpus.glob("*/*/splits/*.parquet"))]
-    return hashlib.sha256(rows.tobytes() + "".join(splits).encode()).hexdigest()
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """The pages of experiments: tables in the manner of the paper, and figures of an encoder."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,7 +52,10 @@ def write_page(run: ExperimentRun, stamp: RunStamp, folder: Path) -> None:
 
 def write_report(runs: Sequence[ExperimentRun], stamp: RunStamp, folder: Path) -> None:
     """Write <folder>/index.html: several experiments in the order of their titles' numbers."""
-    ordered = sorted(runs, key=lambda one: _natural_order(one.experiment.title))
+    # Table 10 after Table 9.
+    ordered = sorted(
+        runs, key=lambda one: [part.zfill(3) for part in re.split(r"(\d+)", one.experiment.title)]
+    )
     _write(ordered, "The paper's tables and figures", stamp, folder)
 
 
@@ -89,11 +92,6 @@ def _write(runs: Sequence[ExperimentRun], title: str, stamp: RunStamp, folder: P
         warning=warning if first.synthetic else "",
         experiments=[_experiment(one, prefix) for one, prefix in zip(runs, prefixes, strict=True)],
     )
-
-
-def _natural_order(title: str) -> list[str]:
-    """Table 10 after Table 9."""
-    return [part.zfill(3) for part in re.split(r"(\d+)", title)]
 
 
 def _experiment(run: ExperimentRun, prefix: str) -> PageExperiment:
@@ -139,7 +137,9 @@ def _task_section(run: ExperimentRun, protocol: str, task: str, prefix: str) -> 
     tables = [
         _main_table(run, protocol, task, figures),
         _comparisons(run, protocol, main, figures[main]),
-        _consistency(run, protocol, task),
+        consistency(
+            {one.label: one.claimed.get(protocol, {}).get(task, {}) for one in run.experiment.rows}
+        ),
     ]
     return PageSection(
         title,
@@ -236,9 +236,12 @@ def _comparisons(
     return Table(columns, rows, run.compared(protocol)) if rows else None
 
 
-def _consistency(run: ExperimentRun, protocol: str, task: str) -> Table | None:
-    """Whether claimed accuracy, sensitivity and specificity can be of one confusion matrix."""
-    claims = {row.label: row.claimed.get(protocol, {}).get(task, {}) for row in run.experiment.rows}
+def consistency(claims: Mapping[str, Mapping[str, float]]) -> Table | None:
+    """Whether claimed accuracy, sensitivity and specificity can be of one confusion matrix.
+
+    Args:
+        claims: label of a row -> metric -> value as printed; rows without all three are left out.
+    """
     printed = {
         label: [claim[name] for name in _MATRIX]
         for label, claim in claims.items()
@@ -246,29 +249,23 @@ def _consistency(run: ExperimentRun, protocol: str, task: str) -> Table | None:
     }
     if not printed:
         return None
-    decimals = {
-        name: max(_decimals(values[i]) for values in printed.values())
-        for i, name in enumerate(_MATRIX)
-    }
-    rows = [[label, *values, _matrix(values, decimals)] for label, values in printed.items()]
+    # A number keeps no trailing zeros, so the longest value of a column gives its decimals.
+    digits = [
+        max(len(str(value).partition(".")[2]) for value in column)
+        for column in zip(*printed.values(), strict=True)
+    ]
+    rows = []
+    for label, values in printed.items():
+        accuracy, sensitivity, specificity = values
+        matrix = one_matrix(
+            accuracy, sensitivity, specificity, _TEST_SETS, (digits[0], digits[1], digits[2])
+        )
+        text = f"{matrix[0]} of {matrix[1]} and {matrix[2]} of {matrix[3]}" if matrix else "none"
+        rows.append([label, *values, text])
     caption = (
         "Whether the claimed figures can come from one confusion matrix of 135 to 160 test images."
     )
     return Table(["row", *_MATRIX, "matrix"], rows, caption)
-
-
-def _decimals(printed: float) -> int:
-    """Decimals of a claim; trailing zeros are not kept, so a column's longest value decides."""
-    return len(str(printed).partition(".")[2])
-
-
-def _matrix(values: Sequence[float], decimals: dict[str, int]) -> str:
-    accuracy, sensitivity, specificity = values
-    digits = (decimals["accuracy"], decimals["sensitivity"], decimals["specificity"])
-    matrix = one_matrix(accuracy, sensitivity, specificity, _TEST_SETS, digits)
-    return (
-        "none" if matrix is None else f"{matrix[0]} of {matrix[1]} and {matrix[2]} of {matrix[3]}"
-    )
 
 
 def _times(times: Sequence[StageTime]) -> Table:

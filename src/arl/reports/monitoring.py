@@ -1,8 +1,9 @@
 """The pages of the loop: one for each monitoring run, and one over all of them."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -42,22 +43,102 @@ _NEXT_AFTER_GATE = {
 }
 
 
+@dataclass(frozen=True)
+class RunPage:
+    """What the page of one run shows; the template reads its methods."""
+
+    run: Run
+    entries: Sequence[LogEntry]  # of this run, oldest first
+    corpus: Path
+
+    @property
+    def home(self) -> Path:
+        """The corpus that holds the batch: the project's, once the batch has entered it."""
+        entered = self.run.new and (self.corpus / self.run.new).is_dir()
+        return self.corpus if entered else self.run.corpus
+
+    @property
+    def decided(self) -> LogEntry | None:
+        """The entry with the decision about the batch."""
+        return next((entry for entry in self.entries if entry.event == "decision"), None)
+
+    @property
+    def outcome(self) -> LogEntry | None:
+        """The entry with the verdict of the gate, after a training."""
+        return next((entry for entry in self.entries if entry.event == "outcome"), None)
+
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        """Manifest rows of the batch; none if it was never ingested."""
+        file = self.home / (self.run.new or "") / "manifest.parquet"
+        if self.run.new and file.is_file():
+            return read_table(file, SCHEMA)
+        return pd.DataFrame(columns=SCHEMA.names)
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """The batch in numbers."""
+        decision = self.decided.decision if self.decided else None
+        counts = decision.counts if decision else None
+        incoming = self.run.incoming
+        release = f"release {decision.champion}" if decision and decision.champion else None
+        return {
+            "batch": incoming.alias if incoming else "none",
+            "files": incoming.num_files if incoming else None,
+            "accepted images": counts.images if counts else None,
+            "in quarantine": counts.refused if counts else None,
+            "compared with": release,
+        }
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why the run was decided as it was; before that, what happened so far."""
+        if self.decided is not None:
+            return self.decided.words
+        words = [words for entry in self.entries for words in entry.words]
+        return words or ["Nothing was decided yet."]
+
+    @property
+    def known_images(self) -> list[Thumbnail]:
+        """Images of the same anatomies that the champion was trained on."""
+        view = self.run.folder / "reference"
+        # The view of the reference also links the new batch, which is no training image yet.
+        folders = [
+            file.parent
+            for file in sorted(view.glob("*/*/manifest.parquet"))
+            if f"{file.parent.parent.name}/{file.parent.name}" not in self.run.batches
+        ]
+        if not folders or self.rows.empty:
+            return []
+        tables_of_folders = [read_table(folder / "manifest.parquet", SCHEMA) for folder in folders]
+        reference = pd.concat(tables_of_folders, ignore_index=True)
+        same_anatomy = reference[reference["anatomy"].isin(self.rows["anatomy"].unique())]
+        return _sheet(view, _spread(same_anatomy, _MAX_PICTURES)) if len(same_anatomy) else []
+
+    @property
+    def quarantine(self) -> Table | None:
+        """The refused files of the batch."""
+        file = self.home / (self.run.new or "") / "quarantine.parquet"
+        is_there = self.run.new is not None and file.is_file()
+        return tables.quarantine(read_table(file, QUARANTINE)) if is_there else None
+
+
 def write_run(
     journal: Journal, run: Run, corpus: Path, champion: str | None, stamp: RunStamp
 ) -> None:
     """Write <run>/index.html, and strip.png with the run's pictures for the index."""
-    entries = [entry for entry in journal.entries() if entry.run == run.name]
-    decided = next((entry for entry in entries if entry.event == "decision"), None)
-    outcome = next((entry for entry in entries if entry.event == "outcome"), None)
-    home = corpus if run.new and (corpus / run.new).is_dir() else run.corpus
-    rows = _batch_rows(home, run.new)
+    page = RunPage(run, [entry for entry in journal.entries() if entry.run == run.name], corpus)
+    rows, home = page.rows, page.home
     if len(rows):
         with atomic_file(run.folder / "strip.png") as partial:
             partial.write_bytes(pictures.strip(read_images(home, _spread(rows, _STRIP))))
-    drift = _drift_result(run)
-    drawn = _drift_charts(run)
-    word, summary = _state_of(decided, entries)
+    result, drawn = run.folder / "drift" / "drift.json", run.folder / "drift" / DriftCharts.FILE
+    drift = DriftResult.read(result) if result.is_file() else None
+    drift_charts = DriftCharts.read(drawn) if drawn.is_file() else None
+    word, summary = _state_of(page.decided, page.entries)
+    outcome = page.outcome
     name = run.incoming.alias if run.incoming else "batches that waited"
+    columns = ["site", "device", "probe", "anatomy"]
     html.write(
         run.folder / "index.html",
         "monitoring_run.html.j2",
@@ -68,26 +149,23 @@ def write_run(
             _page_links(run, "Run"),
         ),
         word=word,
-        kind=_kind(word),
+        kind=Badge(word).kind,
         summary=summary,
         next=(_NEXT_AFTER_GATE.get(outcome.label, "") if outcome else _NEXT.get(word, "")),
-        facts=_facts(run, decided),
-        reasons=_reasons(decided, entries),
+        page=page,
         has_batch=run.new is not None,
-        counts=_counts(rows) if len(rows) else None,
+        counts=tables.image_counts(rows, columns) if len(rows) else None,
         new_images=_sheet(home, _spread(rows, _MAX_PICTURES)) if len(rows) else [],
-        known_images=_known_images(run, rows),
-        quarantine=_quarantine(home, run.new),
         has_validation=(run.folder / "validation" / "index.html").is_file(),
         compared=drift is not None,
         sites=site_table(drift.sites) if drift else None,
-        embedding_map=drawn.embedding_map() if drawn else None,
-        distributions=drawn.histograms() if drawn else [],
+        embedding_map=drift_charts.embedding_map() if drift_charts else None,
+        distributions=drift_charts.histograms() if drift_charts else [],
         outcome=outcome,
-        outcome_kind=_kind(outcome.label) if outcome else "info",
+        outcome_kind=Badge(outcome.label).kind if outcome else "info",
         has_gate=(run.folder / "gate" / "index.html").is_file(),
         champion=champion,
-        log=_log(entries),
+        log=_log(page.entries),
     )
     for title, folder in _STAGES.items():
         file = run.folder / folder / "index.html"
@@ -120,10 +198,95 @@ def _page_links(run: Run, current_page: str) -> list[Link]:
     ]
 
 
+@dataclass(frozen=True)
+class IndexPage:
+    """What the page over all runs shows."""
+
+    entries: Sequence[LogEntry]  # of the whole log, oldest first
+    champion: str | None
+    monitor: Path
+
+    @cached_property
+    def runs(self) -> dict[str, list[LogEntry]]:
+        """Run -> its entries, newest run first."""
+        by_run: dict[str, list[LogEntry]] = {}
+        for entry in self.entries:
+            if entry.run:
+                by_run.setdefault(entry.run, []).append(entry)
+        # The name of a run begins with its start.
+        return dict(sorted(by_run.items(), reverse=True))
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """The loop in numbers."""
+        batches = trained_on(self.entries, self.champion) if self.champion else None
+        decisions = [
+            entry.decision.word
+            for entry in self.entries
+            if entry.decision is not None and entry.run
+        ]
+        return {
+            "batches it was trained on": None if batches is None else len(batches),
+            "runs": len(decisions),
+            "trainings": decisions.count("retrain"),
+            "refused batches": decisions.count("refused"),
+            "waiting batches": len(waiting(self.entries)),
+        }
+
+    @property
+    def runs_table(self) -> Table | None:
+        """One row per run, with a link to its page."""
+        columns = ["began (UTC)", "batch", "pictures", "images", "decision", "gate", "explanation"]
+        rows = [_run_row(self.monitor, name, entries) for name, entries in self.runs.items()]
+        return Table(columns, rows, name="Runs") if rows else None
+
+    @property
+    def shifts(self) -> charts.Chart | None:
+        """The distance of each tested site by run, oldest first."""
+        points = [
+            charts.Point(
+                f"{name[4:6]}-{name[6:8]} {entry.decision.incoming or 'waiting batches'}:"
+                f" {site.label}",
+                site.mmd2,
+                site.usual,
+                site.drifted,
+            )
+            for name, entries in sorted(self.runs.items())
+            for entry in entries
+            if entry.decision is not None
+            for site in entry.decision.shifts
+        ]
+        if not points:
+            return None
+        return charts.dots(
+            points,
+            title="Distance of new batches from the training images, by site.",
+            x_label="MMD² of the embeddings",
+            caption="Coloured: drift.",
+            limit_name="usual distance of sites",
+        )
+
+    @property
+    def champions(self) -> Table | None:
+        """The releases of the loop, newest first."""
+        rows = [
+            [
+                _clock(entry.at),
+                Code(entry.champion or ""),
+                "in use" if entry.champion == self.champion else "earlier",
+                len(entry.trained_on),
+                entry.words[0],
+            ]
+            for entry in reversed(self.entries)
+            if entry.trained_on is not None
+        ]
+        columns = ["since (UTC)", "release", "state", "batches", "explanation"]
+        return Table(columns, rows, name="Releases") if rows else None
+
+
 def write_index(journal: Journal, champion: str | None, monitor: Path, stamp: RunStamp) -> None:
     """Write <monitor>/index.html."""
-    entries = journal.entries()
-    runs = _entries_by_run(entries)
+    page = IndexPage(journal.entries(), champion, monitor)
     run = current(monitor)
     html.write(
         monitor / "index.html",
@@ -131,25 +294,16 @@ def write_index(journal: Journal, champion: str | None, monitor: Path, stamp: Ru
         html.Head(
             "Monitoring",
             "New batches, drift, decisions and the current release.",
-            replace(stamp, seconds=None),  # the loop has no end
+            # The loop has no end, so a duration would say nothing.
+            replace(stamp, seconds=None),
         ),
         word=f"release {champion} is in use" if champion else "nothing has been released",
         summary=f"Run {run.name} is under way." if run else "No run is under way.",
         kind="good" if champion else "warn",
         problems=[problem.rstrip(".") for problem in journal.problems()],
-        facts=_index_facts(champion, entries),
-        runs=_runs_table(monitor, runs),
-        shifts=_shifts(runs),
-        champions=_champions(entries, champion),
-        log=_log(entries[-_MAX_LOG_LINES:]) if entries else None,
+        page=page,
+        log=_log(page.entries[-_MAX_LOG_LINES:]) if page.entries else None,
     )
-
-
-# --- a run -----------------------------------------------------------------------------------
-
-
-def _kind(word: str) -> str:
-    return Badge(word).kind
 
 
 def _state_of(decided: LogEntry | None, entries: Sequence[LogEntry]) -> tuple[str, str]:
@@ -164,41 +318,11 @@ def _state_of(decided: LogEntry | None, entries: Sequence[LogEntry]) -> tuple[st
     return decided.decision.word, decided.decision.why
 
 
-def _facts(run: Run, decided: LogEntry | None) -> dict[str, object]:
-    decision = decided.decision if decided else None
-    counts = decision.counts if decision else None
-    return {
-        "batch": run.incoming.alias if run.incoming else "none",
-        "files": run.incoming.num_files if run.incoming else None,
-        "accepted images": counts.images if counts else None,
-        "in quarantine": counts.refused if counts else None,
-        "compared with": f"release {decision.champion}" if decision and decision.champion else None,
-    }
-
-
-def _reasons(decided: LogEntry | None, entries: Sequence[LogEntry]) -> list[str]:
-    if decided is not None:
-        return decided.words
-    return [words for entry in entries for words in entry.words] or ["Nothing was decided yet."]
-
-
-def _batch_rows(home: Path, batch: str | None) -> pd.DataFrame:
-    """Manifest rows of one batch; none if it was never ingested."""
-    file = home / (batch or "") / "manifest.parquet"
-    if batch and file.is_file():
-        return read_table(file, SCHEMA)
-    return pd.DataFrame(columns=SCHEMA.names)
-
-
 def _spread(rows: pd.DataFrame, count: int) -> pd.DataFrame:
     """`count` rows, evenly spaced, the anatomies in turn."""
     turn = rows.groupby("anatomy").cumcount() / rows.groupby("anatomy")["id"].transform("size")
     ordered = rows.assign(turn=turn).sort_values(["turn", "anatomy"], kind="stable")
     return ordered.iloc[np.unique(np.linspace(0, len(ordered) - 1, count).astype(int))]
-
-
-def _counts(rows: pd.DataFrame) -> Table:
-    return tables.image_counts(rows, ["site", "device", "probe", "anatomy"])
 
 
 def _sheet(corpus: Path, rows: pd.DataFrame) -> list[Thumbnail]:
@@ -212,38 +336,6 @@ def _sheet(corpus: Path, rows: pd.DataFrame) -> list[Thumbnail]:
     )
 
 
-def _known_images(run: Run, rows: pd.DataFrame) -> list[Thumbnail]:
-    """Images of the same anatomies that the champion was trained on."""
-    view = run.folder / "reference"
-    folders = [
-        file.parent
-        for file in sorted(view.glob("*/*/manifest.parquet"))
-        if f"{file.parent.parent.name}/{file.parent.name}" not in run.batches
-    ]
-    if not folders or rows.empty:
-        return []
-    reference = pd.concat(
-        [read_table(folder / "manifest.parquet", SCHEMA) for folder in folders], ignore_index=True
-    )
-    same_anatomy = reference[reference["anatomy"].isin(rows["anatomy"].unique())]
-    return _sheet(view, _spread(same_anatomy, _MAX_PICTURES)) if len(same_anatomy) else []
-
-
-def _quarantine(home: Path, batch: str | None) -> Table | None:
-    file = home / (batch or "") / "quarantine.parquet"
-    return tables.quarantine(read_table(file, QUARANTINE)) if batch and file.is_file() else None
-
-
-def _drift_result(run: Run) -> DriftResult | None:
-    file = run.folder / "drift" / "drift.json"
-    return DriftResult.read(file) if file.is_file() else None
-
-
-def _drift_charts(run: Run) -> DriftCharts | None:
-    file = run.folder / "drift" / DriftCharts.FILE
-    return DriftCharts.read(file) if file.is_file() else None
-
-
 def _log(entries: Sequence[LogEntry]) -> Table:
     rows = [
         [_clock(entry.at), Badge(entry.label), " ".join(entry.words)] for entry in reversed(entries)
@@ -255,97 +347,21 @@ def _clock(at: str) -> str:
     return at.replace("T", " ").removesuffix("+00:00")
 
 
-# --- the index -------------------------------------------------------------------------------
-
-
-def _entries_by_run(entries: Sequence[LogEntry]) -> dict[str, list[LogEntry]]:
-    """Run -> its entries, newest run first."""
-    by_run: dict[str, list[LogEntry]] = {}
-    for entry in entries:
-        if entry.run:
-            by_run.setdefault(entry.run, []).append(entry)
-    return dict(sorted(by_run.items(), reverse=True))
-
-
-def _index_facts(champion: str | None, entries: Sequence[LogEntry]) -> dict[str, object]:
-    batches = trained_on(entries, champion) if champion else None
-    decisions = [
-        entry.decision.word for entry in entries if entry.decision is not None and entry.run
-    ]
-    return {
-        "batches it was trained on": None if batches is None else len(batches),
-        "runs": len(decisions),
-        "trainings": decisions.count("retrain"),
-        "refused batches": decisions.count("refused"),
-        "waiting batches": len(waiting(entries)),
-    }
-
-
-def _runs_table(monitor: Path, runs: dict[str, list[LogEntry]]) -> Table | None:
-    columns = ["began (UTC)", "batch", "pictures", "images", "decision", "gate", "explanation"]
-    rows = [_run_row(monitor, name, entries) for name, entries in runs.items()]
-    return Table(columns, rows, name="Runs") if rows else None
-
-
 def _run_row(monitor: Path, name: str, entries: list[LogEntry]) -> list[object]:
     decided = next((entry for entry in entries if entry.event == "decision"), None)
     outcome = next((entry for entry in entries if entry.event == "outcome"), None)
     word, summary = _state_of(decided, entries)
     decision = decided.decision if decided else None
     folder = monitor / "runs" / name
+    strip = folder / "strip.png"
     began = f"{name[:4]}-{name[4:6]}-{name[6:8]} {name[9:11]}:{name[11:13]}:{name[13:15]}"
     has_page = (folder / "index.html").is_file()
     return [
         Link(f"runs/{name}/index.html", began) if has_page else began,
         (decision.incoming if decision else None) or "waiting batches",
-        _strip_of(folder / "strip.png"),
+        Picture(strip.read_bytes(), "New images", _STRIP_HEIGHT) if strip.is_file() else None,
         decision.counts.images if decision and decision.counts else None,
         Badge(word),
         Badge(outcome.label) if outcome else None,
         summary,
     ]
-
-
-def _strip_of(file: Path) -> Picture | None:
-    return Picture(file.read_bytes(), "New images", _STRIP_HEIGHT) if file.is_file() else None
-
-
-def _shifts(runs: dict[str, list[LogEntry]]) -> charts.Chart | None:
-    """The distance of each tested site by run, oldest first."""
-    points = [
-        charts.Point(
-            f"{name[4:6]}-{name[6:8]} {entry.decision.incoming or 'waiting batches'}: {site.label}",
-            site.mmd2,
-            site.usual,
-            site.drifted,
-        )
-        for name, entries in sorted(runs.items())
-        for entry in entries
-        if entry.decision is not None
-        for site in entry.decision.shifts
-    ]
-    if not points:
-        return None
-    return charts.dots(
-        points,
-        title="Distance of new batches from the training images, by site.",
-        x_label="MMD² of the embeddings",
-        caption="Coloured: drift.",
-        limit_name="usual distance of sites",
-    )
-
-
-def _champions(entries: Sequence[LogEntry], champion: str | None) -> Table | None:
-    rows = [
-        [
-            _clock(entry.at),
-            Code(entry.champion or ""),
-            "in use" if entry.champion == champion else "earlier",
-            len(entry.trained_on),
-            entry.words[0],
-        ]
-        for entry in reversed(entries)
-        if entry.trained_on is not None
-    ]
-    columns = ["since (UTC)", "release", "state", "batches", "explanation"]
-    return Table(columns, rows, name="Releases") if rows else None

@@ -76,7 +76,12 @@ def panel(one: Panel) -> Picture:
     smooth = cv2.INTER_LINEAR if one.picture.ndim == 2 else cv2.INTER_NEAREST
     canvas = cv2.resize(_rgb(one.picture), size, interpolation=smooth)
     if one.heat is not None:
-        canvas = _blend(canvas, one.heat)
+        # Blue where patches speak against the call, red where they speak for it.
+        large = cv2.resize(np.asarray(one.heat, np.float32), canvas.shape[1::-1])
+        relative = (large / (float(np.abs(one.heat).max()) or 1.0)).clip(-1, 1)[:, :, None]
+        colour = np.where(relative > 0, _WARM, _COLD)
+        opacity = _HEAT_OPACITY * np.abs(relative)
+        canvas = np.ascontiguousarray((canvas * (1 - opacity) + colour * opacity).astype(np.uint8))
     if one.outline is not None:
         mask = cv2.resize(one.outline.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
         contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
@@ -96,15 +101,6 @@ def _rgb(picture: npt.NDArray[Any]) -> RGB:
         grey = picture.clip(0, 255).astype(np.uint8)
         return np.ascontiguousarray(np.repeat(grey[:, :, None], 3, axis=2))
     return np.ascontiguousarray((picture.clip(0, 1) * 255).round().astype(np.uint8))
-
-
-def _blend(canvas: RGB, heat: Floats) -> RGB:
-    """Blue where patches speak against the call, red where they speak for it."""
-    large = cv2.resize(np.asarray(heat, np.float32), canvas.shape[1::-1])
-    relative = (large / (float(np.abs(heat).max()) or 1.0)).clip(-1, 1)[:, :, None]
-    colour = np.where(relative > 0, _WARM, _COLD)
-    opacity = _HEAT_OPACITY * np.abs(relative)
-    return np.ascontiguousarray((canvas * (1 - opacity) + colour * opacity).astype(np.uint8))
 
 
 def _draw_arrows(canvas: RGB, tails: Floats, heads: Floats, scale: float) -> None:

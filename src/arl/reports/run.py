@@ -19,7 +19,7 @@ from arl.monitoring.drift_result import DriftResult
 from arl.reports import charts, formatting, gate, html, pictures, tables
 from arl.reports.chart_data import calibration_bins, roc_band, roc_curve_of
 from arl.reports.charts import Chart, Confusion
-from arl.reports.elements import Badge, Bars, IntervalCell, Link, Table, Thumbnail
+from arl.reports.elements import Badge, Bars, IntervalCell, Link, Table
 from arl.reports.stamp import RunStamp
 
 _MAX_SAMPLES = 36
@@ -63,53 +63,181 @@ class RunResults:
     features: Sequence[Mapping[str, float]]  # their quality, every some steps
     drift: DriftResult
 
+    @property
+    def summary(self) -> str:
+        """What became of the new models."""
+        champion = self.decision.champion
+        if self.decision.verdict == "promote":
+            before = f"release {champion}" if champion else "no earlier release"
+            return (
+                f"The new models became release {self.version}. They were compared with {before}."
+            )
+        stays = f"Release {champion} stays in use" if champion else "Nothing was released"
+        reason = {
+            "reject": "a task or a slice of it is not good enough",
+            "inconclusive": "the test patients are too few",
+        }[self.decision.verdict]
+        return f"{stays}: {reason}."
+
+    @property
+    def next_step(self) -> str:
+        """What a user can do now."""
+        if not self.version:
+            return gate.next_step(self.decision)
+        return (
+            f"`arl predict FILE` asks release {self.version} about images, `arl watch` monitors"
+            " new ones."
+        )
+
+    @property
+    def task_table(self) -> Table:
+        """The main metric of each task."""
+        measured = [metrics for metrics, _ in self.evaluations]
+        rows = [
+            [
+                metrics.task,
+                Badge("synthetic") if metrics.synthetic else "real",
+                TITLES[metrics.main_metric],
+                IntervalCell(metrics.main),
+                metrics.detectable_difference,
+                metrics.images,
+                metrics.patients,
+            ]
+            for metrics in measured
+        ]
+        level = formatting.percent(measured[0].confidence) if measured else ""
+        caption = (
+            f"Main metric on the test images. Intervals of this section: {level} over patients. The"
+            " gate's intervals above have the gate's level."
+        )
+        columns = ["task", "data", "metric", "value", "detectable", "images", "patients"]
+        return Table(columns, rows, caption)
+
 
 @dataclass(frozen=True)
 class TaskSection:
     """What the page says about one task."""
 
-    name: str
-    synthetic: bool
-    facts: dict[str, IntervalCell]
-    check: str
-    charts: Sequence[Chart]
-    confusion: Confusion | None
-    slices: Table | None
+    metrics: Metrics
+    predictions: pd.DataFrame
+
+    @property
+    def facts(self) -> dict[str, IntervalCell]:
+        """All metrics, those with a title first."""
+        metrics = self.metrics.metrics
+        order = [name for name in TITLES if name in metrics]
+        order += sorted(metrics.keys() - set(order))
+        return {TITLES.get(name, name): IntervalCell(metrics[name]) for name in order}
+
+    @property
+    def check(self) -> str:
+        """The second interval of the AUROC, named so that it is not taken for the first."""
+        if self.metrics.delong is None:
+            return ""
+        return (
+            "The interval of the AUROC is the BCa bootstrap's. As a check, DeLong's formula over"
+            f" patients gives {formatting.limits(self.metrics.delong)}."
+        )
+
+    @property
+    def charts(self) -> list[Chart]:
+        """Dice of each image, or the ROC curve of two classes and the calibration."""
+        metrics, table = self.metrics, self.predictions
+        suffix = f"{metrics.task}{' (synthetic)' if metrics.synthetic else ''}."
+        if metrics.main_metric == "dice":
+            title = f"Dice of each image, {suffix}"
+            dice = table["dice"].to_numpy(np.float64)
+            return [charts.fractions_histogram(dice, title=title, x_label="Dice")]
+        # Only a binary task has a threshold, and only then is there one ROC curve.
+        drawn = [] if metrics.threshold is None else [self.roc(metrics.threshold, suffix)]
+        outcomes, probabilities = calibration_pairs(labels(table), scores(table))
+        bins = calibration_bins(outcomes, probabilities, table["patient"])
+        return [*drawn, charts.calibration(bins, title=f"Calibration, {suffix}")]
+
+    def roc(self, threshold: float, suffix: str) -> Chart:
+        """The ROC curve with the operating point."""
+        truth, positive = labels(self.predictions), scores(self.predictions)[:, 1]
+        called = positive >= threshold
+        point = (float(called[truth == 0].mean()), float(called[truth == 1].mean()), threshold)
+        band = roc_band(truth, positive, self.predictions["patient"], resamples=500, seed=0)
+        return charts.roc(
+            [roc_curve_of("AUROC", truth, positive, auroc(truth, positive))],
+            title=f"ROC curve, {suffix}",
+            band=band,
+            operating_point=point,
+            caption=f"Positive class: {self.metrics.classes[1]}.",
+        )
+
+    @property
+    def confusion(self) -> Confusion | None:
+        """The confusion matrix of a classification."""
+        matrix = self.metrics.confusion
+        if matrix is None:
+            return None
+        caption = "Rows: truth. Columns: class called. Percent of the row."
+        return Confusion("Confusion matrix.", self.metrics.classes, matrix, caption)
+
+    @property
+    def slices(self) -> Table | None:
+        """The main metric by site, probe and device; one origin alone repeats the whole."""
+        rows = [
+            [
+                origin,
+                name,
+                IntervalCell(part.estimate) if part.estimate else None,
+                part.images,
+                part.patients,
+                part.note,
+            ]
+            for origin, parts in self.metrics.slices.items()
+            if len(parts) > 1
+            for name, part in parts.items()
+        ]
+        columns = ["by", "name", TITLES[self.metrics.main_metric], "images", "patients", "note"]
+        return Table(columns, rows, "By site, probe and device.") if rows else None
 
 
 def write_page(run: RunResults, corpus: Path, stamp: RunStamp, folder: Path) -> None:
     """Write <folder>/index.html."""
     rows, refused = read_manifest(corpus), read_quarantine(corpus)
     _, validation_summary, _ = tables.validation_verdict(run.validation.rules)
+    subtitle = f"Experiment {run.experiment}, seed {run.seed}."
+    # The first image of each anatomy in each source, then the second ones.
+    ordered = rows.sort_values("id")
+    turn = ordered.groupby(["source", "anatomy"]).cumcount()
+    ranked = ordered.assign(turn=turn).sort_values(["turn", "anatomy", "source"])
+    samples = ranked.head(_MAX_SAMPLES).sort_values(["anatomy", "source", "turn"])
+    last = run.history[-1]
     html.write(
         folder / "index.html",
         "run.html.j2",
-        html.Head(
-            "Report",
-            f"Experiment {run.experiment}, seed {run.seed}.",
-            stamp,
-            page_links("Report", folder),
-        ),
-        decision=run.decision,
-        summary=_summary(run),
-        next=_next_step(run),
-        facts=_facts(run, rows),
+        html.Head("Report", subtitle, stamp, page_links("Report", folder)),
+        run=run,
+        facts={
+            "images": len(rows),
+            "synthetic": formatting.percent(float(rows["synthetic"].mean())),
+            "known patients": int(rows["patient"].nunique()),
+            "sites": int(rows["site"].nunique()),
+            "tasks": len(run.tasks),
+            "release": run.version or "none",
+        },
         decision_table=gate.task_table(run.decision),
-        task_table=_task_table([metrics for metrics, _ in run.evaluations]),
-        tasks=[_task(metrics, evaluation) for metrics, evaluation in run.evaluations],
-        validated=run.validation.passed,
+        tasks=[
+            TaskSection(metrics, read_predictions(evaluation / "predictions.parquet"))
+            for metrics, evaluation in run.evaluations
+        ],
         validation_summary=validation_summary,
         anatomies=anatomy_bars(rows),
         sources=tables.image_counts(rows, ["source", "site", "probe"]),
-        samples=_samples(corpus, rows),
+        samples=pictures.contact_sheet(
+            corpus,
+            samples,
+            lambda row: [pictures.describe(row, "anatomy", "label"), str(row["source"])],
+        ),
         quarantine=tables.quarantine(refused),
-        steps=len(run.history),
-        last_step={
-            title: run.history[-1][name] for name, title in TERMS.items() if name in run.history[-1]
-        },
+        last_step={title: last[name] for name, title in TERMS.items() if name in last},
         curves=curves(run.history),
         features=curves(run.features),
-        drift=run.drift,
         drift_badge=Badge(run.drift.decision),
     )
 
@@ -142,146 +270,6 @@ def page_links(current: str, folder: Path) -> list[Link]:
     ]
 
 
-def _summary(run: RunResults) -> str:
-    champion = run.decision.champion
-    if run.decision.verdict == "promote":
-        before = f"release {champion}" if champion else "no earlier release"
-        return f"The new models became release {run.version}. They were compared with {before}."
-    stays = f"Release {champion} stays in use" if champion else "Nothing was released"
-    reason = {
-        "reject": "a task or a slice of it is not good enough",
-        "inconclusive": "the test patients are too few",
-    }[run.decision.verdict]
-    return f"{stays}: {reason}."
-
-
-def _next_step(run: RunResults) -> str:
-    if run.version:
-        return (
-            f"`arl predict FILE` asks release {run.version} about images, `arl watch` monitors new"
-            " ones."
-        )
-    return gate.next_step(run.decision)
-
-
-def _facts(run: RunResults, rows: pd.DataFrame) -> dict[str, object]:
-    return {
-        "images": len(rows),
-        "synthetic": formatting.percent(float(rows["synthetic"].mean())),
-        "known patients": int(rows["patient"].nunique()),
-        "sites": int(rows["site"].nunique()),
-        "tasks": len(run.tasks),
-        "release": run.version or "none",
-    }
-
-
-def _task_table(measured: Sequence[Metrics]) -> Table:
-    rows = [
-        [
-            metrics.task,
-            Badge("synthetic") if metrics.synthetic else "real",
-            TITLES[metrics.main_metric],
-            IntervalCell(metrics.main),
-            metrics.detectable_difference,
-            metrics.images,
-            metrics.patients,
-        ]
-        for metrics in measured
-    ]
-    level = formatting.percent(measured[0].confidence) if measured else ""
-    caption = (
-        f"Main metric on the test images. Intervals of this section: {level} over patients. The"
-        " gate's intervals above have the gate's level."
-    )
-    columns = ["task", "data", "metric", "value", "detectable", "images", "patients"]
-    return Table(columns, rows, caption)
-
-
-def _task(metrics: Metrics, folder: Path) -> TaskSection:
-    table = read_predictions(folder / "predictions.parquet")
-    order = [name for name in TITLES if name in metrics.metrics]
-    order += sorted(metrics.metrics.keys() - set(order))
-    return TaskSection(
-        metrics.task,
-        metrics.synthetic,
-        {TITLES.get(name, name): IntervalCell(metrics.metrics[name]) for name in order},
-        _check(metrics),
-        _charts(metrics, table),
-        _confusion(metrics),
-        _slices(metrics),
-    )
-
-
-def _check(metrics: Metrics) -> str:
-    """The second interval of the AUROC, named so that it is not taken for the first."""
-    if metrics.delong is None:
-        return ""
-    return (
-        "The interval of the AUROC is the BCa bootstrap's. As a check, DeLong's formula over"
-        f" patients gives {formatting.limits(metrics.delong)}."
-    )
-
-
-def _charts(metrics: Metrics, table: pd.DataFrame) -> list[charts.Chart]:
-    suffix = f"{metrics.task}{' (synthetic)' if metrics.synthetic else ''}."
-    if metrics.main_metric == "dice":
-        values = table["dice"].to_numpy(np.float64)
-        return [
-            charts.fractions_histogram(
-                values, title=f"Dice of each image, {suffix}", x_label="Dice"
-            )
-        ]
-    drawn = []
-    if metrics.threshold is not None:
-        drawn.append(_roc(metrics, table, suffix))
-    outcomes, probabilities = calibration_pairs(labels(table), scores(table))
-    bins = calibration_bins(outcomes, probabilities, table["patient"])
-    return [*drawn, charts.calibration(bins, title=f"Calibration, {suffix}")]
-
-
-def _roc(metrics: Metrics, table: pd.DataFrame, suffix: str) -> charts.Chart:
-    truth, positive = labels(table), scores(table)[:, 1]
-    assert metrics.threshold is not None
-    called = positive >= metrics.threshold
-    point = (
-        float(called[truth == 0].mean()),
-        float(called[truth == 1].mean()),
-        metrics.threshold,
-    )
-    return charts.roc(
-        [roc_curve_of("AUROC", truth, positive, auroc(truth, positive))],
-        title=f"ROC curve, {suffix}",
-        band=roc_band(truth, positive, table["patient"], resamples=500, seed=0),
-        operating_point=point,
-        caption=f"Positive class: {metrics.classes[1]}.",
-    )
-
-
-def _confusion(metrics: Metrics) -> Confusion | None:
-    if metrics.confusion is None:
-        return None
-    caption = "Rows: truth. Columns: class called. Percent of the row."
-    return Confusion("Confusion matrix.", metrics.classes, metrics.confusion, caption)
-
-
-def _slices(metrics: Metrics) -> Table | None:
-    rows = [
-        [
-            origin,
-            name,
-            IntervalCell(part.estimate) if part.estimate else None,
-            part.images,
-            part.patients,
-            part.note,
-        ]
-        for origin, parts in metrics.slices.items()
-        if len(parts) > 1
-        for name, part in parts.items()
-    ]
-    columns = ["by", "name", TITLES[metrics.main_metric], "images", "patients", "note"]
-    return Table(columns, rows, "By site, probe and device.") if rows else None
-
-
 def anatomy_bars(rows: pd.DataFrame) -> Bars:
     """Images by anatomy, the most frequent first; real and synthetic ones apart if both exist."""
     counts = pd.crosstab(rows["anatomy"], rows["synthetic"]).reindex(
@@ -293,19 +281,6 @@ def anatomy_bars(rows: pd.DataFrame) -> Bars:
         for name, row in zip(ordered.index, ordered.to_numpy(), strict=True)
     }
     return Bars(values, ["real", "synthetic"])
-
-
-def _samples(corpus: Path, rows: pd.DataFrame) -> list[Thumbnail]:
-    """The first image of each anatomy in each source, then second ones, up to _MAX_SAMPLES."""
-    ordered = rows.sort_values("id")
-    turn = ordered.groupby(["source", "anatomy"]).cumcount()
-    ranked = ordered.assign(turn=turn).sort_values(["turn", "anatomy", "source"])
-    chosen = ranked.head(_MAX_SAMPLES).sort_values(["anatomy", "source", "turn"])
-    return pictures.contact_sheet(
-        corpus,
-        chosen,
-        lambda row: [pictures.describe(row, "anatomy", "label"), str(row["source"])],
-    )
 
 
 def curves(history: Sequence[Mapping[str, float]]) -> list[charts.Chart]:
