@@ -8,13 +8,15 @@ DATA holds BUSBRA, FALLMUD and COVID-BLUES. The script plants names of ten scrip
 to 26 pixels and a contrast of 60 grey levels or more. It plants names into one frame or more of
 clips, standing, moving or flashing, and makes title cards and slide shows. The false alarms are
 counted on the images of `burnt_in_text_clean.txt`, which a person has found free of text, and on
-clips of COVID-BLUES. Prints one JSON line per measurement.
+clips of COVID-BLUES. Prints one JSON line per measurement. With `--out` the lines are kept, a
+second run skips what the file holds, and the pictures with a missed name are saved beside it.
 """
 
 import argparse
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -149,27 +151,30 @@ def covered(box: Box, boxes: tuple[Box, ...]) -> float:
     return float(area.mean())
 
 
-def stills(scans: list[Pixels], count: int) -> Iterator[dict[str, object]]:
-    """Recall by script; a name is found if 80 % of its box are masked."""
-    for script in SCRIPTS:
-        rng = np.random.default_rng([7, len(script), ord(script[0])])
-        shares: list[float] = []
-        while len(shares) < count:
-            scan, ink = scans[int(rng.integers(len(scans)))], name_ink(rng, script)
-            place = position(rng, scan, ink)
-            if place is None:
-                continue
-            planted, box = plant(scan, ink, *place, int(rng.choice(CONTRASTS)))
-            shares.append(covered(box, search([planted]).boxes))
-        found = [share for share in shares if share >= 0.8]
-        touched = [share for share in shares if share > 0]
-        yield {
-            "script": script,
-            "names": count,
-            "found": len(found),
-            "touched": len(touched),
-            "masked_of_found": round(float(np.mean(found)), 3) if found else 0.0,
-        }
+def stills(
+    scans: list[Pixels], script: str, count: int, misses: Path | None = None
+) -> dict[str, object]:
+    """Recall of one script; a name counts if 80 % of its box are masked."""
+    rng = np.random.default_rng([7, len(script), ord(script[0])])
+    fractions: list[float] = []
+    while len(fractions) < count:
+        scan, ink = scans[int(rng.integers(len(scans)))], name_ink(rng, script)
+        corner = position(rng, scan, ink)
+        if corner is None:
+            continue
+        planted, box = plant(scan, ink, *corner, int(rng.choice(CONTRASTS)))
+        fractions.append(covered(box, search([planted]).boxes))
+        if fractions[-1] < 0.8 and misses is not None:
+            misses.mkdir(parents=True, exist_ok=True)
+            name = f"{script}-{len(fractions)}-{'-'.join(map(str, box))}.png"
+            cv2.imwrite(str(misses / name), planted)
+    masked = [fraction for fraction in fractions if fraction >= 0.8]
+    return {
+        "names": count,
+        "masked": len(masked),
+        "touched": sum(fraction > 0 for fraction in fractions),
+        "masked_area_of_masked": round(float(np.mean(masked)), 3) if masked else 0.0,
+    }
 
 
 def moving_clip(scans: list[Pixels], rng: np.random.Generator, length: int) -> list[Pixels]:
@@ -290,18 +295,30 @@ def main() -> None:
     parser.add_argument("--names", type=int, default=200)
     parser.add_argument("--clips", type=int, default=200)
     parser.add_argument("--cards", type=int, default=50)
+    parser.add_argument("--only", nargs="*", help="scripts, or clips, cards, images, videos")
+    parser.add_argument("--out", type=Path, help="file of JSON lines; measured parts are skipped")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     names, scans = clean_images(arguments.data)
-    for line in stills(scans, arguments.names):
-        print(json.dumps({"benchmark": "burnt_in_text", **line}), flush=True)
-    for result in (
-        clips(scans, arguments.clips),
-        cards(scans, arguments.cards),
-        false_alarms(names, scans),
-        false_alarms_of_clips(arguments.data, 60),
-    ):
-        print(json.dumps({"benchmark": "burnt_in_text", **result}), flush=True)
+    misses = arguments.out.with_suffix("") if arguments.out else None
+    parts: dict[str, Callable[[], dict[str, object]]] = {
+        script: partial(stills, scans, script, arguments.names, misses) for script in SCRIPTS
+    }
+    parts["clips"] = lambda: clips(scans, arguments.clips)
+    parts["cards"] = lambda: cards(scans, arguments.cards)
+    parts["images"] = lambda: false_alarms(names, scans)
+    parts["videos"] = lambda: false_alarms_of_clips(arguments.data, 60)
+    measured = set()
+    if arguments.out and arguments.out.exists():
+        measured = {json.loads(line)["part"] for line in arguments.out.read_text().splitlines()}
+    for part in arguments.only or parts:
+        if part in measured:
+            continue
+        line = json.dumps({"benchmark": "burnt_in_text", "part": part, **parts[part]()})
+        print(line, flush=True)
+        if arguments.out:
+            with arguments.out.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
 
 
 if __name__ == "__main__":

@@ -59,47 +59,46 @@ class OverlayNetwork(nn.Module):
 
 
 class Alphabet:
-    """Random words of the letters that a font has."""
+    """Random words of the letters of a script, in a font that has them.
+
+    The choice is by script and not by font, because most fonts have Latin letters. Scripts of thin
+    or sparse strokes, which are hard to tell from speckle, come `_HARD` times as often as others.
+    """
+
+    _HARD, _HARD_BLOCKS = 3, (0x5D0, 0x621, 0xAC00)  # Hebrew, Arabic, Hangul
 
     def __init__(self) -> None:
-        self._fonts: list[tuple[str, list[list[str]]]] = []
-        files = [
-            file
-            for file in sorted(NOTO.glob("NotoSans*.ttf"))
-            if "Symbols" not in file.name and "Math" not in file.name
-        ]
-        for file in files:
-            self._add(file, TTFont(file))
+        self._scripts: dict[tuple[int, int], list[tuple[Path, list[str]]]] = {}
+        for file in sorted(NOTO.glob("NotoSans*.ttf")):
+            if "Symbols" not in file.name and "Math" not in file.name:
+                self._add(file, TTFont(file))
         for file in sorted(CJK.glob("NotoSansCJK-*.ttc")):
-            for _ in range(len(files) // 4):
-                self._add(file, TTCollection(file).fonts[0])
+            self._add(file, TTCollection(file).fonts[0])
 
     def _add(self, file: Path, font: TTFont) -> None:
-        if self._fonts and self._fonts[-1][0] == str(file):
-            self._fonts.append(self._fonts[-1])
-            return
         points = set(font.getBestCmap())
-        blocks = [
-            [chr(p) for p in range(low, high + 1) if p in points and chr(p).isalpha()]
-            for low, high in BLOCKS
-        ]
-        blocks = [block for block in blocks if len(block) > 15]
-        if blocks:
-            self._fonts.append((str(file), blocks))
+        for low, high in BLOCKS:
+            letters = [chr(p) for p in range(low, high + 1) if p in points and chr(p).isalpha()]
+            if len(letters) > 15:
+                self._scripts.setdefault((low, high), []).append((file, letters))
 
     def word(self, rng: random.Random) -> tuple[str, str]:
         """(font file, text)."""
-        file, blocks = rng.choice(self._fonts)
-        block = rng.choice(blocks)
-        if rng.random() < 0.2:
-            return file, "".join(rng.choice("0123456789.-/: ") for _ in range(rng.randint(6, 12)))
-        dense = unicodedata.east_asian_width(block[-1]) == "W"
-        text = "".join(rng.choice(block) for _ in range(rng.randint(2, 5 if dense else 12)))
+        weights = [self._HARD if low in self._HARD_BLOCKS else 1 for low, _ in self._scripts]
+        (script,) = rng.choices(list(self._scripts), weights)
+        if rng.random() < 0.15:
+            latin = rng.choice(self._scripts[BLOCKS[0]])[0]
+            return str(latin), "".join(
+                rng.choice("0123456789.-/: ") for _ in range(rng.randint(6, 12))
+            )
+        file, letters = rng.choice(self._scripts[script])
+        dense = unicodedata.east_asian_width(letters[-1]) == "W"
+        text = "".join(rng.choice(letters) for _ in range(rng.randint(2, 5 if dense else 12)))
         if not dense and rng.random() < 0.3:
             text = text.upper()
         if rng.random() < 0.25:
-            text += " " + "".join(rng.choice(block) for _ in range(rng.randint(1, 4)))
-        return file, text
+            text += " " + "".join(rng.choice(letters) for _ in range(rng.randint(1, 4)))
+        return str(file), text
 
 
 def draw_text(crop: np.ndarray, target: np.ndarray, words: Alphabet, rng: random.Random) -> None:

@@ -14,7 +14,8 @@ from arl import params as parameters
 from arl.commands.phi_audit import audit, phi_audit
 from arl.files import read_json
 from arl.ingest.phi_audit.confidentiality import PROFILE
-from arl.ingest.phi_audit.planting import BURNT_IN, Planter, plant
+from arl.ingest.phi_audit.planting import Planter, plant
+from arl.ingest.phi_audit.scenes import BURNT_IN
 from arl.ingest.phi_audit.search import Search, is_similar, leaks
 from arl.params import Params
 
@@ -45,11 +46,11 @@ def test_nothing_is_found(
     params: Params, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     phi_audit(params, work=tmp_path / "audit")
-    told = read_json(tmp_path / "audit/audit.json")
+    audit_record = read_json(tmp_path / "audit/audit.json")
     assert "none found" in capsys.readouterr().out
-    assert told["found"] == []
-    assert told["files"] == 15
-    assert told["places"] > len(PROFILE) - 20
+    assert audit_record["found"] == []
+    assert audit_record["files"] == 17
+    assert audit_record["places"] > len(PROFILE) - 20
     assert not [
         path for path in (tmp_path / "audit/left").iterdir() if path.name.startswith(".")
     ]  # nothing reports home

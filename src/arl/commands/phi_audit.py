@@ -43,7 +43,8 @@ def phi_audit(params: Params, *, work: Path = Path("out/phi-audit")) -> None:
 
 def audit(params: Params, work: Path, ingest: tuple[str, ...]) -> None:
     """`phi_audit` of another command than `arl ingest`, for its own test."""
-    from arl.ingest.phi_audit.planting import BURNT_IN, Planter, plant
+    from arl.ingest.phi_audit.planting import Planter, plant
+    from arl.ingest.phi_audit.scenes import BURNT_IN
     from arl.ingest.phi_audit.search import leaks
 
     shutil.rmtree(work, ignore_errors=True)

@@ -44,7 +44,10 @@ _SCALE, _LONG_SIDE = 1.5, 1280
 _DETECTED = 0.3  # score of the text detector
 _READ = 0.5  # score of the reader; up to three characters below it are speckle
 _SURE = 0.9  # score of the reader from which four digits are a number and not a ruler
-_LEGIBLE = 0.8  # score of the reader from which a measurement needs no masking
+_LEGIBLE = 0.8  # score of the reader from which a word is certain
+# Score of the reader from which a measurement needs no masking. It reads short Hebrew names as two
+# digits with a score of up to 0.89, and ticks with 0.99.
+_CERTAIN = 0.95
 _WIDE = 1.3  # width over height of a detected box that is more than a letter
 _TALL = 1.5  # height over width of a detected box that is a bar rather than a word
 _CHARACTERS = 1.2  # of a measurement, at least, in a box as wide as it is high
@@ -298,7 +301,7 @@ def _is_harmless(text: Text) -> bool:
     if len(content) < _CHARACTERS * (right - left) / max(1, bottom - top):
         return False
     single = len(content) == 1 and text.score >= _READ
-    return single or (text.score >= _LEGIBLE and _MEASUREMENT.fullmatch(content) is not None)
+    return single or (text.score >= _CERTAIN and _MEASUREMENT.fullmatch(content) is not None)
 
 
 def _may_identify(text: Text, overlays: list[Overlay]) -> bool:

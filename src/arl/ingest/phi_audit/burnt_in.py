@@ -51,10 +51,12 @@ def text_ink(text: str, font_file: Path = _DEJAVU) -> Ink:
     return np.asarray(layer, np.float32) / np.float32(255)
 
 
-def code_ink(text: str) -> Ink:
-    """A QR code, white with black modules."""
-    code = zxingcpp.create_barcode(text, zxingcpp.BarcodeFormat.QRCode)
-    return np.asarray(code.to_image(scale=4), np.float32) / np.float32(255)
+def code_ink(text: str, kind: str) -> Ink:
+    """A code of a kind of zxing-cpp, e.g. QRCode or Code128, white with black modules."""
+    code = zxingcpp.create_barcode(text, getattr(zxingcpp.BarcodeFormat, kind))
+    # 4 pixels a module of a QR code, 2 of a barcode, which is long
+    scale = 4 if kind == "QRCode" else 2
+    return np.asarray(code.to_image(scale=scale), np.float32) / np.float32(255)
 
 
 def draw_ink(picture: Pixels, ink: Ink, left: int, top: int, *, solid: bool = False) -> None:
@@ -75,5 +77,6 @@ def is_visible(image: Pixels, ink: Ink, scale: float) -> bool:
     template = cv2.resize((255 * ink).astype(np.uint8), size, interpolation=cv2.INTER_AREA)
     if template.shape[0] > image.shape[0] or template.shape[1] > image.shape[1]:
         return False
+    # The correlation of a flat window, e.g. a masked one, is not a number.
     match = cv2.matchTemplate(image, template, cv2.TM_CCOEFF_NORMED)
     return bool(np.nanmax(np.where(np.isfinite(match), match, 0)) > _VISIBLE)

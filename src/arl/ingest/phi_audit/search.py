@@ -6,7 +6,6 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -44,10 +43,11 @@ def leaks(
     """
     search = Search(identifiers)
     for file in sorted(path for path in root.rglob("*") if not path.is_dir()):
-        for where, content in _contents(root, file):
+        for where, content in file_contents(root, file):
             for identifier in search.find(content):
                 yield f"{where} holds {identifier!r}, planted in {identifiers[identifier]}"
-        yield from _visible(root, file, drawn, inks or {})
+        if re.fullmatch(r"shard-\d+\.parquet", file.name):
+            yield from visible_texts(root, file, drawn, inks or {})
 
 
 class Search:
@@ -56,7 +56,14 @@ class Search:
     def __init__(self, identifiers: Iterable[str]) -> None:
         self._forms: dict[int, list[tuple[bytes, str]]] = {}
         for identifier in identifiers:
-            for form in _forms(identifier):
+            lower = identifier.lower()
+            forms = [lower.encode(), lower.encode("utf-16-le")]
+            # A bare hash of a name is no pseudonym: anybody can hash a list of names.
+            forms += [
+                hashlib.new(algorithm, identifier.encode()).hexdigest()[:32].encode()
+                for algorithm in ("md5", "sha1", "sha256")
+            ]
+            for form in forms:
                 if len(form) < _KEY:
                     raise ValueError(f"{identifier!r} is too short to be told from other bytes")
                 self._forms.setdefault(int.from_bytes(form[:_KEY], sys.byteorder), []).append(
@@ -66,6 +73,7 @@ class Search:
 
     def find(self, content: bytes) -> set[str]:
         """The identifiers that some bytes hold, in either case."""
+        # numpy compares all aligned groups of eight bytes at once, for each of eight alignments.
         lower = content.lower() + b"\0" * _KEY
         secrets = set()
         for start in range(_KEY):
@@ -80,46 +88,36 @@ class Search:
         return secrets
 
 
-def _forms(identifier: str) -> Iterator[bytes]:
-    lower = identifier.lower()
-    yield lower.encode()
-    yield lower.encode("utf-16-le")
-    for algorithm in ("md5", "sha1", "sha256"):
-        yield hashlib.new(algorithm, identifier.encode()).hexdigest()[:32].encode()
-
-
-def _contents(root: Path, file: Path) -> Iterator[tuple[str, bytes]]:
+def file_contents(root: Path, file: Path) -> Iterator[tuple[str, bytes]]:
+    """(name of a part, its bytes) of a file: its name, its bytes, its metadata and its columns."""
     name = file.relative_to(root).as_posix()
     yield f"the name {name}", name.encode("utf-8", "surrogateescape")
     if file.is_file():
         yield name, file.read_bytes()
     if file.suffix == ".parquet":
         yield f"the metadata of {name}", str(pq.read_metadata(file).metadata).encode()
+        # The file's bytes are compressed, so its cells are searched one by one as well.
         columns: dict[str, list[bytes]] = {}
-        for column, cell in _cells(file):
-            columns.setdefault(column, []).append(
-                cell if isinstance(cell, bytes) else str(cell).encode()
-            )
-        yield from (
-            (f"column {column} of {name}", b"\0".join(cells)) for column, cells in columns.items()
-        )
+        with pq.ParquetFile(file) as table:
+            rows = (row for part in table.iter_batches(batch_size=32) for row in part.to_pylist())
+            for column, cell in (item for row in rows for item in row.items()):
+                content = cell if isinstance(cell, bytes) else str(cell).encode()
+                columns.setdefault(column, []).append(content)
+        for column, cells in columns.items():
+            yield f"column {column} of {name}", b"\0".join(cells)
 
 
-def _cells(file: Path) -> Iterator[tuple[str, Any]]:
-    with pq.ParquetFile(file) as table:
-        for batch in table.iter_batches(batch_size=32):
-            for row in batch.to_pylist():
-                yield from row.items()
-
-
-def _visible(
+def visible_texts(
     root: Path, file: Path, drawn: tuple[str, ...], inks: Mapping[str, Ink]
 ) -> Iterator[str]:
-    """Texts and codes that a stored picture still shows, to a reader or by their shape."""
-    if not re.fullmatch(r"shard-\d+\.parquet", file.name):
-        return
+    """Texts and codes that a picture of a shard still shows, to OCR or by their shape."""
     shard = read_shard(file)
-    originals = _original_heights(file)
+    # Ingest scales large images down, and the inks have to be compared at the stored scale.
+    originals: dict[int, int] = {}
+    manifest = file.with_name("manifest.parquet")
+    if manifest.is_file():
+        rows = pq.read_table(manifest, columns=["shard", "row", "original_height"]).to_pylist()
+        originals = {r["row"]: r["original_height"] for r in rows if r["shard"] == file.name}
     columns = (shard[name].tolist() for name in ("image", "height", "width"))
     for number, (packed, height, width) in enumerate(zip(*columns, strict=True)):
         image = unpack(packed, height, width)
@@ -132,15 +130,6 @@ def _visible(
             for name, ink in inks.items()
             if is_visible(as_grey(image), ink, scale)
         )
-
-
-def _original_heights(file: Path) -> dict[int, int]:
-    """Row of a shard -> height before scaling, from the manifest beside it."""
-    manifest = file.with_name("manifest.parquet")
-    if not manifest.is_file():
-        return {}
-    rows = pq.read_table(manifest, columns=["shard", "row", "original_height"]).to_pylist()
-    return {row["row"]: row["original_height"] for row in rows if row["shard"] == file.name}
 
 
 def is_similar(text: str, secret: str) -> bool:
