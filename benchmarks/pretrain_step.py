@@ -1,14 +1,17 @@
 """Speed of a pretraining step: MAE and DINO against stable-pretraining, ARL against both.
 
     pip install stable-pretraining==0.1.8      # for this benchmark only
-    python benchmarks/pretrain_step.py [--batch 16] [--repeats 5] [--precision fp32]
+    OMP_NUM_THREADS=1 python benchmarks/pretrain_step.py [--batch 16] [--repeats 5]
+        [--precision fp32] [--profile]
 
 ViT-S/16 on three-channel images of 224 pixels. DINO has two global and four local crops of 96. All
 sides get the same prepared crops, threads and precision, and take turns in one process. Ours run in
-the DeepSpeed engine, the peer's in a bare loop: forward, backward, AdamW, teacher update. Prints
-medians, one JSON line per comparison. `arl_to_dino_plus_mae` is the time of a step of the full
-objective with ACDT over the sum of a DINO and an MAE step: ours with ACDT, the peer's on plain
-ViTs.
+the DeepSpeed engine, the peer's in a bare loop: forward, backward, AdamW, teacher update. Seconds
+are those of the processor, so that another process on the machine counts little. Prints medians,
+one JSON line per comparison. `arl_to_dino_plus_mae` is the time of a step of the full objective
+with ACDT over the sum of a DINO and an MAE step: ours with ACDT, the peer's on plain ViTs. With
+--profile, only our own steps run, and a line says which fraction of the processor's time each kind
+of operation takes.
 """
 
 import argparse
@@ -36,6 +39,13 @@ SHARED = [
     "objective.head_hidden=2048",
 ]
 Step = Callable[[], None]
+# Parts of the names of PyTorch's operators, in the order in which they are tried.
+KINDS = {
+    "sampling": ("arl::", "embedding_bag", "aten::sort", "EmbeddingBag"),
+    "matrix products": ("aten::addmm", "aten::mm", "aten::bmm", "baddbmm", "mkldnn", "mkl_linear"),
+    "attention": ("scaled_dot_product", "flash_attention"),
+    "convolutions": ("convolution",),
+}
 
 
 def main() -> None:
@@ -46,6 +56,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    parser.add_argument("--profile", action="store_true")
     args = parser.parse_args()
     torch.manual_seed(0)
     distributed.initialize()
@@ -53,6 +64,11 @@ def main() -> None:
     common["threads"] = torch.get_num_threads()
     crops = [torch.randn(args.batch, 3, SIZE, SIZE) for _ in range(2)]
     local = [torch.randn(args.batch, 3, LOCAL, LOCAL) for _ in range(LOCALS)]
+    if args.profile:
+        for objective in ("mae", "dino", "arl"):
+            step = arl_step(objective, "acdt", crops, local, args.precision)
+            print(json.dumps({**common, "objective": objective, **profile(step)}), flush=True)
+        return
     for objective, peer in (("mae", peer_mae), ("dino", peer_dino)):
         ours = arl_step(objective, "none", crops, local, args.precision)
         seconds = medians([ours, peer(crops, local, args.precision)], args.repeats)
@@ -186,9 +202,28 @@ def medians(sides: list[Step], repeats: int) -> list[float]:
 
 
 def elapsed(side: Step) -> float:
-    start = time.perf_counter()
+    start = time.process_time()
     side()
-    return time.perf_counter() - start
+    return time.process_time() - start
+
+
+def profile(step: Step) -> dict[str, object]:
+    """Divide the processor's time of a step among kinds of operations."""
+    step()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        step()
+    times = {event.key: event.self_cpu_time_total for event in profiler.key_averages()}
+    total = sum(times.values())
+    by_kind = dict.fromkeys([*KINDS, "other"], 0.0)
+    for name, seconds in times.items():
+        kinds = [kind for kind, parts in KINDS.items() if any(part in name for part in parts)]
+        by_kind[kinds[0] if kinds else "other"] += seconds / total
+    longest = sorted(times.items(), key=lambda item: -item[1])[:8]
+    return {
+        "seconds": round(total / 1e6, 3),
+        "fractions": {kind: round(part, 3) for kind, part in by_kind.items()},
+        "longest": {name: round(seconds / total, 3) for name, seconds in longest},
+    }
 
 
 if __name__ == "__main__":

@@ -2,11 +2,9 @@
 
 from pathlib import Path
 
-import pandas as pd
-
 from arl.composition import compose
 from arl.console import info
-from arl.corpus.manifest import read_manifest
+from arl.corpus.selection import select, subset
 from arl.params import Params
 from arl.training.plan import Plan, make_plan, measure_step, read_devices
 
@@ -48,7 +46,7 @@ def plan(
     devices = read_devices(_DEVICES)
     if gpu and gpu not in devices:
         raise ValueError(f"device {gpu!r} is not in {_DEVICES}, which has {', '.join(devices)}")
-    count = images or (_training_images(corpus) if corpus else _PAPER_IMAGES)
+    count = images or (_training_images(params, corpus) if corpus else _PAPER_IMAGES)
     size = params.data.size
     measured = (
         None if gpu else measure_step(params.model, params.objective, params.pretrain, size=size)
@@ -68,9 +66,15 @@ def plan(
         info(line)
 
 
-def _training_images(corpus: Path) -> int:
-    rows: pd.DataFrame = read_manifest(corpus)
-    return max(1, len(rows))
+def _training_images(params: Params, corpus: Path) -> int:
+    # The selection of `arl pretrain`: validation and test patients are not trained on.
+    rows = select(
+        corpus,
+        sources=params.data.sources,
+        held_out=params.data.held_out,
+        protocols=params.data.splits,
+    )
+    return len(subset(rows[rows["split"] == "train"], params.pretrain.fraction, params.seed))
 
 
 def _lines(params: Params, plan: Plan, images: int, ranks: int, device: str) -> list[str]:
@@ -81,6 +85,10 @@ def _lines(params: Params, plan: Plan, images: int, ranks: int, device: str) -> 
         "kernel launches": plan.step_launches,
         "views": plan.step_views,
     }
+    # A tenth stays free for the workspace of cuBLAS, fragments and NCCL's buffers.
+    fits = plan.device_gib is not None and plan.memory_gib <= 0.9 * plan.device_gib
+    verdict = "fits" if fits else "does not fit"
+    limit = "" if plan.device_gib is None else f" of {plan.device_gib:.0f}: {verdict}"
     longest = max(bends, key=lambda name: bends[name])
     rows = [
         (
@@ -91,7 +99,7 @@ def _lines(params: Params, plan: Plan, images: int, ranks: int, device: str) -> 
         ("work", f"{plan.macs_per_image / 1e9:,.1f} GMAC an image, both directions"),
         ("one step", f"{plan.step:.3f} s ({how}); the longest part: {longest}"),
         ("time", f"{plan.hours:,.1f} h, {plan.device_hours:,.0f} device hours"),
-        ("memory", f"{plan.memory_gib:.1f} GiB a device" + _of(plan)),
+        ("memory", f"{plan.memory_gib:.1f} GiB a device{limit}"),
         ("reading", f"{plan.bytes_read / 1e12:,.2f} TB in all"),
         (
             "checkpoints",
@@ -102,10 +110,3 @@ def _lines(params: Params, plan: Plan, images: int, ranks: int, device: str) -> 
         rows.append(("cost", f"${plan.dollars:,.0f} at the price in {_DEVICES}"))
     rows += [("advice", sentence) for sentence in plan.advice]
     return [f"{name:12s} {text}" for name, text in rows]
-
-
-def _of(plan: Plan) -> str:
-    if plan.device_gib is None:
-        return ""
-    fits = "fits" if plan.memory_gib <= 0.9 * plan.device_gib else "does not fit"
-    return f" of {plan.device_gib:.0f}: {fits}"

@@ -4,7 +4,7 @@ A-ViT is built from timm's parts, has timm's attribute names and is registered w
 `import arl.models`, `timm.create_model("avit_base_patch16")` builds it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -89,7 +89,12 @@ class AViT(nn.Module):
 
     def init_weights(self) -> None:
         """Initialise as MAE does; position embeddings start at sines and cosines."""
-        self.apply(_init_linear)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        # Last, since Xavier has overwritten the zeros with which a conditioning starts.
         for module in self.modules():
             if isinstance(module, (DeformableDepthwise, FiLMBlock, LoRABlock, CrossAttentionBlock)):
                 module.reset_conditioning()
@@ -194,7 +199,7 @@ class AViT(nn.Module):
         kernels = {name for name, _ in self.named_parameters() if name.endswith(".deform.weight")}
         return {"pos_embed", "cls_token", "mask_token"} | kernels
 
-    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+    def group_matcher(self, coarse: bool = False) -> dict[str, object]:
         """Layers for layer-wise learning rate decay, in timm's format."""
         return {
             "stem": r"^cls_token|mask_token|pos_embed|patch_embed",
@@ -230,6 +235,7 @@ class AViT(nn.Module):
     ) -> Tensor:
         out: Tensor
         if self.grad_checkpointing and torch.is_grad_enabled():
+            # The re-entrant variant needs an input with a gradient, and a frozen stem gives none.
             out = checkpoint(block, tokens, code, grid, num_queries, use_reentrant=False)
         else:
             out = block(tokens, code, grid, num_queries)
@@ -242,10 +248,12 @@ class AViT(nn.Module):
         if ids_keep is not None and mask is not None:
             raise ValueError("ids_keep and mask both hide patches: pass one of them")
         tokens = self.patch_embed(x)
+        # Before the positions are added, so that a masked patch keeps its own.
         if mask is not None:
             tokens = torch.where(mask.unsqueeze(-1), self.mask_token.to(tokens.dtype), tokens)
         positions = self._positions(height, width)
         tokens = tokens + positions[:, 1:]
+        # After the positions are added, so that a token carries its own to its new index.
         if ids_keep is not None:
             tokens = tokens.gather(1, ids_keep.unsqueeze(-1).expand(-1, -1, self.embed_dim))
         # x.shape[0] and not len(x), which would fix the batch size of an exported graph.
@@ -348,29 +356,22 @@ def _block_maker(
     )
 
 
-def _init_linear(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.xavier_uniform_(module.weight)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-
-
 def avit_tiny_patch16(pretrained: bool = False, **kwargs: Any) -> AViT:
     """A-ViT of ViT-Ti/16's width and depth: 6.1 M parameters."""
-    return _create(pretrained, kwargs, embed_dim=192, num_heads=3, anatomy_hidden=240)
+    return _create(pretrained, {"embed_dim": 192, "num_heads": 3, "anatomy_hidden": 240}, **kwargs)
 
 
 def avit_small_patch16(pretrained: bool = False, **kwargs: Any) -> AViT:
     """A-ViT of ViT-S/16's width and depth: 24 M parameters."""
-    return _create(pretrained, kwargs, embed_dim=384, num_heads=6, anatomy_hidden=480)
+    return _create(pretrained, {"embed_dim": 384, "num_heads": 6, "anatomy_hidden": 480}, **kwargs)
 
 
 def avit_base_patch16(pretrained: bool = False, **kwargs: Any) -> AViT:
     """The paper's A-ViT, of ViT-B/16's width and depth: 95 M parameters (appendix H)."""
-    return _create(pretrained, kwargs, embed_dim=768, num_heads=12, anatomy_hidden=960)
+    return _create(pretrained, {"embed_dim": 768, "num_heads": 12, "anatomy_hidden": 960}, **kwargs)
 
 
-def _create(pretrained: bool, kwargs: dict[str, Any], **defaults: Any) -> AViT:
+def _create(pretrained: bool, defaults: Mapping[str, int], **kwargs: Any) -> AViT:
     if pretrained:
         raise ValueError(
             "timm has no pretrained weights of A-ViT: load a checkpoint, see arl.models.weights"
@@ -379,9 +380,10 @@ def _create(pretrained: bool, kwargs: dict[str, Any], **defaults: Any) -> AViT:
         raise ValueError(
             "A-ViT has no head: use arl.models.heads.Classifier, or leave num_classes at 0"
         )
+    # `timm.create_model` passes these to every entry point.
     for name in ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"):
         kwargs.pop(name, None)
-    return AViT(**(defaults | kwargs))
+    return AViT(**{**defaults, **kwargs})
 
 
 for _entrypoint in (avit_tiny_patch16, avit_small_patch16, avit_base_patch16):

@@ -28,6 +28,7 @@ class Mlp(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) -> (..., C)."""
         hidden: Tensor = self.fc1(x)
+        # In inference the activation overwrites the largest tensor of the block.
         hidden = F.gelu(hidden) if torch.is_grad_enabled() else torch.ops.aten.gelu_(hidden)
         out: Tensor = self.fc2(hidden)
         return out
@@ -61,6 +62,7 @@ class Attention(nn.Module):
         return out
 
     def _project(self, x: Tensor, y: Tensor, delta: Tensor | None) -> tuple[Tensor, ...]:
+        # One product instead of two where both sequences are the same.
         if x is y:
             joint = self.qkv(x) if delta is None else self.qkv(x) + delta
             return tuple(joint.chunk(3, dim=-1))

@@ -64,6 +64,7 @@ class LoRABlock(PlainBlock):
     ) -> Tensor:
         """x (B, 1 + L, C), anatomy code (B, 16) -> (B, num_queries or 1 + L, C)."""
         normed = self.norm1(x)
+        # Products of activations and not of weights: each image of a batch has its own anatomy.
         down = torch.einsum("ba,adr->bdr", code, self.lora_down)
         up = torch.einsum("ba,are->bre", code, self.lora_up)
         attended = self.attn(select_tokens(normed, num_queries), normed, normed @ down @ up)

@@ -8,7 +8,7 @@ from typing import Any
 
 import timm
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import arl.models  # registers A-ViT
@@ -37,6 +37,7 @@ def count_macs(model: nn.Module, *shapes: tuple[int, ...]) -> int:
 
 def _deform_flops(x: Any, rows: Any, weights: Any, kernel: Any, *_: Any, **__: Any) -> int:
     """Shapes (B, L, C), (B, P, K, 4), (B, P, K, 4), (K, C)."""
+    # Each tap adds four corners and multiplies by its kernel.
     batch, tokens, taps, corners = rows
     return int(2 * batch * tokens * taps * (corners + 1) * kernel[1])
 
@@ -76,14 +77,12 @@ def latency(models: Mapping[str, nn.Module], batch: int, repeats: int) -> dict[s
     times: dict[str, list[float]] = {name: [] for name in models}
     for repeat in range(repeats + 1):
         for name, model in models.items():
+            # timm's ViT knows no anatomy, and its `forward` would add a head.
             start = time.perf_counter()
-            _features(model, images, anatomy)
+            if isinstance(model, timm.models.VisionTransformer):
+                model.forward_features(images)
+            else:
+                model(images, anatomy)
             if repeat:
                 times[name].append(time.perf_counter() - start)
     return {name: statistics.median(one) for name, one in times.items()}
-
-
-def _features(model: nn.Module, images: Tensor, anatomy: Tensor) -> Any:
-    if isinstance(model, timm.models.VisionTransformer):
-        return model.forward_features(images)
-    return model(images, anatomy)

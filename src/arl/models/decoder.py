@@ -140,5 +140,6 @@ class MAEDecoder(nn.Module):
     def _fill(self, kept: Tensor, ids_keep: Tensor, num_patches: int) -> Tensor:
         """Scatter the kept tokens into a grid of mask tokens."""
         batch, _, dim = kept.shape
+        # The cast keeps bfloat16 tokens: autocast does not reach a `scatter`.
         full = self.mask_token.to(kept.dtype).expand(batch, num_patches, -1)
         return full.scatter(1, ids_keep.unsqueeze(-1).expand(-1, -1, dim), kept)

@@ -103,6 +103,7 @@ class Pooled(nn.Module):
         super().__init__()
         if pooling not in ("gap", "cls"):
             raise ValueError(f"pooling {pooling!r} is neither gap nor cls")
+        # SigLIP and SAM have patch tokens only; token 0 would be the upper left corner.
         if pooling == "cls" and not encoder.num_prefix_tokens:
             raise ValueError("this encoder has no CLS token: pool by gap")
         self.encoder = encoder

@@ -65,5 +65,6 @@ class Reconstructor(nn.Module):
         if self.config.norm_pix_loss:
             _, mean, std = normalize_patches(pixels)
             predicted = denormalize_patches(predicted, mean, std)
+        # Visible patches stay as they are: the decoder is not trained on them.
         whole = torch.where(mask[..., None], predicted, pixels)
         return unpatchify(whole, self.encoder.patch_size, images.shape[-2:])

@@ -53,6 +53,7 @@ class UPerNet(nn.Module):
                 nn.Sequential(_up(embed_dim), _norm(embed_dim), nn.GELU(), _up(embed_dim)),
                 _up(embed_dim),
                 nn.Identity(),
+                # Rounds up, because a grid of 7 x 7 patches must keep its last row.
                 nn.MaxPool2d(2, ceil_mode=True),
             ]
         )
@@ -94,6 +95,7 @@ class PyramidPooling(nn.Module):
 
 
 def _conv(in_channels: int, channels: int, kernel: int) -> nn.Sequential:
+    # A norm with its own shift follows, hence no bias.
     convolution = nn.Conv2d(in_channels, channels, kernel, padding=kernel // 2, bias=False)
     return nn.Sequential(convolution, _norm(channels), nn.ReLU())
 
@@ -105,6 +107,7 @@ def _norm(channels: int) -> nn.GroupNorm:
 
 
 def _up(channels: int) -> nn.ConvTranspose2d:
+    # Stride and kernel agree, so the outputs do not overlap and show no checkerboard.
     return nn.ConvTranspose2d(channels, channels, kernel_size=2, stride=2)
 
 

@@ -25,7 +25,12 @@ def load_timm_vit(model: AViT, state_dict: Mapping[str, Tensor]) -> None:
     """
     state = {name: tensor for name, tensor in state_dict.items() if not name.startswith(_HEAD)}
     state = _adapt_positions(model, _adapt_channels(model, state))
-    expected = {name for name in model.state_dict() if not _is_added(name)}
+    # A ViT has neither mask token nor conditioning. Both keep their initial values.
+    expected = {
+        name
+        for name in model.state_dict()
+        if name != "mask_token" and not any(part in name for part in _CONDITIONING)
+    }
     _load(model, state, expected, "a timm ViT")
 
 
@@ -36,10 +41,6 @@ def load_avit(model: AViT, state_dict: Mapping[str, Tensor]) -> None:
         ValueError: a tensor is missing, unknown or of another shape; the message names all.
     """
     _load(model, _adapt_positions(model, dict(state_dict)), set(model.state_dict()), "an A-ViT")
-
-
-def _is_added(name: str) -> bool:
-    return name == "mask_token" or any(part in name for part in _CONDITIONING)
 
 
 def _load(model: AViT, state: dict[str, Tensor], expected: set[str], kind: str) -> None:
@@ -64,6 +65,7 @@ def _adapt_channels(model: AViT, state: dict[str, Tensor]) -> dict[str, Tensor]:
     weight = state.get(name)
     if weight is None or weight.ndim != 4 or weight.shape[1] == model.in_chans:
         return state
+    # A grey image repeated three times gives the sum of the three filters, and the other way round.
     if (weight.shape[1], model.in_chans) == (3, 1):
         return state | {name: weight.sum(1, keepdim=True)}
     if (weight.shape[1], model.in_chans) == (1, 3):
@@ -79,6 +81,7 @@ def _adapt_positions(model: AViT, state: dict[str, Tensor]) -> dict[str, Tensor]
         or positions.shape[-1] != model.embed_dim
     ):
         return state
+    # timm resamples with anti-aliasing, so a smaller grid does not pick single positions.
     with torch.no_grad():
         resampled = resample_abs_pos_embed(
             positions, new_size=list(model.grid_size), num_prefix_tokens=model.num_prefix_tokens

@@ -37,5 +37,6 @@ def adaptive_weight(
         A scalar without a gradient. It has no upper limit: if a saturated discriminator has no
         gradient, lambda is large, but the gradient of lambda * L_adv stays below that of L_MIM.
     """
+    # Of the unweighted losses: a factor of the objective must not change what lambda balances.
     ratio = gradient_norm(mim, reconstruction) / (gradient_norm(adversarial, reconstruction) + eps)
     return ratio.detach()

@@ -28,4 +28,5 @@ def generator_loss(fake_logits: Tensor) -> Tensor:
 
 def discriminator_accuracy(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     """Balanced accuracy of the discriminator over real and fake patches; 0.5 is chance."""
+    # `<=` for fakes, so that a discriminator of zeros scores 0.5 and not 0.
     return 0.5 * ((real_logits > 0).float().mean() + (fake_logits <= 0).float().mean())

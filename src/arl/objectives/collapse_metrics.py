@@ -65,6 +65,7 @@ def collapse_warnings(history: Sequence[dict[str, float]], width: int) -> list[s
         history: named terms of each step, from `Pretrainer`, with `rankme` where it was measured.
         width: D of the features.
     """
+    # Every pretraining starts near collapse: with equal features and uniform predictions.
     if len(history) < _MIN_STEPS:
         return []
     recent = history[-max(1, round(_RECENT * len(history))) :]

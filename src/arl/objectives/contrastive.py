@@ -14,6 +14,7 @@ def _info_nce(queries: Tensor, keys: Tensor, temperature: float) -> Tensor:
     """Cross-entropy of each query's own key among all keys, times 2 * temperature as published."""
     candidates, first = rows_of_all_ranks(F.normalize(keys, dim=1))
     logits = F.normalize(queries, dim=1) @ candidates.T / temperature
+    # A query's own key lies behind the keys of the lower ranks.
     own = torch.arange(len(queries), device=queries.device) + first
     return F.cross_entropy(logits, own) * (2 * temperature)
 

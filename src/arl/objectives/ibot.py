@@ -58,6 +58,7 @@ class PatchDistillation(nn.Module):
                 "and at least one"
             )
         targets: Tensor = self.centering(teacher_logits, teacher_temp)
+        # After the targets: the centre of a step is that of the steps before it, as in DINO.
         if self.training:
             self.centering.update(teacher_logits)
         precision = torch.promote_types(targets.dtype, torch.float32)

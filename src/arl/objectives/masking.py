@@ -31,6 +31,7 @@ def num_masked(num_patches: int, mask_ratio: float) -> int:
     Raises:
         ValueError: the ratio masks all patches or none.
     """
+    # A fixed number for all images, so that the visible tokens of a batch form one tensor.
     masked = round(num_patches * mask_ratio)
     if not 0 < masked < num_patches:
         raise ValueError(

@@ -72,6 +72,7 @@ def score(
     examples = Examples(
         corpus, rows, config.size, classes=settings.classes, masks=segmentation, stretched=True
     )
+    # What the model is told may differ from the rows, whose anatomy stays that of the image.
     examples.anatomy = _anatomy_input(examples.anatomy, anatomy, seed)
     outputs = predict(network, evaluation_batches(examples, _BATCH), size=config.size)
     if segmentation:
@@ -86,6 +87,7 @@ def _anatomy_input(truth: Ints, what: str, seed: int) -> Ints:
     if what == "none":
         return np.full_like(truth, NULL_ANATOMY)
     if what == "shuffled":
+        # A shift of 1..15 of 16 never returns the true anatomy.
         shift = np.random.default_rng(seed).integers(1, NULL_ANATOMY, len(truth))
         return (truth + shift) % NULL_ANATOMY
     raise ValueError(f"evaluate.anatomy {what!r} is not given, none or shuffled")

@@ -38,6 +38,7 @@ class RunKey:
     @classmethod
     def make(cls, stage: str, **sections: object) -> "RunKey":
         """Flatten sections of settings; the version of the code is added."""
+        # Through JSON, so that a tuple here and the list in a file do not differ.
         flat = _flatten(json.loads(json.dumps(sections)))
         beside = {name for name in flat if name.split(".")[-1] in _BESIDE}
         kept = {name: value for name, value in flat.items() if name not in beside}
@@ -57,6 +58,7 @@ class RunKey:
         """
         folder = self.folder
         if distributed.rank() == 0 and not (folder / "run.json").is_file():
+            # A surprise here is expensive: hours of an earlier run would not be used.
             for line in self._differences():
                 print(line, file=sys.stderr)
             folder.mkdir(parents=True, exist_ok=True)

@@ -65,7 +65,12 @@ def evaluate(
         for split in ("val", "test")
     }
     main = main_metric(settings.kind, len(settings.classes))
-    threshold = _threshold(tables["val"]) if main != "dice" and len(settings.classes) == 2 else None
+    # A threshold from the test images would flatter sensitivity and specificity.
+    threshold = (
+        youden_threshold(labels(tables["val"]), scores(tables["val"])[:, 1])
+        if main != "dice" and len(settings.classes) == 2
+        else None
+    )
     summary = Summary(
         tables["test"],
         main,
@@ -100,6 +105,7 @@ def evaluate(
         )
     except ValueError as error:
         raise ValueError(f"task {task}, model {model}: {error}") from error
+    # Metrics and predictions appear together, so the gate never reads half an evaluation.
     with atomic_directory(evaluation) as folder:
         metrics.write(folder / Metrics.FILE)
         write_predictions(tables["test"], folder / "predictions.parquet")
@@ -111,10 +117,6 @@ def evaluate(
     )
 
 
-def _threshold(validation: pd.DataFrame) -> float:
-    return youden_threshold(labels(validation), scores(validation)[:, 1])
-
-
 def _temperature(
     tables: dict[str, pd.DataFrame], main: str
 ) -> tuple[float | None, Calibration | None]:
@@ -122,6 +124,7 @@ def _temperature(
     if main == "dice":
         return None, None
     test = tables["test"]
+    # Fitted where no metric is reported, for the same reason as the threshold.
     temperature = fit_temperature(labels(tables["val"]), scores(tables["val"]))
     probabilities = with_temperature(scores(test), temperature)
     ece = expected_calibration_error(*calibration_pairs(labels(test), probabilities))

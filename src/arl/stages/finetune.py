@@ -73,6 +73,7 @@ def finetune(
         classes=settings.classes,
         masks=segmentation,
     )
+    # Printed before the first step, while a wrong plan costs nothing.
     finetune_settings, steps = plan_finetuning(params, task, len(rows))
     if distributed.rank() == 0:
         print(describe_plan(task, len(rows), finetune_settings, steps))
@@ -136,6 +137,7 @@ def plan_finetuning(params: Params, task: str, images: int) -> tuple[Finetune, i
             "ranks x gradient_accumulation_steps: use fewer of them"
         )
     base_lr = overrides.base_lr or settings.base_lr
+    # Epochs of whole batches, as in appendix B, or `min_steps` where the task is small.
     steps = max(settings.epochs * (images // batch_size), settings.min_steps)
     return replace(settings, batch_size=batch_size, base_lr=base_lr), steps
 

@@ -78,7 +78,14 @@ def pretrain(params: Params, *, corpus: ReadableCorpus, checkpoint: Path, metric
         rows[rows["split"] == "train"].reset_index(drop=True), params.pretrain.fraction, params.seed
     )
     examples = Examples(corpus, rows, params.data.size + params.data.size // 4)
-    order = _order(params, examples.layout)
+    # All ranks draw the same order from the seed, and each takes its slice of every batch.
+    order = TrainingOrder(
+        examples.layout,
+        batch_size=params.pretrain.batch_size,
+        seed=params.seed,
+        rank=distributed.rank(),
+        world=distributed.world_size(),
+    )
     settings = params.pretrain
     steps = settings.max_steps or settings.epochs * order.steps_per_epoch
     if distributed.rank() == 0:
@@ -142,6 +149,7 @@ def _evaluation(
         )
         features = torch.cat([pooled for _, pooled in outputs])
         measured = {"rankme": rankme(features)}
+        # Neighbours of the same patient would measure memory and not features.
         if labelled.any():
             labelled_rows = rows.iloc[pool[labelled]]
             measured["knn"] = knn_accuracy(
@@ -178,16 +186,6 @@ def _labelled(rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
     chosen = (rows["label"].notna() & (rows["anatomy"] == anatomy)).to_numpy(copy=True)
     enough = rows[chosen]["label"].nunique() > 1 and groups(rows[chosen]).nunique() > NEIGHBOURS
     return chosen if enough else np.zeros(len(rows), bool)
-
-
-def _order(params: Params, index: RowGroupIndex) -> TrainingOrder:
-    return TrainingOrder(
-        index,
-        batch_size=params.pretrain.batch_size,
-        seed=params.seed,
-        rank=distributed.rank(),
-        world=distributed.world_size(),
-    )
 
 
 def _inputs(
@@ -230,6 +228,7 @@ def _noise(
     noise = torch.rand(crops, batch_size, patches, generator=generator)
     dropped = torch.rand(batch_size, generator=generator) < params.objective.anatomy_dropout
     own = slice(rank * batch_size // world, (rank + 1) * batch_size // world)
+    # Drawn last, so that both strategies get the same noise and dropped labels.
     tries = _BLOCK_TRIES if params.objective.mask_strategy == "block" else 0
     block_noise = torch.rand(crops, batch_size, tries, 4, generator=generator)
     return noise[:, own].flatten(0, 1), block_noise[:, own].flatten(0, 1), dropped[own]
@@ -245,6 +244,7 @@ def _write(
 ) -> None:
     arguments = {"img_size": params.data.size, **asdict(params.model)}
     config = EncoderConfig(params.data.size, arguments)
+    # The teacher, whose averaged weights give better features than the student's.
     released = pretrainer.released_encoder()
     save_pretrained(folder, released, config, trained=_reconstructor(pretrainer))
     losses = [

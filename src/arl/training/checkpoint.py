@@ -139,6 +139,7 @@ class States:
         tensors = distributed.training_state(engine)
         if distributed.rank() == 0:
             self._write(self._folder, tensors, history)
+        # No rank may go on while the state is written: a kill would leave ranks in two steps.
         distributed.barrier()
 
     def _write(
@@ -182,7 +183,8 @@ class States:
         # a number that is not finite may stand in a record, so it is not strict JSON
         lines = "".join(f"{json.dumps(record)}\n" for record in history[self._records :]).encode()
         with file.open("ab") as stream:
-            # what a killed run wrote after its last state
+            # What a killed run wrote after its last state goes. The resumed run writes it again,
+            # and the file must have the length and the hash that the next state names.
             stream.truncate(self._bytes)
             stream.write(lines)
             stream.flush()
@@ -211,6 +213,7 @@ def states(folder: Path | None) -> Iterator[States]:
             raise ValueError(
                 f"{owner} trains this run now, in {folder}: wait for it, or stop it first"
             ) from error
+        # The kernel frees the lock of a killed process, so a stale file needs no repair.
         lock.truncate(0)
         lock.write(f"process {os.getpid()} of {os.uname().nodename}")
         lock.flush()
@@ -242,7 +245,7 @@ def _whole_state(folder: Path) -> Path | None:
 def _is_full(error: Exception) -> bool:
     if isinstance(error, OSError):
         return error.errno in _FULL
-    # safetensors reports errors of the disk by text only
+    # safetensors' Rust code reports errors of the disk by text only.
     return any(f"os error {number}" in str(error) for number in _FULL)
 
 

@@ -68,6 +68,7 @@ def local_device() -> torch.device:
     Raises:
         ValueError: the machine has fewer GPUs than processes.
     """
+    # torchrun sets LOCAL_RANK; without it there is one process and the first GPU is its own.
     if not torch.cuda.is_available():
         return torch.device("cpu")
     index, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
@@ -109,6 +110,7 @@ def code_version() -> str:
 def _require_same_code() -> None:
     if world_size() == 1:
         return
+    # Two versions would train two models and average their gradients, without an error.
     own = torch.frombuffer(bytearray.fromhex(code_version()), dtype=torch.uint8)
     own = own.to(collective_device())
     versions = [torch.empty_like(own) for _ in range(world_size())]

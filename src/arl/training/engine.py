@@ -164,6 +164,7 @@ def _termination() -> Iterator[Callable[[], bool]]:
     if threading.current_thread() is not threading.main_thread():
         yield received.is_set
         return
+    # Only a flag: a handler that wrote the state itself could run in the middle of an update.
     before = signal.signal(signal.SIGTERM, lambda *_: received.set())
     try:
         yield received.is_set
@@ -226,6 +227,7 @@ def prefetch(items: Iterator[Any], depth: int) -> Iterator[Any]:
         except BaseException as error:
             put(None, error)
 
+    # A daemon, so that an error in the step ends the process although the thread waits.
     threading.Thread(target=work, daemon=True).start()
     try:
         while True:

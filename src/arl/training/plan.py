@@ -194,8 +194,10 @@ def make_plan(
     if measured is not None:
         compute, launches, reduce_, views = measured.seconds(own), 0.0, 0.0, 0.0
     elif device is not None:
+        # float32 runs as TF32 on a GPU, see `use_fast_float32`.
         peak = device.bf16_tflops if settings.precision == "bf16" else device.tf32_tflops
         compute = 2 * macs * own / (peak * 1e12 * UTILISATION)
+        # A ring all-reduce sends the gradient twice: once to add it, once to distribute the sum.
         sent = 2 * weights * _WEIGHT_BYTES * (ranks - 1) / ranks
         reduce_ = sent / (device.link_gb_s * 1e9)
         views = own * VIEW_SECONDS / cpus_per_rank
@@ -326,6 +328,7 @@ def line_through(small: tuple[int, float], large: tuple[int, float]) -> Measured
     """
     per_image = (large[1] - small[1]) / (large[0] - small[0])
     fixed = small[1] - per_image * small[0]
+    # A line that starts below zero would predict nonsense for one image.
     if per_image <= 0 or fixed < 0:
         return MeasuredStep(0.0, (small[1] + large[1]) / (small[0] + large[0]))
     return MeasuredStep(fixed, per_image)
@@ -390,5 +393,6 @@ def _clock() -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
         return time.perf_counter()
+    # Both times of the processor. Page faults of the allocator count as system time.
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime

@@ -78,6 +78,7 @@ class Pretrainer(nn.Module):
         super().__init__()
         self.objective = objective
         self.encoder = encoder
+        # MoCo v3: a random, frozen stem avoids the spikes of its gradient.
         if objective.stop_grad_conv1:
             encoder.patch_embed.requires_grad_(False)
         if objective.mim:
@@ -190,6 +191,7 @@ class Pretrainer(nn.Module):
     ) -> dict[str, Tensor]:
         """Compute L_SD (eq. 5): the student's views predict the teacher's unmasked global views."""
         images = len(inputs.anatomy)
+        # Only the student sees local crops, and only their CLS token enters the loss.
         if len(inputs.local_crops):
             anatomy = inputs.anatomy.repeat(len(inputs.local_crops) // images)
             local = self.encoder.forward_features(inputs.local_crops, anatomy, cls_only=True)[:, 0]
@@ -340,7 +342,7 @@ class Pretrainer(nn.Module):
             return
         momentum = teacher_momentum(progress, self.objective.teacher_momentum)
         for teacher, student in ((self.teacher, self.encoder), (self.teacher_head, self.head)):
-            averages = list(teacher.parameters())
+            averages: list[Tensor] = list(teacher.parameters())
             weights = [p.detach() for p in student.parameters()]
             torch._foreach_lerp_(averages, weights, 1.0 - momentum)
 

@@ -61,7 +61,10 @@ def import_baseline(method: str, file: Path, *, size: int, grey: tuple[float, fl
         kept, dropped = _renamed(
             layout, _unstacked(tensors) if layout.name == "big_vision" else tensors
         )
-        state = _fused(_in_torch_order(kept) if layout.name == "big_vision" else kept)
+        if layout.name == "big_vision":
+            # Flax keeps outputs last and gives attention heads an axis of their own.
+            kept = {name: _transposed(name, tensor) for name, tensor in kept.items()}
+        state = _fused(kept)
         if "pos_embed" in state and state["pos_embed"].ndim == 2:
             # Hugging Face stores the positions as an embedding table.
             state["pos_embed"] = state["pos_embed"].unsqueeze(0)
@@ -84,6 +87,7 @@ def _recognise(
         match = _match(layout, checkpoint)
         if match is not None:
             return layout, *match
+    # A file of another method is the likely mistake, so the error names that method.
     others = [
         name
         for name, other in METHODS.items()
@@ -114,7 +118,8 @@ def _renamed(layout: Layout, tensors: Mapping[str, Tensor]) -> tuple[dict[str, T
     kept: dict[str, Tensor] = {}
     dropped = []
     for name, tensor in tensors.items():
-        new = _new_name(layout, name)
+        new = layout.new_name(name)
+        # Heads, decoders and momentum encoders are in the files, and the encoder needs none.
         if any(re.match(pattern, new) for pattern in layout.ignore):
             dropped.append(name)
         elif new in kept:
@@ -122,14 +127,6 @@ def _renamed(layout: Layout, tensors: Mapping[str, Tensor]) -> tuple[dict[str, T
         else:
             kept[new] = tensor.float()
     return kept, dropped
-
-
-def _new_name(layout: Layout, name: str) -> str:
-    for pattern, replacement in layout.rename:
-        match = re.match(pattern, name)
-        if match:
-            name = match.expand(replacement) + name[match.end() :]
-    return name
 
 
 def _unstacked(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -146,16 +143,13 @@ def _unstacked(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return split
 
 
-def _in_torch_order(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Reorder Flax's kernels: their outputs come last, and attention heads have an axis."""
-    return {name: _transposed(name, tensor) for name, tensor in state.items()}
-
-
 def _transposed(name: str, tensor: Tensor) -> Tensor:
+    # Flax's convolutions are (height, width, in, out), PyTorch's are (out, in, height, width).
     if name == "patch_embed.proj.weight":
         return tensor.permute(3, 2, 0, 1)
     if name.endswith("attn.proj.weight"):
-        return tensor.flatten(0, 1).t()  # from (heads, dim, C)
+        # from (heads, dim, C)
+        return tensor.flatten(0, 1).t()
     if re.search(r"attn\.[qkv]\.(weight|bias)$", name):
         return tensor.flatten(-2).t() if name.endswith("weight") else tensor.flatten()
     return tensor.t() if tensor.ndim == 2 and name.endswith("weight") else tensor
@@ -279,7 +273,10 @@ def _fit_positions(encoder: Baseline, state: dict[str, Tensor]) -> dict[str, lis
                 tensor, encoder.grid_size, tuple(own[name].shape)
             )
         elif _REL_POS.match(name):
-            state[name] = _resample_relative(tensor, len(own[name]))
+            # A table (2 g - 1, dim) is stretched to another grid, as SAM does at run time.
+            length = len(own[name])
+            stretched = F.interpolate(tensor.t().unsqueeze(0), size=length, mode="linear")
+            state[name] = stretched.squeeze(0).t().contiguous()
     changed = {
         name: [list(tensor.shape), list(state[name].shape)] for name, tensor in before.items()
     }
@@ -288,6 +285,7 @@ def _fit_positions(encoder: Baseline, state: dict[str, Tensor]) -> dict[str, lis
 
 def _resample_absolute(positions: Tensor, encoder: Baseline) -> Tensor:
     patches = positions.shape[1] - encoder.num_prefix_tokens
+    # The grid of a file is not stored. It is a square in every published pretraining.
     if isqrt(patches) ** 2 != patches:
         raise ValueError(
             f"pos_embed has {patches} positions besides the prefix, which is no square"
@@ -298,13 +296,8 @@ def _resample_absolute(positions: Tensor, encoder: Baseline) -> Tensor:
     return resampled
 
 
-def _resample_relative(table: Tensor, length: int) -> Tensor:
-    """Resample a table (2 g - 1, dim) to another grid, as SAM does at run time."""
-    resampled = F.interpolate(table.t().unsqueeze(0), size=length, mode="linear")
-    return resampled.squeeze(0).t().contiguous()
-
-
 def _load(encoder: Baseline, state: Mapping[str, Tensor]) -> None:
+    # All mismatches at once: one at a time would cost the user a run for each.
     own = encoder.net.state_dict()
     problems = [f"{name} is missing" for name in sorted(own.keys() - state.keys())]
     problems += [

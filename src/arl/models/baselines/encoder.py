@@ -6,7 +6,7 @@ convert the images to the three channels, the normalisation and the blur of thei
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypedDict
 
 import timm
 import torch
@@ -18,6 +18,18 @@ from torch import Tensor, nn
 
 FAMILIES = ("vit", "eva", "beit", "sam")
 WINDOW = 14  # side of a window in SAM's windowed blocks, patches
+
+
+class ViTArguments(TypedDict):
+    """Arguments that timm's encoders share."""
+
+    img_size: int
+    patch_size: int
+    embed_dim: int
+    depth: int
+    num_heads: int
+    mlp_ratio: float
+    num_classes: int
 
 
 class Baseline(nn.Module):
@@ -77,7 +89,7 @@ class Baseline(nn.Module):
         self.patch_size, self.in_chans, self.embed_dim = patch_size, 1, embed_dim
         self.grid_size = (img_size // patch_size, img_size // patch_size)
         self.num_prefix_tokens = prefix
-        common = {
+        common: ViTArguments = {
             "img_size": img_size,
             "patch_size": patch_size,
             "embed_dim": embed_dim,
@@ -97,6 +109,8 @@ class Baseline(nn.Module):
                 f"unknown family {family!r} of encoders: expected one of {', '.join(FAMILIES)}"
             )
         self.net: Any = make[family]()
+        # One affine map from our normalisation of grey images to that of the pretraining. The
+        # buffers are arguments of the encoder, so they do not belong into its weights.
         per_channel = [
             torch.tensor(values, dtype=torch.float32).view(1, 3, 1, 1) for values in (mean, std)
         ]
@@ -122,6 +136,7 @@ class Baseline(nn.Module):
         Raises:
             ValueError: the images have several channels, or another size than `img_size`.
         """
+        # SAM's encoder returns a map (B, C, h, w) and has no CLS token.
         tokens: Tensor = self.net.forward_features(self._inputs(x))
         return tokens.flatten(2).transpose(1, 2) if self.family == "sam" else tokens
 
@@ -160,13 +175,14 @@ def gaussian_blur(x: Tensor, sigma: float) -> Tensor:
     distance = torch.arange(-reach, reach + 1, dtype=x.dtype, device=x.device)
     kernel = torch.exp(-((distance / sigma) ** 2) / 2)
     kernel = (kernel / kernel.sum()).view(1, 1, 1, -1).expand(x.shape[1], 1, 1, -1)
+    # Two one-dimensional passes: a Gaussian is separable.
     across = F.conv2d(F.pad(x, (reach, reach, 0, 0), mode="reflect"), kernel, groups=x.shape[1])
     return F.conv2d(
         F.pad(across, (0, 0, reach, reach), mode="reflect"), kernel.mT, groups=x.shape[1]
     )
 
 
-def _vit(common: dict[str, Any], *, prefix: int, tanh_gelu: bool) -> nn.Module:
+def _vit(common: ViTArguments, *, prefix: int, tanh_gelu: bool) -> nn.Module:
     # SigLIP has no CLS token.
     gelu = partial(nn.GELU, approximate="tanh") if tanh_gelu else nn.GELU
     net: nn.Module = timm.models.VisionTransformer(
@@ -175,7 +191,7 @@ def _vit(common: dict[str, Any], *, prefix: int, tanh_gelu: bool) -> nn.Module:
     return net
 
 
-def _eva(common: dict[str, Any], *, prefix: int, qkv_bias: bool) -> nn.Module:
+def _eva(common: ViTArguments, *, prefix: int, qkv_bias: bool) -> nn.Module:
     """Build DINO v3: rotary positions of base 100, registers, layer scale, LayerNorm eps 1e-5."""
     net: nn.Module = Eva(
         **common,
@@ -194,7 +210,7 @@ def _eva(common: dict[str, Any], *, prefix: int, qkv_bias: bool) -> nn.Module:
     return net
 
 
-def _beit(common: dict[str, Any], *, final_norm: bool) -> nn.Module:
+def _beit(common: ViTArguments, *, final_norm: bool) -> nn.Module:
     """Build BEiT with one table of relative positions for all blocks, as in its pretraining."""
     net: nn.Module = Beit(
         **common,
@@ -205,12 +221,13 @@ def _beit(common: dict[str, Any], *, final_norm: bool) -> nn.Module:
         use_fc_norm=False,
         norm_layer=_NORM,
     )
+    # The file decides: a norm that it does not have would change every feature.
     if not final_norm:
         net.norm = nn.Identity()
     return net
 
 
-def _sam(common: dict[str, Any], *, grid: int, global_blocks: Sequence[int]) -> nn.Module:
+def _sam(common: ViTArguments, *, grid: int, global_blocks: Sequence[int]) -> nn.Module:
     """Build SAM's image encoder without its neck, as LVM-Med classifies.
 
     Up to 14 x 14 patches the window is the image.

@@ -17,7 +17,7 @@ from torch import Tensor
 _MAX_NAMES = 8  # in an error message
 
 
-def read_checkpoint(file: Path) -> dict[str, Any]:
+def read_checkpoint(file: Path) -> dict[str, object]:
     """Read the top level of a file: tensors, dictionaries of tensors, and other objects by name.
 
     Raises:
@@ -51,6 +51,7 @@ def _read(file: Path) -> Any:
     if file.suffix == ".safetensors":
         return load_file(file)
     if file.suffix == ".npz":
+        # Object arrays are pickles, and a pickle runs code.
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
     # The files of MAE and its descendants contain the command line of the training.

@@ -5,6 +5,7 @@ anchored at the first character. Upstream's `replace("module.", "")` would also 
 of a name.
 """
 
+import re
 from dataclasses import dataclass
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -31,6 +32,14 @@ class Layout:
     rename: Rules = ()
     ignore: tuple[str, ...] = ()
     containers: tuple[str, ...] = ()
+
+    def new_name(self, name: str) -> str:
+        """Return timm's name of a tensor of the file."""
+        for pattern, replacement in self.rename:
+            match = re.match(pattern, name)
+            if match:
+                name = match.expand(replacement) + name[match.end() :]
+        return name
 
 
 @dataclass(frozen=True)
