@@ -1,6 +1,6 @@
 """Ask a model about files: DICOM, pictures and videos."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,14 @@ from arl import console
 from arl.corpus.pixels import fit
 from arl.corpus.record import Pixels
 from arl.evaluation.calibration import with_temperature
+from arl.evaluation.input_check import (
+    REFUSED,
+    InputCheck,
+    Verdict,
+    appearances,
+    pooled_tokens,
+    verdict_of,
+)
 from arl.evaluation.maps import evidence, patch_maps, principal_colours
 from arl.evaluation.metrics import Floats
 from arl.evaluation.panels import Panel
@@ -30,6 +38,8 @@ from arl.reports import prediction
 from arl.reports.stamp import Stopwatch
 from arl.training.checkpoint import load_task_model
 
+_SYNTHETIC = "The model was measured on synthetic images"
+_LOUD = ("WARNING", _SYNTHETIC)
 _MAX_DRAWN = 6  # pictures of a file that are drawn
 
 
@@ -73,6 +83,7 @@ def predict(
     watch = Stopwatch("arl predict", show_arguments=False)
     chosen = chosen_model(model, evaluation, registry, task, params.release.signed)
     network, config = load_task_model(chosen.folder)
+    check = InputCheck.read(chosen.folder)
     words = [(rule.word, rule.anatomy) for rule in params.dicom.anatomy_words]
     rules = AnatomyRules(params.dicom.anatomy_from, words, params.dicom.image_types)
     answers, refused = [], {}
@@ -80,8 +91,16 @@ def predict(
     for file, pictures in zip(files, inputs, strict=True):
         if isinstance(pictures, str):
             refused[file.name] = pictures
+            continue
+        distance = _distance(network, config, check, pictures)
+        if distance is not None and verdict_of(distance) is Verdict.FOREIGN:
+            refused[file.name] = (
+                f"it does not look like the images that the model was trained on: it is "
+                f"{distance:.1f} times as far from them as usual images are at most "
+                f"(a call needs {REFUSED} or less)"
+            )
         else:
-            answers.append(_answer(network, config, chosen, pictures))
+            answers.append(_answer(network, config, chosen, pictures, distance))
     _print(answers, refused)
     if not answers:
         raise ValueError(
@@ -97,8 +116,24 @@ def predict(
     console.info(f"Open {out / 'index.html'} for the images and the limits of the model.")
 
 
+def _distance(
+    network: Any, config: TaskModelConfig, check: InputCheck | None, pictures: list[InputImage]
+) -> float | None:
+    """Median distance of a file's pictures from the training images; None without a check."""
+    if check is None:
+        return None
+    batch = as_batch(pictures, config.task.anatomy)
+    network.eval()
+    tokens = pooled_tokens(network.encoder, eval_view(batch, config.size).image, batch.anatomy)
+    return float(np.median(check.distances(appearances(batch.image[:, 0].numpy()), tokens)))
+
+
 def _answer(
-    network: Any, config: TaskModelConfig, chosen: Chosen, pictures: list[InputImage]
+    network: Any,
+    config: TaskModelConfig,
+    chosen: Chosen,
+    pictures: list[InputImage],
+    distance: float | None,
 ) -> Answer:
 
     batch = as_batch(pictures, config.task.anatomy)
@@ -109,8 +144,22 @@ def _answer(
     if not bool(logits.isfinite().all()):
         raise ValueError(f"{chosen.folder} gives numbers that are not finite: the model is damaged")
     if config.task.kind == "segmentation":
-        return _segmented(logits, config, chosen, pictures)
-    return _classified(network, image, batch.anatomy, logits, config, chosen, pictures)
+        answer = _segmented(logits, config, chosen, pictures)
+    else:
+        answer = _classified(network, image, batch.anatomy, logits, config, chosen, pictures)
+    warning = [] if distance is None else _warning(distance)
+    facts = replace(answer.facts, distance=distance, notes=[*warning, *answer.facts.notes])
+    return replace(answer, facts=facts)
+
+
+def _warning(distance: float) -> list[str]:
+    if verdict_of(distance) is Verdict.KNOWN:
+        return []
+    return [
+        f"WARNING: this input is unlike the training images ({distance:.1f} times the limit of "
+        "usual ones): another scanner, setting or view, perhaps. The measured figures need not "
+        "hold for it."
+    ]
 
 
 def _classified(
@@ -141,6 +190,7 @@ def _classified(
             name: round(float(p), 4) for name, p in zip(classes, probabilities, strict=True)
         },
         calibrated=evaluation is not None,
+        threshold=_threshold(evaluation),
         frames=[
             {
                 "frame": one.frame,
@@ -156,6 +206,16 @@ def _classified(
     return Answer(
         facts, _looked_at(network, image[drawn], anatomy[drawn], index, pictures[drawn], classes)
     )
+
+
+def _threshold(evaluation: Metrics | None) -> float | None:
+    """The threshold of the last class on the scale of the probabilities that are shown."""
+    if evaluation is None or evaluation.threshold is None:
+        return None
+    raw = np.array([1 - evaluation.threshold, evaluation.threshold])
+    temperature = evaluation.temperature
+    shown = raw if temperature is None else with_temperature(raw, temperature)
+    return round(float(shown[1]), 4)
 
 
 def _called(mean: Floats, evaluation: Metrics | None) -> int | None:
@@ -179,9 +239,7 @@ def _notes(pictures: list[InputImage], evaluation: Metrics | None) -> list[str]:
     if devices:
         notes.append(f"No test image came from {', '.join(sorted(devices))}.")
     if evaluation.synthetic:
-        notes.append(
-            "The model was measured on synthetic images: its figures say nothing about patients."
-        )
+        notes.append(f"{_SYNTHETIC}: its figures say nothing about patients.")
     return notes
 
 
@@ -251,6 +309,11 @@ def _print(answers: list[Answer], refused: dict[str, str]) -> None:
     for answer in answers:
         facts = answer.facts
         values = ", ".join(f"{name} {value:.3f}" for name, value in facts.probabilities.items())
-        print(f"{facts.file}: {facts.called or 'no call'} ({values})")
+        limit = "" if facts.threshold is None else f"; called from {facts.threshold:.3f}"
+        print(f"{facts.file}: {facts.called or 'no call'} ({values}{limit})")
+        # what a person must not overlook stands on the terminal, too
+        for note in facts.notes:
+            if note.startswith(_LOUD):
+                print(f"  {note}")
     for file, reason in refused.items():
         print(f"{file}: refused: {reason}")

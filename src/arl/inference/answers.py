@@ -19,6 +19,8 @@ class Facts:
     calibrated: bool
     frames: list[dict[str, float]]  # raw scores of each picture, with its frame and region
     notes: list[str]
+    threshold: float | None = None  # of the last class's probability, on the same scale
+    distance: float | None = None  # from the training images, in units of the limit of usual ones
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,12 @@ import pandas as pd
 from arl.corpus.anatomy import NULL_ANATOMY
 from arl.corpus.selection import task_rows
 from arl.corpus.testsets import read_test_set
-from arl.evaluation.metrics import Ints
+from arl.evaluation.input_check import InputCheck, appearances, pooled_tokens
+from arl.evaluation.metrics import Floats, Ints
 from arl.evaluation.predictions import classification_table, segmentation_table
 from arl.loading.loader import Examples, evaluation_batches
+from arl.loading.transforms import eval_view
+from arl.models.encoder import Encoder
 from arl.params import Params
 from arl.settings import Task
 from arl.training.checkpoint import load_task_model
@@ -78,6 +81,27 @@ def score(
     if segmentation:
         return segmentation_table(rows, outputs)
     return classification_table(rows, outputs, len(settings.classes))
+
+
+def fit_input_check(
+    encoder: Encoder, corpus: Path, training: pd.DataFrame, validation: pd.DataFrame, size: int
+) -> InputCheck:
+    """Fit the check of inputs to a task's training images; its validation images set the limits."""
+    vectors = [_check_vectors(encoder, corpus, rows, size) for rows in (training, validation)]
+    return InputCheck.fit(*vectors)
+
+
+def _check_vectors(
+    encoder: Encoder, corpus: Path, rows: pd.DataFrame, size: int
+) -> tuple[Floats, Floats]:
+    """Appearances and pooled tokens of the images of these rows."""
+    encoder.eval()
+    examples = Examples(corpus, rows.reset_index(drop=True), size, stretched=True)
+    looks, tokens = [], []
+    for batch in evaluation_batches(examples, _BATCH):
+        looks.append(appearances(batch.image[:, 0].numpy()))
+        tokens.append(pooled_tokens(encoder, eval_view(batch, size).image, batch.anatomy))
+    return np.concatenate(looks), np.concatenate(tokens)
 
 
 def _anatomy_input(truth: Ints, what: str, seed: int) -> Ints:

@@ -14,7 +14,7 @@ from arl.loading.transforms import TrainView
 from arl.model_config import TaskHead, TaskModelConfig
 from arl.params import Params
 from arl.settings import Finetune
-from arl.stages._scoring import rows_of_task
+from arl.stages._scoring import fit_input_check, rows_of_task
 from arl.stages._training import RunKey, rows_digest
 from arl.training import distributed, engine, optim
 from arl.training.checkpoint import build_task_model, load_encoder, save_model
@@ -26,10 +26,10 @@ def finetune(
 ) -> None:
     """Fine-tune the pretrained encoder for one task.
 
-    Reads the corpus and the encoder's checkpoint folder. Writes the task's model folder
-    (safetensors and config.json). The training patients are finetune.fraction of the task's, and
-    all weights are trained (appendix B). An interrupted run resumes from its last checkpoint in
-    $ARL_RUNS (default: runs/).
+    Reads the corpus and the encoder's checkpoint folder. Writes the task's model folder:
+    safetensors, config.json, and the check that tells foreign inputs from images of the task. The
+    training patients are finetune.fraction of the task's, and all weights are trained (appendix
+    B). An interrupted run resumes from its last checkpoint in $ARL_RUNS (default: runs/).
 
     Args:
         params: the parameters.
@@ -54,10 +54,12 @@ def finetune(
     """
     torch.set_num_threads(params.pretrain.threads)
     distributed.initialize()
-    rows = rows_of_task(params, task, corpus)
+    task_rows = rows_of_task(params, task, corpus)
     settings = params.task[task]
     rows = subset(
-        rows[rows["split"] == "train"].reset_index(drop=True), params.finetune.fraction, params.seed
+        task_rows[task_rows["split"] == "train"].reset_index(drop=True),
+        params.finetune.fraction,
+        params.seed,
     )
     encoder, config = load_encoder(checkpoint)
     config.check_size(params.data.size, checkpoint)
@@ -115,7 +117,9 @@ def finetune(
         trained = TaskModelConfig(
             config.size, config.encoder, task, head, params.finetune.upernet_channels
         )
+        validation = task_rows[task_rows["split"] == "val"]
         save_model(model, network, trained)
+        fit_input_check(encoder, corpus, rows, validation, config.size).write(model)
     engine.forget(state)
 
 

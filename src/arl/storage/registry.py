@@ -1,7 +1,7 @@
 """Released models, in a folder or a bucket of any S3 store (s3://bucket/prefix).
 
     versions/<version>/encoder/{model.safetensors, config.json}
-                       tasks/<task>/{model.safetensors, config.json}
+                       tasks/<task>/{model.safetensors, config.json, input_check.safetensors}
                        decision.json, metrics.json, params.json, model_card.md, licences.json,
                        sbom.json
                        manifest.json      SHA-256 of every other file, provenance
@@ -50,6 +50,7 @@ from arl.storage.signing import (
 
 POINTER_TYPE = "application/vnd.arl.champion+json"
 _MODEL_FILES = ("config.json", "model.safetensors")
+_INPUT_CHECK = "input_check.safetensors"  # of task models; imported ones have none
 _VERSION_DIGITS = 12
 
 
@@ -87,6 +88,9 @@ def _model_files(encoder: Path, tasks: Mapping[str, Path]) -> dict[str, Path]:
         for prefix, folder in folders.items()
         for name in _MODEL_FILES
     }
+    for prefix, folder in folders.items():
+        if (folder / _INPUT_CHECK).is_file():
+            files[f"{prefix}/{_INPUT_CHECK}"] = folder / _INPUT_CHECK
     for file in files.values():
         if not file.is_file():
             raise FileNotFoundError(
