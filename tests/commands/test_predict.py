@@ -13,6 +13,8 @@ from pydicom.uid import ExplicitVRLittleEndian, UltrasoundImageStorage, generate
 from scipy.special import softmax
 
 from arl.commands.predict import predict
+from arl.corpus.pixels import stretch
+from arl.evaluation.input_check import REFUSED, InputCheck, appearances, pooled_tokens
 from arl.files import read_json, write_json
 from arl.loading.transforms import MEAN, STD
 from arl.params import load
@@ -100,6 +102,54 @@ def test_the_score_is_that_of_the_model_on_the_stretched_picture(
         scores = model.eval()(image, torch.tensor([3])).softmax(1)[0]
     found = read_json(tmp_path / "out" / "predictions.json")["files"][0]["frames"][0]
     assert [found["benign"], found["malignant"]] == pytest.approx(scores.tolist(), abs=1e-4)
+
+
+def add_check(model: Path) -> None:
+    """Fit the input check of the model to speckle of `picture`."""
+    network, config = load_task_model(model)
+    canvases = np.stack([stretch(picture(seed), config.size)[0] for seed in range(100, 190)])
+    view = (torch.from_numpy(canvases).float().div(255)[:, None] - MEAN) / STD
+    tokens = pooled_tokens(network.encoder.eval(), view, torch.full((len(view),), 3))
+    looks = appearances(canvases)
+    InputCheck.fit((looks[:60], tokens[:60]), (looks[60:], tokens[60:])).write(model)
+
+
+def test_foreign_inputs_get_no_answer_and_unusual_ones_a_warning(
+    released: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = released.models / "breast"
+    add_check(model)
+    usual = [write_png(tmp_path / f"usual-{seed}.png", seed) for seed in range(3)]
+    unusual = np.clip(picture(7).astype(float) * 1.06 + 3, 0, 255).astype(np.uint8)
+    cv2.imwrite(str(tmp_path / "brighter.png"), unusual)
+    cv2.imwrite(str(tmp_path / "gradient.png"), np.tile(np.arange(0, 240, 5, np.uint8), (40, 1)))
+    files = [*usual, tmp_path / "brighter.png", tmp_path / "gradient.png"]
+    predict(PARAMS, files, out=tmp_path / "out", model=model)
+    content = read_json(tmp_path / "out" / "predictions.json")
+    assert list(content["refused"]) == ["gradient.png"]
+    assert "does not look like the images" in content["refused"]["gradient.png"]
+    answers = {one["file"]: one for one in content["files"]}
+    assert all(answers[file.name]["distance"] < 1.2 for file in usual)
+    brighter = answers["brighter.png"]
+    assert 1 < brighter["distance"] <= REFUSED
+    assert "another scanner" in brighter["notes"][0]
+    assert "WARNING" in capsys.readouterr().out
+
+
+def test_the_threshold_stands_on_the_scale_of_the_probabilities(
+    released: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = {"model": released.models / "breast", "evaluation": released.evaluations / "breast"}
+    file = where["evaluation"] / "metrics.json"
+    write_json(file, {**read_json(file), "synthetic": True})
+    files = [write_png(tmp_path / f"{seed}.png", seed) for seed in range(6)]
+    predict(PARAMS, files, out=tmp_path / "out", **where)
+    for answer in read_json(tmp_path / "out" / "predictions.json")["files"]:
+        reached = answer["probabilities"]["malignant"] >= answer["threshold"]
+        assert answer["called"] == ("malignant" if reached else "benign")
+    printed = capsys.readouterr().out
+    assert "called from" in printed
+    assert "synthetic images" in printed
 
 
 def test_a_clip_is_the_mean_of_its_frames(released: Any, tmp_path: Path) -> None:
