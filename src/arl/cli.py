@@ -13,7 +13,7 @@ import re
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
@@ -89,7 +89,7 @@ def split_overrides(command: Command, words: list[str]) -> tuple[list[str], list
     return [word for word, yes in pairs if yes], [word for word, yes in pairs if not yes]
 
 
-def _call_for_user(command: Command, overrides: list[str], arguments: dict[str, Any]) -> int:
+def _call_for_user(command: Command, overrides: list[str], arguments: Mapping[str, object]) -> int:
     start = time.monotonic()
     try:
         call(command.name, overrides, **arguments)
@@ -202,12 +202,12 @@ def _as_paths(value: Any) -> Any:
     return [Path(item) for item in value] if isinstance(value, list) else Path(value)
 
 
-def _conclude(command: Command, arguments: dict[str, Any]) -> None:
+def _conclude(command: Command, arguments: Mapping[str, object]) -> None:
     """Say what the command wrote and which command comes next."""
     # Of the processes of a distributed training the first one reports.
     if os.environ.get("RANK", "0") != "0":
         return
-    values: dict[str, Any] = {a.name: a.default for a in command.arguments} | arguments
+    values = {**{a.name: a.default for a in command.arguments}, **arguments}
     outputs = [path for name in command.writes for path in _as_list(values.get(name, name))]
     written = [str(path) for path in outputs if "://" in str(path) or Path(path).exists()]
     if written:

@@ -119,7 +119,7 @@ def _encode(value: Any, decimals: int | None) -> Json:
 
 
 @cache
-def _hints(cls: type) -> dict[str, Any]:
+def _hints(cls: type) -> Mapping[str, object]:
     return resolve_hints(cls)
 
 
@@ -155,13 +155,13 @@ def _decode_optional(hint: Any, arguments: tuple[Any, ...], value: Any, where: s
     return _decode(others[0], value, where)
 
 
-def _object(value: Any, where: str) -> dict[str, Any]:
+def _object(value: object, where: str) -> dict[str, object]:
     if not isinstance(value, dict):
         raise DocumentError(f"{where} is not a JSON object")
     return value
 
 
-def _decode_dataclass(cls: Any, content: dict[str, Any], where: str) -> Any:
+def _decode_dataclass(cls: Any, content: Mapping[str, object], where: str) -> Any:
     declared = {field.name: field for field in fields(cls)}
     unknown = sorted(content.keys() - declared.keys())
     missing = sorted(

@@ -25,7 +25,7 @@ class EncoderConfig:
     size: int
     encoder: EncoderArguments
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The content of `config.json`."""
         return {"version": self.VERSION, "kind": self.KIND, **asdict(self)}
 

@@ -184,7 +184,7 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def to_literals(params: Params) -> dict[str, Any]:
+def to_literals(params: Params) -> dict[str, object]:
     """Plain dictionaries and lists, for params.yaml: DVC does not see through interpolations."""
     return asdict(params)
 

@@ -7,7 +7,7 @@ use it.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Interval
 
@@ -27,7 +27,7 @@ Conditioning = Literal["acdt", "cross_attention", "film", "lora", "none"]
 class Section:
     """A section of params.yaml: unknown keys, other types and non-finite numbers are errors."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = {
+    __pydantic_config__: ClassVar[dict[str, str | bool]] = {
         "extra": "forbid",
         "strict": True,
         "allow_inf_nan": False,

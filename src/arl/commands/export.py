@@ -2,7 +2,6 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -52,7 +51,8 @@ def export(
         arl export --model out/pretrain --out out/export/encoder
     """
     chosen = chosen_model(model, evaluation, registry, task, params.release.signed)
-    network, config = _load(chosen.folder)
+    is_task = isinstance(read_config(chosen.folder), TaskModelConfig)
+    network, config = (load_task_model if is_task else load_encoder)(chosen.folder)
     with atomic_directory(out) as folder:
         difference = export_onnx(network, config.size, folder / "model.onnx")
         shutil.copyfile(chosen.folder / "model.safetensors", folder / "model.safetensors")
@@ -65,15 +65,9 @@ def export(
     )
 
 
-def _load(folder: Path) -> tuple[nn.Module, ModelConfig]:
-    if isinstance(read_config(folder), TaskModelConfig):
-        return load_task_model(folder)
-    return load_encoder(folder)
-
-
 def _config(
     network: nn.Module, config: ModelConfig, chosen: Chosen, difference: float
-) -> dict[str, Any]:
+) -> dict[str, object]:
     metrics = chosen.evaluation
     classes = config.task.classes if isinstance(config, TaskModelConfig) else []
     return {
@@ -90,9 +84,10 @@ def _config(
     }
 
 
-def _preprocessor(config: ModelConfig) -> dict[str, Any]:
+def _preprocessor(config: ModelConfig) -> dict[str, object]:
     """Names of Hugging Face's image processors; the picture is stretched to a square."""
     return {
+        # Without "shortest_edge", Hugging Face resizes to exactly this height and width.
         "do_resize": True,
         "size": {"height": config.size, "width": config.size},
         "do_convert_rgb": False,

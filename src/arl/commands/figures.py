@@ -21,7 +21,6 @@ from arl.experiments.pictures import (
 )
 from arl.files import atomic_directory
 from arl.models.avit import AViT
-from arl.models.reconstructor import Reconstructor
 from arl.params import Params
 from arl.reports.experiment import write_figures
 from arl.reports.stamp import Stopwatch
@@ -63,10 +62,9 @@ def figures(
     watch = Stopwatch("arl figures")
     torch.set_num_threads(params.pretrain.threads)
     rows = select(corpus, sources=params.data.sources, protocols=params.data.splits)
-    folders = {
-        "A-ViT" if against else "encoder": checkpoint,
-        **({"the other": against} if against else {}),
-    }
+    folders = {"A-ViT" if against else "encoder": checkpoint}
+    if against:
+        folders["the other"] = against
     encoders = {name: load_encoder(folder) for name, folder in folders.items()}
     sizes = {config.size for _, config in encoders.values()}
     if len(sizes) > 1:
@@ -86,7 +84,12 @@ def figures(
     if has_offsets(first):
         assert isinstance(first, AViT)
         sections.append(offsets(first, corpus, chosen, size))
-    decoders = _decoders(folders)
+    # A published encoder comes without a decoder, so it reconstructs nothing.
+    decoders = {
+        name: load_reconstructor(folder)[0]
+        for name, folder in folders.items()
+        if has_reconstructor(folder)
+    }
     if decoders:
         sections.append(reconstructions(decoders, corpus, chosen, size, params.seed))
     with atomic_directory(out) as folder:
@@ -94,11 +97,3 @@ def figures(
         subtitle = f"Encoder {checkpoint.name}, test images of {corpus.name}"
         write_figures(sections, synthetic, subtitle, watch.stamp(corpus), folder)
     console.info(f"Open {out / 'index.html'}.")
-
-
-def _decoders(folders: dict[str, Path]) -> dict[str, Reconstructor]:
-    return {
-        name: load_reconstructor(folder)[0]
-        for name, folder in folders.items()
-        if has_reconstructor(folder)
-    }

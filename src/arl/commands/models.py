@@ -1,6 +1,5 @@
 """List the released versions and the one in use."""
 
-from arl.storage.metadata import VersionManifest
 from arl.storage.registry import Registry
 
 
@@ -20,14 +19,14 @@ def models(*, registry: str) -> None:
     champion = store.champion()
     for version in store.versions():
         mark = "champion" if version == champion else ""
-        print(f"{version}  {mark:8s}  {_summary(store.manifest(version))}")
+        manifest = store.manifest(version)
+        origin, tasks = manifest.provenance, ", ".join(manifest.tasks)
+        # A version that was trained outside of a repository has no commit.
+        commit = "unknown" if origin.git is None else origin.git.commit[:12]
+        changed = " with changes" if origin.git is not None and origin.git.dirty else ""
+        signed = "signed" if origin.signed else "unsigned"
+        print(
+            f"{version}  {mark:8s}  {signed:8s}  {tasks}  commit {commit}{changed}"
+            f"  data {origin.data or '?'}"
+        )
     print(f"{len(store.versions())} versions in {store.address}; champion: {champion or 'none'}")
-
-
-def _summary(manifest: VersionManifest) -> str:
-    origin = manifest.provenance
-    commit = "unknown" if origin.git is None else origin.git.commit[:12]
-    changed = " with changes" if origin.git is not None and origin.git.dirty else ""
-    signed = "signed" if origin.signed else "unsigned"
-    tasks = ", ".join(manifest.tasks)
-    return f"{signed:8s}  {tasks}  commit {commit}{changed}  data {origin.data or '?'}"

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
 
@@ -18,17 +18,39 @@ _OPTIONS = {"name", "site", "anatomy", "probe", "device", "mask_name"}
 
 
 @dataclass(frozen=True)
+class BatchPart:
+    """What one pod ingests: an item of the pipelines' parameter `batches`."""
+
+    source: str
+    root: str
+    batch: str
+    part: str  # "2/4" is the second of four
+    options: dict[str, str]  # of `arl ingest`
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A recurring run of a Kubeflow server."""
+
+    name: str
+    pipeline: str
+    cron: str  # six fields, seconds first
+    enabled: bool
+    arguments: dict[str, object]
+
+
+@dataclass(frozen=True)
 class Request:
     """What a command asks of `python -m pipelines.runner`, which reads it as JSON."""
 
     pipeline: str = ""
-    arguments: dict[str, Any] = field(default_factory=dict)
+    arguments: dict[str, object] = field(default_factory=dict)
     root: str = "runs"
     output: str = ""
     name: str = ""
     description: str = ""
     dry_run: bool = False
-    schedules: list[dict[str, Any]] = field(default_factory=list)
+    schedules: list[Schedule] = field(default_factory=list)
 
 
 def run(
@@ -88,18 +110,24 @@ def run(
     check_pipeline(pipeline)
     tasks, changes = parameters([*overrides, *set], experiment, in_image=backend != "local")
     version = data_hash or _tracked_hash(corpus or "data")
-    arguments: dict[str, Any] = {
-        "tasks": tasks,
-        "overrides": changes,
-        "batches": _batches(batches) if batches else [],
-        "data_hash": version,
-        **_folders(backend, corpus, registry),
-    }
-    if backend != "kfp" and not arguments["batches"]:
-        _check_corpus(corpus or "data")
+    parts = _batches(batches) if batches else []
+    # A fresh clone knows the version of a corpus (data.dvc) and has no corpus.
+    folder = corpus or "data"
+    if backend != "kfp" and not parts and "://" not in folder and not Path(folder).is_dir():
+        raise FileNotFoundError(
+            f"corpus {folder} does not exist: `arl sample --corpus {folder}` makes one of phantoms,"
+            " `arl ingest` reads yours, `dvc pull` fetches the one of this project's remote; "
+            "or give --batches"
+        )
     request = Request(
         pipeline=str(pipeline),
-        arguments=arguments,
+        arguments={
+            "tasks": tasks,
+            "overrides": changes,
+            "batches": parts,
+            "data_hash": version,
+            **_folders(backend, corpus, registry),
+        },
         root=root,
         name=name or _run_name(pipeline, experiment, version),
         description=description or _run_description(experiment, version, changes),
@@ -167,16 +195,6 @@ def _commit() -> str:
     return commit.stdout.strip()
 
 
-def _check_corpus(corpus: str) -> None:
-    """A fresh clone knows the version of a corpus and has none."""
-    if "://" not in corpus and not Path(corpus).is_dir():
-        raise FileNotFoundError(
-            f"corpus {corpus} does not exist: `arl sample --corpus {corpus}` makes one of phantoms,"
-            " `arl ingest` reads yours, `dvc pull` fetches the one of this project's remote; "
-            "or give --batches"
-        )
-
-
 def _folders(backend: str, corpus: str, registry: str) -> dict[str, str]:
     """Corpus and registry as the steps see them; the pipeline has defaults for what is missing."""
     if backend != "docker":
@@ -213,7 +231,7 @@ def parameters(words: list[str], experiment: str, *, in_image: bool) -> tuple[li
     return wanted.tasks, _changes(params.to_literals(present), params.to_literals(wanted))
 
 
-def _changes(present: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> list[str]:
+def _changes(present: dict[str, object], wanted: dict[str, object], prefix: str = "") -> list[str]:
     changes = []
     for key, value in wanted.items():
         before = present[key]
@@ -225,7 +243,7 @@ def _changes(present: dict[str, Any], wanted: dict[str, Any], prefix: str = "") 
     return changes
 
 
-def _batches(file: Path) -> list[dict[str, Any]]:
+def _batches(file: Path) -> list[BatchPart]:
     """The batches of a file, one item for each part that a pod is to read."""
     if not file.is_file():
         raise FileNotFoundError(f"list of batches {file} does not exist")
@@ -236,7 +254,7 @@ def _batches(file: Path) -> list[dict[str, Any]]:
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ValueError(f"{file} must be a list of {{source, root, batch, parts, ...}}")
     items = [item for entry in entries for item in _parts(file, entry)]
-    names = [(item["options"].get("name", item["source"]), item["batch"]) for item in items]
+    names = [(item.options.get("name", item.source), item.batch) for item in items]
     duplicates = sorted({"/".join(name) for name in names if names.count(name) > 1})
     if duplicates:
         raise ValueError(
@@ -246,7 +264,7 @@ def _batches(file: Path) -> list[dict[str, Any]]:
     return items
 
 
-def _parts(file: Path, entry: dict[str, Any]) -> list[dict[str, Any]]:
+def _parts(file: Path, entry: dict[str, object]) -> list[BatchPart]:
     parts = entry.get("parts", 1)
     optional = _OPTIONS | {"batch", "parts"}
     is_known = entry.keys() <= _REQUIRED | optional and entry.keys() >= _REQUIRED
@@ -256,13 +274,15 @@ def _parts(file: Path, entry: dict[str, Any]) -> list[dict[str, Any]]:
             f"{', '.join(sorted(optional))}; parts is a whole number from 1"
         )
     options = {key: str(entry[key]) for key in sorted(_OPTIONS & entry.keys())}
-    item = {"source": str(entry["source"]), "root": str(entry["root"]), "options": options}
+    source, root = str(entry["source"]), str(entry["root"])
     batch, width = str(entry.get("batch", "0000")), len(str(parts))
+    # Parts become batches of their own, because two pods cannot append to one batch.
     names = (
         [batch] if parts == 1 else [f"{batch}-{number:0{width}d}" for number in range(1, parts + 1)]
     )
     return [
-        item | {"batch": name, "part": f"{number}/{parts}"} for number, name in enumerate(names, 1)
+        BatchPart(source, root, name, f"{number}/{parts}", options)
+        for number, name in enumerate(names, 1)
     ]
 
 

@@ -2,11 +2,10 @@
 
 import re
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-from arl.commands.run import Request, environment, parameters, start
+from arl.commands.run import Request, Schedule, environment, parameters, start
 
 _KEYS = {"pipeline", "cron", "enabled", "overrides"}
 # Kubeflow parses with robfig/cron, which knows no 7 for Sunday, L, W or #; the names are English
@@ -32,12 +31,20 @@ def schedule(*, schedules: Path = Path("pipelines/schedules.yaml")) -> None:
     Examples:
         arl schedule
     """
-    entries = _read(schedules)
-    items = [_item(schedules, name, entry) for name, entry in entries.items()]
+    if not schedules.is_file():
+        raise FileNotFoundError(f"{schedules} does not exist: run inside the project")
+    entries = yaml.safe_load(schedules.read_text(encoding="utf-8"))
+    if not isinstance(entries, dict):
+        raise ValueError(
+            f"{schedules} must hold a name with {', '.join(sorted(_KEYS))} for each recurring run"
+        )
+    items = [_schedule(schedules, name, entry) for name, entry in entries.items()]
     start("schedule", Request(schedules=items), environment(schedules, "kfp"))
-    for name, entry in entries.items():
-        if entry["enabled"]:
-            print(f"arl-{name}: next {', '.join(next_firings(str(entry['cron'])))} UTC")
+    for item in items:
+        if item.enabled:
+            # Kubeflow's expression begins with seconds, croniter's does not.
+            times = next_firings(item.cron.partition(" ")[2])
+            print(f"{item.name}: next {', '.join(times)} UTC")
 
 
 def six_fields(cron: str) -> str:
@@ -81,31 +88,15 @@ def next_firings(cron: str, count: int = 3) -> list[str]:
     return [times.get_next(datetime).strftime("%Y-%m-%d %H:%M") for _ in range(count)]
 
 
-def _read(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} does not exist: run inside the project")
-    values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    if not isinstance(values, dict) or not all(
-        isinstance(entry, dict) for entry in values.values()
-    ):
-        raise ValueError(
-            f"{file} must hold a name with {', '.join(sorted(_KEYS))} for each recurring run"
-        )
-    return values
-
-
-def _item(file: Path, name: str, entry: dict[str, Any]) -> dict[str, Any]:
-    if entry.keys() != _KEYS:
-        raise ValueError(f"{file}: {name} has the keys {sorted(entry)}, expected {sorted(_KEYS)}")
+def _schedule(file: Path, name: str, entry: object) -> Schedule:
+    if not isinstance(entry, dict) or entry.keys() != _KEYS:
+        keys = sorted(entry) if isinstance(entry, dict) else entry
+        raise ValueError(f"{file}: {name} has the keys {keys}, expected {sorted(_KEYS)}")
     pipeline = Path(entry["pipeline"])
     if not pipeline.is_file():
         raise FileNotFoundError(f"{file}: pipeline {pipeline} of {name} does not exist")
     tasks, overrides = parameters(entry["overrides"], "", in_image=True)
-    return {
-        "name": f"arl-{name}",
-        "pipeline": str(pipeline),
-        "cron": six_fields(str(entry["cron"])),
-        "enabled": bool(entry["enabled"]),
-        # the steps read the version of the corpus themselves
-        "arguments": {"data_hash": "", "tasks": tasks, "overrides": overrides},
-    }
+    # The steps read the version of the corpus themselves: it changes between two firings.
+    arguments: dict[str, object] = {"data_hash": "", "tasks": tasks, "overrides": overrides}
+    cron = six_fields(str(entry["cron"]))
+    return Schedule(f"arl-{name}", str(pipeline), cron, bool(entry["enabled"]), arguments)

@@ -1,6 +1,6 @@
 """An experiment file of conf/paper/: which rows differ in what, and what the paper says of them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,14 @@ class Row:
 
     name: str
     label: str
-    choices: list[str]  # of `arl configure`, for this row
-    baseline: str | None  # a published encoder, or "supervised"; None: pretrained here
-    protocols: list[str]  # it is measured by; none: by all of the experiment
-    claimed: Claims
-    series: str  # of a curve: the method
-    fraction: float | None  # of labels or of the corpus, in a curve; None: there is no curve
+    choices: list[str] = field(default_factory=list)  # of `arl configure`, for this row
+    baseline: str | None = None  # a published encoder, or "supervised"; None: pretrained here
+    # The row is measured by these; none: by all of the experiment.
+    protocols: list[str] = field(default_factory=list)
+    claimed: Claims = field(default_factory=dict)
+    series: str = ""  # of a curve: the method
+    # Of labels or of the corpus, in a curve; None: there is no curve.
+    fraction: float | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def read_experiment(folder: Path, name: str) -> Experiment:
         experiment = Experiment(
             name=name,
             scales={size: Scale(**what) for size, what in scales.items()},
-            rows=[_row(row) for row in content.pop("rows", [])],
+            rows=[Row(**row) for row in content.pop("rows", [])],
             note=content.pop("note", ""),
             protocols=content.pop("protocols", []),
             metrics=content.pop("metrics", {}),
@@ -96,18 +98,6 @@ def _read(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{file} is not keys with values")
     return content
-
-
-def _row(row: dict[str, Any]) -> Row:
-    defaults: dict[str, Any] = {
-        "choices": [],
-        "baseline": None,
-        "protocols": [],
-        "claimed": {},
-        "series": "",
-        "fraction": None,
-    }
-    return Row(**(defaults | row))
 
 
 def _check(experiment: Experiment, file: Path) -> None:
