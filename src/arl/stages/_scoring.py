@@ -87,8 +87,8 @@ def fit_input_check(
     encoder: Encoder, corpus: Path, training: pd.DataFrame, validation: pd.DataFrame, size: int
 ) -> InputCheck:
     """Fit the check of inputs to a task's training images; its validation images set the limits."""
-    vectors = [_check_vectors(encoder, corpus, rows, size) for rows in (training, validation)]
-    return InputCheck.fit(*vectors)
+    usual = _check_vectors(encoder, corpus, training, size)
+    return InputCheck.fit(usual, _check_vectors(encoder, corpus, validation, size))
 
 
 def _check_vectors(
