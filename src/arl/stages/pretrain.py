@@ -31,6 +31,7 @@ from arl.params import Params
 from arl.stages._training import RunKey, rows_digest, runs
 from arl.training import distributed, engine, optim
 from arl.training.engine import predict
+from arl.training.node import once_a_node
 from arl.training.pretrainer import Pretrainer, PretrainInputs, decoder_config
 from arl.training.reconstruction import save_pretrained
 
@@ -68,15 +69,8 @@ def pretrain(params: Params, *, corpus: ReadableCorpus, checkpoint: Path, metric
     """
     torch.set_num_threads(params.pretrain.threads)
     distributed.initialize()
-    rows = select(
-        corpus,
-        sources=params.data.sources,
-        held_out=params.data.held_out,
-        protocols=params.data.splits,
-    )
-    rows = subset(
-        rows[rows["split"] == "train"].reset_index(drop=True), params.pretrain.fraction, params.seed
-    )
+    # The search for leaks compares millions of images, so one rank of a node does it for all.
+    rows = once_a_node(lambda: _training_rows(params, corpus))
     examples = Examples(corpus, rows, params.data.size + params.data.size // 4)
     # All ranks draw the same order from the seed, and each takes its slice of every batch.
     order = TrainingOrder(
@@ -120,6 +114,17 @@ def pretrain(params: Params, *, corpus: ReadableCorpus, checkpoint: Path, metric
     if distributed.rank() == 0:
         _write(params, pretrainer, history, len(rows), checkpoint, metrics)
     engine.forget(state)
+
+
+def _training_rows(params: Params, corpus: ReadableCorpus) -> pd.DataFrame:
+    rows = select(
+        corpus,
+        sources=params.data.sources,
+        held_out=params.data.held_out,
+        protocols=params.data.splits,
+    )
+    training = rows[rows["split"] == "train"].reset_index(drop=True)
+    return subset(training, params.pretrain.fraction, params.seed)
 
 
 def _pretrainer(params: Params) -> Pretrainer:
