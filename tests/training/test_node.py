@@ -11,7 +11,7 @@ TABLE = """
 import json, sys
 import pandas as pd
 from arl.training import distributed
-from arl.training.node import once_a_node
+from arl.training.node import make_per_node
 distributed.initialize()
 calls = []
 
@@ -22,7 +22,7 @@ def make():
     return pd.DataFrame({"id": ["a", None], "n": [1, 2], "labels": [[{"name": "q"}], None]})[::-1]
 
 try:
-    rows = once_a_node(make)
+    rows = make_per_node(make)
     result = json.loads(rows.to_json(orient="records"))
 except ValueError as error:
     result = str(error)
@@ -97,7 +97,7 @@ def test_both_ranks_raise_the_error_of_the_one_that_fails(tmp_path: Path) -> Non
     assert run_on_two_ranks(TABLE, "fail", runs=tmp_path) == [[1, message], [0, message]]
 
 
-def test_a_pretraining_searches_leaks_once_a_node(
+def test_a_pretraining_searches_leaks_make_per_node(
     tmp_path: Path, tiny_corpus: Path, tiny_overrides: list[str]
 ) -> None:
     params = Path(__file__).parents[2] / "params.yaml"

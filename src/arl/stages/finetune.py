@@ -19,7 +19,7 @@ from arl.stages._training import RunKey, rows_digest
 from arl.training import distributed, engine, optim
 from arl.training.checkpoint import build_task_model, load_encoder, save_model
 from arl.training.finetuner import FineTuner, TaskInputs
-from arl.training.node import once_a_node
+from arl.training.node import make_per_node
 
 
 def finetune(
@@ -56,7 +56,7 @@ def finetune(
     torch.set_num_threads(params.pretrain.threads)
     distributed.initialize()
     # The search for leaks compares millions of images, so one rank of a node does it for all.
-    task_rows = once_a_node(lambda: rows_of_task(params, task, corpus))
+    task_rows = make_per_node(lambda: rows_of_task(params, task, corpus))
     settings = params.task[task]
     rows = subset(
         task_rows[task_rows["split"] == "train"].reset_index(drop=True),

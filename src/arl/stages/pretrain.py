@@ -31,7 +31,7 @@ from arl.params import Params
 from arl.stages._training import RunKey, rows_digest, runs
 from arl.training import distributed, engine, optim
 from arl.training.engine import predict
-from arl.training.node import once_a_node
+from arl.training.node import make_per_node
 from arl.training.pretrainer import Pretrainer, PretrainInputs, decoder_config
 from arl.training.reconstruction import save_pretrained
 
@@ -70,7 +70,7 @@ def pretrain(params: Params, *, corpus: ReadableCorpus, checkpoint: Path, metric
     torch.set_num_threads(params.pretrain.threads)
     distributed.initialize()
     # The search for leaks compares millions of images, so one rank of a node does it for all.
-    rows = once_a_node(lambda: _training_rows(params, corpus))
+    rows = make_per_node(lambda: _training_rows(params, corpus))
     examples = Examples(corpus, rows, params.data.size + params.data.size // 4)
     # All ranks draw the same order from the seed, and each takes its slice of every batch.
     order = TrainingOrder(

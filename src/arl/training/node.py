@@ -16,7 +16,7 @@ _TABLE, _ERROR = "table.feather", "error.txt"
 _PATH_BYTES = 4096  # the longest path that Linux knows
 
 
-def once_a_node(make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+def make_per_node(make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
     """Return the table that `make` makes; of the ranks of a node, only the first calls `make`.
 
     The others read its table from a folder of the node's TMPDIR, which is removed afterwards.
