@@ -47,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except BrokenPipeError:
+        # Python flushes stdout once more at exit, which would print a second error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _CLOSED_PIPE
     except KeyboardInterrupt:
@@ -55,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
+    # A user may put the switches before or after the name of the command.
     switches = {"-q", "--quiet", "-v", "--verbose"}
     leading = []
     while words and words[0] in switches:
@@ -67,6 +69,7 @@ def _run(words: list[str]) -> int:
         return 0
     names = command_names()
     if words[0] not in names:
+        # Hidden steps are valid commands too, so every name is a candidate.
         hint = did_you_mean(words[0], names)
         console.warn(f"arl: unknown command {words[0]!r}{hint}; `arl --help` lists the commands")
         return 2
@@ -95,6 +98,7 @@ def _call_for_user(command: Command, overrides: list[str], arguments: Mapping[st
         call(command.name, overrides, **arguments)
     except BrokenPipeError:
         raise
+    # Input of the user causes these: a diverging training is a FloatingPointError.
     except (ValueError, OSError, FloatingPointError, MemoryError) as error:
         if console.is_verbose():
             traceback.print_exc()
@@ -133,6 +137,8 @@ def call(name: str, overrides: Sequence[str] = (), /, **arguments: Any) -> Any:
         FileNotFoundError: an input does not exist.
     """
     command = read_command(command_names()[name.replace("_", "-")])
+    # Parameters come first: an import of PyTorch takes seconds, and a wrong word should not cost
+    # them.
     settings = _load_params(overrides) if command.takes_params else None
     if settings is not None and arguments.get("task"):
         _check_task(arguments["task"], settings.task)
@@ -183,6 +189,7 @@ def _check_path(argument: Argument, value: Any, *, is_output: bool) -> None:
     name = argument.name if argument.positional else argument.flag
     if is_output:
         for path in local:
+            # Missing folders are made later, so the nearest existing one decides.
             parent = next(folder for folder in path.absolute().parents if folder.exists())
             if not parent.is_dir():
                 raise ValueError(f"{name} {path}: {parent} is a file, not a folder")
@@ -208,6 +215,7 @@ def _conclude(command: Command, arguments: Mapping[str, object]) -> None:
     if os.environ.get("RANK", "0") != "0":
         return
     values = {**{a.name: a.default for a in command.arguments}, **arguments}
+    # A command may write a fixed file, such as params.yaml, that is no argument.
     outputs = [path for name in command.writes for path in _as_list(values.get(name, name))]
     written = [str(path) for path in outputs if "://" in str(path) or Path(path).exists()]
     if written:
@@ -245,6 +253,7 @@ class _Parser(argparse.ArgumentParser):
                 break
         choice = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message)
         if choice:
+            # argparse has no hook for a wrong choice, only the text of its message.
             options = re.findall(r"'(.*?)'", choice[2])
             message = message.replace(" (choose", f"{did_you_mean(choice[1], options)} (choose")
         self.exit(2, f"{self.prog}: {message}; `{self.prog} --help` lists the options\n")
@@ -257,6 +266,7 @@ def build_parser(command: Command) -> argparse.ArgumentParser:
         description="\n\n".join(filter(None, [command.summary, command.description])),
         epilog=_epilog(command),
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        # An abbreviation would break with a new option that begins alike.
         allow_abbrev=False,
     )
     fill_parser(parser, command)
@@ -274,12 +284,14 @@ def fill_parser(parser: argparse.ArgumentParser, command: Command) -> None:
 
 
 def _add(parser: argparse.ArgumentParser, argument: Argument) -> None:
+    # argparse formats help texts with %, so a literal % needs a second one.
     text = argument.help.replace("%", "%%")
     if not argument.positional and argument.default not in (None, "", [], False):
         text += f" (default: {argument.default})"
     options: dict[str, Any] = {"help": text}
     if not argument.positional:
         options["dest"] = argument.name
+    # SUPPRESS keeps untouched options out of the call: the defaults of the function hold.
     if argument.type is bool:
         parser.add_argument(
             argument.flag, action="store_true", default=argparse.SUPPRESS, **options

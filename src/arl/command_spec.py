@@ -96,6 +96,7 @@ def command_names() -> dict[str, str]:
 def read_command(module: str) -> Command:
     """Parse the signature and the docstring of a command's function."""
     file = HERE.joinpath(*module.split(".")[1:]).with_suffix(".py")
+    # The source text is parsed, because an import would pull in PyTorch for every help page.
     tree = ast.parse(file.read_text(encoding="utf-8"))
     function = next(
         node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == file.stem
@@ -136,6 +137,7 @@ def _argument(
 ) -> Argument:
     annotation = ast.unparse(arg.annotation) if arg.annotation else "str"
     many = annotation.startswith("list[")
+    # An option that may be None is typed like its other type.
     inner = annotation.removeprefix("list[").removesuffix(" | None")
     inner = inner.removesuffix("]") if many else inner
     mode = MODES.get(inner)
@@ -179,5 +181,6 @@ def _entries(text: str) -> dict[str, str]:
 
 def _commands(text: str) -> tuple[str, ...]:
     """The command lines of a section; a line that is indented further continues the one before."""
+    # Long examples wrap in the docstring; on the terminal they are one line.
     joined = re.sub(r"\n +", " ", textwrap.dedent(text).strip())
     return tuple(joined.splitlines())

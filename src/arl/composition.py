@@ -25,6 +25,7 @@ def compose(choices: list[str], conf: Path = CONF) -> params.Params:
     try:
         with hydra.initialize_config_dir(os.path.abspath(conf), version_base="1.3"):
             config = hydra.compose("config", overrides=choices)
+    # Hydra raises many subclasses for one cause: a choice that does not exist.
     except HydraException as error:
         rule = "a choice is group=file of conf/, or key=value of params.yaml"
         raise ValueError(f"{conf}: {_first_sentence(error)}; {rule}") from error

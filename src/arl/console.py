@@ -29,6 +29,7 @@ def is_verbose() -> bool:
 def info(text: str) -> None:
     """Print one line, unless the user wants errors and warnings only."""
     if not _quiet:
+        # Flushed, since a log collector shows nothing of a killed process otherwise.
         print(text, flush=True)
 
 

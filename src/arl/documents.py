@@ -46,6 +46,7 @@ class Document:
         Raises:
             ValueError: a number is not finite.
         """
+        # The format stands in the file itself, since files are copied without their names.
         return {_FORMAT: self.format_name(), **_encode_fields(self)}
 
     def to_text(self) -> str:
@@ -86,6 +87,7 @@ class Document:
                 f"{origin} has format {written!r}, expected {cls.format_name()!r}:"
                 " write it again with this version of ARL"
             )
+        # The format is checked above and is no field of the class.
         body = {name: value for name, value in content.items() if name != _FORMAT}
         document = _decode(cls, body, origin)
         assert isinstance(document, cls)
@@ -102,6 +104,7 @@ def _encode_fields(record: Any) -> dict[str, Json]:
 
 
 def _encode(value: Any, decimals: int | None) -> Json:
+    # numpy.float64 is a float too; numpy integers are not int and are refused below.
     if isinstance(value, float):
         if not math.isfinite(value):
             raise ValueError(f"{value} is not a finite number and cannot be written")
@@ -126,6 +129,7 @@ def _hints(cls: type) -> Mapping[str, object]:
 def _decode(hint: Any, value: Any, where: str) -> Any:
     """The value as the annotated type; `where` is the file and the path inside of it."""
     origin, arguments = get_origin(hint), get_args(hint)
+    # `X | None` has the origin UnionType, `Optional[X]` has Union.
     if origin in (Union, types.UnionType):
         return _decode_optional(hint, arguments, value, where)
     if origin is Literal:
@@ -163,6 +167,7 @@ def _object(value: object, where: str) -> dict[str, object]:
 
 def _decode_dataclass(cls: Any, content: Mapping[str, object], where: str) -> Any:
     declared = {field.name: field for field in fields(cls)}
+    # An unknown field is an error: a misspelt name would silently become a default.
     unknown = sorted(content.keys() - declared.keys())
     missing = sorted(
         name

@@ -39,13 +39,16 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     """
     partial = _partial(path)
     _remove(partial)
+    # A name beside the target is on the same file system, so the rename is atomic.
     partial.mkdir(parents=True)
     try:
         yield partial
+        # A rename may reach the disk before the contents do. Then a power cut leaves empty files.
         for file in partial.rglob("*"):
             if file.is_file() or file.is_dir():
                 _fsync(file)
         _fsync(partial)
+        # rename() replaces no folder that has files.
         _remove(path)
         partial.rename(path)
         # without this, a power cut could undo the rename
@@ -70,6 +73,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 def write_json(path: Path, value: Any) -> None:
     """Write strict JSON (a NaN is a `ValueError`), atomically, with sorted keys."""
+    # NaN is no JSON: other readers fail on it, or read it as null.
     text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n"
     with atomic_file(path) as partial:
         partial.write_text(text, encoding="utf-8")
@@ -96,5 +100,6 @@ def tree_hash(root: Path, pattern: str = "*") -> str:
     """Hex SHA-256 over the sorted relative names and contents of the files under `root`."""
     digest = hashlib.sha256()
     for file in sorted(p for p in root.rglob(pattern) if p.is_file()):
+        # The zero byte separates name and hash, so no two trees give the same text.
         digest.update(f"{file.relative_to(root).as_posix()}\0{sha256(file)}\n".encode())
     return digest.hexdigest()

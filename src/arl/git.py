@@ -8,6 +8,7 @@ def head_commit() -> str | None:
     """The commit of the working directory, "with changes" if files differ; None outside of git."""
     if shutil.which("git") is None:
         return None
+    # Containers have no git; they carry the version in a file instead.
     commit = _git("rev-parse", "--short=12", "HEAD")
     if commit is None:
         return None

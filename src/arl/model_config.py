@@ -84,6 +84,7 @@ def read_config(folder: Path) -> ModelConfig:
     """
     file = folder / "config.json"
     content = read_json(file)
+    # Old weights would load into other layers without an error, so the version decides first.
     if content.get("version") != EncoderConfig.VERSION:
         raise ValueError(
             f"{file} has version {content.get('version')}, this release reads "

@@ -7,6 +7,7 @@ OUTAGE_EXIT = 75  # EX_TEMPFAIL of sysexits.h
 _SYSTEM = {
     errno.ENOSPC,
     errno.EDQUOT,
+    # A limit on the size of a file (ulimit -f).
     errno.EFBIG,
     errno.EROFS,
     errno.EIO,
@@ -29,5 +30,6 @@ def is_outage(error: BaseException) -> bool:
             return True
         if isinstance(seen, OSError) and seen.errno in _SYSTEM:
             return True
+        # `raise ... from error` keeps the cause; our readers wrap the OSError of a full disk.
         seen = seen.__cause__
     return False

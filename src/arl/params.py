@@ -73,6 +73,7 @@ class Params(Section):
             raise ValueError(f"tasks names a task twice: {', '.join(self.tasks)}")
         self._check_anatomies()
         patch = self.model.patch_size
+        # A side that the patches do not fill would lose its border in the convolution.
         sides = {"data.size": self.data.size}
         if self.objective.self_distillation and self.objective.local_crops_number:
             sides["objective.local_crops_size"] = self.objective.local_crops_size
@@ -81,9 +82,11 @@ class Params(Section):
                 raise ValueError(
                     f"{key} is {side}, which is not a multiple of model.patch_size {patch}"
                 )
+        # The last check reads the tasks, which the first one has verified.
         self._check_leakage()
 
     def _check_anatomies(self) -> None:
+        # A misspelt anatomy would be embedded as "other" and condition nothing.
         used = {f"task.{name}.anatomy": task.anatomy for name, task in self.task.items()}
         used |= {f"dicom.image_types.{key}": name for key, name in self.dicom.image_types.items()}
         used |= {
@@ -157,6 +160,7 @@ def load(overrides: list[str], path: Path = PARAMS_FILE) -> Params:
             f"{path} does not exist: run inside the project, or `arl configure` to write it"
         )
     try:
+        # OmegaConf, because overrides address nested keys by dots.
         config = OmegaConf.load(path)
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not valid YAML: {_one_line(error)}") from error
@@ -165,6 +169,7 @@ def load(overrides: list[str], path: Path = PARAMS_FILE) -> Params:
     loaded = from_config(config, str(path))
     if not overrides:
         return loaded
+    # The file is checked alone first, so that its error does not look like one of an override.
     for override in overrides:
         _apply(config, override)
     return from_config(config, "")
@@ -175,6 +180,7 @@ def _apply(config: DictConfig, override: str) -> None:
     if not separator:
         raise ValueError(f"override {override!r} is not key=value")
     try:
+        # `v: text` gives the override the type that YAML gives it in the file.
         OmegaConf.update(config, key, OmegaConf.create(f"v: {text}").v, merge=False)
     except (OmegaConfBaseException, yaml.YAMLError, AttributeError, TypeError) as error:
         raise ValueError(f"override {override!r}: {_one_line(error)}") from error
@@ -213,6 +219,7 @@ def _explain(detail: ErrorDetails) -> str:
     # ("task", "lv", "classes", 0) -> task.lv.classes[0].
     parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in detail["loc"])
     key = "".join(parts).removeprefix(".")
+    # pydantic names rules by types such as "greater_than_equal"; users read words.
     value, rule, context = detail["input"], detail["type"], detail.get("ctx", {})
     if rule == "unexpected_keyword_argument":
         return f"{key} is not a parameter{did_you_mean(str(name), _fields(section))}"

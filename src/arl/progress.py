@@ -14,6 +14,7 @@ def progress(
     total: int, title: str, unit: str, *, initial: int = 0, visible: bool = True
 ) -> "tqdm[Any]":
     """A progress bar; a line every few seconds where nobody watches."""
+    # In the log of a pod a bar of carriage returns is one unreadable line.
     watched = sys.stderr.isatty()
     return tqdm(
         total=total,

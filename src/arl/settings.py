@@ -27,6 +27,7 @@ Conditioning = Literal["acdt", "cross_attention", "film", "lora", "none"]
 class Section:
     """A section of params.yaml: unknown keys, other types and non-finite numbers are errors."""
 
+    # Strict: YAML gives numbers and booleans their types, so "1" for 1 is a mistake.
     __pydantic_config__: ClassVar[dict[str, str | bool]] = {
         "extra": "forbid",
         "strict": True,

@@ -288,3 +288,19 @@ def test_the_wheel_has_every_file_that_a_page_needs() -> None:
     packaged = {file for pattern in patterns for file in (root / "src/arl").glob(pattern)}
     files = (root / "src/arl/reports").rglob("*.*")
     assert {file for file in files if file.suffix in (".j2", ".css", ".js")} <= packaged
+
+
+def test_a_page_of_another_library_gets_a_way_back(tmp_path: Path) -> None:
+    file = tmp_path / "evidently.html"
+    file.write_text('<html><body class="a"><div>chart</div></body></html>')
+    html.link_back(file, "index.html", "Back to <drift>")
+    text = file.read_text()
+    assert re.search(r'<body class="a"><p [^>]*><a href="index.html">.*Back to &lt;drift&gt;', text)
+    assert text.endswith("<div>chart</div></body></html>")
+
+
+def test_a_page_without_a_body_is_left_alone(tmp_path: Path) -> None:
+    file = tmp_path / "odd.html"
+    file.write_text("no markup")
+    html.link_back(file, "index.html", "Back")
+    assert file.read_text() == "no markup"

@@ -39,6 +39,7 @@ def answer(run: str, event: str, person: str, reason: str, monitor: Path) -> Non
         raise ValueError(
             f"run {run} does not wait for a person; these do: {', '.join(held) or 'none'}"
         )
+    # An audit needs a name: an empty one would look like an automatic decision.
     if not person.strip() or not reason.strip():
         raise ValueError("the log needs the name of a person and a reason")
     words = [f"{person} {event} the batch of run {run}: {reason}"]

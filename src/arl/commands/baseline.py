@@ -46,6 +46,7 @@ def baseline(
     """
     if action != "import":
         raise ValueError(f"unknown action {action!r}: the only one is import")
+    # The supervised baseline starts from random weights, which no file holds.
     expected = 0 if method == SUPERVISED else 1
     if len(files) != expected:
         plural = "s" * (expected != 1)

@@ -25,6 +25,7 @@ def compile(pipeline: Path, *, output: Path = Path("build/pipeline.yaml")) -> No
     Examples:
         arl compile pipelines/arl_full.py
     """
+    # A missing file would otherwise end as a traceback of the compiler.
     check_pipeline(pipeline)
     request = Request(pipeline=str(pipeline), output=str(output.absolute()))
     start("compile", request, environment(pipeline, "kfp"))

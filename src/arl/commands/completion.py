@@ -18,6 +18,7 @@ def completion(shell: Literal["bash", "zsh", "fish"]) -> None:
         arl completion zsh > ~/.zfunc/_arl
         arl completion fish > ~/.config/fish/completions/arl.fish
     """
+    # Only this command needs it.
     import shtab
 
     print(shtab.complete(build_full_parser(file_completion=shtab.FILE), shell=shell))

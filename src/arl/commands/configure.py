@@ -34,6 +34,7 @@ def configure(choices: list[str]) -> None:
         arl configure task.breast.margin=0.02 pretrain.epochs=5
     """
     text = render(compose(choices), choices)
+    # DVC reads params.yaml at any time, so it is never half written.
     with atomic_file(params.PARAMS_FILE) as partial:
         partial.write_text(text, encoding="utf-8")
 

@@ -46,6 +46,7 @@ def corpus_report(
             f"{validation}`"
         )
     validated = ValidationResult.read(result)
+    # Rules of another version next to these pictures would mislead.
     if validated.corpus_version != corpus_version(corpus):
         raise ValueError(
             f"{result} is of another corpus or version than {corpus}: run "

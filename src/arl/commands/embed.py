@@ -61,6 +61,7 @@ def embed(
     """
     if bool(files) == (corpus is not None):
         raise ValueError("name files, or a --corpus: one of the two")
+    # A wrong anatomy is an error before the weights are loaded.
     anatomy_index(anatomy)
     encoder, config = load_encoder(checkpoint)
     if corpus is not None:
@@ -87,6 +88,7 @@ def _of_files(
     encoder: Encoder, files: list[Path], size: int, anatomy: str, pooling: str
 ) -> pd.DataFrame:
     tables = []
+    # One bad file stops the command: a table with gaps would be joined by row.
     for file, pictures in zip(files, read_all_inputs(files, size, anatomy), strict=True):
         if isinstance(pictures, str):
             raise ValueError(f"{file.name} cannot be used: {pictures}")

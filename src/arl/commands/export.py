@@ -54,6 +54,7 @@ def export(
     is_task = isinstance(read_config(chosen.folder), TaskModelConfig)
     network, config = (load_task_model if is_task else load_encoder)(chosen.folder)
     with atomic_directory(out) as folder:
+        # Weights and graph are written into one folder that appears whole or not at all.
         difference = export_onnx(network, config.size, folder / "model.onnx")
         shutil.copyfile(chosen.folder / "model.safetensors", folder / "model.safetensors")
         write_json(folder / "config.json", _config(network, config, chosen, difference))

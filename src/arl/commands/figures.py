@@ -67,6 +67,7 @@ def figures(
         folders["the other"] = against
     encoders = {name: load_encoder(folder) for name, folder in folders.items()}
     sizes = {config.size for _, config in encoders.values()}
+    # One batch of images feeds all encoders, so they need one size.
     if len(sizes) > 1:
         raise ValueError(
             f"{checkpoint} and {against} read images of {sorted(sizes)} pixels: make them read "
@@ -80,6 +81,7 @@ def figures(
     networks = {name: encoder for name, (encoder, _) in encoders.items()}
     sections = [corpus_by_anatomy(rows), components(networks, corpus, chosen, size)]
     sections.append(planes(networks, corpus, chosen, size, params.seed))
+    # Offsets are those of the encoder under study; a published one has no ACDT.
     first = next(iter(networks.values()))
     if has_offsets(first):
         assert isinstance(first, AViT)

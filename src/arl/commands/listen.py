@@ -77,12 +77,14 @@ def listen(
     if tls_certificate and tls_key and tls_client_authority:
         tls = TlsFiles(tls_certificate, tls_key, tls_client_authority)
     studies = StudyFolders(inbox, site, secret_key())
+    # A crash may have left a study half received: it becomes a batch after it settles.
     studies.repair()
     service = StoreScp(studies, ae_title, allow, tls)
     server = service.start(host, port)
     print(f"{ae_title} listens on {host}:{port} for {', '.join(allow)}", flush=True)
     try:
         while True:
+            # DICOM has no end of a study: only silence says that it is complete.
             time.sleep(_POLL_SECONDS)
             for batch in service.release_settled(settle_seconds):
                 print(f"{batch}: {sum(1 for _ in batch.iterdir())} instances", flush=True)

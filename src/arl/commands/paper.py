@@ -59,6 +59,7 @@ def paper(
         arl paper table3 --scale busbra --set pretrain.max_steps=100 pretrain.threads=1
     """
     watch = Stopwatch("arl paper")
+    # Our own ablations share the folder; `all` reproduces the paper only.
     names = [name for name in experiment_names(CONF / "paper") if name.startswith(_OF_THE_PAPER)]
     runs = []
     for name in names if experiment == _ALL else [experiment]:
@@ -73,6 +74,7 @@ def paper(
 
 def _write(run: ExperimentRun, stamp: RunStamp, out: Path) -> None:
     target = out / f"{run.experiment.name}-{run.scale}"
+    # Other processes of the same command read these results.
     with atomic_directory(target) as folder:
         results_of(run).write(folder / ExperimentResults.FILE)
         write_page(run, stamp, folder)

@@ -50,6 +50,7 @@ def audit(params: Params, work: Path, ingest: tuple[str, ...]) -> None:
     shutil.rmtree(work, ignore_errors=True)
     planter = Planter()
     files = plant(work / "drop", planter)
+    # A fresh key, which is itself searched for in what ingest leaves.
     key = secrets.token_hex(32)
     planter.locations[key] = "the key of the hashes"
     _run(params, work.resolve(), key, ingest)
@@ -91,7 +92,9 @@ def _run(params: Params, work: Path, key: str, ingest: tuple[str, ...]) -> None:
         "audit",
         "data.max_refused=1.0",
     ]
+    # HOME and TMPDIR point into the searched folder, so caches and temporary files count.
     environment = os.environ | {"ARL_HASH_KEY": key, "TMPDIR": str(left / "tmp"), "HOME": str(left)}
+    # The file would win over the planted key.
     environment.pop("ARL_HASH_KEY_FILE", None)
     done = subprocess.run(
         [*ingest, *words], capture_output=True, cwd=left, env=environment, check=False

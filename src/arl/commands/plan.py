@@ -80,6 +80,7 @@ def _training_images(params: Params, corpus: Path) -> int:
 def _lines(params: Params, plan: Plan, images: int, ranks: int, device: str) -> list[str]:
     measured = plan.dollars is None
     how = "measured on two small batches" if measured else "products at 35 % of the peak, assumed"
+    # The longest part of a step is what a faster machine has to improve.
     bends = {
         "products and gradients": plan.step_compute + plan.step_all_reduce,
         "kernel launches": plan.step_launches,

@@ -45,6 +45,7 @@ def probe(
         arl probe --task breast --corpus data --checkpoint out/pretrain --metrics out/probe.json
     """
     measured, table = probe_encoder(params, task, corpus, checkpoint)
+    # The table is for comparisons of encoders on the same patients.
     if predictions is not None:
         write_predictions(table, predictions)
     measured.write(metrics)

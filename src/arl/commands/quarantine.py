@@ -26,6 +26,7 @@ def quarantine(*, corpus: Path, batch: str, source: str = "dicom-folder") -> Non
     Examples:
         arl quarantine --corpus data --batch 0001
     """
+    # The corpus holds pseudonyms only; the key file stays in the hospital.
     paths = read_quarantine_key(source, batch, secret_key())
     table = read_table(corpus / source / batch / "quarantine.parquet", QUARANTINE)
     for name, reason in zip(table["input"], table["reason"], strict=True):

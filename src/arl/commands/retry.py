@@ -31,6 +31,7 @@ def retry(run: str, *, person: str, reason: str, monitor: Path = Path("monitor")
     if active is not None and active.name == run and active.owner:
         words = [f"{person} released run {run} from its owner {active.owner}: {reason}"]
         journal.append("retry", words, run=run, person=person)
+        # Without an owner the next poll takes the run at once, not after the lease.
         begin(replace(active, owner=""))
     elif run in stuck:
         words = [f"{person} lets run {run} resume at the next poll: {reason}"]

@@ -143,6 +143,7 @@ def start(command: str, request: Request, variables: dict[str, str]) -> None:
         SystemExit: it failed; its message is on stderr.
     """
     code = subprocess.run(
+        # kfp takes a second to import and is in an extra of its own.
         [sys.executable, "-m", "pipelines.runner", command],
         input=json.dumps(asdict(request)),
         text=True,
@@ -185,6 +186,7 @@ def _commit() -> str:
     """The commit of the working directory, with -dirty where files differ; empty without git."""
     try:
         commit = subprocess.run(
+            # --exclude=* ignores tags: a release tag would hide the commit.
             ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"],
             capture_output=True,
             text=True,
@@ -227,6 +229,7 @@ def parameters(words: list[str], experiment: str, *, in_image: bool) -> tuple[li
         raise ValueError(
             "tasks is empty: a pipeline needs at least one task to fine-tune, e.g. tasks=[breast]"
         )
+    # Overrides are relative to what the step will read, which in an image is conf/.
     present = compose([]) if in_image else params.load([])
     return wanted.tasks, _changes(params.to_literals(present), params.to_literals(wanted))
 
@@ -255,6 +258,7 @@ def _batches(file: Path) -> list[BatchPart]:
         raise ValueError(f"{file} must be a list of {{source, root, batch, parts, ...}}")
     items = [item for entry in entries for item in _parts(file, entry)]
     names = [(item.options.get("name", item.source), item.batch) for item in items]
+    # Two pods that write one batch would fail after hours of decoding.
     duplicates = sorted({"/".join(name) for name in names if names.count(name) > 1})
     if duplicates:
         raise ValueError(
@@ -299,6 +303,7 @@ def _tracked_hash(corpus: str) -> str:
 
 def environment(pipeline: Path, backend: str) -> dict[str, str]:
     """The variables of the process that runs or submits a pipeline file."""
+    # The runner imports `pipelines` and `components` of the project, not of an installed copy.
     project = str(pipeline.resolve().parents[1])
     paths = [project, *filter(None, [os.environ.get("PYTHONPATH")])]
     variables = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}

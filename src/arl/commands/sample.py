@@ -76,6 +76,7 @@ def sample(params: Params, *, corpus: GrowingCorpus) -> None:
             "and size must be 32 pixels or more"
         )
     size, seconds = params.data.store_size, params.data.input_seconds
+    # A killed run leaves the old sources untouched.
     with _replacing(corpus) as staging:
         for batch in _BATCHES:
             with BatchWriter(staging, batch.source, batch.name, size, origin=_ORIGIN) as writer:
@@ -145,6 +146,7 @@ def _patient(
 ) -> Input:
     name = f"{batch.name}-{anatomy}-{number:05d}"
     offset = _BATCHES.index(batch)
+    # A seed per patient: the pictures do not depend on the number of workers.
     seed = (params.seed, offset, anatomy_index(anatomy), number)
     # Each batch begins elsewhere in the list, so that few patients fill all splits.
     split = _SPLITS[(turn + offset) % len(_SPLITS)]

@@ -58,6 +58,7 @@ def six_fields(cron: str) -> str:
     # importing it takes time that no help needs
     from croniter import CroniterError, croniter
 
+    # Five fields are what people know from crontab.
     fields = cron.split()
     if len(fields) != _NUM_FIELDS:
         raise ValueError(
@@ -68,6 +69,7 @@ def six_fields(cron: str) -> str:
             f"cron {cron!r} names a day of the month and a weekday: Kubeflow starts a run when "
             "either of them fits, so use one of them"
         )
+    # croniter knows extensions such as L and #, which Kubeflow refuses when the run is due.
     wrong = [field for field in fields if not _FIELD.fullmatch(field)]
     try:
         croniter.expand(cron, strict=True)

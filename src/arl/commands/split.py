@@ -67,12 +67,14 @@ def split(
     rows = rows[rows["source"] == source].reset_index(drop=True)
     if rows.empty:
         raise ValueError(f"corpus {corpus} holds no source {source!r}")
+    # Near-identical images of two patients would leak a test patient into training.
     units = merge_duplicate_groups(rows, across_patients=by == "cluster")
     protocols: dict[str, Protocol]
     if method == "folds":
         parts = fold_protocols(rows, units, folds, seed)
         protocols = {f"{protocol}-{k}": part for k, part in enumerate(parts, start=1)}
     elif method == "fractions":
+        # Rounded, since 1 - 0.7 - 0.15 is 0.15000000000000002.
         fractions = (train, val, max(0.0, round(1 - train - val, 9)))
         protocols = {protocol: fractions_protocol(rows, units, fractions, seed)}
     elif method == "all-train":

@@ -83,6 +83,7 @@ def _candidates(
 ) -> pd.DataFrame:
     """The task's rows in the split "test", without those of patients in training or validation."""
     rows = select(corpus, sources=task.sources, protocols=protocols)
+    # A patient who was trained on makes the test set too easy, whatever the split file says.
     seen = set(groups(rows[rows["split"].isin(["train", "val"])]))
     rows = rows[rows["anatomy"] == task.anatomy]
     column, values = (
@@ -104,6 +105,7 @@ def _add(
 ) -> TestSet:
     before = versions[-1] if versions else None
     if before is not None:
+        # A re-ingested image with other pixels is another image and leaves the set.
         present = content_of(read_manifest(corpus, CONTENT_COLUMNS))
         kept = {name: image for name, image in before.images.items() if present.get(name) == image}
         images = images | kept

@@ -56,11 +56,13 @@ def _verify_chain(params: Params, folder: Path, version: str) -> None:
     assert keys is not None
     attestation = verify_attestation(folder / "decision.json", "gate", keys)
     for task, model in tasks_of(folder).items():
+        # A valid signature of a decision about other weights proves nothing.
         if attestation.step.inputs.get(f"{task}/model") != tree_hash(model):
             raise ValueError(f"{version}: the gate did not judge the model of task {task}")
     policy = folder / "policy.yaml"
     if not policy.is_file() or attestation.step.environment.get("policy") != sha256(policy):
         raise ValueError(f"{version}: the gate decided under another policy than the one released")
+    # The registry can be written by hand: only the signed verdict counts.
     verdict = read_json(folder / "decision.json")["verdict"]
     if verdict != "promote":
         raise ValueError(f"{version}: the gate decided {verdict}, and the version was released")

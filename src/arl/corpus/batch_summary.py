@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from arl.files import read_json, write_json
 
@@ -31,6 +32,9 @@ class BatchOrigin:
 class BatchSummary:
     """The content of batch.json.
 
+    A file without the key `version` has version 1, so corpora of earlier releases stay valid and
+    keep their bytes. A later version writes the key.
+
     Attributes:
         num_inputs: Inputs of the ingest; `accepted + refused`.
         images: Images of the accepted inputs.
@@ -39,6 +43,8 @@ class BatchSummary:
         store_size: Long side above which images were scaled down, pixels.
         splits: Protocol -> split -> number of images.
     """
+
+    VERSION: ClassVar[int] = 1
 
     source: str
     batch: str
@@ -58,10 +64,16 @@ class BatchSummary:
 
         Raises:
             FileNotFoundError: The batch is incomplete.
-            ValueError: The file is not JSON, or lacks a field.
+            ValueError: The file is not JSON, has another version, or lacks a field.
         """
         file = folder / BATCH_FILE
         content = dict(read_json(file))
+        version = content.pop("version", 1)
+        if version != cls.VERSION:
+            raise ValueError(
+                f"{file} has version {version!r}, this release of ARL reads {cls.VERSION}: use the"
+                " release that wrote the batch, or ingest it again"
+            )
         try:
             own = {name: content.pop(name) for name in cls.__dataclass_fields__ if name in content}
             return cls(**own, origin=BatchOrigin(**content))

@@ -59,6 +59,7 @@ def import_published(params: Params, method: str, file: Path, out: Path) -> Base
         FileNotFoundError: there is no such file.
         ValueError: an unknown method, or a file that is not wholly understood.
     """
+    # Weights are converted once, so that every later stage sees one format.
     imported = import_baseline(method, file, size=params.data.size, grey=(MEAN, STD))
     facts = METHODS[method]
     mean, std = facts.normalisation
@@ -84,6 +85,7 @@ def import_published(params: Params, method: str, file: Path, out: Path) -> Base
 
 def write_random_encoder(params: Params, out: Path) -> BaselineReport:
     """Write the model of params.yaml with random weights by its seed as a checkpoint folder."""
+    # Random weights are a baseline too, and have to be the same in each run.
     torch.manual_seed(params.seed)
     arguments = {"img_size": params.data.size, **asdict(params.model)}
     encoder = AViT(**arguments)

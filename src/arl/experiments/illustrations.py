@@ -48,12 +48,14 @@ def _illustrate(
     if name == "corpus":
         return [pictures.corpus_by_anatomy(rows)]
     test = rows[rows["split"] == "test"].reset_index(drop=True)
+    # Training images would flatter the reconstructions.
     if test.empty:
         raise ValueError(f"corpus {runner.corpus} has no test images: there is nothing to show")
     encoders = {
         row.label: runner.encoder(runner.params_of(experiment, scale, row, 0), row)
         for row in experiment.rows
     }
+    # A published encoder whose weights are missing is left out of the pictures.
     folders = {label: folder for label, folder in encoders.items() if folder is not None}
     size = params.data.size
     if name == "reconstructions":

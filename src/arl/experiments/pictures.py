@@ -35,6 +35,7 @@ _GREY = 255.0
 
 def some(rows: pd.DataFrame, each: int, seed: int) -> pd.DataFrame:
     """At most so many images of every anatomy."""
+    # A clip's frames follow each other; the first rows would be one patient.
     shuffled = rows.sample(frac=1, random_state=seed)
     return (
         shuffled[shuffled.groupby("anatomy").cumcount() < each]
@@ -99,6 +100,7 @@ def planes(
     title = "Images on a plane"
     examples = Examples(corpus, rows, size, stretched=True)
     anatomies = [str(name) for name in rows["anatomy"]]
+    # t-SNE needs more points than its perplexity, and a silhouette two groups.
     if len(rows) < 10 or len(set(anatomies)) < 2:
         few = f"{len(rows)} test images of {len(set(anatomies))} anatomies are too few to lay out."
         return Section(title, remark=few)
@@ -137,6 +139,7 @@ def _anatomy_input(truth: Ints, given_anatomy: str, seed: int) -> Ints:
         return truth
     if given_anatomy == "no":
         return np.full_like(truth, NULL_ANATOMY)
+    # A shift of at least one, so that no image keeps its own anatomy.
     shift = np.random.default_rng(seed).integers(1, NUM_ANATOMIES, len(truth))
     return (truth + shift) % NUM_ANATOMIES
 

@@ -138,6 +138,7 @@ def _compare(experiment: Experiment, cells: Cells, params: Params) -> Results:
             )
             for metric in experiment.metrics[task]
         }
+    # Holm's correction covers all rows and tasks of a protocol.
     for protocol in experiment.protocols:
         _correct(results, [key for key in results if key[0] == protocol])
     return results

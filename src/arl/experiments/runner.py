@@ -58,6 +58,7 @@ class Runner:
         self.absent: dict[str, str] = {}  # row -> why it was not run
         self.used: list[str] = []  # folders, in the order of use
         # Hash of what results depend on: images, labels, patients and splits.
+        # Columns beside these (devices, depths) may be corrected without a new training.
         columns = read_manifest(corpus)[_CONTENT_COLUMNS]
         rows = pd.util.hash_pandas_object(columns, index=False).to_numpy()
         splits = [sha256(file) for file in sorted(corpus.glob("*/*/splits/*.parquet"))]
@@ -76,6 +77,7 @@ class Runner:
         Raises:
             LockedByAnotherProcess: another process makes it.
         """
+        # Sorted keys: the same settings give the same folder.
         text = json.dumps([self.content, settings], sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         folder = self.work / f"{name}-{digest}"
@@ -136,6 +138,7 @@ class Runner:
         if not (folder / "config.json").is_file():
             self.absent[row.name] = f"no weights: {command}"
             return None
+        # Position embeddings were resampled for one image size at the import.
         if read_config(folder).size != params.data.size:
             self.absent[row.name] = f"imported for another image size: {command}"
             return None
@@ -208,6 +211,7 @@ def exclusive_lock(file: Path) -> Iterator[None]:
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w") as stream:
         try:
+            # The kernel frees this lock when a process is killed; a lock file would stay.
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise LockedByAnotherProcess(file.stem) from error

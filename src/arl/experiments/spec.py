@@ -72,6 +72,7 @@ def read_experiment(folder: Path, name: str) -> Experiment:
         raise ValueError(
             f"unknown experiment {name!r}: {folder} has {', '.join(experiment_names(folder))}"
         )
+    # Scales that all experiments share stand in one file; an experiment may add its own.
     content = _read(file)
     scales = _read(folder / SCALES_FILE) | content.pop("scales", {})
     try:
@@ -102,6 +103,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 def _check(experiment: Experiment, file: Path) -> None:
     names = [row.name for row in experiment.rows]
+    # Results are stored by the names of rows.
     if len(set(names)) < len(names):
         raise ValueError(f"{file}: a row's name is there twice: {names}")
     for name in [*([experiment.reference] if experiment.metrics else []), *experiment.audit]:

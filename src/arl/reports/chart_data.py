@@ -28,12 +28,14 @@ def roc_band(
     Raises:
         ValueError: see `metrics.auroc`.
     """
+    # Raises here for one class, before hundreds of resamples would.
     auroc(labels, scores)
     y, s = check_scores(labels, scores)
     _, index = np.unique(np.asarray(clusters), return_inverse=True)
     rng = np.random.default_rng(seed)
     curves = [_resampled_curve(y, s, index, rng) for _ in range(resamples)]
     limits = [(1 - confidence) / 2, (1 + confidence) / 2]
+    # A resample without one of the classes has no curve.
     low, high = np.nanquantile(curves, limits, axis=0)
     return _GRID, low, high
 
@@ -41,6 +43,7 @@ def roc_band(
 def _resampled_curve(y: Ints, s: Floats, index: Ints, rng: np.random.Generator) -> Floats:
     """True positive rates on the grid for one resample of patients; nan if a class is missing."""
     patients = int(index.max()) + 1
+    # Whole patients are drawn: images of one patient are not independent.
     weights = np.bincount(rng.integers(patients, size=patients), minlength=patients)[index]
     kept = weights > 0
     if len(np.unique(y[kept])) < 2:
@@ -72,6 +75,7 @@ def calibration_bins(
     """
     bins = max(1, min(_MAX_BINS, len(outcomes) // _IMAGES_PER_BIN))
     table = reliability(outcomes, probabilities, bins)
+    # Stable, so that ties give the same bins on every machine.
     order = np.argsort(probabilities, kind="stable")
     names = patients.to_numpy(str)
     cells, start = [], 0

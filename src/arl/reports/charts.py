@@ -85,6 +85,7 @@ class Axes:
         low, high = self.x
         if self.log_x:
             value, low, high = math.log(value), math.log(low), math.log(high)
+        # A constant series has no span.
         span = (high - low) or 1.0
         return self.left + (value - low) / span * (self.width - self.left - self.right)
 
@@ -99,6 +100,7 @@ class Axes:
 
     def line(self, points: Iterable[tuple[float, float]], *, close: bool = False) -> str:
         """The path data of a polyline."""
+        # A tenth of a unit is below a pixel; more digits would double the size of a page.
         vertices = [f"{self.px(x):.1f} {self.py(y):.1f}" for x, y in points]
         return "M" + "L".join(vertices) + ("Z" if close else "")
 
@@ -154,11 +156,14 @@ def ticks(low: float, high: float, count: int = 5) -> list[tuple[float, str]]:
     """About `count` round numbers from low to high, with their texts."""
     if not high > low:
         return [(low, f"{low:g}")]
+    # Steps of 1, 2, 2.5 or 5 are what people read off an axis.
     raw = (high - low) / count
     power = 10 ** math.floor(math.log10(raw))
     step = min(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw * 0.999)
+    # The tolerance keeps a tick that rounding has moved past the end.
     first = math.ceil(low / step - 1e-9)
     values = [i * step for i in range(first, math.floor(high / step + 1e-9) + 1)]
+    # A true minus sign; + 0.0 turns -0.0 into 0.
     return [(value, f"{value + 0.0:.6g}".replace("-", "−")) for value in values]
 
 
@@ -173,6 +178,7 @@ def _log_ticks(low: float, high: float) -> list[tuple[float, str]]:
 
 def _padded(values: Iterable[float], fraction: float = 0.05) -> tuple[float, float]:
     """The range of the finite values, a little wider."""
+    # A diverged training has NaN in its history, and still needs a chart.
     finite = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
     low, high = min(finite), max(finite)
     pad = fraction * (high - low) or 0.5 * abs(high) or 0.5

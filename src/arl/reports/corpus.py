@@ -49,6 +49,7 @@ class CorpusPage:
     def overview(self) -> dict[str, object]:
         """The corpus in numbers."""
         rows = self.rows
+        # Shards only: tables and splits are small, and their size is nobody's question.
         stored = sum(file.stat().st_size for file in self.corpus.glob("*/*/shard-*.parquet"))
         return {
             "images": len(rows),
@@ -67,6 +68,7 @@ class CorpusPage:
     def anatomy_table(self) -> Table:
         """Images of each anatomy and source, the most frequent anatomy first."""
         counts = self.rows["anatomy"].value_counts()
+        # Sorted by frequency, as the bars above the table are.
         table = pd.crosstab(self.rows["anatomy"], self.rows["source"]).loc[counts.index]
         cells = [
             [str(name), *map(int, row)]
@@ -203,6 +205,7 @@ def _count_bars(values: "pd.Series[str]", limit: int = 40) -> Bars:
 
 def histogram(values: "pd.Series[Any]", edges: tuple[int, ...]) -> dict[str, list[int]]:
     """Counts of values above one edge and up to the next; the last bin is open."""
+    # Fixed edges, so that two corpora can be compared by eye.
     bounds = [*edges, np.inf]
     bins = pd.cut(values, bounds, labels=False).value_counts()
     counts = bins.reindex(range(len(edges)), fill_value=0)
@@ -225,6 +228,7 @@ def _sheet(corpus: Path, rows: pd.DataFrame) -> list[Thumbnail]:
 
 
 def _lines(row: "pd.Series[Any]") -> list[str]:
+    # "unknown" below each picture would hide the few values that are known.
     named = row.where(row != "unknown")
     split = pictures.describe(named, "split") if "split" in row else ""
     if row.get("withheld"):

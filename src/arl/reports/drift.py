@@ -57,6 +57,7 @@ class DriftCharts(Document):
     @classmethod
     def of(cls, tabular: TabularDrift, samples: Samples) -> "DriftCharts":
         """Bin the statistics of patients and project the embeddings of images."""
+        # Names have no histogram; their table is on the page.
         names = [column.column for column in tabular.columns if column.column in NUMERIC]
         pairs = [
             charts.distribution(
@@ -101,6 +102,7 @@ def project(
     embeddings: npt.NDArray[np.float32], current: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.float64]:
     """Embeddings (N, C) on the two principal axes (N, 2) of those that are not `current` (N,)."""
+    # Axes of the reference alone: new images must not turn the map that they are shown on.
     centred = embeddings.astype(np.float64)
     centred = centred - centred[~current].mean(axis=0)
     _, _, axes = np.linalg.svd(centred[~current], full_matrices=False)
@@ -122,6 +124,10 @@ def write_page(
     if drawn:
         drawn.write(folder / DriftCharts.FILE)
     left_out = result.tabular.left_out if result.tabular else {}
+    # Evidently writes its page before this one, and only if something was compared.
+    evidently = folder / "evidently.html"
+    if evidently.is_file():
+        html.link_back(evidently, "index.html", "Back to the drift test")
     html.write(
         folder / "index.html",
         "drift.html.j2",
@@ -139,7 +145,7 @@ def write_page(
         sites=site_table(result.sites),
         columns=_column_table(result.tabular) if result.tabular else None,
         left_out=[f"{name}: {reason}" for name, reason in left_out.items()],
-        has_evidently=(folder / "evidently.html").is_file(),
+        has_evidently=evidently.is_file(),
         embedding_map=drawn.embedding_map() if drawn else None,
         distributions=drawn.histograms() if drawn else [],
     )

@@ -124,6 +124,7 @@ class Picture:
     height: int | None = None  # CSS pixels; None: the picture's own
 
     def __post_init__(self) -> None:
+        # An empty or cut file would be a broken picture that nobody notices.
         if not self.png.startswith(b"\x89PNG\r\n\x1a\n"):
             raise ValueError(f"picture {self.alt!r}: {len(self.png)} bytes that are not PNG")
 
@@ -155,6 +156,7 @@ class Table:
 
     def __post_init__(self) -> None:
         for row in self.rows:
+            # A browser shifts the cells of a short row silently.
             if len(row) != len(self.columns):
                 raise ValueError(
                     f"table row {list(row)!r} has {len(row)} cells,"
@@ -190,6 +192,7 @@ class Bars:
     series: Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        # Series of other lengths would be drawn under wrong names.
         if len({len(values) for values in self.counts.values()}) > 1:
             raise ValueError(f"bars {', '.join(self.counts)} have different numbers of counts")
 
@@ -212,6 +215,7 @@ def sort_key(cell: object) -> float | None:
     """The number that a table sorts a cell by; None: by its text."""
     if isinstance(cell, IntervalCell):
         return None if cell.interval is None else cell.interval.value
+    # bool is a subclass of int.
     if isinstance(cell, bool) or not isinstance(cell, int | float):
         return None
     return float(cell)

@@ -80,6 +80,7 @@ def write_figures(
 
 def _write(runs: Sequence[ExperimentRun], title: str, stamp: RunStamp, folder: Path) -> None:
     first = runs[0]
+    # All experiments of a page are run with the same scale and changes.
     choices = [*first.experiment.scales[first.scale].choices, *first.changes]
     warning = "The corpus holds synthetic images. No number on this page is clinical."
     prefixes = [
@@ -188,6 +189,7 @@ def _curve(run: ExperimentRun, metric: str, figures: dict[str, Figure]) -> Chart
             points.append((row.fraction, figures[row.name].interval))
     if not series:
         return None
+    # Rows stand in the order of the table, a curve needs that of its axis.
     ordered = {name: sorted(points, key=lambda one: one[0]) for name, points in series.items()}
     title = f"{TITLES[metric]} by fraction of the data, with intervals over patients."
     return charts.efficiency(ordered, title=title, metric=TITLES[metric])
@@ -211,6 +213,7 @@ def _roc(run: ExperimentRun, protocol: str, task: str) -> Chart | None:
         for name, other in methods.items()
         if name in rows
     ]
+    # 500 resamples are enough for a band; a p value needs more.
     band = roc_band(labels(table), scores(table)[:, 1], table["patient"], resamples=500, seed=0)
     seed = " First seed." if run.replicates > 1 else ""
     caption = f"AUROC in the legend. The band is that of {run.label(reference)}.{seed}"
@@ -271,6 +274,7 @@ def consistency(claims: Mapping[str, Mapping[str, float]]) -> Table | None:
 def _times(times: Sequence[StageTime]) -> Table:
     rows = []
     for stage in sorted({time.stage for time in times}):
+        # The sum over all rows: a stage that tables share is counted once.
         of_stage = [time for time in times if time.stage == stage]
         seconds, cpu = sum(time.seconds for time in of_stage), sum(time.cpu for time in of_stage)
         rows.append([stage, len(of_stage), seconds, cpu])

@@ -38,6 +38,7 @@ def markdown(run: ExperimentRun) -> str:
 def _markdown_table(run: ExperimentRun, protocol: str, task: str) -> str:
     figures = run.results[protocol, task]
     main, others = run.main_metric(task), run.experiment.metrics[task][1:]
+    # An experiment of ours has no values of the paper to compare with.
     claims = any(run.claimed(protocol, task, main, name) is not None for name in figures[main])
     columns = [
         "",

@@ -43,6 +43,7 @@ def next_step(decision: Decision) -> str:
     if decision.verdict == "promote":
         return "`arl release` publishes the models, and `arl predict` uses them."
     if decision.verdict == "inconclusive":
+        # The task that needs most decides, since a release needs all tasks.
         needed = [task.patients_needed for task in decision.tasks.values() if task.patients_needed]
         many = f" About {max(needed):,} test patients would decide." if needed else ""
         return f"Add test patients, or accept a larger margin before the next comparison.{many}"
@@ -160,6 +161,7 @@ def _forest(decision: Decision) -> charts.Chart | None:
 
 
 def _slice_table(decision: Decision) -> Table | None:
+    # Slices of all tasks in one table: Holm's correction covers them together.
     rows = [row for task in decision.tasks.values() for row in _slice_rows(task)]
     columns = [
         "task",

@@ -54,6 +54,7 @@ def render(template: str, head: Head, **values: Any) -> str:
 
 def write(file: Path, template: str, head: Head, **values: Any) -> None:
     """Write a page, atomically."""
+    # Rendered before the file is opened: a failing template leaves the old page.
     text = render(template, head, **values)
     with atomic_file(file) as partial:
         partial.write_text(text, encoding="utf-8")
@@ -71,9 +72,24 @@ def link_pages(file: Path, pages: Sequence[elements.Link]) -> None:
         partial.write_text(text[:start] + links + text[end:], encoding="utf-8")
 
 
+def link_back(file: Path, href: str, text: str) -> None:
+    """Put a link on top of a page that another library wrote, which has no navigation of ours."""
+    content = file.read_text(encoding="utf-8")
+    # Libraries write <body> with or without attributes.
+    opened = re.search(r"<body[^>]*>", content)
+    if opened is None:
+        return
+    module: Any = _environment().get_template("macros.html.j2").module
+    # Markup + str would escape the page.
+    link = str(module.way_back(elements.Link(href, text)))
+    with atomic_file(file) as partial:
+        partial.write_text(content[: opened.end()] + link + content[opened.end() :], "utf-8")
+
+
 @cache
 def _environment() -> Environment:
     environment = Environment(
+        # StrictUndefined makes a misspelt name in a template an error, not an empty cell.
         loader=FileSystemLoader(_HERE / "templates"),
         autoescape=True,
         trim_blocks=True,
@@ -104,6 +120,7 @@ def anchor(title: str) -> str:
 def _cell_text(value: object) -> str:
     if value is None:
         return formatting.DASH
+    # Before the numbers: bool is a subclass of int.
     if isinstance(value, bool):
         return "yes" if value else "no"
     return formatting.number(value) if isinstance(value, int | float) else str(value)
@@ -121,6 +138,7 @@ def _script() -> str:
 
 @cache
 def _policy() -> str:
+    # The browser runs only what has these hashes, so text of a page can never be code.
     style, script = (_hash_source(text) for text in (_style(), _script()))
     return (
         f"default-src 'none'; img-src data:; style-src {style}; script-src {script};"

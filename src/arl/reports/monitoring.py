@@ -55,6 +55,7 @@ class RunPage:
     def home(self) -> Path:
         """The corpus that holds the batch: the project's, once the batch has entered it."""
         entered = self.run.new and (self.corpus / self.run.new).is_dir()
+        # A refused batch stays in the folder of its run.
         return self.corpus if entered else self.run.corpus
 
     @property
@@ -130,6 +131,7 @@ def write_run(
     page = RunPage(run, [entry for entry in journal.entries() if entry.run == run.name], corpus)
     rows, home = page.rows, page.home
     if len(rows):
+        # The index shows pictures of all runs; reading the shards again would take minutes.
         with atomic_file(run.folder / "strip.png") as partial:
             partial.write_bytes(pictures.strip(read_images(home, _spread(rows, _STRIP))))
     result, drawn = run.folder / "drift" / "drift.json", run.folder / "drift" / DriftCharts.FILE
@@ -219,6 +221,7 @@ class IndexPage:
     @property
     def facts(self) -> dict[str, object]:
         """The loop in numbers."""
+        # A release from before the loop has no entry in its log.
         batches = trained_on(self.entries, self.champion) if self.champion else None
         decisions = [
             entry.decision.word
@@ -321,6 +324,7 @@ def _state_of(decided: LogEntry | None, entries: Sequence[LogEntry]) -> tuple[st
 def _spread(rows: pd.DataFrame, count: int) -> pd.DataFrame:
     """`count` rows, evenly spaced, the anatomies in turn."""
     turn = rows.groupby("anatomy").cumcount() / rows.groupby("anatomy")["id"].transform("size")
+    # In turn, so that a batch of one anatomy and a few others shows the few, too.
     ordered = rows.assign(turn=turn).sort_values(["turn", "anatomy"], kind="stable")
     return ordered.iloc[np.unique(np.linspace(0, len(ordered) - 1, count).astype(int))]
 

@@ -28,6 +28,7 @@ RGB = npt.NDArray[np.uint8]
 
 def thumbnail(image: Pixels, alt: str) -> Picture:
     """The image with a long side of THUMBNAIL pixels."""
+    # Whole images, not squares: the sector of a probe would lose its corners.
     height, width = fit(image.shape[0], image.shape[1], THUMBNAIL)
     small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     return Picture(encode_png(np.ascontiguousarray(small, np.uint8)), alt)
@@ -45,6 +46,7 @@ def contact_sheet(
     for (_, row), image in zip(rows.iterrows(), read_images(corpus, rows), strict=True):
         kind = "Synthetic image" if row["synthetic"] else "Ultrasound image"
         label = f", {row['label']}" if pd.notna(row["label"]) else ""
+        # The text for screen readers says first whether a picture is real.
         picture = thumbnail(image, f"{kind}: {row['anatomy']}{label}")
         lines = [line for line in describe(row) if line]
         name = str(row["id"]) if show_ids else ""
@@ -73,6 +75,7 @@ def panel(one: Panel) -> Picture:
     height, width = one.picture.shape[:2]
     scale = max(1.0, _PANEL / min(height, width))
     size = (round(width * scale), round(height * scale))
+    # Patch maps keep hard edges: smoothing would suggest a resolution that they lack.
     smooth = cv2.INTER_LINEAR if one.picture.ndim == 2 else cv2.INTER_NEAREST
     canvas = cv2.resize(_rgb(one.picture), size, interpolation=smooth)
     if one.heat is not None:

@@ -42,6 +42,7 @@ def write_page(
 
 def _file_table(answers: Sequence[Answer], refused: Mapping[str, str]) -> Table:
     """One row per file: the call, the values of the classes, and the notes."""
+    # In the order of the first file, without doubles.
     names = list(dict.fromkeys(name for one in answers for name in one.facts.probabilities))
     kind = "score" if any(not one.facts.calibrated for one in answers) else "probability"
     columns = ["file", "call", *(_value_name(name, kind) for name in names), "images", "notes"]

@@ -150,6 +150,7 @@ class TaskSection:
             return [charts.fractions_histogram(dice, title=title, x_label="Dice")]
         # Only a binary task has a threshold, and only then is there one ROC curve.
         drawn = [] if metrics.threshold is None else [self.roc(metrics.threshold, suffix)]
+        # Calibrated probabilities, since these are what a user sees.
         outcomes, probabilities = calibration_pairs(labels(table), scores(table))
         bins = calibration_bins(outcomes, probabilities, table["patient"])
         return [*drawn, charts.calibration(bins, title=f"Calibration, {suffix}")]
@@ -251,6 +252,7 @@ def copy_pages(sources: Mapping[str, Path], target: Path) -> None:
     """
     for name, source in sources.items():
         (target / name).mkdir(exist_ok=True)
+        # Pages only: the tables of a stage stay in its folder.
         for file in sorted(source.glob("*.html")):
             shutil.copyfile(file, target / name / file.name)
     # after copying, so that every page links to all that are there
@@ -286,6 +288,7 @@ def anatomy_bars(rows: pd.DataFrame) -> Bars:
 def curves(history: Sequence[Mapping[str, float]]) -> list[charts.Chart]:
     """One chart per quantity by step; a quantity that starts late begins at its first step."""
     seen = {name for record in history for name in record} - {"step"}
+    # New terms of an objective appear without a change of this page, after the known ones.
     names = [name for name in TERMS if name in seen] + sorted(seen - TERMS.keys())
     return [
         charts.curve(

@@ -51,6 +51,7 @@ class Stopwatch:
         With the environment variable SOURCE_DATE_EPOCH (seconds since 1970) the date is that one
         and the duration is left out, so that the same data give the same bytes.
         """
+        # The convention of reproducible-builds.org.
         epoch = os.environ.get("SOURCE_DATE_EPOCH")
         data = corpus_version(corpus) if corpus is not None and corpus.is_dir() else None
         if epoch is not None:
@@ -62,6 +63,7 @@ class Stopwatch:
 
 def _command_line(command: str) -> str:
     """The words that the user typed, if this process is the command line."""
+    # In a test or a notebook, argv is that of another program.
     if Path(sys.argv[0]).stem in ("arl", "__main__"):
         return shlex.join(["arl", *sys.argv[1:]])
     return command

@@ -12,6 +12,7 @@ _MAX_REASONS = 30
 def image_counts(rows: pd.DataFrame, keys: list[str]) -> Table:
     """Images, patients and labels of each combination of the columns `keys`."""
     columns = [*keys, "images", "patients", "clips", "labelled", "with mask", "data"]
+    # groupby drops rows whose key is missing.
     named = rows.assign(**{key: rows[key].fillna("unknown") for key in keys})
     cells = [
         [
@@ -32,6 +33,7 @@ def quarantine(refused: pd.DataFrame) -> Table | None:
     """Reasons for which inputs were refused, the most frequent first; None if there are none."""
     if refused.empty:
         return None
+    # One example for each reason: a thousand equal rows help nobody.
     by_reason = refused.groupby(["source", "reason"], sort=True)["input"].agg(["size", "first"])
     ranked = by_reason.reset_index().sort_values("size", ascending=False, kind="stable")
     cells = [

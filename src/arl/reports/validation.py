@@ -64,6 +64,7 @@ def _clusters(near_duplicates: pd.DataFrame) -> Table | None:
         return None
     mixed = set(contradictory_clusters(near_duplicates)["cluster"])
     leaking = set(near_duplicates.loc[near_duplicates["withheld"], "cluster"])
+    # A cluster on one side of the split with one label does no harm.
     relevant = near_duplicates[near_duplicates["cluster"].isin(mixed | leaking)]
     names = list(dict.fromkeys(relevant["cluster"]))[:_MAX_CLUSTERS]
     if not names:
