@@ -72,7 +72,7 @@ def test_text_noise_and_a_photographed_raster_are_far_from_phantoms() -> None:
     for picture in (text_page(), noise, raster.astype(np.uint8)):
         distance = check.distances(appearance(picture)[None], np.zeros((1, 2)))[0]
         assert verdict_of(distance) is Verdict.FOREIGN
-    assert verdict_of(1.0) is Verdict.KNOWN
+    assert verdict_of(1.0) is Verdict.USUAL
     assert verdict_of(REFUSED) is Verdict.UNUSUAL
 
 

@@ -153,7 +153,7 @@ def _answer(
 
 
 def _warning(distance: float) -> list[str]:
-    if verdict_of(distance) is Verdict.KNOWN:
+    if verdict_of(distance) is Verdict.USUAL:
         return []
     return [
         f"WARNING: this input is unlike the training images ({distance:.1f} times the limit of "
@@ -214,8 +214,8 @@ def _threshold(evaluation: Metrics | None) -> float | None:
         return None
     raw = np.array([1 - evaluation.threshold, evaluation.threshold])
     temperature = evaluation.temperature
-    shown = raw if temperature is None else with_temperature(raw, temperature)
-    return round(float(shown[1]), 4)
+    displayed = raw if temperature is None else with_temperature(raw, temperature)
+    return round(float(displayed[1]), 4)
 
 
 def _called(mean: Floats, evaluation: Metrics | None) -> int | None:

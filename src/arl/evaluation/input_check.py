@@ -34,7 +34,7 @@ _DEPTHS = 3  # blocks whose tokens are pooled, evenly spaced, the last among the
 class Verdict(StrEnum):
     """What follows from the distance of an input."""
 
-    KNOWN = "known"  # like the training images
+    USUAL = "usual"  # like the training images
     UNUSUAL = "unusual"  # answered with a warning
     FOREIGN = "foreign"  # not answered
 
@@ -97,8 +97,8 @@ class Distance:
 class InputCheck:
     """The two distances of one task model."""
 
-    look: Distance  # of the appearance
-    features: Distance  # of appearance and pooled tokens
+    picture: Distance  # of the appearance
+    joint: Distance  # of appearance and pooled tokens
 
     @classmethod
     def fit(
@@ -117,20 +117,20 @@ class InputCheck:
                 f"{len(training[0])} training and {len(validation[0])} validation images cannot "
                 "show what usual inputs look like"
             )
-        look = Distance.fit(training[0], validation[0], alpha / 2)
+        picture = Distance.fit(training[0], validation[0], alpha / 2)
         both = np.hstack(training), np.hstack(validation)
-        return cls(look, Distance.fit(*both, alpha / 2))
+        return cls(picture, Distance.fit(*both, alpha / 2))
 
     def distances(self, looks: Floats, tokens: Floats) -> Floats:
         """Distances (n,): the larger of the two, in units of its limit."""
-        joint = np.hstack([looks, tokens])
-        return np.asarray(np.maximum(self.look(looks), self.features(joint)))
+        both = np.hstack([looks, tokens])
+        return np.asarray(np.maximum(self.picture(looks), self.joint(both)))
 
     def write(self, folder: Path) -> None:
         """Write the check into a model folder."""
         tensors = {
             f"{name}.{field}": np.atleast_1d(np.asarray(value, np.float64))
-            for name, distance in (("look", self.look), ("features", self.features))
+            for name, distance in (("picture", self.picture), ("joint", self.joint))
             for field, value in vars(distance).items()
         }
         partial = folder / f".{FILE}.partial"
@@ -149,7 +149,7 @@ class InputCheck:
             return None
         try:
             tensors = load_file(file)
-            parts = [_distance_of(tensors, name) for name in ("look", "features")]
+            parts = [_distance_of(tensors, name) for name in ("picture", "joint")]
         except (SafetensorError, KeyError) as error:
             raise ValueError(f"{file} is damaged: {error}; train the model again") from error
         return cls(*parts)
@@ -165,5 +165,5 @@ def _distance_of(tensors: dict[str, npt.NDArray[np.float64]], name: str) -> Dist
 def verdict_of(distance: float) -> Verdict:
     """Judge the median distance of an input's pictures."""
     if distance <= 1:
-        return Verdict.KNOWN
+        return Verdict.USUAL
     return Verdict.UNUSUAL if distance <= REFUSED else Verdict.FOREIGN
