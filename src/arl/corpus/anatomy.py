@@ -25,7 +25,8 @@ ANATOMIES: tuple[str, ...] = (
 )
 NUM_ANATOMIES = len(ANATOMIES)
 OTHER = "other"
-NULL_ANATOMY = NUM_ANATOMIES  # index of the zero vector
+# Index of the zero vector.
+NULL_ANATOMY = NUM_ANATOMIES
 
 
 def anatomy_index(name: str) -> int:

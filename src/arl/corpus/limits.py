@@ -2,9 +2,12 @@
 
 from arl.corpus.pixels import Stored
 
-SMALLEST, LARGEST = 32, 4096  # side of a stored image, pixels
-DARKEST, BRIGHTEST = 1.0, 250.0  # mean grey level of an image that shows anything
-FLATTEST = 2.0  # standard deviation of its grey levels
+# Side of a stored image, pixels.
+SMALLEST, LARGEST = 32, 4096
+# Mean grey level of an image that shows anything.
+DARKEST, BRIGHTEST = 1.0, 250.0
+# Standard deviation of its grey levels.
+FLATTEST = 2.0
 
 
 def is_blank(mean: float, std: float) -> bool:

@@ -2,7 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import cv2
 import numpy as np
@@ -73,14 +73,12 @@ def unpack(packed: Packed, height: int, width: int) -> Pixels:
         raise ValueError(
             f"{len(difference)} stored bytes are not {height} x {width} pixels, grey or RGB"
         )
-    planes = [_summed(plane) for plane in difference.reshape(channels, height, width)]
+    # Sums over rows and columns, modulo 256, are the low bytes of OpenCV's integral image.
+    planes: list[Pixels] = [
+        cv2.integral(plane)[1:, 1:].astype(np.uint8)
+        for plane in difference.reshape(channels, height, width)
+    ]
     return planes[0] if channels == 1 else np.dstack(planes)
-
-
-def _summed(difference: Pixels) -> Pixels:
-    """Sums over rows and columns, modulo 256: the exact low bytes of OpenCV's integral image."""
-    sums: npt.NDArray[np.int32] = cv2.integral(difference)[1:, 1:]
-    return sums.astype(np.uint8)
 
 
 def in_channels(image: Pixels, channels: int) -> Pixels:
@@ -140,13 +138,30 @@ def _bits(flags: npt.NDArray[np.bool_]) -> int:
     return int.from_bytes(np.packbits(flags).tobytes())
 
 
+class PixelColumns(TypedDict):
+    """The columns of the manifest that describe stored pixels; see `manifest.SCHEMA`."""
+
+    height: int
+    width: int
+    original_height: int
+    original_width: int
+    mean: float
+    std: float
+    pixel_sha256: str
+    perceptual_hash: int
+    difference_hash: int
+    detail_hash: bytes
+
+
 @dataclass(frozen=True)
 class Stored:
     """An image as it will lie in a shard, with what the manifest says of its pixels."""
 
-    image: bytes  # see `pack`
-    mask: bytes | None  # a byte a pixel, 0 or 1
-    columns: dict[str, Any]
+    # See `pack`.
+    image: bytes
+    # a byte a pixel, 0 or 1.
+    mask: bytes | None
+    columns: PixelColumns
 
 
 def store(image: Pixels, mask: Mask | None, store_size: int) -> Stored:
@@ -158,7 +173,7 @@ def store(image: Pixels, mask: Mask | None, store_size: int) -> Stored:
     _check_pixels(image, mask)
     stored: Pixels = _shrink(_drop_equal_channels(image), store_size, cv2.INTER_AREA)
     grey = as_grey(stored)
-    columns = {
+    columns: PixelColumns = {
         "height": stored.shape[0],
         "width": stored.shape[1],
         "original_height": image.shape[0],
@@ -170,11 +185,11 @@ def store(image: Pixels, mask: Mask | None, store_size: int) -> Stored:
         "difference_hash": difference_hash(grey),
         "detail_hash": detail_hash(grey),
     }
-    return Stored(pack(stored), None if mask is None else _store_mask(mask, store_size), columns)
-
-
-def _store_mask(mask: Mask, store_size: int) -> bytes:
-    return _shrink(mask.astype(np.uint8), store_size, cv2.INTER_NEAREST).tobytes()
+    if mask is None:
+        return Stored(pack(stored), None, columns)
+    # Averaging would need a threshold; the nearest pixel keeps the mask binary.
+    small = _shrink(mask.astype(np.uint8), store_size, cv2.INTER_NEAREST)
+    return Stored(pack(stored), small.tobytes(), columns)
 
 
 def _check_pixels(image: Pixels, mask: Mask | None) -> None:

@@ -71,7 +71,9 @@ def local_copy(corpus: str, mode: Mode = "read") -> Iterator[str]:
             [
                 item
                 for item in items
-                if mode == "full" or not _is_shard(item.key) or (folder / item.key).is_file()
+                if mode == "full"
+                or not item.key.split("/")[-1].startswith("shard-")
+                or (folder / item.key).is_file()
             ],
             folder,
         )
@@ -100,10 +102,6 @@ def _is_test_set(key: str) -> bool:
 
 def _is_summary(key: str) -> bool:
     return key.endswith(f"/{BATCH_FILE}")
-
-
-def _is_shard(key: str) -> bool:
-    return key.split("/")[-1].startswith("shard-")
 
 
 def _fetch(store: Store, items: Iterable[Listed], folder: Path) -> None:

@@ -39,6 +39,10 @@ _COMPRESSION: dict[str, str | int | bool] = {
 }
 
 
+# One row of the manifest; `manifest.SCHEMA` holds the types of its columns.
+Row = dict[str, object]
+
+
 class DuplicateIdError(ValueError):
     """The batch, or another batch of the source, has accepted this id before."""
 
@@ -141,13 +145,13 @@ class BatchWriter:
         self._shard_bytes = shard_bytes
         self._stack = ExitStack()
         self._partial = Path()
-        self._rows: list[dict[str, Any]] = []
+        self._rows: list[Row] = []
         self._refusals: list[dict[str, str]] = []
         self._ids: set[str] = set()
         self._ids_of_other_batches: set[str] = set()
         self._splits: dict[str, dict[str, str]] = {}
         # Images of the input that is being read: it may still be refused.
-        self._pending: list[tuple[dict[str, Any], Stored]] = []
+        self._pending: list[tuple[Row, Stored]] = []
         self._pending_input: str | None = None
         self._accepted = 0
         self._thinned = self._blank = 0
@@ -231,7 +235,7 @@ class BatchWriter:
             self.split(protocol, identifier, split)
         return identifier
 
-    def _row(self, identifier: str, stored: Stored, entry: Entry) -> dict[str, Any]:
+    def _row(self, identifier: str, stored: Stored, entry: Entry) -> Row:
         spacing = entry.pixel_spacing_mm
         scale = stored.columns["original_height"] / stored.columns["height"]
         return {
@@ -262,9 +266,9 @@ class BatchWriter:
         """Put an input into quarantine and remove the images that it has already given."""
         if input_name == self._pending_input:
             for row, _ in self._pending:
-                self._ids.discard(row["id"])
+                self._ids.discard(str(row["id"]))
                 for members in self._splits.values():
-                    members.pop(row["id"], None)
+                    members.pop(str(row["id"]), None)
             self._pending, self._pending_input = [], None
         self._flush_input()
         self._refusals.append(
@@ -294,7 +298,7 @@ class BatchWriter:
 
     def _flush_input(self) -> None:
         for row, stored in self._pending:
-            shard, position = self._shards.append(row["id"], stored)
+            shard, position = self._shards.append(str(row["id"]), stored)
             self._rows.append({**row, "shard": shard, "row": position})
         self._accepted += self._pending_input is not None
         self._pending, self._pending_input = [], None
@@ -302,16 +306,6 @@ class BatchWriter:
     def _finish(self) -> None:
         self._flush_input()
         self._shards.finish()
-        self._check_counts()
-        manifest = pa.Table.from_pylist(self._rows, schema=SCHEMA)
-        pq.write_table(manifest, self._partial / "manifest.parquet")
-        quarantine = pa.Table.from_pylist(self._refusals, schema=QUARANTINE)
-        pq.write_table(quarantine, self._partial / "quarantine.parquet")
-        self._write_splits(manifest.to_pandas())
-        # batch.json marks the batch as complete, so it is written last.
-        self._summary().write(self._partial)
-
-    def _check_counts(self) -> None:
         ended = self._accepted + len(self._refusals)
         if self._num_inputs is not None and ended != self._num_inputs:
             raise ValueError(
@@ -319,6 +313,13 @@ class BatchWriter:
                 f"{len(self._refusals)} refused of {self._num_inputs} given; "
                 "every input must end as one or the other"
             )
+        manifest = pa.Table.from_pylist(self._rows, schema=SCHEMA)
+        pq.write_table(manifest, self._partial / "manifest.parquet")
+        quarantine = pa.Table.from_pylist(self._refusals, schema=QUARANTINE)
+        pq.write_table(quarantine, self._partial / "quarantine.parquet")
+        self._write_splits(manifest.to_pandas())
+        # batch.json marks the batch as complete, so it is written last.
+        self._summary().write(self._partial)
 
     def _write_splits(self, rows: pd.DataFrame) -> None:
         if DEFAULT not in self._splits:

@@ -34,25 +34,33 @@ _SERIES_DIGITS = 16
 class FrozenImage:
     """One image of a test set."""
 
-    patient: str  # the patient, else the clip, else the image
-    content: str  # hash of its pixels, label and mask
+    # The patient, else the clip, else the image.
+    patient: str
+    # Hash of its pixels, label and mask.
+    content: str
 
 
 @dataclass(frozen=True)
 class TestSet(Document):
     """One version of the test set of a task."""
 
-    __test__: ClassVar[bool] = False  # not a test case of pytest
+    # Not a test case of pytest.
+    __test__: ClassVar[bool] = False
     FORMAT: ClassVar[str] = "arl.testset"
     VERSION: ClassVar[int] = 1
 
     task: str
-    number: int  # of the version, from 1
-    series: str  # versions of one series share the counter of decisions
-    by: str  # the person who answers for this version
+    # of the version, from 1.
+    number: int
+    # Versions of one series share the counter of decisions.
+    series: str
+    # The person who answers for this version.
+    by: str
     reason: str
-    created: str  # UTC, ISO 8601
-    images: Mapping[str, FrozenImage]  # id -> image
+    # UTC, ISO 8601.
+    created: str
+    # id -> image.
+    images: Mapping[str, FrozenImage]
 
     @property
     def patients(self) -> set[str]:

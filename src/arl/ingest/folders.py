@@ -13,7 +13,8 @@ from arl.corpus.record import Input, refusal
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 # files that Windows, macOS and NAS devices create
 _SYSTEM_FILES = ("thumbs.db", "desktop.ini", "__macosx", "@eadir")
-_MAX_DEPTH = 4  # folders between the root and the layout
+# Folders between the root and the layout.
+_MAX_DEPTH = 4
 
 
 def natural(name: str) -> list[tuple[int, str]]:

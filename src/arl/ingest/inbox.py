@@ -10,8 +10,7 @@ sets back. Nothing here writes into an inbox.
 
 An entry that cannot be read as a batch (a link, a FIFO, a name that is not UTF-8, a marker that is
 no number, a folder without read permission) is a batch with a `problem`. The loop refuses that
-batch and
-goes on with the others.
+batch and goes on with the others.
 """
 
 import hashlib
@@ -31,7 +30,10 @@ _SITE = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 # int() refuses more than 4,300 digits, and a batch never has that many files.
 _COUNT = re.compile(r"[0-9]{1,12}", re.ASCII)
 _ALIAS_DIGITS = 12
-_MARKER_BYTES = 64  # read of a marker: enough for every valid one
+# Opening one of these may wait for ever, or lead out of the inbox.
+_KINDS = {stat.S_IFLNK: "a link", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
+# Read of a marker: enough for every valid one.
+_MARKER_BYTES = 64
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,11 @@ def _batch_in_folder(site: str, batch: Path, settle_seconds: float, now: float) 
     except FileNotFoundError:
         return IncomingBatch(name, 0, 0, "", incomplete_reason="its files are being changed")
     except (_OddEntryError, OSError) as error:
-        problem = str(error) if isinstance(error, _OddEntryError) else _reason_of(error)
+        problem = str(error)
+        if isinstance(error, OSError):
+            # The system's words without the path, which may name a patient.
+            words = error.strerror or type(error).__name__
+            problem = f"one of its entries cannot be read: {words}"
         return _refused(name, marker, problem, batch)
     text = "".join(f"{name}\0{size}\0{time}\n" for name, size, time, _ in files)
     settled = bool(settle_seconds) and now - changed >= settle_seconds
@@ -161,11 +167,6 @@ def _refused(name: str, marker: str | None, problem: str, batch: Path) -> Incomi
 
 def _printable(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
-
-
-def _reason_of(error: OSError) -> str:
-    """The system's words without the path, which may name a patient."""
-    return f"one of its entries cannot be read: {error.strerror or type(error).__name__}"
 
 
 def _read_marker(marker: Path) -> str | None:
@@ -204,16 +205,8 @@ def _walk(batch: Path) -> Iterator[tuple[str, int, int, float]]:
                     raise PermissionError(13, "Permission denied")
                 yield name, status.st_size, status.st_mtime_ns, status.st_ctime
             else:
-                raise _OddEntryError(f"one of its entries is {_kind(status.st_mode)}")
-
-
-def _kind(mode: int) -> str:
-    kinds = {
-        stat.S_ISLNK: "a link",
-        stat.S_ISFIFO: "a FIFO",
-        stat.S_ISSOCK: "a socket",
-    }
-    return next((name for test, name in kinds.items() if test(mode)), "a device")
+                kind = _KINDS.get(stat.S_IFMT(status.st_mode), "a device")
+                raise _OddEntryError(f"one of its entries is {kind}")
 
 
 def _list_store(store: Store, prefix: str = "") -> list[IncomingBatch]:
@@ -292,18 +285,14 @@ def fetch(inbox: str, batch: IncomingBatch, folder: Path) -> Path:
     with atomic_directory(folder) as partial, progress(len(objects), "fetching", "file") as bar:
         partial.chmod(0o700)
         for item in objects:
-            name = item.key.removeprefix(f"{batch.name}/")
-            _download(store, item.key, item.size, partial, name)
+            file = partial / item.key.removeprefix(f"{batch.name}/")
+            # The sender chooses the keys, so one may hold "..".
+            if not file.resolve().is_relative_to(partial.resolve()):
+                raise OSError("the name of an object leads out of the folder of its batch")
+            store.download(item.key, file)
+            if (size := file.stat().st_size) != item.size:
+                raise OSError(
+                    f"an object has {size} bytes, {item.size} were listed: it has changed"
+                )
             bar.update()
     return folder
-
-
-def _download(store: Store, key: str, size: int, folder: Path, name: str) -> None:
-    file = folder / name
-    if not file.resolve().is_relative_to(folder.resolve()):
-        raise OSError("the name of an object leads out of the folder of its batch")
-    store.download(key, file)
-    if file.stat().st_size != size:
-        raise OSError(
-            f"an object has {file.stat().st_size} bytes, {size} were listed: it has changed"
-        )

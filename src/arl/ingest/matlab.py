@@ -53,11 +53,11 @@ def _try(file: Path) -> None:
         _variables(file)
 
 
-def _variables(file: Path) -> dict[str, Any]:
+def _variables(file: Path) -> dict[str, npt.NDArray[Any]]:
     with warnings.catch_warnings():
         # scipy warns of unusual headers; the readers check the values
         warnings.simplefilter("ignore")
-        content: dict[str, Any] = loadmat(str(file), appendmat=False)
+        content: dict[str, npt.NDArray[Any]] = loadmat(str(file), appendmat=False)
     return content
 
 

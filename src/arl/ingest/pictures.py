@@ -20,7 +20,8 @@ DAMAGE = (
     zlib.error,
     Image.DecompressionBombError,
 )
-MAX_PIXELS = 1 << 25  # a damaged or hostile header asks for more than memory holds
+# a damaged or hostile header asks for more than memory holds.
+MAX_PIXELS = 1 << 25
 _GREY, _COLOUR = ("1", "L", "LA"), ("P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 
 

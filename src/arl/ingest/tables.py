@@ -57,7 +57,8 @@ def read_xlsx(file: Path) -> list[list[str]]:
         FileNotFoundError: the file does not exist.
         ValueError: it is not an xlsx file.
     """
-    import openpyxl  # only two datasets need it
+    # Only two datasets need it.
+    import openpyxl
     from openpyxl.utils.exceptions import InvalidFileException
 
     if not file.is_file():

@@ -24,7 +24,8 @@ class Thinner:
 
     def __init__(self, thinning: Thinning) -> None:
         self._thinning = thinning
-        self._first: dict[str | None, int] = {}  # clip -> number of its first frame
+        # Clip -> number of its first frame.
+        self._first: dict[str | None, int] = {}
         # (clip, shape) -> hash of the last frame kept; regions of a frame differ in shape
         self._last: dict[tuple[str | None, tuple[int, ...]], int] = {}
 

@@ -27,10 +27,14 @@ from arl.ingest.transient import is_transient
 # fraction of coloured pixels: 0.000-0.007 on grey scans of seven makers, 0.05-0.17 on colour
 # Doppler
 _COLOURED = 0.02
-_MAX_PIXELS = 1 << 24  # of a frame; headers of damaged files ask for more than memory holds
-_PLAYLISTS = (b"#EXTM3U", b"ffconcat")  # FFmpeg would open the files that they name
-_AFTER_THE_END = 3  # a damaged frame also ends the reading, but the next one can be read
-_QUIET = "-8"  # AV_LOG_QUIET
+# of a frame; headers of damaged files ask for more than memory holds.
+_MAX_PIXELS = 1 << 24
+# FFmpeg would open the files that they name.
+_PLAYLISTS = (b"#EXTM3U", b"ffconcat")
+# a damaged frame also ends the reading, but the next one can be read.
+_AFTER_THE_END = 3
+# AV_LOG_QUIET.
+_QUIET = "-8"
 
 # FFmpeg reads the level once, when the first video is opened
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", _QUIET)
@@ -119,14 +123,12 @@ def _decoded(stream: BinaryIO, name: str, *, exact: bool) -> Iterator[Pixels]:
         if count == 0:
             raise Refused(f"{name} holds no frame that can be decoded")
         stated = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
-        if exact and _codec(video) == b"MJPG" and count < stated:
+        codec = int(video.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little", signed=True)
+        # FFmpeg skips damaged MJPEG frames in silence; other codecs may state an estimate.
+        if exact and codec == b"MJPG" and count < stated:
             raise Refused(
                 f"{name} is damaged: {stated - count} of its {stated} frames cannot be decoded"
             )
-
-
-def _codec(video: cv2.VideoCapture) -> bytes:
-    return int(video.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little", signed=True)
 
 
 @contextmanager
@@ -142,17 +144,14 @@ def _opened(stream: BinaryIO, name: str) -> Iterator[cv2.VideoCapture]:
     finally:
         cv2.utils.logging.setLogLevel(level)
     try:
-        _check(video, name)
+        if not video.isOpened():
+            raise Refused(f"{name} is not a readable video")
+        size = video.get(cv2.CAP_PROP_FRAME_WIDTH) * video.get(cv2.CAP_PROP_FRAME_HEIGHT)
+        if size > _MAX_PIXELS:
+            raise Refused(f"{name} states frames of more than {_MAX_PIXELS} pixels")
         yield video
     finally:
         video.release()
-
-
-def _check(video: cv2.VideoCapture, name: str) -> None:
-    if not video.isOpened():
-        raise Refused(f"{name} is not a readable video")
-    if video.get(cv2.CAP_PROP_FRAME_WIDTH) * video.get(cv2.CAP_PROP_FRAME_HEIGHT) > _MAX_PIXELS:
-        raise Refused(f"{name} states frames of more than {_MAX_PIXELS} pixels")
 
 
 def _next(video: cv2.VideoCapture, name: str) -> Pixels | None:

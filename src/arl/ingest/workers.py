@@ -56,7 +56,8 @@ class Read:
     blank: int = 0
 
 
-Outcome = Read | str  # or the reason of the refusal
+# or the reason of the refusal.
+Outcome = Read | str
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,12 @@ WORKER_MEMORY = 5 << 28
 UNLIMITED = Limits()
 
 KILLED = "reading it ended the process: its decoder crashed, or memory ran out"
-_AHEAD = 8  # results per worker that may wait for the writer, so that memory stays bounded
-_TRIES, _PAUSE = 3, 0.5  # of reading an input after an I/O error; seconds before the next one
-_STARTING = -1  # position of a process that has not answered yet
+# Results per worker that may wait for the writer, so that memory stays bounded.
+_AHEAD = 8
+# of reading an input after an I/O error; seconds before the next one.
+_TRIES, _PAUSE = 3, 0.5
+# Position of a process that has not answered yet.
+_STARTING = -1
 # errors that a damaged file may provoke and that no reader expects
 UNEXPECTED = (
     ArithmeticError,
@@ -278,7 +282,8 @@ class _Process(Generic[Item, Result]):
 
 def _serve(connection: Connection, function: Callable[[Item], Result], limits: Limits) -> None:
     """Handle items until the other end closes the connection."""
-    signal(SIGINT, SIG_IGN)  # the terminal sends it to all processes; the first one ends the others
+    # The terminal sends it to all processes; the first one ends the others.
+    signal(SIGINT, SIG_IGN)
     if limits.memory:
         # private memory: address space would count what libraries reserve and never touch
         resource.setrlimit(resource.RLIMIT_DATA, (limits.memory, limits.memory))

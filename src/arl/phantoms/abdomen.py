@@ -22,8 +22,10 @@ from arl.phantoms.tissue import (
     union,
 )
 
-_FLUID = -32.0  # dB: bile, urine, blood
-_ENHANCE = -1.5  # dB/cm: fluid attenuates less than the TGC assumes
+# dB: bile, urine, blood.
+_FLUID = -32.0
+# dB/cm: fluid attenuates less than the TGC assumes.
+_ENHANCE = -1.5
 
 
 def probe(patient: Generator, depth: tuple[float, float]) -> Curved:
@@ -34,7 +36,8 @@ def probe(patient: Generator, depth: tuple[float, float]) -> Curved:
 
 def body_wall(tissue: Tissue, rng: Generator, thickness: float) -> None:
     """Skin, subcutaneous fat and muscle in the first `thickness` cm."""
-    z = 0.7 * tissue.deep + 0.3 * tissue.z  # pressed against the face
+    # Pressed against the face.
+    z = 0.7 * tissue.deep + 0.3 * tissue.z
     top, bottom = tissue.wavy(rng, 0.5 * thickness, 0.08, 9), tissue.wavy(rng, thickness, 0.1, 9)
     fat(tissue, rng, z - top, -4)
     fibres(tissue, rng, intersection(top - z, z - bottom), -8, 0.0, top)

@@ -48,13 +48,18 @@ _SAMPLES, _BEAMS = 1.25, 0.75
 class Phantom:
     """One synthetic image with its ground truth."""
 
-    image: NDArray[np.uint8]  # (height, width)
-    structure: str | None  # name of the segmented structure
-    mask: NDArray[np.bool_] | None  # (height, width); None: nothing to outline
+    # (height, width).
+    image: NDArray[np.uint8]
+    # Name of the segmented structure.
+    structure: str | None
+    # (height, width); None: nothing to outline.
+    mask: NDArray[np.bool_] | None
     label: str | None
     probe: str
-    spacing: float  # cm a pixel
-    depth: float  # cm
+    # cm a pixel.
+    spacing: float
+    # cm.
+    depth: float
 
 
 def examine(

@@ -48,7 +48,8 @@ class Curved:
     depth: float
     angle: float
     radius: float
-    kind: str  # convex | sector
+    # Convex | sector.
+    kind: str
 
     def extent(self) -> tuple[float, float, float, float]:
         """Left, right, top and bottom of the image, cm."""
@@ -83,10 +84,13 @@ def _grid(
 class ScanConverter:
     """Turns maps in beam space into images of one height with square pixels."""
 
-    sample_of_pixel: Array  # (height, width)
+    # (height, width).
+    sample_of_pixel: Array
     beam_of_pixel: Array
-    inside: NDArray[np.bool_]  # pixels within the field of view
-    spacing: float  # cm a pixel
+    # Pixels within the field of view.
+    inside: NDArray[np.bool_]
+    # cm a pixel.
+    spacing: float
 
     @classmethod
     def of(cls, probe: Probe, height: int, samples: int, beams: int) -> "ScanConverter":

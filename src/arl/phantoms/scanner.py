@@ -11,8 +11,10 @@ from arl.phantoms.geometry import Array, ScanConverter
 from arl.phantoms.speckle import envelope, speckle_field, transmission, with_clutter
 from arl.phantoms.tissue import Tissue, uniform
 
-_FLOOR = 1e-4  # smallest envelope, -80 dB: keeps the logarithm finite
-_REFERENCE = 0.40  # fraction of the grey scale at 0 dB and gain 0
+# Smallest envelope, -80 dB: keeps the logarithm finite.
+_FLOOR = 1e-4
+# Fraction of the grey scale at 0 dB and gain 0.
+_REFERENCE = 0.40
 
 
 @dataclass(frozen=True)
@@ -20,14 +22,20 @@ class Scanner:
     """Acquisition and display settings that distinguish two machines."""
 
     device: str
-    axial: float  # standard deviation of the pulse, as a fraction of the depth
-    lateral: float  # standard deviation of the beam at the focus, as a fraction of the aperture
+    # Standard deviation of the pulse, as a fraction of the depth.
+    axial: float
+    # Standard deviation of the beam at the focus, as a fraction of the aperture.
+    lateral: float
     looks: int
-    gain: float  # dB
-    dynamic_range: float  # dB
+    # dB.
+    gain: float
+    # dB.
+    dynamic_range: float
     gamma: float
-    noise: float  # electronic noise at the face, dB
-    clutter: float  # side lobes, dB
+    # Electronic noise at the face, dB.
+    noise: float
+    # Side lobes, dB.
+    clutter: float
 
 
 ALPHA = Scanner(
@@ -58,8 +66,13 @@ def acquire(
     tissue: Tissue, scanner: Scanner, converter: ScanConverter, rng: Generator
 ) -> NDArray[np.uint8]:
     """Simulate one displayed frame: (height, width) grey levels, 0 outside the field of view."""
-    level = _compress(_receive(tissue, scanner, rng), scanner, rng)
-    return _display(converter(level), converter.inside, scanner)
+    received = 20 * np.log10(np.maximum(_receive(tissue, scanner, rng), np.float32(_FLOOR)))
+    # Operators set the gain by eye, so it varies from frame to frame.
+    gain = np.float32(scanner.gain + rng.normal(0, 1.5))
+    level = (_REFERENCE + (received + gain) / np.float32(scanner.dynamic_range)).astype(np.float32)
+    smooth = cv2.GaussianBlur(np.clip(converter(level), 0, 1), (0, 0), 0.5)
+    grey = np.rint(255 * np.power(smooth, np.float32(scanner.gamma)))
+    return np.where(converter.inside, grey, 0).astype(np.uint8)
 
 
 def _receive(tissue: Tissue, scanner: Scanner, rng: Generator) -> Array:
@@ -68,7 +81,10 @@ def _receive(tissue: Tissue, scanner: Scanner, rng: Generator) -> Array:
     path = transmission(tissue.attenuation, tissue.step) + _coupling(tissue, rng)
     level = with_clutter(tissue.echo, scanner.clutter) + path
     depth = ((np.arange(samples) + 0.5) / samples).astype(np.float32)
-    width = scanner.lateral * beams * _beam_width(depth, uniform(rng, 0.35, 0.65))
+    focus = np.float32(uniform(rng, 0.35, 0.65))
+    # The width of a Gaussian beam grows from its focus as a hyperbola.
+    relative = np.sqrt(1 + np.square((depth - focus) / np.float32(0.45))).astype(np.float32)
+    width = scanner.lateral * beams * relative
     field = speckle_field(level, scanner.axial * samples, width, scanner.looks, rng)
     field[..., : scanner.looks] += (tissue.specular * np.power(np.float32(10), path / 20))[
         ..., None
@@ -81,13 +97,6 @@ def _receive(tissue: Tissue, scanner: Scanner, rng: Generator) -> Array:
     return envelope(field)
 
 
-def _beam_width(depth: Array, focus: float) -> Array:
-    """Beam width relative to the focus: the hyperbola of a Gaussian beam."""
-    return np.asarray(
-        np.sqrt(1 + np.square((depth - np.float32(focus)) / np.float32(0.45))), np.float32
-    )
-
-
 def _coupling(tissue: Tissue, rng: Generator) -> Array:
     """Loss in dB from poor contact at the probe's ends and from the TGC's error over depth."""
     samples, beams = tissue.x.shape
@@ -98,18 +107,3 @@ def _coupling(tissue: Tissue, rng: Generator) -> Array:
     )
     knots = np.interp(np.linspace(0, 5, samples), np.arange(6), np.cumsum(rng.normal(-0.5, 1.4, 6)))
     return np.asarray((ends + bad)[None, :] + knots[:, None], np.float32)
-
-
-def _compress(received: Array, scanner: Scanner, rng: Generator) -> Array:
-    """Apply gain and logarithmic compression; returns unclipped fractions of the grey scale."""
-    level = 20 * np.log10(np.maximum(received, np.float32(_FLOOR)))
-    gain = scanner.gain + rng.normal(0, 1.5)
-    return (_REFERENCE + (level + np.float32(gain)) / np.float32(scanner.dynamic_range)).astype(
-        np.float32
-    )
-
-
-def _display(level: Array, inside: NDArray[np.bool_], scanner: Scanner) -> NDArray[np.uint8]:
-    smooth = cv2.GaussianBlur(np.clip(level, 0, 1), (0, 0), 0.5)
-    grey = np.rint(255 * np.power(smooth, np.float32(scanner.gamma)))
-    return np.where(inside, grey, 0).astype(np.uint8)

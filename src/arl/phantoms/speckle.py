@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
 
-_BANK = 5  # number of lateral widths; widths in between are interpolated
-_REACH = 3.0  # kernels end at this many standard deviations
+# Number of lateral widths; widths in between are interpolated.
+_BANK = 5
+# Kernels end at this many standard deviations.
+_REACH = 3.0
 _ONE = np.ones(1, dtype=np.float32)
 
 

@@ -113,9 +113,11 @@ def _breast_mass(
     """Paint a mass by BI-RADS descriptors; the distributions of the two kinds overlap."""
     m = 1.0 if kind == "malignant" else 0.0
     d, size = tissue.probe.depth, uniform(patient, 0.14, 0.24)
-    aspect = float(np.clip(patient.normal(0.62 + 0.33 * m, 0.15), 0.35, 1.5))  # depth over width
+    # Depth over width.
+    aspect = float(np.clip(patient.normal(0.62 + 0.33 * m, 0.15), 0.35, 1.5))
     rough = float(np.clip(patient.normal(0.05 + 0.1 * m, 0.05), 0.0, 0.3))
-    shadow = float(patient.normal(-7 + 19.0 * m, 5.5))  # dB/cm; negative: posterior enhancement
+    # dB/cm; negative: posterior enhancement.
+    shadow = float(patient.normal(-7 + 19.0 * m, 5.5))
     echo = float(patient.normal(-12 - 4 * m, 2.5))
     spikes = float(np.clip(patient.normal(-0.05 + 0.33 * m, 0.16), 0, 0.7))
     specks = patient.poisson(0.5 + 2 * m)
@@ -167,7 +169,8 @@ def thyroid(
 
     Three of four unlabelled patients have a nodule.
     """
-    side = 1.0 if patient.random() < 0.5 else -1.0  # on which side of the image the trachea lies
+    # on which side of the image the trachea lies.
+    side = 1.0 if patient.random() < 0.5 else -1.0
     width = tissue.width
     d, size, echo = tissue.probe.depth, uniform(patient, 0.9, 1.12), uniform(patient, -1, 3.5)
     lobe_x, lobe_z = -side * 0.06 * width, d * uniform(patient, 0.40, 0.47)

@@ -21,7 +21,8 @@ from arl.phantoms.tissue import (
 )
 
 VIEWS = ("A2C", "A4C", "PLAX", "PSAX_PM")
-_BLOOD = -24.0  # dB
+# dB.
+_BLOOD = -24.0
 
 
 def lung_probe(patient: Generator) -> Probe:
@@ -150,7 +151,8 @@ class _Heart:
     x: float
     z: float
     scale: float
-    tilt: float  # radians
+    # Radians.
+    tilt: float
 
     def at(self, x: float, z: float) -> tuple[float, float]:
         cosine, sine = math.cos(self.tilt), math.sin(self.tilt)
@@ -181,6 +183,100 @@ class _Heart:
             distance = segment(self.tissue, *(self.at(*point) for point in piece))
             self.tissue.fill(distance - np.float32(width), self.rng.uniform(-5, 1), edge=0.15)
 
+    def paint_muscle(self, region: Array) -> None:
+        tissue, rng = self.tissue, self.rng
+        level = -3 + np.clip(3 * tissue.texture(rng, 2, 2), -7, 4)
+        tissue.fill(region, level + 2.5 * tissue.texture(rng, 0.7, 0.25), edge=0.25)
+        tissue.shine(
+            region,
+            6,
+            0.12,
+            facing(tissue, region) * (tissue.z > 6) * np.clip(tissue.texture(rng, 3, 3), 0, 1),
+        )
+
+    def paint_cavity(self, region: Array, blood: float) -> None:
+        tissue, rng = self.tissue, self.rng
+        # the exponential is near-field haze
+        swirl = 4 * tissue.texture(rng, 2.2, 1.2) + 9 * np.exp(-tissue.z / np.float32(2.5))
+        tissue.fill(region, blood + swirl, attenuation=-0.3, edge=0.3)
+        tissue.shine(
+            region, 0, 0.06, facing(tissue, region) * np.clip(tissue.texture(rng, 2, 2), 0, 1)
+        )
+
+    def left_apical(self, x: float, wall: float, full: float, blood: float) -> Array:
+        """Paint left ventricle, left atrium and mitral valve; returns the ventricle's cavity."""
+        a, annulus = 2.15 * full, 9.6
+        ventricle = intersection(
+            self.oval(x, 6.6, a, 4.3 * (0.6 + 0.4 * full)), -self.below(annulus)
+        )
+        atrium = intersection(self.oval(x + 0.1, 11.7, 2.0, 2.2), self.below(annulus))
+        self.paint_muscle(
+            union(ventricle - np.float32(wall * self.scale), atrium - np.float32(0.3))
+        )
+        self.paint_cavity(union(ventricle, atrium), blood)
+        # 0 open, 1 closed.
+        spread = self.rng.uniform(0.1, 0.95)
+        for side in (-1.0, 1.0):
+            self.leaflet(
+                (x + side * 1.55, annulus),
+                (x + side * 1.55 * (1 - spread), annulus - 1.6 * (1 - 0.7 * spread)),
+            )
+        return ventricle
+
+    def apical_two(self, wall: float, full: float, blood: float) -> Array:
+        """Left ventricle and atrium in the middle, no right self."""
+        return self.left_apical(0.3, wall, full, blood)
+
+    def apical_four(self, wall: float, full: float, blood: float) -> Array:
+        """All four chambers: the right ones at the left, the tricuspid valve nearer to the apex."""
+        right = intersection(self.oval(-1.9, 7.3, 1.5, 3.2, 0.12), -self.below(9.2))
+        atrium = intersection(self.oval(-2.2, 11.3, 1.8, 2.1), self.below(9.2))
+        self.paint_muscle(union(right - np.float32(0.45), atrium - np.float32(0.3)))
+        self.paint_cavity(union(right, atrium), blood)
+        spread = self.rng.uniform(0.1, 0.95)
+        for side in (-1.0, 1.0):
+            start = -2.1 + side * 1.2
+            self.leaflet(
+                (start, 9.2), (start - side * 1.2 * spread, 9.2 - 1.2 * (1 - 0.7 * spread))
+            )
+        return self.left_apical(1.9, wall, full, blood)
+
+    def long_axis(self, wall: float, full: float, blood: float) -> Array:
+        """Parasternal long axis: right ventricle, left ventricle, aortic root and left atrium."""
+        outflow = self.oval(0.2, 3.6, 3.4, 0.95, -0.1)
+        root, atrium = self.oval(3.4, 5.7, 2.3, 1.25, -0.25), self.oval(3.6, 8.9, 2.2, 1.55, 0.1)
+        ventricle = self.oval(-1.9, 7.3, 3.7 * (0.7 + 0.3 * full), 2.15 * full, -0.12)
+        solid = union(
+            ventricle - np.float32(wall * self.scale),
+            root - np.float32(0.3),
+            atrium - np.float32(0.25),
+        )
+        self.paint_muscle(union(solid, outflow - np.float32(0.4)))
+        self.paint_cavity(union(ventricle, root, atrium), blood)
+        self.paint_cavity(outflow, blood)
+        # Descending aorta.
+        self.paint_cavity(self.oval(4.4, 12.0, 1.1, 1.1), blood)
+        swing = self.rng.uniform(-0.6, 0.9)
+        self.leaflet((1.7, 6.7), (-0.3, 7.2 + swing))
+        self.leaflet((1.9, 8.9), (0.3, 8.4 + 0.5 * swing))
+        self.leaflet((2.3, 5.6), (3.3, 5.6 + 0.3 * swing))
+        return ventricle
+
+    def short_axis(self, wall: float, full: float, blood: float) -> Array:
+        """Parasternal short axis: the ring with two papillary muscles beside a crescent."""
+        radius = 2.3 * full
+        ring = self.oval(0.6, 7.4, radius + wall, radius + wall)
+        crescent = intersection(self.oval(-1.2, 6.3, 3.5, 3.0, -0.5), -(ring - np.float32(0.05)))
+        self.paint_muscle(union(ring, crescent - np.float32(0.4)))
+        self.paint_cavity(crescent, blood)
+        cavity = self.oval(0.6, 7.4, radius, radius * self.rng.uniform(0.92, 1.0))
+        self.paint_cavity(cavity, blood)
+        for turn in (0.65, 2.45):
+            at = 0.6 + 0.75 * radius * math.cos(turn), 7.4 + 0.75 * radius * math.sin(turn)
+            papillary = blob(self.tissue, self.rng, *self.at(*at), 0.55, 0.45, turn, roughness=0.1)
+            self.tissue.fill(papillary, -3.0, edge=0.15)
+        return cavity
+
 
 def cardiac(
     tissue: Tissue, patient: Generator, view: Generator, label: str | None
@@ -189,15 +285,19 @@ def cardiac(
     scale, wall = uniform(patient, 0.84, 1.12), uniform(patient, 0.75, 1.25)
     full, haze = uniform(patient, 0.85, 1.05), uniform(patient, -6, 4)
     name = label or str(view.choice(VIEWS))
-    phase = uniform(view, 0.78, 1.0)  # 1: end of diastole
+    # 1: end of diastole.
+    phase = uniform(view, 0.78, 1.0)
     heart = _Heart(
         tissue, view, view.normal(0, 0.35), view.normal(0, 0.2), scale, view.normal(0, 0.1)
     )
     _mediastinum(tissue, view)
-    draw = {"A2C": _apical_two, "A4C": _apical_four, "PLAX": _long_axis, "PSAX_PM": _short_axis}[
-        name
-    ]
-    ventricle = draw(heart, view, wall / phase, full * phase, _BLOOD + haze)
+    draw = {
+        "A2C": heart.apical_two,
+        "A4C": heart.apical_four,
+        "PLAX": heart.long_axis,
+        "PSAX_PM": heart.short_axis,
+    }[name]
+    ventricle = draw(wall / phase, full * phase, _BLOOD + haze)
     _dropout(tissue, view)
     _chest(tissue, view)
     return Structure("lv", ventricle)
@@ -223,99 +323,6 @@ def _dropout(tissue: Tissue, rng: Generator) -> None:
         tissue.add(-rng.uniform(3, 10) * ray)
 
 
-def _muscle(heart: _Heart, rng: Generator, region: Array) -> None:
-    tissue = heart.tissue
-    level = -3 + np.clip(3 * tissue.texture(rng, 2, 2), -7, 4)
-    tissue.fill(region, level + 2.5 * tissue.texture(rng, 0.7, 0.25), edge=0.25)
-    tissue.shine(
-        region,
-        6,
-        0.12,
-        facing(tissue, region) * (tissue.z > 6) * np.clip(tissue.texture(rng, 3, 3), 0, 1),
-    )
-
-
-def _cavity(heart: _Heart, rng: Generator, region: Array, blood: float) -> None:
-    tissue = heart.tissue
-    # the exponential is near-field haze
-    swirl = 4 * tissue.texture(rng, 2.2, 1.2) + 9 * np.exp(-tissue.z / np.float32(2.5))
-    tissue.fill(region, blood + swirl, attenuation=-0.3, edge=0.3)
-    tissue.shine(region, 0, 0.06, facing(tissue, region) * np.clip(tissue.texture(rng, 2, 2), 0, 1))
-
-
-def _left_apical(
-    heart: _Heart, rng: Generator, x: float, wall: float, full: float, blood: float
-) -> Array:
-    """Paint left ventricle, left atrium and mitral valve; returns the ventricle's cavity."""
-    a, annulus = 2.15 * full, 9.6
-    ventricle = intersection(heart.oval(x, 6.6, a, 4.3 * (0.6 + 0.4 * full)), -heart.below(annulus))
-    atrium = intersection(heart.oval(x + 0.1, 11.7, 2.0, 2.2), heart.below(annulus))
-    _muscle(heart, rng, union(ventricle - np.float32(wall * heart.scale), atrium - np.float32(0.3)))
-    _cavity(heart, rng, union(ventricle, atrium), blood)
-    spread = rng.uniform(0.1, 0.95)  # 0 open, 1 closed
-    for side in (-1.0, 1.0):
-        heart.leaflet(
-            (x + side * 1.55, annulus),
-            (x + side * 1.55 * (1 - spread), annulus - 1.6 * (1 - 0.7 * spread)),
-        )
-    return ventricle
-
-
-def _apical_two(heart: _Heart, rng: Generator, wall: float, full: float, blood: float) -> Array:
-    """Left ventricle and atrium in the middle, no right heart."""
-    return _left_apical(heart, rng, 0.3, wall, full, blood)
-
-
-def _apical_four(heart: _Heart, rng: Generator, wall: float, full: float, blood: float) -> Array:
-    """All four chambers: the right ones at the left, the tricuspid valve nearer to the apex."""
-    right = intersection(heart.oval(-1.9, 7.3, 1.5, 3.2, 0.12), -heart.below(9.2))
-    atrium = intersection(heart.oval(-2.2, 11.3, 1.8, 2.1), heart.below(9.2))
-    _muscle(heart, rng, union(right - np.float32(0.45), atrium - np.float32(0.3)))
-    _cavity(heart, rng, union(right, atrium), blood)
-    spread = rng.uniform(0.1, 0.95)
-    for side in (-1.0, 1.0):
-        start = -2.1 + side * 1.2
-        heart.leaflet((start, 9.2), (start - side * 1.2 * spread, 9.2 - 1.2 * (1 - 0.7 * spread)))
-    return _left_apical(heart, rng, 1.9, wall, full, blood)
-
-
-def _long_axis(heart: _Heart, rng: Generator, wall: float, full: float, blood: float) -> Array:
-    """Parasternal long axis: right ventricle, left ventricle, aortic root and left atrium."""
-    outflow = heart.oval(0.2, 3.6, 3.4, 0.95, -0.1)
-    root, atrium = heart.oval(3.4, 5.7, 2.3, 1.25, -0.25), heart.oval(3.6, 8.9, 2.2, 1.55, 0.1)
-    ventricle = heart.oval(-1.9, 7.3, 3.7 * (0.7 + 0.3 * full), 2.15 * full, -0.12)
-    solid = union(
-        ventricle - np.float32(wall * heart.scale),
-        root - np.float32(0.3),
-        atrium - np.float32(0.25),
-    )
-    _muscle(heart, rng, union(solid, outflow - np.float32(0.4)))
-    _cavity(heart, rng, union(ventricle, root, atrium), blood)
-    _cavity(heart, rng, outflow, blood)
-    _cavity(heart, rng, heart.oval(4.4, 12.0, 1.1, 1.1), blood)  # descending aorta
-    swing = rng.uniform(-0.6, 0.9)
-    heart.leaflet((1.7, 6.7), (-0.3, 7.2 + swing))
-    heart.leaflet((1.9, 8.9), (0.3, 8.4 + 0.5 * swing))
-    heart.leaflet((2.3, 5.6), (3.3, 5.6 + 0.3 * swing))
-    return ventricle
-
-
-def _short_axis(heart: _Heart, rng: Generator, wall: float, full: float, blood: float) -> Array:
-    """Parasternal short axis: the ring with two papillary muscles beside a crescent."""
-    radius = 2.3 * full
-    ring = heart.oval(0.6, 7.4, radius + wall, radius + wall)
-    crescent = intersection(heart.oval(-1.2, 6.3, 3.5, 3.0, -0.5), -(ring - np.float32(0.05)))
-    _muscle(heart, rng, union(ring, crescent - np.float32(0.4)))
-    _cavity(heart, rng, crescent, blood)
-    cavity = heart.oval(0.6, 7.4, radius, radius * rng.uniform(0.92, 1.0))
-    _cavity(heart, rng, cavity, blood)
-    for turn in (0.65, 2.45):
-        at = 0.6 + 0.75 * radius * math.cos(turn), 7.4 + 0.75 * radius * math.sin(turn)
-        papillary = blob(heart.tissue, rng, *heart.at(*at), 0.55, 0.45, turn, roughness=0.1)
-        heart.tissue.fill(papillary, -3.0, edge=0.15)
-    return cavity
-
-
 def esophageal_probe(patient: Generator) -> Curved:
     """A transoesophageal phased array."""
     return Curved(uniform(patient, 10, 13), math.radians(uniform(patient, 82, 96)), 0.25, "sector")
@@ -337,9 +344,9 @@ def esophageal(
         (heart.oval(-2.9, 5.4, 1.7, 1.6), 0.2),
         (heart.oval(-2.4, 9.2, 1.4, 2.4, -0.2), 0.45),
     ]
-    _muscle(heart, view, union(*(region - np.float32(thick) for region, thick in chambers)))
+    heart.paint_muscle(union(*(region - np.float32(thick) for region, thick in chambers)))
     for region, _ in chambers:
-        _cavity(heart, view, region, _BLOOD + haze)
+        heart.paint_cavity(region, _BLOOD + haze)
     spread = view.uniform(0.1, 0.9)
     for side in (-1.0, 1.0):
         heart.leaflet(

@@ -17,9 +17,12 @@ from arl.phantoms.geometry import Probe
 Array = NDArray[np.float32]
 AnyArray = NDArray[np.floating[Any]]
 
-_TILE = 64  # side of the random tile that textures are read from
-_TURNS = 2048  # angles at which an outline is tabulated
-_FINER = 4  # cubic refinement of the tile, so that the lookup can be linear
+# Side of the random tile that textures are read from.
+_TILE = 64
+# Angles at which an outline is tabulated.
+_TURNS = 2048
+# Cubic refinement of the tile, so that the lookup can be linear.
+_FINER = 4
 
 
 def uniform(rng: Generator, low: float, high: float) -> float:
@@ -55,20 +58,26 @@ class Tissue:
 
     def __init__(self, probe: Probe, samples: int, beams: int) -> None:
         self.probe = probe
-        self.width = 2 * probe.extent()[1]  # cm, at the widest
+        # cm, at the widest.
+        self.width = 2 * probe.extent()[1]
         self.x, self.z = probe.points(samples, beams)
         # lateral position as a fraction of the aperture, 0..1
         self.beam = np.broadcast_to(
             (np.arange(beams, dtype=np.float32) + 0.5) / beams, self.x.shape
         )
-        self.step = probe.depth / samples  # cm between samples
+        # cm between samples.
+        self.step = probe.depth / samples
         along_beam = (np.arange(samples, dtype=np.float32) + 0.5) * np.float32(self.step)
-        self.deep = np.broadcast_to(along_beam[:, None], self.x.shape)  # cm from the face
+        # cm from the face.
+        self.deep = np.broadcast_to(along_beam[:, None], self.x.shape)
         # distance between beams, cm: it grows with depth for a curved probe
         self.pitch = np.hypot(np.gradient(self.x, axis=1), np.gradient(self.z, axis=1))
-        self.echo = np.zeros_like(self.x)  # dB
-        self.attenuation = np.zeros_like(self.x)  # dB/cm, two-way excess over what the TGC assumes
-        self.specular = np.zeros_like(self.x)  # amplitude of the coherent echo, 1 = 0 dB
+        # dB.
+        self.echo = np.zeros_like(self.x)
+        # dB/cm, two-way excess over what the TGC assumes.
+        self.attenuation = np.zeros_like(self.x)
+        # Amplitude of the coherent echo, 1 = 0 dB.
+        self.specular = np.zeros_like(self.x)
 
     def fill(
         self, region: AnyArray, echo: AnyArray | float, attenuation: float = 0.0, edge: float = 0.05

@@ -25,7 +25,6 @@ from arl.ingest.refusals import check_refusals, reason_table
 from arl.ingest.source import Options, Source
 from arl.ingest.thinning import WHOLE
 from arl.params import Params
-from arl.settings import Thinning
 
 _DUPLICATE_COLUMNS = (
     *("id", "source", "patient", "clip", "label"),
@@ -106,7 +105,8 @@ def ingest(
     if existing == "keep" and (corpus / target / batch / BATCH_FILE).is_file():
         _check_same(corpus / target / batch, len(inputs))
         return
-    thinning = _thinning(params, target)
+    rules = params.data.thinning
+    thinning = rules.get(target, rules.get("default", WHOLE))
     origin = BatchOrigin(
         licence=reader.licence,
         citation=reader.citation,
@@ -206,8 +206,3 @@ def _check_same(folder: Path, num_inputs: int) -> None:
             "a batch is written once; choose another batch name"
         )
     console.info(f"{folder}: exists already, with {num_inputs} inputs")
-
-
-def _thinning(params: Params, source: str) -> Thinning:
-    rules = params.data.thinning
-    return rules.get(source, rules.get("default", WHOLE))

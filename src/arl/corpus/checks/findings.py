@@ -16,9 +16,11 @@ class Finding:
     rule: str
     severity: Severity
     description: str
-    checked: int  # rows, patients, clips, batches
+    # Rows, patients, clips, batches.
+    checked: int
     failed: int
-    examples: tuple[str, ...]  # the first offenders, at most MAX_EXAMPLES
+    # The first offenders, at most MAX_EXAMPLES.
+    examples: tuple[str, ...]
 
     @property
     def passed(self) -> bool:

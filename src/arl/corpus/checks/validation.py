@@ -10,7 +10,7 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -20,11 +20,13 @@ from arl.corpus.checks.findings import MAX_EXAMPLES, Finding, Severity, examples
 from arl.corpus.limits import BRIGHTEST, DARKEST, FLATTEST, LARGEST, SMALLEST
 from arl.corpus.manifest import PROBES
 
-PHANTOM_SOURCE = "phantom"  # how the name of every source of synthetic images begins
+# How the name of every source of synthetic images begins.
+PHANTOM_SOURCE = "phantom"
 SPACING_MM = (
     0.005,
     2.0,
-)  # of a stored pixel: from 50 MHz skin probes to scaled-down abdominal images
+    # of a stored pixel: from 50 MHz skin probes to scaled-down abdominal images.
+)
 DEPTH_CM = (0.3, 40.0)
 _DETAILS = {
     "result_format": "SUMMARY",
@@ -65,7 +67,7 @@ def _vectorised(rows: pd.DataFrame) -> pd.DataFrame:
 def _check_part(gx: Any, batch: Any, suite: list[Any]) -> dict[str, tuple[int, tuple[str, ...]]]:
     """Rule -> how many rows break it, and the first of them."""
 
-    def run(expectations: list[Any], **form: Any) -> dict[str, Any]:
+    def run(expectations: list[Any], **form: Any) -> Mapping[str, Any]:
         results = batch.validate(
             gx.ExpectationSuite(name="manifest", expectations=expectations), result_format=form
         )
@@ -87,7 +89,8 @@ def _great_expectations() -> Iterator[tuple[Any, Any, Any]]:
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
     logging.getLogger("great_expectations").setLevel(
         logging.WARNING
-    )  # it tells hundreds of times what it registers
+        # it tells hundreds of times what it registers.
+    )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"module 'sre_\w+' is deprecated", DeprecationWarning)
         import great_expectations as gx
@@ -96,9 +99,11 @@ def _great_expectations() -> Iterator[tuple[Any, Any, Any]]:
         from great_expectations.expectations.row_conditions import Column
 
         # a fingerprint of the data that nobody asks for would be 95 % of the time
-        pandas_execution_engine.HASH_THRESHOLD = 0  # bytes, above which there is none
+        # Bytes, above which there is none.
+        pandas_execution_engine.HASH_THRESHOLD = 0
 
-        logging.captureWarnings(False)  # the import diverts every warning of the process to the log
+        # The import diverts every warning of the process to the log.
+        logging.captureWarnings(False)
         yield gx, gxe, Column
 
 
@@ -109,7 +114,15 @@ def _expectations(gxe: Any, column: Any) -> Iterator[Any]:
     yield from _annotation_expectations(gxe, column)
 
 
-def _rule(rule: str, severity: Severity, description: str) -> dict[str, Any]:
+class _Rule(TypedDict):
+    """The arguments that every expectation takes, whatever it checks."""
+
+    meta: dict[str, str]
+    severity: Severity
+    description: str
+
+
+def _rule(rule: str, severity: Severity, description: str) -> _Rule:
     return {"meta": {"rule": rule}, "severity": severity, "description": description}
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 
 from arl.corpus.record import Entry, Input, Record, Refused
 from arl.corpus.splits import DEFAULT
+from arl.ingest.folders import refuse_all
 from arl.ingest.pictures import read_mask, read_picture
 from arl.ingest.source import Source, without_options
 from arl.ingest.tables import read_csv
@@ -23,8 +24,7 @@ def read(root: Path) -> list[Input]:
     Raises:
         FileNotFoundError: a CSV file is missing.
         ValueError: a CSV file lacks a column, holds a fold code that is none, or divides a patient
-            between test and
-            the rest.
+            between test and the rest.
     """
     table = read_csv(root / "bus_data.csv", ["ID", "Case", "Pathology", "Device"])
     splits = _splits(root / "5-fold-cv.csv", table)
@@ -56,7 +56,7 @@ def _records(root: Path, row: dict[str, str], splits: dict[str, str] | None) -> 
         patient=row["Case"],
         anatomy="breast",
         probe="linear",
-        # "GE Logiq 7 @10-14MHz"
+        # The column also states the frequency: "GE Logiq 7 @10-14MHz".
         device=row["Device"].split("@")[0].strip(),
         label=row["Pathology"],
         mask_name=None if mask is None else "lesion",
@@ -67,12 +67,9 @@ def _records(root: Path, row: dict[str, str], splits: dict[str, str] | None) -> 
 
 def _unlisted(root: Path, listed: set[str]) -> list[Input]:
     files = [file for folder in ("Images", "Masks") for file in sorted((root / folder).glob("*"))]
+    # A mask has the name of its image with another prefix.
     stray = [file for file in files if file.stem.replace("mask_", "bus_") not in listed]
-    return [Input(file.relative_to(root).as_posix(), _refuse_unlisted) for file in stray]
-
-
-def _refuse_unlisted() -> list[Record]:
-    raise Refused("bus_data.csv does not list it")
+    return refuse_all(root, stray, "bus_data.csv does not list it")
 
 
 def _splits(file: Path, table: pd.DataFrame) -> dict[str, dict[str, str]]:
@@ -81,9 +78,11 @@ def _splits(file: Path, table: pd.DataFrame) -> dict[str, dict[str, str]]:
     patient = dict(zip(table["ID"], table["Case"], strict=True))
     splits: dict[str, dict[str, str]] = {}
     for column, protocol in _FOLDS.items():
-        official = dict(
-            zip(folds["ID"], (_split(file, column, code) for code in folds[column]), strict=True)
-        )
+        for code in set(folds[column]) - set(_SPLIT_OF):
+            raise ValueError(
+                f"{file}: {column} holds {code!r}, expected 1 (train), 0 (val) or NaN (test)"
+            )
+        official = dict(zip(folds["ID"], folds[column].map(_SPLIT_OF), strict=True))
         for identifier, split in _by_patient(file, protocol, official, patient).items():
             splits.setdefault(identifier, {})[protocol] = split
     return {
@@ -92,17 +91,11 @@ def _splits(file: Path, table: pd.DataFrame) -> dict[str, dict[str, str]]:
     }
 
 
-def _split(file: Path, column: str, code: str) -> str:
-    if code not in _SPLIT_OF:
-        raise ValueError(
-            f"{file}: {column} holds {code!r}, expected 1 (train), 0 (val) or NaN (test)"
-        )
-    return _SPLIT_OF[code]
-
-
 def _by_patient(
     file: Path, protocol: str, official: dict[str, str], patient: dict[str, str]
 ) -> dict[str, str]:
+    # The official val is drawn by image, so its patients are in train, too. All images of a patient
+    # follow the first one; only the official test is disjoint in patients, and must stay so.
     first: dict[str, str] = {}
     for identifier, split in official.items():
         selected = first.setdefault(patient.get(identifier, identifier), split)

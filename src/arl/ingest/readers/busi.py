@@ -1,6 +1,7 @@
 """BUSI: breast ultrasound, benign, malignant and normal, with lesion masks."""
 
 import re
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from arl.ingest.source import Source, without_options
 _LABELS = ("benign", "malignant", "normal")
 _MASK = re.compile(r"(?P<stem>.+?)_mask(_\d+)?", re.IGNORECASE)
 _WHITE = 128
-_NEAR = 6  # bits of 64: 210 pairs of BUSI, and none of two patients in BUS-BRA
+# Bits of 64: 210 pairs of BUSI, and none of two patients in BUS-BRA.
+_NEAR = 6
 
 
 def read(root: Path) -> list[Input]:
@@ -39,6 +41,7 @@ def read(root: Path) -> list[Input]:
             masks.setdefault((label, matched["stem"]), []).append(file)
     images = {(label, stem): file for label, stem, file in files if not _MASK.fullmatch(stem)}
     splits = _splits(images)
+    # BUSI has several masks for an image with several lesions: <stem>_mask, <stem>_mask_1, ...
     listed = [
         Input(
             file.relative_to(root).as_posix(),
@@ -53,30 +56,23 @@ def read(root: Path) -> list[Input]:
 
 
 def _splits(images: dict[tuple[str, str], Path]) -> dict[str, str]:
-    clusters = {
-        stem: str(number)
-        for (_, stem), number in zip(images, _clusters(list(images.values())), strict=True)
-    }
-    return stratified({stem: label for label, stem in images}, clusters)
-
-
-def _clusters(files: list[Path]) -> list[int]:
-    """The cluster number of each picture; near pictures share one, damaged pictures are alone."""
-    read = [(index, code) for index, code in enumerate(map(_hash, files)) if code is not None]
-    codes = np.array([code for _, code in read], np.uint64)
+    """Stem -> split; near pictures are in one split, each class in equal proportion."""
+    positions: list[int] = []
+    hashes: list[int] = []
+    for position, file in enumerate(images.values()):
+        # A damaged picture stands alone here, and is refused when its input is read.
+        with suppress(Refused):
+            hashes.append(perceptual_hash(read_picture(file)))
+            positions.append(position)
+    codes, index = np.array(hashes, np.uint64), np.array(positions, np.int64)
+    # The set is small, so all pairs fit into memory one row at a time.
     near = [np.flatnonzero(np.bitwise_count(codes ^ code) <= _NEAR) for code in codes]
-    positions = np.array([index for index, _ in read], np.int64)
-    rows = np.repeat(positions, [len(others) for others in near])
-    columns = positions[np.concatenate(near)] if near else rows
-    graph = coo_array((np.ones(len(rows), np.int8), (rows, columns)), (len(files), len(files)))
-    return [int(number) for number in connected_components(graph, directed=False)[1]]
-
-
-def _hash(file: Path) -> int | None:
-    try:
-        return perceptual_hash(read_picture(file))
-    except Refused:
-        return None
+    rows = np.repeat(index, [len(others) for others in near])
+    columns = index[np.concatenate(near)] if near else rows
+    graph = coo_array((np.ones(len(rows), np.int8), (rows, columns)), (len(images), len(images)))
+    cluster = connected_components(graph, directed=False)[1]
+    groups = {stem: str(number) for (_, stem), number in zip(images, cluster, strict=True)}
+    return stratified({stem: label for label, stem in images}, groups)
 
 
 def _records(label: str, file: Path, masks: list[Path], split: str) -> list[Record]:

@@ -14,6 +14,7 @@ from arl.ingest.source import Source, without_options
 
 _LABELS = ("benign", "malignant")
 _NO_FRAME = "it is no frame of a video"
+# The authors' errata: a copy, videos with a wrong class, and a video that lies in both classes.
 _COPY = "66ef02e7f1b9a0ef"
 _MALIGNANT = ("63c9ba1377f35bf6", "5a1c46ec6377e946", "2390fbea047347b", "7a39ab5d4970bf89")
 _ONE_VIDEO = ("1282311c38f808f", "9c1c965d274c457")
@@ -62,6 +63,7 @@ def _official(folder: Path) -> dict[str, str] | None:
         raise ValueError(f"{lists[0]} and {lists[1]} both list the video {min(both)}")
     splits = dict.fromkeys(training, "train")
     splits |= dict.fromkeys(held_out, "test" if lists[1].name.lower() == "test.json" else "val")
+    # Two videos of one patient in both lists: the held-out list wins, as in all other splits.
     for patient in set(_PATIENTS.values()):
         members = [video for video, of in _PATIENTS.items() if of == patient]
         follow = next(
@@ -75,7 +77,14 @@ def _lists(folder: Path) -> tuple[Path, Path] | None:
     """The list of videos for training and that of those held out."""
     lone: list[Path] = []
     for pair in _LISTS:
-        result = [file for pattern in pair if (file := _list(folder, pattern)) is not None]
+        # The official list is imagenet_vid_train_15frames.json; other numbers of frames match, too.
+        result = [
+            file
+            for pattern in pair
+            for file in [path for path in entries(folder) if fnmatch(path.name.lower(), pattern)][
+                :1
+            ]
+        ]
         if len(result) == 2:
             return result[0], result[1]
         lone += result
@@ -84,10 +93,6 @@ def _lists(folder: Path) -> tuple[Path, Path] | None:
             f"{lone[0]} is there without its other list, so which videos are held out is not known"
         )
     return None
-
-
-def _list(folder: Path, pattern: str) -> Path | None:
-    return next((file for file in entries(folder) if fnmatch(file.name.lower(), pattern)), None)
 
 
 def _videos(file: Path) -> set[str]:
@@ -124,9 +129,15 @@ def _inputs(root: Path, video: Path, official: dict[str, str] | None) -> list[In
 def _records(folder: str, video: str, split: str | None, files: list[Path]) -> Iterator[Record]:
     identifier, clip = _video(video), f"{folder}/{video}"
     patient = _PATIENTS.get(identifier)
+    # The errata name one video that lies in both classes: its class is unknown.
     label = (
         None if identifier in _ONE_VIDEO else "malignant" if identifier in _MALIGNANT else folder
     )
+    splits = {}
+    if split is not None:
+        # Without an official test, the held-out videos serve as the test.
+        official = "train" if split == "train" else "test"
+        splits = {"official": split, DEFAULT: keep_test(official, patient or clip)}
     for file in files:
         entry = Entry(
             key=f"{clip}/{file.stem}",
@@ -136,16 +147,9 @@ def _records(folder: str, video: str, split: str | None, files: list[Path]) -> I
             anatomy="breast",
             probe="linear",
             label=label,
-            splits={} if split is None else _splits(split, patient or clip),
+            splits=splits,
         )
         yield Record(read_picture(file), entry)
-
-
-def _splits(official: str, group: str) -> dict[str, str]:
-    return {
-        "official": official,
-        DEFAULT: keep_test("train" if official == "train" else "test", group),
-    }
 
 
 SOURCE = Source(

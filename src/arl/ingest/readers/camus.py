@@ -3,7 +3,7 @@
 import re
 import zlib
 from collections.abc import Iterator
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from arl.ingest.source import Source, without_options
 
 _VIEWS = {"2CH": "A2C", "4CH": "A4C"}
 _SUBGROUPS = {"training": "train", "validation": "val", "testing": "test"}
-_VENTRICLE, _ATRIUM = 1, 3  # labels; 2 is the myocardium
+# Labels; 2 is the myocardium.
+_VENTRICLE, _ATRIUM = 1, 3
 # what nibabel raises on damaged files
 _DAMAGE = (
     ImageFileError,
@@ -48,12 +49,12 @@ def read(root: Path) -> list[Input]:
         )
     splits = _splits(home)
     inputs = [_input(folder, view, splits) for folder in _patients(home) for view in _VIEWS]
-    strays = [
-        file
-        for folder in _patients(home)
-        for file in files_below(folder)
-        if not _is_known(folder, file)
-    ]
+    views = "|".join(_VIEWS)
+    strays = []
+    for folder in _patients(home):
+        scan = rf"{folder.name}_({views})_(ED|ES|half_sequence|sequence)(_gt)?\.nii(\.gz)?"
+        expected = re.compile(rf"(?i)({scan}|Info_({views})\.cfg)")
+        strays += [file for file in files_below(folder) if not expected.fullmatch(file.name)]
     return inputs + [
         refusal(file.relative_to(home).as_posix(), "it belongs to no view") for file in strays
     ]
@@ -62,18 +63,11 @@ def read(root: Path) -> list[Input]:
 def _input(folder: Path, view: str, splits: dict[str, str] | None) -> Input:
     name = f"{folder.name}/{view}"
     if splits is None:
-        return Input(name, partial(_records, folder, view, {}))
-    if folder.name.lower() not in splits:
+        return Input(name, _View(folder, view, {}).records)
+    split = splits.get(folder.name.lower())
+    if split is None:
         return refusal(name, "no split file lists its patient")
-    return Input(
-        name,
-        partial(
-            _records,
-            folder,
-            view,
-            dict.fromkeys(("official", DEFAULT), splits[folder.name.lower()]),
-        ),
-    )
+    return Input(name, _View(folder, view, dict.fromkeys(("official", DEFAULT), split)).records)
 
 
 def _patients(folder: Path) -> list[Path]:
@@ -82,12 +76,6 @@ def _patients(folder: Path) -> list[Path]:
         for path in entries(folder)
         if path.is_dir() and re.fullmatch(r"(?i)patient\d+", path.name)
     ]
-
-
-def _is_known(folder: Path, file: Path) -> bool:
-    views = "|".join(_VIEWS)
-    scan = rf"{folder.name}_({views})_(ED|ES|half_sequence|sequence)(_gt)?\.nii(\.gz)?"
-    return re.fullmatch(rf"(?i)({scan}|Info_({views})\.cfg)", file.name) is not None
 
 
 def _splits(home: Path) -> dict[str, str] | None:
@@ -112,129 +100,137 @@ def _splits(home: Path) -> dict[str, str] | None:
     return splits
 
 
-def _records(folder: Path, view: str, splits: dict[str, str]) -> Iterator[Record]:
-    stem = f"{folder.name}_{view}"
-    stills = {phase: _image(folder, f"{stem}_{phase}.nii.gz") for phase in ("ED", "ES")}
-    sequence = _sequence(folder, f"{stem}_half_sequence.nii.gz")
-    positions = _frame_indices(folder, f"Info_{view}.cfg", len(sequence))
-    clip = Entry(
-        key=f"{folder.name.lower()}/{view}",
-        patient=folder.name.lower(),
-        anatomy="cardiac",
-        probe="sector",
-        label=_VIEWS[view],
-        pixel_spacing_mm=_spacing(folder, f"{stem}_ED.nii.gz"),
-        splits=splits,
-    )
-    images = dict(enumerate(sequence)) | {
-        positions[phase]: image for phase, image in stills.items()
-    }
-    masks = {
-        positions[phase]: _mask(folder, f"{stem}_{phase}_gt.nii.gz", image)
-        for phase, image in stills.items()
-    }
-    yield from clip_records(
-        sorted(images.items()), clip, masks=masks, mask_name="lv", official=masks
-    )
+@dataclass(frozen=True)
+class _View:
+    """The files of one view of one patient; every method may refuse the input."""
 
+    folder: Path
+    name: str
+    splits: dict[str, str]
 
-def _frame_indices(folder: Path, name: str, length: int) -> dict[str, int]:
-    """0-based frames of end-diastole and end-systole.
+    @property
+    def stem(self) -> str:
+        """The beginning of the names of all image files: patient0001_2CH."""
+        return f"{self.folder.name}_{self.name}"
 
-    `length` is that of the half sequence, 0 if there is none.
-    """
-    file = child(folder, name)
-    if file is None:
-        raise Refused(f"{name} is missing")
-    stated = dict(
-        line.split(":", 1)
-        for line in file.read_text("utf-8", "replace").splitlines()
-        if ":" in line
-    )
-    stated = {key.strip(): value.strip() for key, value in stated.items()}
-    positions = {
-        phase: int(stated[phase]) - 1 for phase in ("ED", "ES") if stated.get(phase, "").isdecimal()
-    }
-    if len(set(positions.values())) < 2:
-        raise Refused(f"{name} does not give two frames, ED and ES")
-    outside = [
-        position + 1 for position in positions.values() if position < 0 or position >= length > 0
-    ]
-    if outside:
-        raise Refused(f"{name} gives frame {outside[0]} of a sequence of {length}")
-    return positions
-
-
-def _load(folder: Path, name: str) -> SpatialImage:
-    file = child(folder, name, name.removesuffix(".gz"))
-    if file is None:
-        raise Refused(f"{name} is missing")
-    try:
-        loaded = nibabel.load(file)
-    except _DAMAGE as error:
-        raise Refused(f"{name} is not a readable NIfTI file ({type(error).__name__})") from error
-    if not isinstance(loaded, SpatialImage):
-        raise Refused(f"{name} holds no image")
-    return loaded
-
-
-def _levels(folder: Path, name: str) -> Pixels:
-    """A file's whole numbers of 0..255, upright: (frames, H, W)."""
-    loaded = _load(folder, name)
-    try:
-        levels: npt.NDArray[Any] = np.asanyarray(loaded.dataobj)
-    except _DAMAGE as error:
-        raise Refused(f"{name} is not a readable NIfTI file ({type(error).__name__})") from error
-    while levels.ndim > 3 and levels.shape[-1] == 1:
-        levels = levels[..., 0]
-    if levels.ndim not in (2, 3) or 0 in levels.shape:
-        raise Refused(
-            f"{name} has the shape {levels.shape}, neither a picture nor a sequence of them"
+    def records(self) -> Iterator[Record]:
+        """The frames of the half sequence, the end-diastolic and end-systolic with masks."""
+        stills = {phase: self.image(f"{self.stem}_{phase}.nii.gz") for phase in ("ED", "ES")}
+        name = f"{self.stem}_half_sequence.nii.gz"
+        has_sequence = child(self.folder, name, name.removesuffix(".gz")) is not None
+        sequence = list(self.levels(name)) if has_sequence else []
+        positions = self.frame_indices(len(sequence))
+        patient = self.folder.name.lower()
+        clip = Entry(
+            key=f"{patient}/{self.name}",
+            patient=patient,
+            anatomy="cardiac",
+            probe="sector",
+            label=_VIEWS[self.name],
+            pixel_spacing_mm=self.spacing(),
+            splits=self.splits,
         )
-    whole = np.rint(levels)
-    if not (np.abs(levels - whole) < 1e-3).all() or whole.min() < 0 or whole.max() > 255:
-        raise Refused(f"{name} holds levels that are not whole numbers of 0 to 255")
-    return np.ascontiguousarray(np.atleast_3d(whole).transpose(2, 1, 0), np.uint8)
+        # The stills replace the frames of the sequence that they were taken from.
+        frames = {positions[phase]: image for phase, image in stills.items()}
+        masks = {
+            positions[phase]: self.ventricle(f"{self.stem}_{phase}_gt.nii.gz", image)
+            for phase, image in stills.items()
+        }
+        ordered = sorted((dict(enumerate(sequence)) | frames).items())
+        yield from clip_records(ordered, clip, masks=masks, mask_name="lv", official=masks)
 
+    def frame_indices(self, length: int) -> dict[str, int]:
+        """0-based frames of end-diastole and end-systole.
 
-def _image(folder: Path, name: str) -> Pixels:
-    levels = _levels(folder, name)
-    if len(levels) != 1:
-        raise Refused(f"{name} holds {len(levels)} pictures, not one")
-    return np.asarray(levels[0])
+        `length` is that of the half sequence, 0 if there is none.
+        """
+        name = f"Info_{self.name}.cfg"
+        file = child(self.folder, name)
+        if file is None:
+            raise Refused(f"{name} is missing")
+        lines = [line for line in file.read_text("utf-8", "replace").splitlines() if ":" in line]
+        pairs = [line.split(":", 1) for line in lines]
+        stated = {key.strip(): value.strip() for key, value in pairs}
+        # The file counts frames from 1.
+        positions = {
+            phase: int(stated[phase]) - 1
+            for phase in ("ED", "ES")
+            if stated.get(phase, "").isdecimal()
+        }
+        if len(set(positions.values())) < 2:
+            raise Refused(f"{name} does not give two frames, ED and ES")
+        for position in positions.values():
+            if position < 0 or position >= length > 0:
+                raise Refused(f"{name} gives frame {position + 1} of a sequence of {length}")
+        return positions
 
+    def load(self, name: str) -> SpatialImage:
+        """Open a NIfTI file, compressed or not."""
+        file = child(self.folder, name, name.removesuffix(".gz"))
+        if file is None:
+            raise Refused(f"{name} is missing")
+        try:
+            loaded = nibabel.load(file)
+        except _DAMAGE as error:
+            kind = type(error).__name__
+            raise Refused(f"{name} is not a readable NIfTI file ({kind})") from error
+        if not isinstance(loaded, SpatialImage):
+            raise Refused(f"{name} holds no image")
+        return loaded
 
-def _sequence(folder: Path, name: str) -> list[Pixels]:
-    return list(_levels(folder, name)) if child(folder, name, name.removesuffix(".gz")) else []
+    def levels(self, name: str) -> Pixels:
+        """A file's whole numbers of 0..255, upright: (frames, H, W)."""
+        loaded = self.load(name)
+        try:
+            levels: npt.NDArray[Any] = np.asanyarray(loaded.dataobj)
+        except _DAMAGE as error:
+            kind = type(error).__name__
+            raise Refused(f"{name} is not a readable NIfTI file ({kind})") from error
+        while levels.ndim > 3 and levels.shape[-1] == 1:
+            levels = levels[..., 0]
+        if levels.ndim not in (2, 3) or 0 in levels.shape:
+            raise Refused(
+                f"{name} has the shape {levels.shape}, neither a picture nor a sequence of them"
+            )
+        # nibabel multiplies by the scale of the header, which turns whole numbers into floats.
+        whole = np.rint(levels)
+        if not (np.abs(levels - whole) < 1e-3).all() or whole.min() < 0 or whole.max() > 255:
+            raise Refused(f"{name} holds levels that are not whole numbers of 0 to 255")
+        # NIfTI stores columns first.
+        return np.ascontiguousarray(np.atleast_3d(whole).transpose(2, 1, 0), np.uint8)
 
+    def image(self, name: str) -> Pixels:
+        """The only picture of a file (H, W)."""
+        levels = self.levels(name)
+        if len(levels) != 1:
+            raise Refused(f"{name} holds {len(levels)} pictures, not one")
+        return np.asarray(levels[0])
 
-def _spacing(folder: Path, name: str) -> float | None:
-    """Millimetres along the rows; nibabel gives 1 where the file says nothing."""
-    zooms = _load(folder, name).header.get_zooms()
-    return None if zooms[1] in (0.0, 1.0) else float(zooms[1])
+    def spacing(self) -> float | None:
+        """Millimetres along the rows; nibabel gives 1 where the file states nothing."""
+        zooms = self.load(f"{self.stem}_ED.nii.gz").header.get_zooms()
+        return None if zooms[1] in (0.0, 1.0) else float(zooms[1])
 
-
-def _mask(folder: Path, name: str, image: Pixels) -> Mask:
-    labels = _image(folder, name)
-    if labels.shape != image.shape:
-        raise Refused(
-            f"{name} is {labels.shape[1]}x{labels.shape[0]}, "
-            f"its image {image.shape[1]}x{image.shape[0]}"
-        )
-    if labels.max() > _ATRIUM:
-        raise Refused(f"{name} holds label {labels.max()}, expected 0 to 3")
-    ventricle: Mask = labels == _VENTRICLE
-    if not ventricle.any():
-        raise Refused(f"{name} shows no left ventricle")
-    atrium = labels == _ATRIUM
-    if atrium.any() and _depth(atrium) <= _depth(ventricle):
-        raise Refused(f"{name} has the atrium nearer to the probe than the ventricle: it is turned")
-    return ventricle
-
-
-def _depth(mask: Mask) -> float:
-    """Mean row."""
-    return float(mask.nonzero()[0].mean())
+    def ventricle(self, name: str, image: Pixels) -> Mask:
+        """The left ventricle of a file of labels."""
+        labels = self.image(name)
+        if labels.shape != image.shape:
+            raise Refused(
+                f"{name} is {labels.shape[1]}x{labels.shape[0]}, "
+                f"its image {image.shape[1]}x{image.shape[0]}"
+            )
+        if labels.max() > _ATRIUM:
+            raise Refused(f"{name} holds label {labels.max()}, expected 0 to 3")
+        ventricle: Mask = labels == _VENTRICLE
+        if not ventricle.any():
+            raise Refused(f"{name} shows no left ventricle")
+        atrium = labels == _ATRIUM
+        # In an apical view the atrium lies deeper than the ventricle, in higher rows.
+        if atrium.any() and atrium.nonzero()[0].mean() <= ventricle.nonzero()[0].mean():
+            raise Refused(
+                f"{name} has the atrium nearer to the probe than the ventricle: it is turned"
+            )
+        return ventricle
 
 
 SOURCE = Source(

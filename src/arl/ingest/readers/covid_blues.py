@@ -15,7 +15,8 @@ from arl.ingest.tables import read_csv
 _NAME = re.compile(r"patient_(?P<patient>\d+)_(?P<point>[LR][123])(_\d+)?")
 _PCR = {"1": "positive", "0": "negative"}
 _YES_NO = ("yes", "no")
-_GRADES = {0.0, 1.0, 2.0, 3.0}
+# As the table writes them: as whole numbers, or as floats where a column has empty cells.
+_GRADES = {f"{grade}{ending}": float(grade) for grade in range(4) for ending in ("", ".0")}
 
 
 def read(root: Path) -> list[Input]:
@@ -32,7 +33,13 @@ def read(root: Path) -> list[Input]:
     patients = _unique_rows(member(base, "clinical_variables.csv"), ["patient_id", "cov_test"])
     files = files_below(member(base, "lus_videos"))
     videos = {file.stem: file for file in files if is_video(file) and _NAME.fullmatch(file.stem)}
-    splits = _splits(list(videos), patients)
+    # Only patients with a video count, so that the PCR results stay in equal proportion.
+    results = {
+        patient: row["cov_test"]
+        for stem in videos
+        if (row := patients.get(patient := _patient(stem)))
+    }
+    splits = stratified(results, {patient: patient for patient in results})
     listed = [
         Input(
             file.relative_to(base).as_posix(),
@@ -55,7 +62,10 @@ def read(root: Path) -> list[Input]:
 
 
 def _unique_rows(file: Path, columns: list[str]) -> dict[str, dict[str, str]]:
-    """First column -> the row, without the spaces around values."""
+    """First column -> the row, without the spaces around values.
+
+    Some official values have a trailing space.
+    """
     table = read_csv(file, columns)
     rows: dict[str, dict[str, str]] = {}
     for cells in table.to_numpy().tolist():
@@ -71,16 +81,6 @@ def _patient(stem: str) -> str:
     return matched["patient"]
 
 
-def _splits(stems: list[str], patients: dict[str, dict[str, str]]) -> dict[str, str]:
-    """Patient -> split, PCR results in equal proportion."""
-    results = {
-        patient: row["cov_test"]
-        for stem in stems
-        if (row := patients.get(patient := _patient(stem)))
-    }
-    return stratified(results, {patient: patient for patient in results})
-
-
 def _records(
     file: Path,
     severity: dict[str, str] | None,
@@ -93,6 +93,8 @@ def _records(
         raise Refused("clinical_variables.csv does not list its patient")
     if patient["cov_test"] not in _PCR:
         raise Refused(f"cov_test {patient['cov_test']!r} is not 0 or 1")
+    if severity["Severity Score"] not in _GRADES:
+        raise Refused(f"Severity Score {severity['Severity Score']!r} is not 0, 1, 2 or 3")
     matched = _NAME.fullmatch(file.stem)
     assert matched is not None
     identifier = patient["patient_id"]
@@ -107,23 +109,13 @@ def _records(
         labels={
             "pcr": Label(_PCR[patient["cov_test"]], "patient"),
             "blue_point": Label(matched["point"], "clip"),
-            "severity": Label(_grade(severity["Severity Score"]), "clip"),
+            "severity": Label(_GRADES[severity["Severity Score"]], "clip"),
             "a_lines": Label(_yes_no("A-lines", severity["A-lines"]), "clip"),
             "b_lines": Label(_yes_no("B-lines", severity["B-lines"]), "clip"),
         },
         splits={DEFAULT: splits[identifier]},
     )
     yield from media_records(file, entry)
-
-
-def _grade(text: str) -> float:
-    try:
-        grade = float(text)
-    except ValueError:
-        grade = -1.0
-    if grade not in _GRADES:
-        raise Refused(f"Severity Score {text!r} is not 0, 1, 2 or 3")
-    return grade
 
 
 def _yes_no(column: str, text: str) -> str:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -15,10 +15,9 @@ from arl.ingest.clips import clip_records, is_media, is_video, media_records
 from arl.ingest.folders import entries, files_below
 from arl.ingest.pictures import read_mask
 from arl.ingest.readers.folder import check_options
-from arl.ingest.source import Options, Source
+from arl.ingest.source import Source
 from arl.ingest.tables import read_csv
 from arl.ingest.video import grey_unless_coloured, read_frames
-from arl.settings import Dicom
 
 _OPTIONAL = [
     "label",
@@ -34,7 +33,83 @@ _OPTIONAL = [
     "split",
 ]
 _WHITE = 128
-_Row = dict[str, str]
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One row of the table, completed by the options; an empty text is an empty cell."""
+
+    image: str
+    label: str
+    patient: str
+    clip: str
+    frame: str
+    site: str
+    device: str
+    probe: str
+    anatomy: str
+    mask: str
+    mask_name: str
+    split: str
+
+    @property
+    def is_single_frame(self) -> bool:
+        """Whether the row takes one frame of a video."""
+        return is_video(Path(self.image)) and self.frame.isdecimal()
+
+    @property
+    def key(self) -> str:
+        """Unique: of a video, one row may take every frame, or several rows one each."""
+        return f"{self.image}/{int(self.frame):05d}" if self.is_single_frame else self.image
+
+    def check(self) -> None:
+        """Check the cells before any file is opened.
+
+        Raises:
+            Refused: a cell is empty, or holds a word or a number that does not fit.
+        """
+        if not self.anatomy:
+            raise Refused("it has no anatomy: fill the column, or give --anatomy")
+        try:
+            anatomy_index(self.anatomy)
+        except ValueError as error:
+            raise Refused(str(error)) from error
+        if self.probe not in PROBES:
+            raise Refused(f"probe {self.probe!r} is not one of {', '.join(PROBES)}")
+        if self.split and split_named(self.split) is None:
+            raise Refused(f"split {self.split!r} is not train, val or test")
+        if self.frame and not self.frame.isdecimal():
+            raise Refused(f"frame {self.frame!r} is not a whole number")
+        if self.mask and not self.mask_name:
+            raise Refused(
+                "nothing says what its mask shows: fill the column mask_name, or give --mask-name"
+            )
+
+    def records(self, home: Path, splits: dict[str, str]) -> Iterator[Record]:
+        """The picture, the frame, or all frames of the video."""
+        self.check()
+        file = _inside(home, self.image)
+        entry = Entry(
+            key=self.image,
+            patient=self.patient or None,
+            clip=self.clip or None,
+            frame=int(self.frame or 0),
+            anatomy=self.anatomy,
+            probe=self.probe,
+            device=self.device or None,
+            site=self.site or None,
+            label=self.label or None,
+            splits=splits,
+        )
+        if self.mask and is_video(file) and not self.is_single_frame:
+            raise Refused("it gives a mask to a video, without the frame that it belongs to")
+        records = _frame(file, entry) if self.is_single_frame else media_records(file, entry)
+        if not self.mask:
+            yield from records
+            return
+        record = next(records)
+        mask = read_mask(_inside(home, self.mask), record.image, _WHITE)
+        yield Record(record.image, replace(record.entry, mask_name=self.mask_name), mask)
 
 
 def read(
@@ -50,8 +125,7 @@ def read(
     Raises:
         FileNotFoundError: there is no CSV file.
         ValueError: there are several, it has no column `image`, only some rows have a split, a
-            patient is in two of
-            them, or an option is not in the vocabulary.
+            patient is in two of them, or an option is not in the vocabulary.
     """
     check_options(anatomy, probe)
     table = _table(root)
@@ -63,19 +137,17 @@ def read(
         "site": site,
         "mask_name": mask_name,
     }
-    rows = [_filled(row, stated) for row in _rows(table)]
+    rows = _rows(table, stated)
     splits = _splits(table, rows)
     listed = [
         Input(
             f"{table.name}:{line}",
-            partial(_records, home, row, splits.get(_key(row), {})),
-            row["label"] or None,
+            partial(row.records, home, splits.get(row.key, {})),
+            row.label or None,
         )
         for line, row in enumerate(rows, start=2)
     ]
-    names_listed = {
-        home / row[column] for row in rows for column in ("image", "mask") if row[column]
-    }
+    names_listed = {home / name for row in rows for name in (row.image, row.mask) if name}
     strays = [file for file in files_below(home) if is_media(file) and file not in names_listed]
     return listed + [
         refusal(file.relative_to(home).as_posix(), f"{table.name} does not list it")
@@ -97,138 +169,72 @@ def _table(root: Path) -> Path:
     return tables[0]
 
 
-def _rows(table: Path) -> list[_Row]:
+def _rows(table: Path, stated: dict[str, str | None]) -> list[_Row]:
+    """The rows of the table; where a cell is empty, the option of its name counts."""
     with table.open(encoding="utf-8", errors="replace") as stream:
         titles = stream.readline()
+    # Spreadsheets in many languages separate by semicolons.
     separator = ";" if titles.count(";") > titles.count(",") else ","
     cells = read_csv(table, ["image"], separator, _OPTIONAL)
-    return [
-        dict(zip(cells.columns, (str(cell).strip() for cell in row), strict=True))
-        for row in cells.to_numpy()
-    ]
-
-
-def _filled(row: _Row, stated: dict[str, str | None]) -> _Row:
-    row = {**row, "image": row["image"].replace("\\", "/"), "mask": row["mask"].replace("\\", "/")}
-    return row | {name: row[name] or value or "" for name, value in stated.items()}
-
-
-def _key(row: _Row) -> str:
-    """Unique: of a video, one row may take every frame, or several rows one each."""
-    return f"{row['image']}/{int(row['frame']):05d}" if _is_single_frame(row) else row["image"]
-
-
-def _is_single_frame(row: _Row) -> bool:
-    return is_video(Path(row["image"])) and row["frame"].isdecimal()
+    rows = []
+    for values in cells.to_numpy():
+        row = dict(zip(cells.columns, (str(cell).strip() for cell in values), strict=True))
+        # Tables from Windows have its separator in their paths.
+        row |= {name: row[name].replace("\\", "/") for name in ("image", "mask")}
+        rows.append(
+            _Row(**row | {name: row[name] or value or "" for name, value in stated.items()})
+        )
+    return rows
 
 
 def _splits(table: Path, rows: list[_Row]) -> dict[str, dict[str, str]]:
     """Key -> protocol -> split; rows with an unknown split are left to their refusal."""
-    values = [bool(row["split"]) for row in rows]
+    values = [bool(row.split) for row in rows]
     if any(values) and not all(values):
         raise ValueError(f"{table}: line {values.index(False) + 2} has no split, others have one")
     stated: dict[str, tuple[str, str]] = {}
     for row in rows:
-        split = split_named(row["split"])
-        if (
-            split
-            and stated.setdefault(
-                _key(row), (split, row["patient"] or row["clip"] or row["image"])
-            )[0]
-            != split
-        ):
-            raise ValueError(f"{table}: {_key(row)} is in two splits")
+        split = split_named(row.split)
+        group = row.patient or row.clip or row.image
+        if split and stated.setdefault(row.key, (split, group))[0] != split:
+            raise ValueError(f"{table}: {row.key} is in two splits")
     try:
         return named_splits(stated)
     except ValueError as error:
         raise ValueError(f"{table}: {error}") from error
 
 
-def _records(home: Path, row: _Row, splits: dict[str, str]) -> Iterator[Record]:
-    _check(row)
-    file = _inside(home, row["image"])
-    entry = Entry(
-        key=row["image"],
-        patient=row["patient"] or None,
-        clip=row["clip"] or None,
-        frame=int(row["frame"] or 0),
-        anatomy=row["anatomy"],
-        probe=row["probe"],
-        device=row["device"] or None,
-        site=row["site"] or None,
-        label=row["label"] or None,
-        splits=splits,
-    )
-    if _is_single_frame(row):
-        yield _masked(home, row, _frame(file, entry))
-    elif row["mask"]:
-        if is_video(file):
-            raise Refused("it gives a mask to a video, without the frame that it belongs to")
-        yield _masked(home, row, next(media_records(file, entry)))
-    else:
-        yield from media_records(file, entry)
-
-
-def _check(row: _Row) -> None:
-    if not row["anatomy"]:
-        raise Refused("it has no anatomy: fill the column, or give --anatomy")
-    try:
-        anatomy_index(row["anatomy"])
-    except ValueError as error:
-        raise Refused(str(error)) from error
-    if row["probe"] not in PROBES:
-        raise Refused(f"probe {row['probe']!r} is not one of {', '.join(PROBES)}")
-    if row["split"] and split_named(row["split"]) is None:
-        raise Refused(f"split {row['split']!r} is not train, val or test")
-    if row["frame"] and not row["frame"].isdecimal():
-        raise Refused(f"frame {row['frame']!r} is not a whole number")
-    if row["mask"] and not row["mask_name"]:
-        raise Refused(
-            "nothing says what its mask shows: fill the column mask_name, or give --mask-name"
-        )
-
-
 def _inside(home: Path, name: str) -> Path:
-    file = Path(
-        os.path.normpath(home / name)
-    )  # links may lead out: data under version control often is one
+    # The path is not resolved: data under version control often is a link that leads out.
+    file = Path(os.path.normpath(home / name))
     if not name or not file.is_relative_to(os.path.normpath(home)):
         raise Refused(f"{name!r} is no path inside of the folder")
     return file
 
 
-def _frame(file: Path, entry: Entry) -> Record:
+def _frame(file: Path, entry: Entry) -> Iterator[Record]:
+    """One frame of a video; a row that names it makes it official, so thinning keeps it."""
     frames = (
         (entry.frame, grey_unless_coloured(frame))
         for frame in islice(read_frames(file), entry.frame, None)
     )
     for record in clip_records(frames, entry):
-        return replace(record, entry=replace(record.entry, official=True))
+        yield replace(record, entry=replace(record.entry, official=True))
+        return
     raise Refused(f"{file.name} has no frame {entry.frame}")
 
 
-def _masked(home: Path, row: _Row, record: Record) -> Record:
-    if not row["mask"]:
-        return record
-    mask = read_mask(_inside(home, row["mask"]), record.image, _WHITE)
-    return Record(record.image, replace(record.entry, mask_name=row["mask_name"]), mask)
-
-
-def _read(root: Path, options: Options, _: Dicom) -> list[Input]:
-    return read(
+SOURCE = Source(
+    name="csv",
+    title="A set of one's own, listed in a CSV file.",
+    read=lambda root, options, dicom: read(
         root,
         anatomy=options.anatomy,
         probe=options.probe or "unknown",
         device=options.device,
         site=options.site,
         mask_name=options.mask_name,
-    )
-
-
-SOURCE = Source(
-    name="csv",
-    title="A set of one's own, listed in a CSV file.",
-    read=_read,
+    ),
     options=("anatomy", "probe", "device", "site", "mask_name"),
     published=False,
     licence="The owner's",

@@ -20,18 +20,48 @@ _TIRADS = ("2", "3", "4a", "4b", "4c", "5")
 _NONE = ("", "none", "nan", "null")
 _NAME = re.compile(r"(?P<case>\d+)_(?P<image>\d+)")
 _WHITE = 128
-_FARTHEST = 10_000  # pixels; scans are 560 wide
+# Pixels; scans are 560 wide.
+_FARTHEST = 10_000
 
-Outline = tuple[tuple[int, int], ...]  # x and y of its points
+# x and y of its points.
+Outline = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
 class _Case:
-    """What an XML file says; `damage` where it cannot be read."""
+    """The content of an XML file; `damage` where it cannot be read.
+
+    Attributes:
+        outlines: Number of the image, and an outline in it.
+    """
 
     tirads: str = ""
-    outlines: tuple[tuple[int, Outline], ...] = ()  # number of the image, and an outline in it
+    outlines: tuple[tuple[int, Outline], ...] = ()
     damage: str = ""
+
+    @classmethod
+    def read(cls, file: Path) -> "_Case":
+        """Read the XML file of a case."""
+        try:
+            root = ElementTree.parse(file).getroot()
+        except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:
+            return cls(damage=f"{file.name} is not readable XML ({type(error).__name__})")
+        outlines = [
+            (int(number), outline)
+            for mark in root.iter("mark")
+            if (number := (mark.findtext("image") or "").strip()).isdecimal()
+            for outline in _outlines(mark.findtext("svg") or "")
+        ]
+        return cls((root.findtext(".//tirads") or "").strip().lower(), tuple(outlines))
+
+    def mask(self, number: int, image: Pixels) -> Mask:
+        """The filled outlines of an image (H, W)."""
+        canvas = np.zeros(image.shape[:2], np.uint8)
+        # One by one: overlapping outlines are no holes.
+        for position, outline in self.outlines:
+            if position == number:
+                cv2.fillPoly(canvas, [np.array(outline, np.int32)], 1)
+        return canvas > 0
 
 
 def read(root: Path) -> list[Input]:
@@ -92,7 +122,7 @@ def _read_original(root: Path, base: Path) -> list[Input]:
     files = {
         file.stem: file for file in strays if file.parent == base and file.suffix.lower() == ".xml"
     }
-    cases = {case: _case(file) for case, file in files.items()}
+    cases = {case: _Case.read(file) for case, file in files.items()}
     groups = {stem: matched["case"] for stem in images if (matched := _NAME.fullmatch(stem))}
     splits = stratified(
         {stem: cases[case].tirads for stem, case in groups.items() if case in cases}, groups
@@ -115,31 +145,14 @@ def _read_original(root: Path, base: Path) -> list[Input]:
         for case, file in files.items()
         if case not in groups.values()
     ]
-    others = [file for file in strays if file not in files.values()]
-    return listed + _unmarked(cases, set(images)) + alone + refuse_all(root, others)
-
-
-def _unmarked(cases: dict[str, _Case], stems: set[str]) -> list[Input]:
-    return [
+    unmarked = [
         refusal(f"{case}.xml image {number}", "the case marks it, but there is no such image")
         for case, stated in cases.items()
         for number in sorted({number for number, _ in stated.outlines})
-        if f"{case}_{number}" not in stems
+        if f"{case}_{number}" not in images
     ]
-
-
-def _case(file: Path) -> _Case:
-    try:
-        root = ElementTree.parse(file).getroot()
-    except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:
-        return _Case(damage=f"{file.name} is not readable XML ({type(error).__name__})")
-    outlines = [
-        (int(number), outline)
-        for mark in root.iter("mark")
-        if (number := (mark.findtext("image") or "").strip()).isdecimal()
-        for outline in _outlines(mark.findtext("svg") or "")
-    ]
-    return _Case((root.findtext(".//tirads") or "").strip().lower(), tuple(outlines))
+    others = [file for file in strays if file not in files.values()]
+    return listed + unmarked + alone + refuse_all(root, others)
 
 
 def _outlines(svg: str) -> list[Outline]:
@@ -175,7 +188,7 @@ def _original_records(
         raise Refused(f"TI-RADS {stated.tirads!r} is not one of {', '.join(_TIRADS)}")
     image = read_picture(file)
     number = int(file.stem.rpartition("_")[2])
-    mask = _filled([outline for index, outline in stated.outlines if index == number], image)
+    mask = stated.mask(number, image)
     entry = Entry(
         key=file.stem,
         patient=case,
@@ -185,13 +198,6 @@ def _original_records(
         splits={DEFAULT: split},
     )
     return [Record(image, entry, mask if mask.any() else None)]
-
-
-def _filled(outlines: list[Outline], image: Pixels) -> Mask:
-    canvas = np.zeros(image.shape[:2], np.uint8)
-    for outline in outlines:  # one by one: overlapping outlines are no holes
-        cv2.fillPoly(canvas, [np.array(outline, np.int32)], 1)
-    return canvas > 0
 
 
 SOURCE = Source(

@@ -21,7 +21,7 @@ from arl.ingest.label_table import (
     read_label_table,
     with_labels,
 )
-from arl.ingest.source import Options, Source
+from arl.ingest.source import Source
 from arl.ingest.structured_reports import read_reports
 from arl.settings import Dicom
 
@@ -90,9 +90,16 @@ def relative_paths(root: Path, key: bytes) -> dict[str, str]:
 
 def _files(root: Path) -> list[Path]:
     """All files below the root. Linked folders are followed, each real folder once."""
+
+    def refuse(_: OSError) -> None:
+        raise ValueError(
+            "a folder of the drop cannot be read (its name is withheld): check the permissions"
+        ) from None
+
     files: list[Path] = []
+    # A link may lead into a folder above itself.
     visited: set[tuple[int, int]] = set()
-    for folder, folders, names in os.walk(root, onerror=_refuse_folder, followlinks=True):
+    for folder, folders, names in os.walk(root, onerror=refuse, followlinks=True):
         status = Path(folder).stat()
         if (status.st_dev, status.st_ino) in visited:
             folders.clear()
@@ -101,12 +108,6 @@ def _files(root: Path) -> list[Path]:
         folders.sort()
         files += [Path(folder, name) for name in names]
     return sorted(files)
-
-
-def _refuse_folder(_: OSError) -> None:
-    raise ValueError(
-        "a folder of the drop cannot be read (its name is withheld): check the permissions"
-    ) from None
 
 
 def _records(file: Path, relative: Path, reading: Reading) -> Iterator[Record]:
@@ -118,7 +119,10 @@ def _records(file: Path, relative: Path, reading: Reading) -> Iterator[Record]:
             "it has no SOP instance UID, or names neither a patient nor a study: "
             "it cannot be grouped"
         )
-    rows = _label_rows(file, relative, reading)
+    rows: list[LabelRow] = []
+    if reading.labels is not None:
+        header = read_attributes(file, list(ATTRIBUTES.values()))
+        rows = reading.labels.find(header, relative, reading.key)
     pictures = frames(
         file,
         reading.rules,
@@ -145,17 +149,6 @@ def _records(file: Path, relative: Path, reading: Reading) -> Iterator[Record]:
         yield Record(pixels, with_labels(entry, rows))
 
 
-def _label_rows(file: Path, relative: Path, reading: Reading) -> list[LabelRow]:
-    if reading.labels is None:
-        return []
-    header = read_attributes(file, list(ATTRIBUTES.values()))
-    return reading.labels.find(header, relative, reading.key)
-
-
-def _read(root: Path, options: Options, dicom: Dicom) -> list[Input]:
-    return read(root, dicom, options.site or "hospital", label_table(dicom))
-
-
 def label_table(dicom: Dicom) -> LabelTable | None:
     """The labels of the table and the reports that the settings name."""
     tables = []
@@ -169,7 +162,9 @@ def label_table(dicom: Dicom) -> LabelTable | None:
 SOURCE = Source(
     name="dicom-folder",
     title=("A hospital's drop of DICOM files: any tree of folders, whatever the files are called."),
-    read=_read,
+    read=lambda root, options, dicom: read(
+        root, dicom, options.site or "hospital", label_table(dicom)
+    ),
     options=("site",),
     published=False,
     reads_dicom=True,

@@ -21,7 +21,8 @@ from arl.ingest.video import read_frames
 
 _SPLIT_OF = {"TRAIN": "train", "VAL": "val", "TEST": "test"}
 _CORNERS = ["X1", "Y1", "X2", "Y2"]
-_Tracings = dict[int, npt.NDArray[np.float64]]  # frame -> (rows, 4): X1, Y1, X2, Y2
+# Frame -> (rows, 4): X1, Y1, X2, Y2.
+_Tracings = dict[int, npt.NDArray[np.float64]]
 
 
 def read(root: Path) -> list[Input]:
@@ -79,20 +80,18 @@ def _records(
         raise Refused(f"split {split!r} is not one of {', '.join(_SPLIT_OF)}")
     splits = dict.fromkeys(("official", DEFAULT), _SPLIT_OF[split])
     clip = Entry(key=stem, anatomy="cardiac", probe="sector", label="A4C", splits=splits)
+    # The official code leaves out videos with fewer than two traced frames.
     traced = tracings if len(tracings) > 1 else {}
     count = 0
     for record in clip_records(enumerate(map(as_grey, read_frames(video))), clip, official=traced):
+        frame = record.entry.frame
         count += 1
-        yield _masked(record, traced)
+        if frame in traced:
+            mask = _mask(traced[frame], frame, *record.image.shape)
+            yield Record(record.image, replace(record.entry, mask_name="lv"), mask)
+        else:
+            yield record
     _check_count(count, frames, traced)
-
-
-def _masked(record: Record, traced: _Tracings) -> Record:
-    frame = record.entry.frame
-    if frame not in traced:
-        return record
-    mask = _mask(traced[frame], frame, *record.image.shape)
-    return Record(record.image, replace(record.entry, mask_name="lv"), mask)
 
 
 def _check_count(count: int, stated: str, traced: _Tracings) -> None:

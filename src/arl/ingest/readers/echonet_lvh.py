@@ -31,6 +31,7 @@ def read(root: Path) -> list[Input]:
     table = read_csv(member(home, _TABLE), ["HashedFileName", "Frame", "split"])
     stems = table["HashedFileName"].str.replace(r"\.avi$", "", regex=True, case=False)
     files = [file for batch in _batches(home) for file in files_below(batch)]
+    # Of two videos with one name, the first batch's is read.
     videos = {file.name.lower(): file for file in reversed(files)}
     listed = []
     for stem, rows in table.groupby(stems, sort=False):
@@ -45,17 +46,14 @@ def read(root: Path) -> list[Input]:
         for file in files
         if file.name.lower() not in names_listed or videos[file.name.lower()] != file
     ]
+    second = "another batch holds a video of this name"
     return listed + [
-        refusal(file.relative_to(home).as_posix(), _reason(file, names_listed)) for file in strays
+        refusal(
+            file.relative_to(home).as_posix(),
+            second if file.name.lower() in names_listed else f"{_TABLE} does not list it",
+        )
+        for file in strays
     ]
-
-
-def _reason(file: Path, names_listed: set[str]) -> str:
-    return (
-        "another batch holds a video of this name"
-        if file.name.lower() in names_listed
-        else f"{_TABLE} does not list it"
-    )
 
 
 def _is_home(folder: Path) -> bool:
@@ -78,6 +76,7 @@ def _records(video: Path, stem: str, split: list[str], measured: list[str]) -> I
         raise Refused(f"split {split[0]!r} is not train, val or test")
     splits = dict.fromkeys(("official", DEFAULT), named)
     clip = Entry(key=stem, anatomy="cardiac", probe="sector", label="PLAX", splits=splits)
+    # `Frame` counts from 1.
     official = {
         int(float(frame)) - 1 for frame in measured if frame.replace(".", "", 1).isdecimal()
     }

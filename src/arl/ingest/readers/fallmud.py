@@ -4,11 +4,13 @@ from functools import partial
 from pathlib import Path
 
 from arl.corpus.pixels import as_grey
-from arl.corpus.record import Entry, Input, Record, Refused
+from arl.corpus.record import Entry, Input, Record
+from arl.ingest.folders import refuse_all
 from arl.ingest.pictures import read_mask, read_picture
 from arl.ingest.source import Source, without_options
 
 _PARTS = ("NeilCronin", "RyanCunningham")
+# JPEG masks ring around their edges.
 _WHITE = 100
 
 
@@ -30,19 +32,19 @@ def _inputs(root: Path, part: Path) -> list[Input]:
     images = sorted((part / "images").iterdir())
     masks = {file.stem: file for file in sorted((part / "fascicle_masks").glob("*"))}
     paired = [
-        Input(_name(root, file), partial(_records, part.name, file, masks.get(file.stem)))
+        Input(
+            file.relative_to(root).as_posix(),
+            partial(_records, part.name, file, masks.get(file.stem)),
+        )
         for file in images
     ]
     stems = {file.stem for file in images}
     lone = [file for stem, file in masks.items() if stem not in stems]
-    return paired + [Input(_name(root, file), _refuse_lone) for file in lone]
-
-
-def _name(root: Path, file: Path) -> str:
-    return file.relative_to(root).as_posix()
+    return paired + refuse_all(root, lone, "images holds nothing of this name")
 
 
 def _records(part: str, file: Path, mask: Path | None) -> list[Record]:
+    # The only colours of these files are the screen's frame and JPEG noise.
     image = as_grey(read_picture(file))
     entry = Entry(
         key=f"{part}/{file.stem}",
@@ -51,10 +53,6 @@ def _records(part: str, file: Path, mask: Path | None) -> list[Record]:
         mask_name=None if mask is None else "fascicle",
     )
     return [Record(image, entry, None if mask is None else read_mask(mask, image, _WHITE))]
-
-
-def _refuse_lone() -> list[Record]:
-    raise Refused("images holds nothing of this name")
 
 
 SOURCE = Source(

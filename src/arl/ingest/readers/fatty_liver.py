@@ -1,5 +1,6 @@
 """Fatty liver: B-mode of the liver with the fat found by biopsy (Byra et al., IJCARS 2018)."""
 
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from arl.ingest.source import Source, without_options
 
 _FIELDS = ("id", "class", "fat", "images")
 _LABELS = {0: "normal", 1: "fatty"}
-_FATTY = 5.0  # per cent
+# Per cent.
+_FATTY = 5.0
 
 
 def read(root: Path) -> list[Input]:
@@ -34,9 +36,9 @@ def read(root: Path) -> list[Input]:
             f"{folder} holds several such .mat files, leave one: {file.name}, {others[0].name}"
         )
     check_mat(file)
-    patients = _patients(file)
-    labels = {str(index): str(_scalar(patient[1])) for index, patient in enumerate(patients)}
-    groups = {str(index): _identifier(patient[0]) for index, patient in enumerate(patients)}
+    patients = _load(file, file.stat().st_mtime_ns)
+    labels = {str(index): str(_scalar(patient.kind)) for index, patient in enumerate(patients)}
+    groups = {str(index): patient.identifier for index, patient in enumerate(patients)}
     splits = stratified(labels, groups)
     return [
         Input(
@@ -54,19 +56,67 @@ def _files(folder: Path) -> list[Path]:
     )
 
 
-def _patients(file: Path) -> list[tuple[npt.NDArray[Any], ...]]:
-    """id, class, fat, images of each patient."""
-    return _load(file, file.stat().st_mtime_ns)
+@dataclass(frozen=True)
+class _Patient:
+    """The cells of one patient, as the file holds them."""
+
+    identity: npt.NDArray[Any]
+    kind: npt.NDArray[Any]
+    fat: npt.NDArray[Any]
+    images: npt.NDArray[Any]
+
+    @property
+    def identifier(self) -> str:
+        """The id as text; the official ids are numbers."""
+        number = _scalar(self.identity)
+        if number is not None:
+            return f"{number:g}"
+        return " ".join(str(value) for value in self.identity.ravel())
+
+    def label(self) -> str:
+        """The class, which the biopsy's fat must confirm.
+
+        Raises:
+            Refused: class or fat has another value, or they contradict each other.
+        """
+        kind, fat = _scalar(self.kind), _scalar(self.fat)
+        if kind not in _LABELS:
+            raise Refused(f"class {kind} is not one of {', '.join(map(str, _LABELS))}")
+        if fat is None or not 0 <= fat <= 100:
+            raise Refused(f"fat {fat} is no percentage")
+        # Exactly 5 % contradicts neither class.
+        if fat != _FATTY and (fat > _FATTY) != (kind == 1):
+            raise Refused(
+                f"class {kind:g} contradicts fat {fat:g} %, of which more than {_FATTY:g} is fatty"
+            )
+        return _LABELS[int(kind)]
+
+    def frames(self) -> npt.NDArray[np.uint8]:
+        """uint8 (frames, H, W).
+
+        Raises:
+            Refused: the cell holds something else.
+        """
+        images = self.images
+        if images.ndim != 3 or images.dtype != np.uint8 or 0 in images.shape:
+            raise Refused(
+                f"images holds {images.dtype} {images.shape}, "
+                "expected uint8 frames x rows x columns"
+            )
+        # MATLAB's habit is to put the frames last: then this axis is the shortest.
+        last = images.shape[2] < min(images.shape[:2])
+        return np.moveaxis(images, 2, 0) if last else images
 
 
-@lru_cache(maxsize=1)  # 150 MB, of which every input needs a part
-def _load(file: Path, _: int) -> list[tuple[npt.NDArray[Any], ...]]:
+# The file has 150 MB, of which every input needs a part; the time of its last change renews it.
+@lru_cache(maxsize=1)
+def _load(file: Path, _: int) -> list[_Patient]:
     data = read_mat(file, "data")
     names = data.dtype.names or ()
     lacking = [name for name in _FIELDS if name not in names]
     if lacking:
         raise ValueError(f"{file}: data lacks the fields {lacking}; it has {list(names)}")
-    return [tuple(np.asarray(patient[name]) for name in _FIELDS) for patient in data.ravel()]
+    return [_Patient(*(np.asarray(cell[name]) for name in _FIELDS)) for cell in data.ravel()]
 
 
 def _scalar(cell: npt.NDArray[Any]) -> float | None:
@@ -74,27 +124,16 @@ def _scalar(cell: npt.NDArray[Any]) -> float | None:
     return float(cell.item()) if cell.size == 1 and np.issubdtype(cell.dtype, np.number) else None
 
 
-def _identifier(cell: npt.NDArray[Any]) -> str:
-    number = _scalar(cell)
-    return f"{number:g}" if number is not None else " ".join(str(value) for value in cell.ravel())
-
-
 def _records(file: Path, index: int, split: str) -> list[Record]:
-    identifier, kind, fat, images = _patients(file)[index]
-    patient = _identifier(identifier)
-    label = _label(_scalar(kind), _scalar(fat))
-    if images.ndim != 3 or images.dtype != np.uint8 or 0 in images.shape:
-        raise Refused(
-            f"images holds {images.dtype} {images.shape}, expected uint8 frames x rows x columns"
-        )
-    frames = np.moveaxis(images, 2, 0) if images.shape[2] < min(images.shape[:2]) else images
+    patient = _load(file, file.stat().st_mtime_ns)[index]
+    label = patient.label()
     return [
         Record(
             np.ascontiguousarray(frame),
             Entry(
-                key=f"{patient}/{number}",
-                patient=patient,
-                clip=patient,
+                key=f"{patient.identifier}/{number}",
+                patient=patient.identifier,
+                clip=patient.identifier,
                 frame=number,
                 anatomy="liver",
                 probe="sector",
@@ -103,20 +142,8 @@ def _records(file: Path, index: int, split: str) -> list[Record]:
                 splits={DEFAULT: split},
             ),
         )
-        for number, frame in enumerate(frames)
+        for number, frame in enumerate(patient.frames())
     ]
-
-
-def _label(kind: float | None, fat: float | None) -> str:
-    if kind not in _LABELS:
-        raise Refused(f"class {kind} is not one of {', '.join(map(str, _LABELS))}")
-    if fat is None or not 0 <= fat <= 100:
-        raise Refused(f"fat {fat} is no percentage")
-    if fat != _FATTY and (fat > _FATTY) != (kind == 1):
-        raise Refused(
-            f"class {kind:g} contradicts fat {fat:g} %, of which more than {_FATTY:g} is fatty"
-        )
-    return _LABELS[int(kind)]
 
 
 SOURCE = Source(

@@ -11,8 +11,7 @@ from arl.corpus.record import Entry, Input, refusal
 from arl.corpus.splits import named_splits, split_named
 from arl.ingest.clips import is_media, media_records
 from arl.ingest.folders import entries, files_below
-from arl.ingest.source import Options, Source
-from arl.settings import Dicom
+from arl.ingest.source import Source
 
 
 def read(
@@ -65,6 +64,7 @@ class _Position:
 def _placed(root: Path) -> dict[Path, _Position | str]:
     """Every file with what its folders say, or why it cannot be accepted."""
     folders = [path for path in entries(root) if path.is_dir()]
+    # Beside split folders another folder is ambiguous: a class, or a split by another name.
     splits = [folder for folder in folders if split_named(folder.name)]
     if splits and len(splits) < len(folders):
         other = next(folder for folder in folders if folder not in splits)
@@ -91,15 +91,12 @@ def _splits(root: Path, placed: Mapping[Path, _Position | str]) -> dict[str, dic
     stated = {}
     for file, position in placed.items():
         if isinstance(position, _Position) and position.split:
-            stated[_key(root, file)] = position.split, position.patient or _key(root, file)
+            key = file.relative_to(root).as_posix()
+            stated[key] = position.split, position.patient or key
     try:
         return named_splits(stated)
     except ValueError as error:
         raise ValueError(f"{root}: {error}") from error
-
-
-def _key(root: Path, file: Path) -> str:
-    return file.relative_to(root).as_posix()
 
 
 def _input(
@@ -109,7 +106,7 @@ def _input(
     common: Entry,
     splits: dict[str, dict[str, str]],
 ) -> Input:
-    key = _key(root, file)
+    key = file.relative_to(root).as_posix()
     if isinstance(position, str):
         return refusal(key, position)
     entry = replace(
@@ -118,20 +115,16 @@ def _input(
     return Input(key, partial(media_records, file, entry), position.label)
 
 
-def _read(root: Path, options: Options, _: Dicom) -> list[Input]:
-    return read(
+SOURCE = Source(
+    name="folder",
+    title=("A set of one's own, sorted into folders: the folder's name is the class."),
+    read=lambda root, options, dicom: read(
         root,
         anatomy=options.anatomy,
         probe=options.probe or "unknown",
         device=options.device,
         site=options.site,
-    )
-
-
-SOURCE = Source(
-    name="folder",
-    title=("A set of one's own, sorted into folders: the folder's name is the class."),
-    read=_read,
+    ),
     options=("anatomy", "probe", "device", "site"),
     published=False,
     licence="The owner's",

@@ -17,7 +17,8 @@ from arl.ingest.pictures import read_mask, read_picture
 from arl.ingest.source import Source, without_options
 from arl.ingest.tables import read_csv
 
-_SETS = {  # folder -> split, table
+# Folder -> split, table.
+_SETS = {
     "training_set": ("train", "training_set_pixel_size_and_HC.csv"),
     "test_set": ("test", "test_set_pixel_size.csv"),
 }
@@ -25,9 +26,12 @@ _SPACING = "pixel size(mm)"
 _NAME = re.compile(r"(?P<number>\d+)_\d*HC", re.IGNORECASE)
 _ANNOTATIONS = ("_annotation", "_mask")
 _WHITE = 128
-_FILLED = 0.9  # share of its hull that a mask covers which is no outline
-_THIN = 8.0  # pixels across
-_CLOSE = 2.0  # mean distance of an outline from its ellipse, pixels
+# Fraction of its hull that a filled mask covers; an outline covers less.
+_FILLED = 0.9
+# Pixels across.
+_THIN = 8.0
+# Mean distance of an outline from its ellipse, pixels.
+_CLOSE = 2.0
 
 
 def read(root: Path) -> list[Input]:
@@ -49,7 +53,8 @@ def _inputs(root: Path, base: Path, name: str) -> list[Input]:
     drawn = {stem: file for stem, file in files.items() if stem.lower().endswith(_ANNOTATIONS)}
     annotations = {stem.rpartition("_")[0]: file for stem, file in drawn.items()}
     images = {stem: file for stem, file in files.items() if stem not in drawn}
-    spacings = _spacings(member(base, _SETS[name][1]))
+    table = read_csv(member(base, _SETS[name][1]), ["filename", _SPACING])
+    spacings = {Path(image.strip()).stem: text for image, text in table.to_numpy().tolist()}
     listed = [
         Input(
             file.relative_to(root).as_posix(),
@@ -64,11 +69,6 @@ def _inputs(root: Path, base: Path, name: str) -> list[Input]:
         if stem not in images
     ]
     return listed + refuse_all(root, lone, "it has no image") + gone + refuse_all(root, strays)
-
-
-def _spacings(file: Path) -> dict[str, str]:
-    table = read_csv(file, ["filename", _SPACING])
-    return {Path(name.strip()).stem: spacing for name, spacing in table.to_numpy().tolist()}
 
 
 def _records(name: str, file: Path, annotation: Path | None, spacing: str | None) -> list[Record]:
@@ -107,28 +107,25 @@ def _filled(file: Path, drawn: Mask) -> Mask:
 
     The annotation is filled, a closed outline, or an outline that leaves the picture.
     """
-    points = np.argwhere(drawn)[:, ::-1].astype(np.float32)  # (N, 2), x and y
+    # (N, 2), x and y.
+    points = np.argwhere(drawn)[:, ::-1].astype(np.float32)
     if min(cv2.minAreaRect(points)[1]) < _THIN:
         raise Refused(f"{file.name} shows a line or a dot, no ellipse")
-    closed = _without_holes(drawn)
+    # An outline becomes filled: all that the ground outside does not reach. A flood through 4
+    # neighbours does not slip through a diagonal line.
+    ground = np.pad(drawn.astype(np.uint8), 1)
+    cv2.floodFill(ground, None, (0, 0), 2, flags=4)
+    closed = np.asarray(ground[1:-1, 1:-1] != 2)
     hull = cv2.fillConvexPoly(
         np.zeros(drawn.shape, np.uint8), cv2.convexHull(points).astype(np.int32), 1
     )
     if closed.sum() >= _FILLED * hull.sum():
         return closed
+    # The picture cuts this outline, so it cannot be filled: an ellipse completes it.
     ellipse = cv2.fitEllipseDirect(points)
     if not _distance(points, ellipse) <= _CLOSE:
         raise Refused(f"{file.name} shows neither the outline of an ellipse nor a filled one")
     return np.asarray(cv2.ellipse(np.zeros(drawn.shape, np.uint8), ellipse, 1, cv2.FILLED)) > 0
-
-
-def _without_holes(drawn: Mask) -> Mask:
-    """The mask and all that it encloses."""
-    ground = np.pad(drawn.astype(np.uint8), 1)
-    cv2.floodFill(
-        ground, None, (0, 0), 2, flags=4
-    )  # 4 neighbours do not slip through a diagonal line
-    return np.asarray(ground[1:-1, 1:-1] != 2)
 
 
 def _distance(points: npt.NDArray[np.float32], ellipse: tuple[Any, Any, float]) -> float:

@@ -19,8 +19,10 @@ from arl.ingest.video import read_frames
 
 _VIEWS = {"2CH": "A2C", "4CH": "A4C"}
 _NAME = re.compile(r"ES0*(\d+)_?([24]CH).*", re.IGNORECASE)
-_REFERENCE, _END = 7, 8  # columns of the workbooks, where no row of titles names them
-_Cycle = tuple[int, int]  # first and last frame, 1-based, inclusive
+# Columns of the workbooks, where no row of titles names them.
+_REFERENCE, _END = 7, 8
+# First and last frame, 1-based, inclusive.
+_Cycle = tuple[int, int]
 
 
 def read(root: Path) -> list[Input]:
@@ -37,12 +39,17 @@ def read(root: Path) -> list[Input]:
             f"{root} holds no video of the name ES0001 _4CH_1.avi: is it the unpacked download?"
         )
     masks = {_name(file): file for file in files if file.suffix.lower() == ".mat"}
+    # Excel leaves lock files named ~$... beside an open workbook.
     workbooks = [
         file for file in files if file.suffix.lower() == ".xlsx" and not file.name.startswith("~$")
     ]
     cycles = _cycles(workbooks)
     result = [
-        _input(root, file, masks.get(_name(file)), cycles.get(_name(file))) for file in videos
+        Input(
+            file.relative_to(root).as_posix(),
+            partial(_records, file, masks.get(_name(file)), cycles.get(_name(file))),
+        )
+        for file in videos
     ]
     return result + _others(root, files, {*map(_name, videos)}, workbooks)
 
@@ -50,10 +57,6 @@ def read(root: Path) -> list[Input]:
 def _name(file: Path) -> str:
     """ES0001_4CH_1 for 'ES0001 _4CH_1.avi' and 'Mask_ES0001 _4CH_1.mat'."""
     return re.sub(r"(?i)^mask_", "", re.sub(r"\s", "", file.stem)).upper()
-
-
-def _input(root: Path, video: Path, mask: Path | None, cycle: _Cycle | None) -> Input:
-    return Input(video.relative_to(root).as_posix(), partial(_records, video, mask, cycle))
 
 
 def _others(root: Path, files: list[Path], videos: set[str], workbooks: list[Path]) -> list[Input]:
@@ -93,6 +96,7 @@ def _cycles(workbooks: list[Path]) -> dict[str, _Cycle]:
 
 def _columns(rows: list[list[str]]) -> _Cycle:
     """Columns of the first and last frame of the cycle, by title, else as in the official set."""
+    # Titles stand in one of the first rows, below a heading.
     for row in rows[:5]:
         titles = [cell.lower() for cell in row]
         first = next(
@@ -121,6 +125,7 @@ def _records(video: Path, mask: Path | None, cycle: _Cycle | None) -> Iterator[R
     if mask is None:
         yield from clip_records(enumerate(map(as_grey, read_frames(video))), clip)
         return
+    # The masks must fit the number of frames, so all frames are decoded first.
     frames = [as_grey(frame) for frame in read_frames(video)]
     masks = _masks(mask, frames, cycle)
     yield from clip_records(
@@ -146,6 +151,7 @@ def _masks(file: Path, frames: list[Pixels], cycle: _Cycle | None) -> dict[int, 
     first, last = cycle or (1, len(frames))
     if not 1 <= first <= last <= len(frames):
         raise Refused(f"its cycle is {first} to {last}, but it decodes to {len(frames)} frames")
+    # Some masks cover the whole video, the others its cycle only.
     if len(walls) == len(frames):
         first = 1
     elif len(walls) != last - first + 1:

@@ -7,14 +7,15 @@ from pathlib import Path
 import numpy as np
 
 from arl.corpus.anatomy import OTHER
-from arl.corpus.record import Entry, Input, Pixels, Record, Refused
+from arl.corpus.record import Entry, Input, Record, Refused
 from arl.corpus.splits import DEFAULT, keep_test
 from arl.ingest.folders import child, member, pictures, refuse_all, search
 from arl.ingest.pictures import read_mask, read_picture
 from arl.ingest.source import Source, without_options
 from arl.ingest.tables import read_lines
 
-_PARTS = {"OTU_2d": "OTU_2d", "OTU_3d": "OTU_3d", "OTU_CEUS": "OTU_3d"}  # folder -> key
+# Folder -> key.
+_PARTS = {"OTU_2d": "OTU_2d", "OTU_3d": "OTU_3d", "OTU_CEUS": "OTU_3d"}
 _SPLITS = ("train", "val")
 _LABELS = {
     "0": "chocolate-cyst",
@@ -37,15 +38,31 @@ _COLOURS = {
     (0, 0, 128): "high-grade-serous",
 }
 _BINARY = ("_binary", "_binary_binary")
-_VISIBLE = 1  # any level: they are 64 and 128, and PNG keeps them
+# Any level: they are 64 and 128, and PNG keeps them.
+_VISIBLE = 1
 
 
 @dataclass
 class _Listed:
-    """What the lists say of an image."""
+    """The splits and class codes that the lists give to an image."""
 
     splits: set[str] = field(default_factory=set)
     codes: set[str] = field(default_factory=set)
+
+    def label(self) -> str:
+        """The class of the image.
+
+        Raises:
+            Refused: the lists give no code, several, or an unknown one.
+        """
+        if len(self.codes) != 1:
+            codes = " and ".join(sorted(self.codes))
+            values = f"give it the codes {codes}" if codes else "give it no code"
+            raise Refused(f"train_cls.txt and val_cls.txt {values}")
+        (code,) = self.codes
+        if code not in _LABELS:
+            raise Refused(f"code {code!r} is not one of {', '.join(_LABELS)}")
+        return _LABELS[code]
 
 
 def read(root: Path) -> list[Input]:
@@ -85,7 +102,8 @@ def _inputs(root: Path, part: Path) -> list[Input]:
                 _records,
                 f"{name}/{stem}",
                 images.get(stem),
-                _masks(masks, stem),
+                masks.get(stem),
+                next((masks[stem + end] for end in _BINARY if stem + end in masks), None),
                 stated.get(stem, _Listed()),
             ),
         )
@@ -94,13 +112,6 @@ def _inputs(root: Path, part: Path) -> list[Input]:
     names_listed = {stem + ending for stem in images for ending in ("", *_BINARY)}
     lone = (file for stem, file in masks.items() if stem not in names_listed)
     return listed + refuse_all(root, lone, "it has no image") + refuse_all(root, strays + more)
-
-
-def _masks(masks: dict[str, Path], stem: str) -> tuple[Path | None, Path | None]:
-    """Of an image, the mask of classes and the binary one."""
-    return masks.get(stem), next(
-        (masks[stem + ending] for ending in _BINARY if stem + ending in masks), None
-    )
 
 
 def _listed(part: Path) -> dict[str, _Listed]:
@@ -117,7 +128,7 @@ def _listed(part: Path) -> dict[str, _Listed]:
 
 
 def _records(
-    key: str, file: Path | None, masks: tuple[Path | None, Path | None], stated: _Listed
+    key: str, file: Path | None, classes: Path | None, binary: Path | None, stated: _Listed
 ) -> list[Record]:
     if file is None:
         raise Refused("it is listed, but images holds nothing of this name")
@@ -125,9 +136,9 @@ def _records(
         raise Refused(
             "both lists name it" if stated.splits else "neither train.txt nor val.txt lists it"
         )
-    label = _label(stated.codes)
-    classes, shape = masks
-    drawn = shape or classes
+    label = stated.label()
+    # The binary mask shows the lesion; the mask of classes stands in where it is missing.
+    drawn = binary or classes
     image = read_picture(file)
     if classes is not None:
         _check_colours(classes, label)
@@ -147,34 +158,21 @@ def _records(
     return [Record(image, entry, mask)]
 
 
-def _label(codes: set[str]) -> str:
-    if len(codes) != 1:
-        values = f"give it the codes {' and '.join(sorted(codes))}" if codes else "give it no code"
-        raise Refused(f"train_cls.txt and val_cls.txt {values}")
-    (code,) = codes
-    if code not in _LABELS:
-        raise Refused(f"code {code!r} is not one of {', '.join(_LABELS)}")
-    return _LABELS[code]
-
-
 def _check_colours(file: Path, label: str) -> None:
     """Refuse a label whose colour is absent while another class's is there."""
     pixels = read_picture(file)
-    if pixels.ndim == 2:  # the colours of one class only, normal ovary, are grey
+    # The colours of one class only, normal ovary, are grey.
+    if pixels.ndim == 2:
         pixels = np.repeat(pixels[..., None], 3, axis=2)
-    visible = {_COLOURS[colour] for colour in map(tuple, _colours(pixels)) if colour in _COLOURS}
+    # Packed into one number, the few colours are found without sorting triples.
+    packed = np.unique(pixels.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32))
+    colours = [(int(value) >> 16, int(value) >> 8 & 255, int(value) & 255) for value in packed]
+    visible = {_COLOURS[colour] for colour in colours if colour in _COLOURS}
     if visible and label not in visible:
         raise Refused(
             f"its code says {label}, but the colours of {file.name} say "
             f"{', '.join(sorted(visible))}"
         )
-
-
-def _colours(pixels: Pixels) -> list[list[int]]:
-    packed = pixels.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
-    return [
-        [int(value) >> 16, int(value) >> 8 & 255, int(value) & 255] for value in np.unique(packed)
-    ]
 
 
 SOURCE = Source(

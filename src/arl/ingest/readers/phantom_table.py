@@ -8,8 +8,7 @@ from pathlib import Path
 
 from arl.corpus.record import Input
 from arl.ingest.readers import picture_table
-from arl.ingest.source import Options, Source
-from arl.settings import Dicom
+from arl.ingest.source import Source
 
 
 def read(root: Path, site: str = "site") -> list[Input]:
@@ -21,17 +20,13 @@ def read(root: Path, site: str = "site") -> list[Input]:
     return picture_table.inputs(root, site, synthetic=True)
 
 
-def _read(root: Path, options: Options, _: Dicom) -> list[Input]:
-    return read(root, options.site or "site")
-
-
 SOURCE = Source(
     name="phantom-table",
     title=(
         "Phantoms in the layout of a site's own export, to try the loop without a hospital; "
         "see `picture_table`."
     ),
-    read=_read,
+    read=lambda root, options, dicom: read(root, options.site or "site"),
     options=("site",),
     published=False,
     licence="Synthetic: made by this software",

@@ -6,14 +6,13 @@ from pathlib import Path
 
 from arl.corpus.anatomy import anatomy_index
 from arl.corpus.manifest import PROBES, SPLITS
-from arl.corpus.record import Entry, Input, Mask, Pixels, Record, Refused
+from arl.corpus.record import Entry, Input, Mask, Pixels, Record, Refused, refusal
 from arl.corpus.splits import DEFAULT
 from arl.files import sha256
 from arl.ingest.dicom.deidentify import keyed_hash, secret_key
 from arl.ingest.pictures import read_mask, read_picture
-from arl.ingest.source import Options, Source
+from arl.ingest.source import Source
 from arl.ingest.tables import read_csv
-from arl.settings import Dicom
 
 TABLE = "pictures.csv"
 _WHAT = ["file", "patient", "anatomy", "label", "mask", "mask_file"]
@@ -40,6 +39,7 @@ def inputs(root: Path, site: str, *, synthetic: bool) -> list[Input]:
         )
     key = secret_key()
     table = read_csv(root / TABLE, [*_WHAT, *_HOW])
+    # A split counts only if every row has one.
     if not (table["split"] != "").all():
         table = table.assign(split="")
     rows = [
@@ -49,13 +49,19 @@ def inputs(root: Path, site: str, *, synthetic: bool) -> list[Input]:
     visited: set[str] = set()
     result = []
     for line, row in enumerate(rows, start=2):
-        listed_before = row["file"] in visited
+        name = f"{TABLE}:{line}"
+        if row["file"] in visited:
+            result.append(refusal(name, f"{TABLE} lists it twice"))
+        else:
+            result.append(Input(name, partial(_records, root, row, site, key, synthetic)))
         visited |= {row["file"], row["mask_file"]}
-        records = (
-            _refuse_again if listed_before else partial(_records, root, row, site, key, synthetic)
-        )
-        result.append(Input(f"{TABLE}:{line}", records))
-    return result + _unlisted(root, visited, key)
+    files = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+    # Names of files are the site's, and may be patients'.
+    return result + [
+        refusal(keyed_hash(key, "file", name), f"{TABLE} does not list it")
+        for name in files
+        if name not in visited and name != TABLE
+    ]
 
 
 def _records(
@@ -84,14 +90,14 @@ def _pixels(root: Path, row: dict[str, str]) -> tuple[Pixels, Mask | None]:
     """A picture and its mask; a refusal does not tell their names, which are the site's."""
     try:
         image = read_picture(_inside(root, row["file"]))
-        return image, read_mask(_inside(root, row["mask_file"]), image, _WHITE) if row[
-            "mask_file"
-        ] else None
-    except Refused as refusal:
-        reason = str(refusal)
+        if not row["mask_file"]:
+            return image, None
+        return image, read_mask(_inside(root, row["mask_file"]), image, _WHITE)
+    except Refused as error:
+        reason = str(error)
         for column, what in (("mask_file", "its mask"), ("file", "its picture")):
             reason = reason.replace(Path(row[column]).name or "\0", what)
-        raise Refused(reason) from refusal
+        raise Refused(reason) from error
 
 
 def _check(row: dict[str, str]) -> None:
@@ -127,35 +133,13 @@ def _number(row: dict[str, str], name: str) -> float | None:
     return value
 
 
-def _unlisted(root: Path, listed: set[str], key: bytes) -> list[Input]:
-    """Files that the table does not name, under a keyed hash: their names are the site's."""
-    files = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
-    return [
-        Input(keyed_hash(key, "file", name), _refuse_unlisted)
-        for name in files
-        if name not in listed and name != TABLE
-    ]
-
-
-def _refuse_unlisted() -> list[Record]:
-    raise Refused(f"{TABLE} does not list it")
-
-
-def _refuse_again() -> list[Record]:
-    raise Refused(f"{TABLE} lists it twice")
-
-
-def _read(root: Path, options: Options, _: Dicom) -> list[Input]:
-    return read(root, options.site or "site")
-
-
 SOURCE = Source(
     name="picture-table",
     title=(
         "A site's own export: pictures and one table that says what they show, labels and "
         "masks included."
     ),
-    read=_read,
+    read=lambda root, options, dicom: read(root, options.site or "site"),
     options=("site",),
     published=False,
     licence="Property of the site; not for redistribution",

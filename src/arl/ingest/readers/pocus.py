@@ -18,15 +18,18 @@ _WORDS = {
     "viral": "vir",
     "regular": "reg",
     "healthy": "reg",
-}  # of `Label`
+    # of `Label`.
+}
 _NO_PATIENT = ("", "nd", "n/a", "na", "none", "unknown", "-", "?")
 _MADE_OF = re.compile(
     r"\.[a-z0-9]{3,4}_frame\d+$"
-)  # a picture that was cut from a video: name.gif_frame12
+    # a picture that was cut from a video: name.gif_frame12.
+)
 _LAST_NUMBER = re.compile(r"[\W_]*(clip|vid|video|mov|image|img|example|day|v)?[\W_]*\d+[\W_]*$")
 _Table = dict[
     str, tuple[str, str]
-]  # file name, compared as `_plain` has it -> patient, three letters of the label
+    # File name, compared as `_plain` has it -> patient, three letters of the label.
+]
 
 
 def read(root: Path) -> list[Input]:

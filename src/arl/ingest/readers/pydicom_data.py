@@ -9,8 +9,7 @@ from arl.ingest.dicom.burnt_in_text import KEEP
 from arl.ingest.dicom.deidentify import PUBLIC_KEY
 from arl.ingest.dicom.rules import AnatomyRules
 from arl.ingest.readers.dicom_folder import Reading, file_input
-from arl.ingest.source import Options, Source
-from arl.settings import Dicom
+from arl.ingest.source import Source
 
 # one of each picture; the package also holds them in other compressions
 FILES = (
@@ -48,17 +47,13 @@ def read(root: Path, rules: AnatomyRules) -> list[Input]:
     return [file_input(root / name, Path(name), reading) for name in FILES]
 
 
-def _read(root: Path, _: Options, dicom: Dicom) -> list[Input]:
-    return read(root, AnatomyRules.from_settings(dicom))
-
-
 SOURCE = Source(
     name="pydicom-data",
     title=(
         "The real ultrasound that the package pydicom-data ships for testing decoders: six "
         "files, 126 images."
     ),
-    read=_read,
+    read=lambda root, options, dicom: read(root, AnatomyRules.from_settings(dicom)),
     published=False,
     reads_dicom=True,
     licence="MIT (pydicom-data)",

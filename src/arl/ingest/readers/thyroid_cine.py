@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ from arl.ingest.tables import read_csv
 _LABELS = {"0": "benign", "1": "malignant", "": None, "nan": None}
 _COLUMNS = ("annot_id", "frame_num", "image", "mask")
 _WHITE = 128
-_DAMAGE = (OSError, KeyError, RuntimeError)  # what h5py raises on damaged files
-_CACHE = 64 << 20  # bytes of decompressed chunks, of which one may hold many frames
+# What h5py raises on damaged files.
+_DAMAGE = (OSError, KeyError, RuntimeError)
+# Bytes of decompressed chunks, of which one may hold many frames.
+_CACHE = 64 << 20
 
 
 def read(root: Path) -> list[Input]:
@@ -34,15 +37,18 @@ def read(root: Path) -> list[Input]:
     base = locate(root, "dataset.hdf5", "metadata.csv")
     file = member(base, "dataset.hdf5")
     rows = _diagnoses(member(base, "metadata.csv"))
-    clips = _clips(file)
-    names_listed = {clip: stated[0] for clip in clips if len(stated := rows.get(clip, [])) == 1}
-    splits = stratified(names_listed, {clip: _patient(clip) or clip for clip in names_listed})
+    clips = {
+        name: _Clip(file, name, frames, rows.get(name, [])) for name, frames in _clips(file).items()
+    }
+    # A clip with several diagnoses is refused, and must not weigh on the proportions.
+    labelled = {name: clip for name, clip in clips.items() if len(clip.codes) == 1}
+    splits = stratified(
+        {name: clip.codes[0] for name, clip in labelled.items()},
+        {name: clip.patient or name for name, clip in labelled.items()},
+    )
     listed = [
-        Input(
-            f"{file.name} {clip}",
-            partial(_records, file, clip, frames, rows.get(clip, []), splits.get(clip)),
-        )
-        for clip, frames in clips.items()
+        Input(f"{file.name} {name}", partial(clip.records, splits.get(name)))
+        for name, clip in clips.items()
     ]
     gone = [
         refusal(f"metadata.csv {clip}", "dataset.hdf5 holds no frame of it")
@@ -98,37 +104,51 @@ def _check(file: Path, data: Any) -> None:
             )
 
 
-def _patient(clip: str) -> str | None:
-    matched = re.match(r"\d+", clip)
-    return matched[0] if matched else None
+@dataclass(frozen=True)
+class _Clip:
+    """One clip of the file.
 
+    Attributes:
+        frames: (frame_num, row) of its frames, by frame_num.
+        codes: The diagnosis of each row of metadata.csv that names it.
+    """
 
-def _records(
-    file: Path, clip: str, frames: list[tuple[int, int]], codes: list[str], split: str | None
-) -> Iterator[Record]:
-    patient = _patient(clip)
-    if patient is None:
-        raise Refused(f"annot_id {clip!r} does not begin with a patient's number")
-    if len(codes) != 1 or split is None:
-        raise Refused(f"metadata.csv has {len(codes)} rows of it")
-    if codes[0] not in _LABELS:
-        raise Refused(f"histopath_diagnosis {codes[0]!r} is neither 0 nor 1")
-    if len({number for number, _ in frames}) < len(frames):
-        raise Refused("a frame_num is given twice")
-    with _open(file) as data:
-        for number, row in frames:
-            image, mask = _frame(data, row)
-            entry = Entry(
-                key=f"{clip}/{number}",
-                patient=patient,
-                clip=clip,
-                frame=number - frames[0][0],
-                anatomy="thyroid",
-                label=_LABELS[codes[0]],
-                mask_name=None if mask is None else "nodule",
-                splits={DEFAULT: split},
-            )
-            yield Record(image, entry, mask)
+    file: Path
+    name: str
+    frames: list[tuple[int, int]]
+    codes: list[str]
+
+    @property
+    def patient(self) -> str | None:
+        """The number that the name begins with: nodule 2 of patient 10 is called 10_2."""
+        matched = re.match(r"\d+", self.name)
+        return matched[0] if matched else None
+
+    def records(self, split: str | None) -> Iterator[Record]:
+        """The frames of the clip, read one by one."""
+        if self.patient is None:
+            raise Refused(f"annot_id {self.name!r} does not begin with a patient's number")
+        if len(self.codes) != 1 or split is None:
+            raise Refused(f"metadata.csv has {len(self.codes)} rows of it")
+        if self.codes[0] not in _LABELS:
+            raise Refused(f"histopath_diagnosis {self.codes[0]!r} is neither 0 nor 1")
+        if len({number for number, _ in self.frames}) < len(self.frames):
+            raise Refused("a frame_num is given twice")
+        with _open(self.file) as data:
+            for number, row in self.frames:
+                image, mask = _frame(data, row)
+                entry = Entry(
+                    key=f"{self.name}/{number}",
+                    patient=self.patient,
+                    clip=self.name,
+                    # Some clips begin at a frame_num above 0.
+                    frame=number - self.frames[0][0],
+                    anatomy="thyroid",
+                    label=_LABELS[self.codes[0]],
+                    mask_name=None if mask is None else "nodule",
+                    splits={DEFAULT: split},
+                )
+                yield Record(image, entry, mask)
 
 
 def _frame(data: Any, row: int) -> tuple[Pixels, Mask | None]:
