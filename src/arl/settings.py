@@ -84,6 +84,11 @@ class Data(Section):
     thinning: Annotated[
         dict[str, Thinning], "Thinning of each source. `default` holds for other sources."
     ]
+    contradictory: Annotated[
+        Literal["keep", "withhold"],
+        "Near-identical images with different labels: keep them, or withhold them from training "
+        "and validation. Test images always stay.",
+    ] = "keep"
 
 
 @dataclass

@@ -113,3 +113,39 @@ def speckle(seed: int) -> np.ndarray:
     """Coarse noise, different for each seed."""
     coarse = np.random.default_rng(seed).uniform(20, 200, (7, 9))
     return cv2.resize(coarse, (64, 48), interpolation=cv2.INTER_CUBIC).clip(0, 250).astype(np.uint8)
+
+
+def test_contradictory_duplicates_are_withheld_from_training_on_request(tmp_path: Path) -> None:
+    """Two patients have the same picture with two labels; a third picture is without doubt."""
+    origin = BatchOrigin(licence="-", citation="-")
+    with BatchWriter(tmp_path, "clinic", "0000", 64, origin=origin) as writer:
+        for name, seed, label in (("a", 1, "benign"), ("b", 1, "malignant"), ("c", 2, "benign")):
+            writer.accept(
+                speckle(seed),
+                key=name,
+                patient=name,
+                anatomy="breast",
+                label=label,
+                splits={"default": "train"},
+            )
+    splits = {
+        choice: select(tmp_path, sources=[], protocols={}, contradictory=choice)["split"].tolist()
+        for choice in ("keep", "withhold")
+    }
+    assert splits == {"keep": ["train"] * 3, "withhold": ["withheld", "withheld", "train"]}
+
+
+def test_contradictory_duplicates_stay_in_the_test_set(tmp_path: Path) -> None:
+    origin = BatchOrigin(licence="-", citation="-")
+    with BatchWriter(tmp_path, "clinic", "0000", 64, origin=origin) as writer:
+        for name, label in (("a", "benign"), ("b", "malignant")):
+            writer.accept(
+                speckle(1),
+                key=name,
+                patient=name,
+                anatomy="breast",
+                label=label,
+                splits={"default": "test"},
+            )
+    rows = select(tmp_path, sources=[], protocols={}, contradictory="withhold")
+    assert rows["split"].tolist() == ["test", "test"]

@@ -73,6 +73,7 @@ def _training_images(params: Params, corpus: Path) -> int:
         sources=params.data.sources,
         held_out=params.data.held_out,
         protocols=params.data.splits,
+        contradictory=params.data.contradictory,
     )
     return len(subset(rows[rows["split"] == "train"], params.pretrain.fraction, params.seed))
 

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 
@@ -12,6 +13,7 @@ from arl.corpus.splits import groups, read_split
 from arl.corpus.testsets import TestSet, check_frozen, guard, read_test_sets
 
 WITHHELD = "withheld"
+Contradictory = Literal["keep", "withhold"]
 # Only the search for duplicates needs these.
 _HASHES = ["perceptual_hash", "difference_hash", "detail_hash"]
 # No stage that selects rows needs these.
@@ -32,7 +34,7 @@ def select(
     sources: list[str],
     protocols: dict[str, str],
     held_out: Sequence[str] = (),
-    contradictory: bool = True,
+    contradictory: Contradictory = "keep",
 ) -> pd.DataFrame:
     """Rows of the named sources (empty: all) that are not held out, with their `split`.
 
@@ -41,8 +43,8 @@ def select(
     those of the manifest without the hashes and the columns that describe the ingest.
 
     Args:
-        contradictory: Keep clusters of near-identical images with different labels; otherwise
-            their labelled members are withheld.
+        contradictory: "keep" clusters of near-identical images with different labels, or
+            "withhold" their labelled members in training and validation.
 
     Raises:
         ValueError: A named source is not in the corpus, or no row is left.
@@ -57,9 +59,11 @@ def select(
     rows["split"] = guard(rows, read_test_sets(corpus), WITHHELD)
     members = duplicate_clusters(rows)
     withheld = members["withheld"]
-    if not contradictory:
+    if contradictory == "withhold":
         clusters = contradictory_clusters(members)["cluster"]
-        withheld |= members["cluster"].isin(clusters) & members["label"].notna()
+        # A frozen test set never changes by a parameter, so its images stay.
+        trained = members["split"].isin(["train", "val"]) & members["label"].notna()
+        withheld |= members["cluster"].isin(clusters) & trained
     rows = rows.drop(columns=_HASHES)
     rows.loc[rows["id"].isin(members.loc[withheld, "id"]), "split"] = WITHHELD
     rows = rows[rows["source"].isin(sources)] if sources else rows
@@ -81,18 +85,20 @@ def task_rows(
     mask: str,
     protocols: dict[str, str],
     test_set: TestSet | None = None,
+    contradictory: Contradictory = "keep",
 ) -> pd.DataFrame:
     """Rows of a task with their `split` and, for classification, the integer `target`.
 
     Args:
         test_set: The frozen test set. Its images are the split "test"; rows whose protocol says
             "test" beside it are in the split "withheld".
+        contradictory: See `select`.
 
     Raises:
         ValueError: The kind is unknown, a split is empty, or lacks a class; or an image of the test
             set is missing or has changed.
     """
-    rows = select(corpus, sources=sources, protocols=protocols)
+    rows = select(corpus, sources=sources, protocols=protocols, contradictory=contradictory)
     if test_set is not None:
         check_frozen(test_set, rows)
         outside = (rows["split"] == "test") & ~rows["id"].isin(test_set.images)

@@ -42,6 +42,7 @@ def rows_of_task(params: Params, task: str, corpus: Path) -> pd.DataFrame:
         mask=settings.mask,
         protocols=params.data.splits,
         test_set=read_test_set(corpus, task),
+        contradictory=params.data.contradictory,
     )
 
 

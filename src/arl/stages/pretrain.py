@@ -122,6 +122,7 @@ def _training_rows(params: Params, corpus: ReadableCorpus) -> pd.DataFrame:
         sources=params.data.sources,
         held_out=params.data.held_out,
         protocols=params.data.splits,
+        contradictory=params.data.contradictory,
     )
     training = rows[rows["split"] == "train"].reset_index(drop=True)
     return subset(training, params.pretrain.fraction, params.seed)
