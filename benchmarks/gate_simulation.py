@@ -26,6 +26,7 @@ from scipy.stats import norm
 
 from arl.evaluation.decision import Settings, TrialCount
 from arl.evaluation.gate import ModelPredictions, PairedTask, decide
+from arl.evaluation.spending import spent
 from arl.evaluation.statistics import (
     auroc_statistic,
     clopper_pearson,
@@ -37,6 +38,7 @@ from arl.evaluation.statistics import (
 CHAMPIONS = (0.85, 0.947, 0.99)  # AUROC
 SIZES = ((40, 1), (150, 1), (150, 5), (500, 1), (2000, 1))  # patients, images of each
 SCORES = ("normal", "wide", "hidden")
+SPENT_FRACTIONS = (1.0, 0.8, 0.7, 0.6, 0.5)  # of alpha, over all tries of a series
 _COMMON = 0.5  # share of the noise's variance that both models see
 _PATIENT = 0.6  # share that all images of a patient see
 _TOGETHER = 100  # gates that share resamples
@@ -113,11 +115,24 @@ def whole_gate(case: Case, drawn: list[np.ndarray], settings: Settings) -> bool:
     return decide([task], settings).verdict == "promote"
 
 
-def tries(case: Case, loss: float, sequences: int, settings: Settings, seed: int) -> dict:
-    """Sequences of tries on the same patients: how often any of them promotes, and each alone."""
+def tries(
+    case: Case, loss: float, sequences: int, settings: Settings, seed: int
+) -> dict[str, dict[str, object]]:
+    """Series of tries on the same patients: how often any of them promotes, and each alone.
+
+    Every series is judged under several fractions of alpha that all tries together spend, and at
+    one level throughout.
+    """
     rng = np.random.default_rng(seed)
     trials = range(1, settings.max_trials + 1)
-    any_promoted, any_unspent, first, last = 0, 0, 0, 0
+    plans = {
+        f"spent={fraction:g}": [
+            1 - 2 * spent(settings.alpha, trial, settings.max_trials, fraction) for trial in trials
+        ]
+        for fraction in SPENT_FRACTIONS
+    }
+    plans["one level"] = [settings.confidence(1)] * len(trials)
+    promotions: dict[str, list[list[bool]]] = {name: [] for name in plans}
     patient = np.repeat(np.arange(case.patients), case.images)
     for _ in range(sequences):
         sick = np.arange(case.patients) < round(case.patients * case.prevalence)
@@ -131,23 +146,29 @@ def tries(case: Case, loss: float, sequences: int, settings: Settings, seed: int
             seed=settings.seed,
         )
         units = disjoint_pairs(positive, patient)
-
-        falling = [settings.confidence(trial) for trial in trials]
-        spent, unspent = (
-            [
+        for name, levels in plans.items():
+            limits = [
                 paired_difference(one, resampled[0], units=units, confidence=level).low
-                > -case.margin
                 for one, level in zip(resampled[1:], levels, strict=True)
             ]
-            for levels in (falling, [falling[0]] * len(falling))
-        )
-        any_promoted += any(spent)
-        any_unspent += any(unspent)
-        first += spent[0]
-        last += spent[-1]
-    counts = {"any": any_promoted, "any_without_spending": any_unspent, "1": first, "20": last}
+            promotions[name].append([low > -case.margin for low in limits])
+    return {name: summarize(np.array(promoted)) for name, promoted in promotions.items()}
+
+
+def summarize(promoted: np.ndarray) -> dict[str, object]:
+    """Promotions (series, tries) as shares with exact intervals: any try, the first, the last."""
+    counts = {
+        "any": int(promoted.any(axis=1).sum()),
+        "1": int(promoted[:, 0].sum()),
+        str(promoted.shape[1]): int(promoted[:, -1].sum()),
+    }
     return {
-        name: {"share": count / sequences, "interval": clopper_pearson(count, sequences)}
+        name: {
+            "promoted": count,
+            "of": len(promoted),
+            "share": round(count / len(promoted), 4),
+            "interval": [round(limit, 4) for limit in clopper_pearson(count, len(promoted))],
+        }
         for name, count in counts.items()
     }
 

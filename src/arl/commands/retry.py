@@ -28,6 +28,7 @@ def retry(run: str, *, person: str, reason: str, monitor: Path = Path("monitor")
     """
     journal, active = Journal(monitor), current(monitor)
     stuck = stuck_runs(journal.entries())
+    # A dead Kubeflow run holds its lease until watch.lease_hours have passed.
     if active is not None and active.name == run and active.owner:
         words = [f"{person} released run {run} from its owner {active.owner}: {reason}"]
         journal.append("retry", words, run=run, person=person)

@@ -54,12 +54,15 @@ def _verify_chain(params: Params, folder: Path, version: str) -> None:
     """Check the gate's signed statement against the models and documents of the version."""
     keys = keys_from_environment(params.release.signed)
     assert keys is not None
+    # The version's signature says who released it; this statement says what the gate judged.
     attestation = verify_attestation(folder / "decision.json", "gate", keys)
     for task, model in tasks_of(folder).items():
         # A valid signature of a decision about other weights proves nothing.
         if attestation.step.inputs.get(f"{task}/model") != tree_hash(model):
             raise ValueError(f"{version}: the gate did not judge the model of task {task}")
     policy = folder / "policy.yaml"
+    # The policy travels with the release, so that a later edit of the file cannot excuse an old
+    # decision.
     if not policy.is_file() or attestation.step.environment.get("policy") != sha256(policy):
         raise ValueError(f"{version}: the gate decided under another policy than the one released")
     # The registry can be written by hand: only the signed verdict counts.

@@ -94,6 +94,7 @@ def watch(
         serve_metrics(monitor, metrics_port)
     while True:
         journal = Journal(monitor)
+        # The exit code is about the entries of this poll alone.
         before = max((entry.sequence for entry in journal.entries()), default=0)
         failure: ValueError | OSError | None = None
         try:
@@ -232,6 +233,8 @@ class _Steps:
         if word != "retrain":
             return None
         if not Journal(self._monitor).of_run(run.name, "outcome"):
+            # DVC resumes at the first stage that is not done, so that a killed training loses one
+            # stage.
             self._run("dvc repro", ["dvc", "repro"])
             self._commit(f"Training on batch {run.new}" if run.new else "Training", "dvc.lock")
         return VERDICT
@@ -250,6 +253,7 @@ class _Steps:
             or subprocess.run(["git", "rev-parse"], capture_output=True).returncode
         ):
             return
+        # One file by name: a person may have other changes in the same folder.
         self._run("git add", [*_GIT, "add", "--", file])
         if subprocess.run(["git", "diff", "--cached", "--quiet", "--", file]).returncode:
             self._run(
@@ -278,6 +282,7 @@ class _Steps:
         lines = text.splitlines()
         silent = f"exit code {done.returncode} without a message: is the disk full?"
         last = next((line for line in reversed(lines) if line.strip()), silent)
+        # An outage is no fault of the batch and counts no attempt.
         outage = done.returncode == OUTAGE_EXIT or any(mark in text for mark in _OUTAGE_MARKS)
         raise (OutageError if outage or not text.strip() else StepError)(
             "\n".join([f"{name} failed: {last}", *lines[-_MAX_LINES:], f"full output: {file}"])

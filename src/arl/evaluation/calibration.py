@@ -10,7 +10,7 @@ import numpy.typing as npt
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
-from arl.evaluation.metrics import Floats, Ints, calibration_bins, check_classes, check_scores
+from arl.evaluation.metrics import Floats, calibration_bins, check_classes, check_scores
 
 _LEAST = 1e-6  # scores are stored to six decimals
 _RANGE = (-3.0, 3.0)  # of log10 of the temperature
@@ -28,11 +28,18 @@ def fit_temperature(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
     """
     y, s = check_scores(labels, scores)
     check_classes(y, s.shape[1])
-    logits, targets = np.log(np.maximum(s, _LEAST)), _softened(y, s.shape[1])
+    # Logarithms of probabilities are logits up to a constant, which the softmax removes.
+    logits = np.log(np.maximum(s, _LEAST))
+    # Platt's target of m images is (m + 1) / (m + 2) for two classes; k classes share the doubt.
+    doubt = 1 / (np.bincount(y, minlength=s.shape[1])[y] + s.shape[1])
+    targets = np.repeat(doubt[:, None], s.shape[1], axis=1)
+    targets[np.arange(len(y)), y] = 1 - (s.shape[1] - 1) * doubt
 
     def loss(exponent: float) -> float:
         return -float((targets * log_softmax(logits / 10**exponent, axis=1)).sum(axis=1).mean())
 
+    # The loss is convex in the inverse temperature, so a bounded search on its logarithm finds the
+    # only minimum.
     solution = minimize_scalar(loss, bounds=_RANGE, method="bounded", options={"xatol": 1e-6})
     return float(10**solution.x)
 
@@ -63,18 +70,12 @@ def chance_calibration_error(
     p = np.asarray(probabilities, np.float64)
     order, starts = calibration_bins(p)
     _, patient = np.unique(np.asarray(patients), return_inverse=True)
+    # One number a patient. Independent numbers for each image would understate the chance error of
+    # patients with many images.
     uniform = np.random.default_rng(seed).random((draws, patient.max() + 1))[:, patient]
     gaps = (p - (uniform < p))[:, order]
     errors = np.abs(np.add.reduceat(gaps, starts, axis=1)).sum(axis=1) / len(p)
     return float(np.quantile(errors, 1 - level))
-
-
-def _softened(y: Ints, classes: int) -> Floats:
-    """Target probabilities (n, classes)."""
-    doubt = 1 / (np.bincount(y, minlength=classes)[y] + classes)
-    targets = np.repeat(doubt[:, None], classes, axis=1)
-    targets[np.arange(len(y)), y] = 1 - (classes - 1) * doubt
-    return np.asarray(targets)
 
 
 def with_temperature(scores: npt.ArrayLike, temperature: float) -> Floats:

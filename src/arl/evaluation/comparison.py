@@ -81,6 +81,7 @@ def _hits(replicate: Replicate, metric: str) -> tuple[Bools, Bools]:
     everyone = np.ones(len(y), bool)
     if metric in ("top1", "top3"):
         return metrics.top_k_hits(y, s, int(metric[-1])), everyone
+    # Without a threshold the class of the highest score is called.
     threshold = replicate.threshold
     called = s.argmax(axis=1) if threshold is None else (s[:, 1] >= threshold).astype(np.int64)
     where: dict[str, Bools] = {"accuracy": everyone, "sensitivity": y == 1, "specificity": y == 0}
@@ -119,6 +120,7 @@ def compare(
     """
     _check_same_images(methods)
     first = next(iter(methods.values()))
+    # A patient who is tested in several folds is one cluster over all of them.
     clusters = np.concatenate([replicate.table["patient"].to_numpy(str) for replicate in first])
     sizes = [len(replicate.table) for replicate in first]
     each = {
@@ -132,11 +134,17 @@ def compare(
         seed=seed,
     )
     resampled = dict(zip(methods, drawn, strict=True))
-    values = {name: _values(parts, sizes) for name, parts in each.items()}
+    values = {
+        name: [float(part(np.ones((1, size)))[0]) for part, size in zip(parts, sizes, strict=True)]
+        for name, parts in each.items()
+    }
     units = independent(first, metric)
     figures = {
         name: Figure(
-            _interval(resampled[name], units, confidence), values[name], _spread(values[name])
+            bootstrap_interval(resampled[name], units, confidence),
+            values[name],
+            # One replicate has no spread.
+            float(np.std(values[name], ddof=1)) if len(values[name]) > 1 else None,
         )
         for name in methods
     }
@@ -164,6 +172,8 @@ def _checked(a: Sequence[Replicate], b: Sequence[Replicate], metric: str) -> flo
     if metric != "auroc":
         return sign_test(*(_patient_shares(replicates, metric) for replicates in (a, b)))
     table = a[0].table
+    # DeLong's covariance needs the same images from every reader. Folds differ, and have the
+    # bootstrap alone.
     same = all(list(one.table["id"]) == list(table["id"]) for one in a)
     if not same or scores(table).shape[1] != 2:
         return None
@@ -192,29 +202,12 @@ def _check_same_images(methods: dict[str, list[Replicate]]) -> None:
             )
 
 
-def _values(parts: Sequence[Statistic], sizes: Sequence[int]) -> list[float]:
-    return [float(part(np.ones((1, size)))[0]) for part, size in zip(parts, sizes, strict=True)]
-
-
-def _spread(values: Sequence[float]) -> float | None:
-    return float(np.std(values, ddof=1)) if len(values) > 1 else None
-
-
 def independent(replicates: Sequence[Replicate], metric: str) -> int:
     """Independent trials: patients, or for AUROC the disjoint pairs of the rarest class."""
     table = pd.concat([replicate.table for replicate in replicates])
     if metric in ("sensitivity", "specificity"):
         table = table[table["label"] == int(metric == "sensitivity")]
     return independent_units(table, metric)
-
-
-def _interval(drawn: Resampled, units: int, confidence: float) -> Interval:
-    """The BCa interval; without variation, the failures that few patients need not show."""
-    draws = drawn.defined()
-    if np.ptp(draws) > 0 or drawn.value in (0.0, 1.0):
-        return bootstrap_interval(drawn, units, confidence)
-    reach = unseen_loss(units, 1 - confidence)
-    return Interval(drawn.value, max(0.0, drawn.value - reach), min(1.0, drawn.value + reach))
 
 
 def _against(
@@ -231,6 +224,8 @@ def _against(
         name: replace(
             figures[name],
             difference=_difference(differences[name], units, unseen, confidence),
+            # Student's interval and p value agree with each other; BCa's interval and a bootstrap p
+            # value need not.
             p_value=student_test(differences[name], units),
             detectable=max(detectable_difference(differences[name].error(), confidence), unseen),
         )
@@ -256,6 +251,8 @@ def correct(tables: Sequence[dict[str, Figure]]) -> list[dict[str, Figure]]:
 
 def _holm(p_values: Sequence[Sequence[float | None]]) -> list[list[float | None]]:
     """The same table of p values, corrected for all of it."""
+    # Holm over all tables together: each table is one more chance to find a difference that is
+    # none.
     adjusted = iter(holm([value for row in p_values for value in row if value is not None]))
     return [[None if value is None else next(adjusted) for value in row] for row in p_values]
 
@@ -282,6 +279,7 @@ def one_matrix(
     possible sizes of the test set.
     """
     whole, among_positives, among_negatives = decimals
+    # The printed figures fix the counts only jointly, so all possible sizes are tried.
     for total in np.atleast_1d(np.asarray(images)).tolist():
         for positives in range(1, total):
             negatives = total - positives
@@ -302,4 +300,5 @@ def _counts(fraction: float, whole: int, decimals: int) -> list[int]:
 
 def _prints_as(value: float, printed: float, decimals: int) -> bool:
     unit = 10.0**-decimals
+    # From half a unit below (rounded up) to one unit above (cut off): papers do both.
     return printed - unit / 2 - 1e-12 <= value < printed + unit - 1e-12

@@ -1,6 +1,7 @@
 """The gate's decision and its file, decision.json."""
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -24,6 +25,8 @@ class Settings:
     seed: int
 
     def __post_init__(self) -> None:
+        # Settings come from params.yaml and from old decisions, so they are checked where they are
+        # made.
         if not 0 < self.alpha < 1:
             raise ValueError(f"gate alpha {self.alpha:g} must be within 0 and 1")
         if self.max_trials < 1:
@@ -89,6 +92,16 @@ class TrialCount:
         """Whether no level is left."""
         return self.number > self.limit
 
+    @property
+    def sentence(self) -> str:
+        """What this decision costs, after a space; empty for the first one."""
+        if self.number == 1:
+            return ""
+        return (
+            f" This is decision {self.number} of {self.limit} on test set {self.test_set},"
+            f" at a one-sided level of {self.level:.5f}."
+        )
+
 
 @dataclass(frozen=True)
 class TaskResult:
@@ -117,6 +130,27 @@ class TaskResult:
     patients_needed: int | None = None  # for a power of 0.8
     calibration: CalibrationResult | None = None
     slices: list[SliceResult] = field(default_factory=list)
+
+    @property
+    def p_values(self) -> list[float]:
+        """Of the tested slices, then of the calibration."""
+        raw = [part.p_value for part in self.slices]
+        raw.append(self.calibration.p_value if self.calibration else None)
+        return [p for p in raw if p is not None]
+
+    def with_adjusted(self, adjusted: Iterator[float], alpha: float) -> "TaskResult":
+        """Replace `p_values`, in their order; what is below alpha is worse."""
+        slices = []
+        for part in self.slices:
+            if part.p_value is not None:
+                p = next(adjusted)
+                part = replace(part, p_value=p, worse=p < alpha)
+            slices.append(part)
+        calibration = self.calibration
+        if calibration is not None and calibration.p_value is not None:
+            p = next(adjusted)
+            calibration = replace(calibration, p_value=p, worse=p < alpha)
+        return replace(self, slices=slices, calibration=calibration)
 
 
 @dataclass(frozen=True)

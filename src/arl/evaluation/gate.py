@@ -14,7 +14,7 @@ is too small to be tested and worse is named in the reasons. A calibration error
 and beyond chance rejects, as does an undefined or missing prediction.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -31,7 +31,7 @@ from arl.evaluation.decision import (
     TrialCount,
     Verdict,
 )
-from arl.evaluation.metrics import Floats
+from arl.evaluation.metrics import TITLES, Floats
 from arl.evaluation.predictions import (
     independent_units,
     labels,
@@ -57,14 +57,6 @@ from arl.evaluation.statistics import (
 )
 from arl.evaluation.summary import calibration_pairs
 
-NAMES = {
-    "auroc": "AUROC",
-    "top1": "Top-1 accuracy",
-    "dice": "Dice",
-    "sensitivity": "sensitivity",
-    "specificity": "specificity",
-    "accuracy": "accuracy",
-}
 _TARGET_POWER = 0.8
 _BRIER_TOLERANCE = 0.01  # a smaller true loss is no reason to reject
 _SEVERITY: tuple[Verdict, ...] = ("promote", "inconclusive", "reject")
@@ -85,6 +77,12 @@ class ModelPredictions:
     threshold: float | None = None
     temperature: float | None = None
     release: str | None = None
+
+    @property
+    def probabilities(self) -> Floats:
+        """The scores (n, k), after temperature scaling where there is a temperature."""
+        raw = scores(self.table)
+        return raw if self.temperature is None else with_temperature(raw, self.temperature)
 
 
 @dataclass(frozen=True)
@@ -118,6 +116,19 @@ class PairedTask:
         }
         return {name: model for name, model in named.items() if model is not None}
 
+    def ordered(self) -> "PairedTask":
+        """The task with all tables in the order of the ids."""
+
+        def by_id(model: ModelPredictions) -> ModelPredictions:
+            return replace(model, table=model.table.sort_values("id", ignore_index=True))
+
+        return replace(
+            self,
+            challenger=by_id(self.challenger),
+            champion=by_id(self.champion) if self.champion else None,
+            best=by_id(self.best) if self.best else None,
+        )
+
 
 def decide(tasks: Sequence[PairedTask], settings: Settings) -> Decision:
     """Judge a challenger on all of its tasks.
@@ -128,6 +139,8 @@ def decide(tasks: Sequence[PairedTask], settings: Settings) -> Decision:
     names = [task.name for task in tasks]
     if not names or len(set(names)) < len(names):
         raise ValueError(f"the gate needs one entry for each task, got {names}")
+    # The p values of all tasks are adjusted together: each further slice is a further chance of a
+    # false alarm, whatever task it belongs to.
     results = _adjust([_judge(task, settings) for task in tasks], settings)
     return Decision(
         verdict=max((result.verdict for result in results), key=_SEVERITY.index),
@@ -155,47 +168,37 @@ def _judge(task: PairedTask, settings: Settings) -> TaskResult:
     problems = _problems(task)
     if problems:
         return replace(result, reasons=[f"{task.name}: {problem}" for problem in problems])
-    if task.trial.exhausted:
-        return replace(result, verdict="inconclusive", reasons=[_exhausted(task)])
-    if task.trial.changed:
-        return replace(result, verdict="inconclusive", reasons=[_changed(task)])
-    task = _sorted(task)
+    refusal = _refusal(task)
+    if refusal:
+        return replace(result, verdict="inconclusive", reasons=[refusal])
+    # Pairs are formed by row, so all tables need one order.
+    task = task.ordered()
     try:
         result = replace(result, calibration=_calibration(task, settings))
         if task.champion is None:
             return _judge_first(result, task, settings)
         return _judge_challenger(result, task, task.champion, settings)
     except ValueError as error:
-        reason = f"{task.name}: {NAMES[task.main_metric]} cannot be measured: {error}."
+        reason = f"{task.name}: {TITLES[task.main_metric]} cannot be measured: {error}."
         return replace(result, reasons=[reason])
 
 
-def _exhausted(task: PairedTask) -> str:
-    return (
-        f"{task.name}: test set {task.trial.test_set} is exhausted: {task.trial.limit} decisions"
-        f" were made on its patients. Renew it: arl testset renew --task {task.name}."
-    )
-
-
-def _changed(task: PairedTask) -> str:
-    return (
-        f"{task.name}: the test images are not those that the current model was judged on, and no"
-        f" one has frozen them. Look at them, then: arl testset add --task {task.name}."
-    )
-
-
-def _sorted(task: PairedTask) -> PairedTask:
-    """The task with all tables in the order of the ids."""
-
-    def ordered(model: ModelPredictions) -> ModelPredictions:
-        return replace(model, table=model.table.sort_values("id", ignore_index=True))
-
-    return replace(
-        task,
-        challenger=ordered(task.challenger),
-        champion=ordered(task.champion) if task.champion else None,
-        best=ordered(task.best) if task.best else None,
-    )
+def _refusal(task: PairedTask) -> str:
+    """Why no decision is made on the task's test set; empty where one can be made."""
+    # Nothing is left to spend on this test set, and any promotion would exceed alpha.
+    if task.trial.exhausted:
+        return (
+            f"{task.name}: test set {task.trial.test_set} is exhausted: {task.trial.limit}"
+            " decisions were made on its patients. Renew it: arl testset renew --task"
+            f" {task.name}."
+        )
+    # Whoever adds images could otherwise choose the test set, and with it the verdict.
+    if task.trial.changed:
+        return (
+            f"{task.name}: the test images are not those that the current model was judged on, and"
+            f" no one has frozen them. Look at them, then: arl testset add --task {task.name}."
+        )
+    return ""
 
 
 # --- what cannot be compared -----------------------------------------------------------------
@@ -212,6 +215,7 @@ def _problems(task: PairedTask) -> list[str]:
     challenger = task.challenger.table
     if problems or "label" not in challenger:
         return problems
+    # Two models that were scored against other labels are not compared on the same test.
     ours = challenger.set_index("id")["label"]
     for name, model in models.items():
         theirs = model.table.set_index("id")["label"]
@@ -260,15 +264,13 @@ def _resample(
     )
 
 
-def _main(models: Sequence[ModelPredictions], main: str, settings: Settings) -> list[Resampled]:
-    tables = [model.table for model in models]
-    return _resample(tables, [main_statistic(table, main) for table in tables], settings)
-
-
 def _judge_first(result: TaskResult, task: PairedTask, settings: Settings) -> TaskResult:
     main, units = task.main_metric, independent_units(task.challenger.table, task.main_metric)
     confidence = settings.confidence(task.trial.number)
-    [resampled] = _main([task.challenger], main, settings)
+    table = task.challenger.table
+    [resampled] = _resample([table], [main_statistic(table, main)], settings)
+    # The lower limit alone decides, since a point estimate of few patients passes any floor by
+    # chance.
     limits = lower_bounded(resampled, units=units, confidence=confidence)
     interval = Interval(limits.value, max(0.0, limits.low), min(1.0, limits.high))
     result = replace(result, challenger=interval, unseen=limits.unseen)
@@ -282,19 +284,19 @@ def _compare_with_floor(result: TaskResult) -> tuple[Verdict, str]:
     assert result.challenger is not None
     text = (
         f"{result.task}: there is no current model to compare with;"
-        f" {NAMES[result.main_metric]} {_plain(result.challenger)} on"
+        f" {TITLES[result.main_metric]} {result.challenger.text} on"
         f" {_amount(result.images, result.patients)}"
     )
     floor = f"the required minimum of {result.floor:.3f}"
     # A floor of 0 demands nothing.
     if result.challenger.low > result.floor or result.floor == 0:
-        return "promote", f"{text}. The whole interval is above {floor}.{_try_text(result.trial)}"
+        return "promote", f"{text}. The whole interval is above {floor}.{result.trial.sentence}"
     if result.challenger.value < result.floor:
         return "reject", f"{text} is below {floor}."
     return (
         "inconclusive",
         f"{text}. The interval reaches down to {floor}: more patients must show that the model is"
-        f" above it.{_try_text(result.trial)}",
+        f" above it.{result.trial.sentence}",
     )
 
 
@@ -313,7 +315,10 @@ def _judge_challenger(
     main, units = task.main_metric, independent_units(task.challenger.table, task.main_metric)
     confidence = settings.confidence(task.trial.number)
     models = [task.challenger, champion, *([task.best] if task.best else [])]
-    ours, theirs, *best = _main(models, main, settings)
+    # One call, so that all models see the same resamples: a paired difference has a smaller error.
+    tables = [model.table for model in models]
+    statistics = [main_statistic(table, main) for table in tables]
+    ours, theirs, *best = _resample(tables, statistics, settings)
     against = _difference(task.challenger, champion, ours, theirs, units, confidence)
     result = replace(
         result,
@@ -332,8 +337,12 @@ def _judge_challenger(
         _compare_with_margin(result),
         *_compare_with_best(result, task.best),
         *(("inconclusive", few) for few in _too_few(result, settings)),
-        *(("reject", below) for below in _below_floor(result)),
     ]
+    if ours.value < task.floor:
+        value = f"{TITLES[main]} {ours.value:.3f}"
+        below = f"{task.name}: {value} is below the required minimum of {task.floor:.3f}."
+        findings.append(("reject", below))
+    # The most severe finding is the verdict; all findings are reasons.
     verdict: Verdict = max((verdict for verdict, _ in findings), key=_SEVERITY.index)
     return replace(result, verdict=verdict, reasons=[reason for _, reason in findings])
 
@@ -360,6 +369,8 @@ def _best_release(
     best: list[Resampled],
 ) -> str | None:
     """The release with the greatest main metric; None if that is the challenger."""
+    # The release that later challengers are compared with. Without it, ten releases could each lose
+    # a little less than the margin.
     values = {champion.release: theirs.value}
     if task.best:
         values[task.best.release] = best[0].value
@@ -378,6 +389,7 @@ def _with_powers(
         needed = patients_needed(result.patients, units, error, margin, _TARGET_POWER, now)
     return replace(
         result,
+        # No smaller loss can be excluded than the one that these patients need not show at all.
         detectable=max(detectable_difference(error, now), against.unseen),
         power=power(error, margin, units, now),
         power_first=power(error, margin, units, first),
@@ -386,33 +398,25 @@ def _with_powers(
     )
 
 
-def _below_floor(result: TaskResult) -> list[str]:
-    assert result.challenger is not None
-    if result.challenger.value >= result.floor:
-        return []
-    value = f"{NAMES[result.main_metric]} {result.challenger.value:.3f}"
-    return [f"{result.task}: {value} is below the required minimum of {result.floor:.3f}."]
-
-
 def _compare_with_margin(result: TaskResult) -> tuple[Verdict, str]:
     assert result.difference is not None
     assert result.challenger is not None
     assert result.champion is not None
     text = (
-        f"{result.task}: {NAMES[result.main_metric]} {result.challenger.value:.3f},"
+        f"{result.task}: {TITLES[result.main_metric]} {result.challenger.value:.3f},"
         f" the current model {result.champion.value:.3f};"
-        f" difference {_signed(result.difference)} on {_amount(result.images, result.patients)}"
+        f" difference {result.difference.signed} on {_amount(result.images, result.patients)}"
     )
     loss = f"{result.margin:.3f}"
-    trial = _try_text(result.trial)
+    trial = result.trial.sentence
+    # Non-inferiority: the whole interval lies above -margin.
     if result.difference.low > -result.margin:
         return "promote", f"{text}. A loss of {loss} or more is ruled out.{trial}"
     if result.difference.high < -result.margin:
         return "reject", f"{text}. The loss is larger than the {loss} that may be accepted.{trial}"
     return (
         "inconclusive",
-        f"{text}. A loss of {loss} or more is not ruled out"
-        f"{_unseen(result)}{_chance(result)}.{trial}",
+        f"{text}. A loss of {loss} or more is not ruled out{_patients_short(result)}.{trial}",
     )
 
 
@@ -424,8 +428,9 @@ def _compare_with_best(
         return []
     text = (
         f"{result.task}: against release {best.release}, the best so far, the difference is"
-        f" {_signed(result.best_difference)}"
+        f" {result.best_difference.signed}"
     )
+    # Small losses of each release pass the comparison with the last one, and add up.
     if result.best_difference.high < -result.margin:
         return [("reject", f"{text}: small losses have added up to more than the margin.")]
     if result.best_difference.low <= -result.margin:
@@ -434,26 +439,15 @@ def _compare_with_best(
     return []
 
 
-def _try_text(trial: TrialCount) -> str:
-    if trial.number == 1:
-        return ""
-    return (
-        f" This is decision {trial.number} of {trial.limit} on test set {trial.test_set},"
-        f" at a one-sided level of {trial.level:.5f}."
-    )
-
-
-def _unseen(result: TaskResult) -> str:
-    """Why the number of patients alone forbids the promotion of an equal model."""
-    if result.unseen is None or result.unseen < result.margin:
-        return ""
-    return f", as a model that fails {result.unseen:.1%} of patients may fail none of so few"
-
-
-def _chance(result: TaskResult) -> str:
+def _patients_short(result: TaskResult) -> str:
+    """What the number of patients has to do with a loss that is not ruled out."""
+    text = ""
+    # The number of patients is the reason only where the unseen loss alone exceeds the margin.
+    if result.unseen is not None and result.unseen >= result.margin:
+        text = f", as a model that fails {result.unseen:.1%} of patients may fail none of so few"
     if result.power is None or result.patients_needed is None:
-        return ""
-    text = (
+        return text
+    text += (
         "; with these patients an equally good model would have been accepted"
         f" {result.power:.0%} of the time"
     )
@@ -471,6 +465,7 @@ def _slices(task: PairedTask, champion: ModelPredictions, settings: Settings) ->
     return [
         _slice(column, str(name), part.index, task, champion, settings)
         for column in slice_columns(table)
+        # A column with one value is the whole test set, which the main comparison judges.
         if table[column].nunique() > 1
         for name, part in table.groupby(column, sort=True)
     ]
@@ -499,7 +494,11 @@ def _slice(
         if patients < settings.min_slice_patients:
             return replace(result, note=f"fewer than {settings.min_slice_patients} patients")
         drawn = _resample([model.table for model in models], statistics, settings)
+        # Sensitivity and specificity are means over images of one class, so each patient is a
+        # trial.
         units = independent_units(table, metric) if metric == "auroc" else patients
+        # Slices are tested for harm at alpha over all of them (Holm). They spend nothing of the
+        # tries: a false alarm rejects, and never promotes.
         confidence = 1 - settings.alpha
         difference = _difference(models[0], models[1], drawn[0], drawn[1], units, confidence)
     except ValueError as error:
@@ -531,29 +530,10 @@ def _slice_statistic(model: ModelPredictions, metric: str) -> Statistic:
 
 def _adjust(results: list[TaskResult], settings: Settings) -> list[TaskResult]:
     """Adjust the p values of slices and calibration over all tasks, and reject what is worse."""
-    raw = [p for result in results for p in _p_values(result)]
+    raw = [p for result in results for p in result.p_values]
+    # Holm's order is that of `p_values`; `with_adjusted` takes the values in the same order.
     adjusted = iter(holm(raw))
-    return [_judge_parts(_with_adjusted(result, adjusted, settings.alpha)) for result in results]
-
-
-def _p_values(result: TaskResult) -> list[float]:
-    raw = [part.p_value for part in result.slices]
-    raw.append(result.calibration.p_value if result.calibration else None)
-    return [p for p in raw if p is not None]
-
-
-def _with_adjusted(result: TaskResult, adjusted: Iterator[float], alpha: float) -> TaskResult:
-    slices = []
-    for part in result.slices:
-        if part.p_value is not None:
-            p = next(adjusted)
-            part = replace(part, p_value=p, worse=p < alpha)
-        slices.append(part)
-    calibration = result.calibration
-    if calibration is not None and calibration.p_value is not None:
-        p = next(adjusted)
-        calibration = replace(calibration, p_value=p, worse=p < alpha)
-    return replace(result, slices=slices, calibration=calibration)
+    return [_judge_parts(result.with_adjusted(adjusted, settings.alpha)) for result in results]
 
 
 def _judge_parts(result: TaskResult) -> TaskResult:
@@ -562,6 +542,7 @@ def _judge_parts(result: TaskResult) -> TaskResult:
     small = [
         _small_slice(result.task, part)
         for part in result.slices
+        # Too small to be tested is not the same as good: a person looks at these images.
         if part.p_value is None and part.value is not None and part.value < 0
     ]
     verdict: Verdict = "reject" if worse else result.verdict
@@ -573,7 +554,7 @@ def _worse_slice(task: str, part: SliceResult) -> str:
     assert part.p_value is not None
     return (
         f"{task}: for {part.origin} {part.name} the new model is worse than the current one:"
-        f" {NAMES[part.metric]} {_signed(part.difference)} on"
+        f" {TITLES[part.metric]} {part.difference.signed} on"
         f" {_amount(part.images, part.patients)} (adjusted p = {part.p_value:.4f})."
     )
 
@@ -583,16 +564,11 @@ def _small_slice(task: str, part: SliceResult) -> str:
     return (
         f"{task}: {part.origin} {part.name} is too small to be tested"
         f" ({_amount(part.images, part.patients)}), and the new model is worse there:"
-        f" {NAMES[part.metric]} {part.value:+.3f}. Look at these images."
+        f" {TITLES[part.metric]} {part.value:+.3f}. Look at these images."
     )
 
 
 # --- calibration -----------------------------------------------------------------------------
-
-
-def _probabilities(model: ModelPredictions) -> Floats:
-    raw = scores(model.table)
-    return raw if model.temperature is None else with_temperature(raw, model.temperature)
 
 
 def _calibration(task: PairedTask, settings: Settings) -> CalibrationResult | None:
@@ -600,12 +576,16 @@ def _calibration(task: PairedTask, settings: Settings) -> CalibrationResult | No
     table = task.challenger.table
     if task.main_metric == "dice":
         return None
-    y, ours = labels(table), _probabilities(task.challenger)
+    y, ours = labels(table), task.challenger.probabilities
     outcomes, probabilities = calibration_pairs(y, ours)
+    # Brier's score rather than the calibration error: it is a mean over images, so that its
+    # difference can be resampled without bias.
     losses = metrics.brier_losses(y, ours)
     result = CalibrationResult(
         ece=metrics.expected_calibration_error(outcomes, probabilities),
         limit=settings.max_calibration_error,
+        # A limit alone would reject good models on few patients, whose calibration error is large
+        # by chance.
         chance=chance_calibration_error(
             probabilities, table["patient"], level=settings.alpha, seed=settings.seed
         ),
@@ -613,9 +593,10 @@ def _calibration(task: PairedTask, settings: Settings) -> CalibrationResult | No
     )
     if task.champion is None:
         return result
-    others = metrics.brier_losses(y, _probabilities(task.champion))
+    others = metrics.brier_losses(y, task.champion.probabilities)
     [gain] = _resample([table], [mean_statistic(others - losses)], settings)
     draws = gain.defined()
+    # With 1 added to both counts (Davison & Hinkley 1997, 4.2): a resampled p value is never 0.
     p_worse = (1 + int((draws >= -_BRIER_TOLERANCE).sum())) / (1 + len(draws))
     return replace(result, champion_brier=float(others.mean()), p_value=p_worse)
 
@@ -640,14 +621,6 @@ def _bad_calibration(result: TaskResult) -> list[str]:
             f" (adjusted p = {calibration.p_value:.4f})."
         )
     return reasons
-
-
-def _signed(interval: Interval) -> str:
-    return f"{interval.value:+.3f} ({interval.low:+.3f} to {interval.high:+.3f})"
-
-
-def _plain(interval: Interval) -> str:
-    return f"{interval.value:.3f} ({interval.low:.3f} to {interval.high:.3f})"
 
 
 def _amount(images: int, patients: int) -> str:

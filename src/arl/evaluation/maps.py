@@ -43,6 +43,7 @@ def principal_colours(maps: npt.NDArray[np.float32]) -> Floats:
     tokens = maps.reshape(-1, maps.shape[-1]).astype(np.float64)
     if len(tokens) < 4:
         raise ValueError(f"{len(tokens)} patches are too few for three principal components")
+    # The full solver: the randomised one gives other colours at each call.
     components = PCA(n_components=3, svd_solver="full").fit_transform(tokens)
     low, high = np.percentile(components, _SHADES, axis=0)
     colours = np.clip((components - low) / np.maximum(high - low, 1e-12), 0, 1)
@@ -62,9 +63,11 @@ def evidence(model: Classifier, image: Tensor, anatomy: Tensor, called: Tensor) 
     image, anatomy, called = _beside(model, image, anatomy, called)
     with torch.no_grad():
         tokens = model.encoder.forward_features(image, anatomy)
+    # The graph begins at the tokens, so the encoder's activations are not kept.
     tokens = tokens.detach().requires_grad_(True)
     logits = model.head(tokens)
     chosen = logits.gather(1, called[:, None])
+    # Less the mean of the other classes: what speaks for all classes alike is no evidence.
     others = (logits.sum(1, keepdim=True) - chosen) / (logits.shape[1] - 1)
     (gradient,) = torch.autograd.grad((chosen - others).sum(), tokens)
     height, width = (side // model.encoder.patch_size for side in image.shape[-2:])
@@ -114,6 +117,7 @@ def plane(features: npt.ArrayLike, seed: int) -> Floats:
     points = np.asarray(features, np.float64)
     if len(points) < 10:
         raise ValueError(f"{len(points)} images are too few for t-SNE: it needs 10")
+    # scikit-learn refuses a perplexity that is not below the number of points.
     perplexity = min(30.0, (len(points) - 1) / 3)
     embedded = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(points)
     return np.asarray(embedded, np.float64)

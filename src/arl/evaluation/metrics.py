@@ -43,6 +43,7 @@ def main_metric(kind: str, classes: int) -> str:
         raise ValueError(f"task kind {kind!r} is not classification or segmentation")
     if classes < 2:
         raise ValueError(f"a classification task needs at least 2 classes, got {classes}")
+    # The paper reports AUROC for two and three classes, and Top-1 for its cardiac views.
     return "auroc" if classes <= _PAPER_TOP else "top1"
 
 
@@ -60,6 +61,7 @@ def check_scores(labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[Ints, Fl
         )
     if not len(y):
         raise ValueError("there are no images to measure")
+    # scikit-learn would fail later with a message about its own arrays.
     undefined = int((~np.isfinite(s)).reshape(len(s), -1).any(axis=1).sum())
     if undefined:
         raise ValueError(f"{undefined} of {len(s)} images have a score that is not a finite number")
@@ -124,6 +126,7 @@ def youden_threshold(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
     best = 1 + int(
         np.argmax((true_positive - false_positive)[1:])
     )  # cut 0 is infinite: nothing is positive
+    # Half-way, since a threshold at a score itself flips with the last bit of that score.
     below = cuts[best + 1] if best + 1 < len(cuts) else cuts[best]
     return float((cuts[best] + below) / 2)
 
@@ -176,6 +179,7 @@ def top_k_hits(labels: npt.ArrayLike, scores: npt.ArrayLike, k: int) -> Bools:
     y, s = check_scores(labels, scores)
     if not 1 <= k <= s.shape[1]:
         raise ValueError(f"top-{k} of {s.shape[1]} classes is not defined")
+    # Stable, so that a model with equal scores does not gain from the order of its classes.
     ranked = np.argsort(-s, axis=1, kind="stable")[:, :k]
     return np.asarray((ranked == y[:, None]).any(axis=1))
 
@@ -276,6 +280,7 @@ def brier_losses(labels: npt.ArrayLike, scores: npt.ArrayLike) -> Floats:
     """
     y, s = check_scores(labels, scores)
     losses = ((s - np.eye(s.shape[1])[y]) ** 2).sum(axis=1)
+    # The sum over two classes counts the same error twice.
     return np.asarray(losses / 2 if s.shape[1] == 2 else losses)
 
 

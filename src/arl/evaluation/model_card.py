@@ -3,20 +3,14 @@
 from collections.abc import Sequence
 
 from arl.evaluation.decision import Decision
-from arl.evaluation.results import Estimate, Metrics, SliceMetric
+from arl.evaluation.metrics import TITLES
+from arl.evaluation.results import Metrics, SliceMetric
 from arl.model_config import ModelConfig
 
-_LABELS = {
-    "auroc": "AUROC",
-    "accuracy": "accuracy",
-    "sensitivity": "sensitivity",
-    "specificity": "specificity",
-    "top1": "Top-1 accuracy",
-    "top3": "Top-3 accuracy",
-    "dice": "Dice (mean over images)",
-    "iou": "IoU (mean over images)",
-    "brier": "Brier score",
-    "ece": "expected calibration error",
+_GROUPS = {  # what `Metrics.patients` counts
+    "patient": "patients",
+    "clip": "patients or clips",
+    "image": "images taken as independent",
 }
 LIMITS = """\
 This is research software. It is not a medical device, has not been tested in clinical use, and
@@ -39,7 +33,10 @@ def model_card(
         decision: the gate's decision.json.
         config: the encoder's config.json.
     """
-    parts = [f"# ARL {version}", LIMITS, *_warning(evaluations), _model(config), "## Measured"]
+    encoder = ", ".join(f"{name} {value}" for name, value in sorted(config.encoder.items()))
+    model = f"An anatomy-aware vision transformer (A-ViT), one head a task: {encoder}."
+    parts = [f"# ARL {version}", LIMITS, *_warning(evaluations), f"## Model\n\n{model}"]
+    parts.append("## Measured")
     parts += [_task(metrics) for metrics in evaluations]
     parts += [
         "## Why it was released",
@@ -58,45 +55,25 @@ def _warning(evaluations: Sequence[Metrics]) -> list[str]:
     ]
 
 
-def _model(config: ModelConfig) -> str:
-    encoder = ", ".join(f"{name} {value}" for name, value in sorted(config.encoder.items()))
-    return f"## Model\n\nAn anatomy-aware vision transformer (A-ViT), one head a task: {encoder}."
-
-
 def _task(metrics: Metrics) -> str:
     classes = f"; classes {', '.join(metrics.classes)}" if metrics.classes else ""
-    head = f"### {metrics.task}\n\n{metrics.kind.capitalize()}{classes}. {_images(metrics)}"
-    rows = [_row(_LABELS[name], estimate) for name, estimate in metrics.metrics.items()]
-    columns = f"| metric | value | {metrics.confidence:.0%} interval |"
-    table = "\n".join([columns, "|---|---|---|", *rows])
-    return "\n\n".join(
-        [head, table, *_threshold(metrics), *_calibration(metrics), _slices(metrics)]
-    )
-
-
-def _images(metrics: Metrics) -> str:
     kind = " synthetic" if metrics.synthetic else ""
-    groups = {
-        "patient": "patients",
-        "clip": "patients or clips",
-        "image": "images taken as independent",
-    }
-    patients = f"{metrics.patients:,} {groups[metrics.grouping]}"
-    return f"{metrics.images:,}{kind} test images of {patients}."
-
-
-def _row(label: str, estimate: Estimate) -> str:
-    interval = "–" if estimate.low is None else f"{estimate.low:.3f} to {estimate.high:.3f}"
-    return f"| {label} | {estimate.value:.3f} | {interval} |"
-
-
-def _threshold(metrics: Metrics) -> list[str]:
-    if metrics.threshold is None:
-        return []
-    return [
-        f"Called {metrics.classes[1]} from a score of {metrics.threshold:.4f},"
-        " chosen on validation images (Youden)."
-    ]
+    head = (
+        f"### {metrics.task}\n\n{metrics.kind.capitalize()}{classes}."
+        f" {metrics.images:,}{kind} test images of"
+        f" {metrics.patients:,} {_GROUPS[metrics.grouping]}."
+    )
+    table = [f"| metric | value | {metrics.confidence:.0%} interval |", "|---|---|---|"]
+    for name, estimate in metrics.metrics.items():
+        limits = "–" if estimate.low is None else f"{estimate.low:.3f} to {estimate.high:.3f}"
+        table.append(f"| {TITLES[name]} | {estimate.value:.3f} | {limits} |")
+    parts = [head, "\n".join(table)]
+    if metrics.threshold is not None:
+        parts.append(
+            f"Called {metrics.classes[1]} from a score of {metrics.threshold:.4f},"
+            " chosen on validation images (Youden)."
+        )
+    return "\n\n".join([*parts, *_calibration(metrics), _slices(metrics)])
 
 
 def _calibration(metrics: Metrics) -> list[str]:
@@ -116,7 +93,7 @@ def _calibration(metrics: Metrics) -> list[str]:
 
 
 def _slices(metrics: Metrics) -> str:
-    columns = f"| by | name | images | patients | {_LABELS[metrics.main_metric]} |"
+    columns = f"| by | name | images | patients | {TITLES[metrics.main_metric]} |"
     rows = [
         f"| {origin} | {name} | {part.images} | {part.patients} | {_value(part)} |"
         for origin, parts in metrics.slices.items()

@@ -69,6 +69,7 @@ def _group_columns(rows: pd.DataFrame) -> dict[str, "pd.Series[str]"]:
         texts = [(by_name.get(name) or {}).get("text") for by_name in labels_of]
         columns[name] = pd.Series(texts, rows.index, dtype=object)
     ages = [(by_name.get("age") or {}).get("number") for by_name in labels_of]
+    # A stated group is kept as it is: its limits are the sender's and need not be ours.
     if columns["age_group"].isna().all():
         columns["age_group"] = pd.Series(
             [_age_group(age) for age in ages], rows.index, dtype=object
@@ -82,6 +83,7 @@ def _age_group(age: float | None) -> str | None:
     """A group of ages in years, as the gate reports them."""
     if age is None or not np.isfinite(age):
         return None
+    # Right: whoever is 18 belongs to the adults.
     index = int(np.searchsorted(_AGE_LIMITS, age, "right"))
     edges = ["0", *map(str, _AGE_LIMITS)]
     return f"{edges[index]}+" if index == len(_AGE_LIMITS) else f"{edges[index]}-{edges[index + 1]}"
@@ -92,6 +94,8 @@ def classification_table(rows: pd.DataFrame, outputs: Outputs, classes: int) -> 
     labels, scores = np.full(len(rows), -1), np.full((len(rows), classes), np.nan)
     for batch, logits in outputs:
         labels[batch.index.numpy()] = batch.label.numpy()
+        # In double precision: a softmax in float32 gives sums that differ from 1 in the sixth
+        # decimal.
         scores[batch.index.numpy()] = logits.double().softmax(dim=1).numpy()
     return score_table(rows, labels, scores)
 
@@ -125,6 +129,8 @@ def segmentation_table(rows: pd.DataFrame, outputs: Outputs) -> pd.DataFrame:
 def write_predictions(table: pd.DataFrame, path: Path) -> None:
     """Write a table as parquet, atomically."""
     content = pa.Table.from_pandas(table, preserve_index=False)
+    # The format stands in the file's schema, so that a table of an older version is refused by
+    # name.
     content = content.replace_schema_metadata({**content.schema.metadata, b"format": _FORMAT})
     with atomic_file(path) as partial:
         pq.write_table(content, partial)

@@ -92,6 +92,7 @@ def sgd_probe(
         torch.tensor((part.features - mean) / scale, dtype=torch.float32)
         for part in (train, val, test)
     ]
+    # Without views, the one and only view is the training images themselves.
     inputs = parts[0].unsqueeze(0)
     if views is not None:
         inputs = torch.tensor((views - mean) / scale, dtype=torch.float32)
@@ -107,6 +108,7 @@ def sgd_probe(
 
 def _standard(features: Floats) -> tuple[Floats, Floats]:
     spread = features.std(axis=0)
+    # A constant feature says nothing, and would be divided by zero.
     return features.mean(axis=0), np.where(spread > 0, spread, 1.0)
 
 
@@ -124,9 +126,11 @@ def _train_heads(
     All heads see the same batches.
     """
     count = features.shape[1]
+    # One head per rate, trained at once: a batched product costs little more than one head.
     weights = torch.zeros(len(rates), 1 + features.shape[2], classes)
     momentum = torch.zeros_like(weights)
     size = min(batch_size, count)
+    # The linear scaling rule: rates are per 256 images (Goyal et al. 2017).
     base = torch.tensor(rates).view(-1, 1, 1) * size / 256
     targets = torch.nn.functional.one_hot(labels, classes).float()
     generator = torch.Generator().manual_seed(seed)
@@ -152,19 +156,16 @@ def _head_scores(heads: Tensor, features: Tensor) -> Floats:
 
 def _check_parts(train: Part, val: Part, test: Part) -> int:
     """The number of classes, all of which every part has."""
+    # Over all parts: the class of the highest index may be missing from the training part.
     classes = 1 + int(max(part.labels.max(initial=0) for part in (train, val, test)))
     for name, part in (("train", train), ("val", val), ("test", test)):
-        _check(name, part, classes)
+        if not np.isfinite(part.features).all():
+            raise ValueError(f"{name}: a feature is not a finite number")
+        try:
+            check_classes(part.labels, classes)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
     return classes
-
-
-def _check(name: str, part: Part, classes: int) -> None:
-    if not np.isfinite(part.features).all():
-        raise ValueError(f"{name}: a feature is not a finite number")
-    try:
-        check_classes(part.labels, classes)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
 
 
 def _fit(train: Part, strength: float, batch_norm: bool) -> Pipeline:
@@ -200,6 +201,7 @@ def knn_scores(train: Part, features: Floats, k: int = 20, temp: float = 0.07) -
 
 def _nearest(cosine: Floats, k: int) -> Ints:
     """Columns (n, k) of the k greatest of each row."""
+    # A partition instead of a sort: the order among the k nearest does not matter.
     return np.argpartition(-cosine, k - 1, axis=1)[:, :k].astype(np.int64)
 
 
@@ -234,9 +236,12 @@ def knn_accuracy(
             f"a patient leaves fewer than {k} of {len(groups)} images to be neighbours"
         )
     cosine = _unit(features) @ _unit(features).T
+    # Images of one patient are near-copies, and would make every encoder look perfect.
     cosine[groups[:, None] == groups] = -np.inf
     neighbours = codes[_nearest(cosine, k)]
     right = (
         _votes(neighbours, np.ones(neighbours.shape), int(codes.max()) + 1).argmax(axis=1) == codes
     )
+    # The mean over classes: a collapsed encoder that always votes for the commonest class gets 1 /
+    # classes.
     return float(np.mean([right[codes == code].mean() for code in np.unique(codes)]))

@@ -46,6 +46,7 @@ def speckle(pictures: Floats, truth: Floats, patients: npt.ArrayLike, *, seed: i
     Raises:
         ValueError: fewer than two patients, or images of less than a local window.
     """
+    # A spectrum of a small image has fewer rings than pixels to Nyquist.
     rings = min(_RINGS, truth.shape[-1] // 2)
     pairs = list(zip(pictures, truth, strict=True))
     values = {

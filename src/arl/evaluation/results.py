@@ -15,6 +15,16 @@ class Interval:
     low: float
     high: float
 
+    @property
+    def text(self) -> str:
+        """E.g. "0.947 (0.921 to 0.968)"."""
+        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
+
+    @property
+    def signed(self) -> str:
+        """The same with signs, for a difference."""
+        return f"{self.value:+.3f} ({self.low:+.3f} to {self.high:+.3f})"
+
 
 @dataclass(frozen=True)
 class Estimate:

@@ -63,9 +63,11 @@ def local_snr(image: npt.ArrayLike, window: int = 7) -> float:
             f"an image of shape {pixels.shape} is smaller than a window of {window} pixels"
         )
     mean = uniform_filter(pixels, window)
+    # The difference of two filters costs a fixed time per pixel, whatever the window.
     variance = uniform_filter(pixels**2, window) - mean**2
     inner = slice(window // 2, -(window // 2) or None)
     mean, variance = mean[inner, inner], variance[inner, inner]
+    # Rounding leaves a tiny variance in even regions, such as the black border of a scan.
     varied = variance > 1e-9 * np.maximum(mean**2, 1)
     if not varied.any():
         raise ValueError("the image is even everywhere: it has no speckle to measure")

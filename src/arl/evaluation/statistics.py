@@ -64,6 +64,8 @@ def _placements(y: Ints, s: Floats) -> tuple[Floats, Floats]:
     """Shares of negatives below each positive (r, m), of positives above each negative (r, n)."""
     positive, negative = s[:, y == 1], s[:, y == 0]
     m, n = positive.shape[1], negative.shape[1]
+    # The rank among all images less the rank within the own class counts the other class below.
+    # Midranks give a tie one half, as the AUROC does.
     ranks = rankdata(np.concatenate([positive, negative], axis=1), axis=1)
     return (ranks[:, :m] - rankdata(positive, axis=1)) / n, 1 - (
         ranks[:, m:] - rankdata(negative, axis=1)
@@ -100,6 +102,8 @@ def clustered_covariance(
             f" and {with_negative} negative"
         )
     m, n, everyone = of_positive.shape[1], of_negative.shape[1], patient.max() + 1
+    # A patient with images of both classes ties the two components together. DeLong's formula has
+    # no such term, and is too short for such patients.
     both = from_positive @ from_negative.T * everyone / (everyone - 1) / (m * n)
     covariance = (
         from_positive @ from_positive.T * with_positive / (with_positive - 1) / m**2
@@ -148,11 +152,13 @@ def clustered_interval(
 
 
 def _logit_interval(area: float, error: float, pairs: int, confidence: float) -> Interval:
+    # The logit is infinite here, and the estimated variance is zero.
     if area in (0.0, 1.0):
         return Interval(area, *clopper_pearson(round(area) * pairs, pairs, confidence))
     if error < _ROUNDING:
         return _unseen_interval(area, pairs, confidence)
     z = float(norm.ppf((1 + confidence) / 2)) * error / (area * (1 - area))
+    # On the logit scale the limits stay within 0 and 1, and are asymmetric near 1 as they must be.
     logit = np.log(area / (1 - area))
     return Interval(area, float(1 / (1 + np.exp(z - logit))), float(1 / (1 + np.exp(-z - logit))))
 
@@ -190,12 +196,15 @@ def clustered_test(
     """
     a, b = np.atleast_2d(np.asarray(scores_a)), np.atleast_2d(np.asarray(scores_b))
     areas, covariance = clustered_covariance(labels, np.concatenate([a, b]), clusters)
+    # The contrast compares means over trainings, so their errors are averaged with their
+    # covariance.
     weights = np.r_[np.full(len(a), 1 / len(a)), np.full(len(b), -1 / len(b))]
     return _contrast(areas, covariance, weights)
 
 
 def _contrast(areas: Floats, covariance: Floats, weights: Floats) -> tuple[float, float]:
     difference, variance = float(weights @ areas), float(weights @ covariance @ weights)
+    # Identical readers have no variance: they are equal for certain, or differ for certain.
     if variance <= _ROUNDING**2:
         return difference, 1.0 if abs(difference) < _ROUNDING else 0.0
     return difference, float(2 * norm.sf(abs(difference) / np.sqrt(variance)))
@@ -236,6 +245,8 @@ def clustered_proportion(
         )
     proportion = float(hits.mean())
     alpha = (1 - confidence) / 2
+    # Clopper and Pearson take whole trials. Beta quantiles extend their limits to the fractional
+    # number of independent images that clustered ones are worth.
     worth = _worth(hits - proportion, patient, alpha)
     low, high = 0.0, 1.0
     if proportion > 0:
@@ -256,7 +267,11 @@ def _worth(deviations: Floats, patient: Ints, alpha: float) -> float:
         return float(
             patients
         )  # all are right, or all wrong: nothing tells how alike a patient's images are
+    # The ratio of the variance under independence to the variance over patients is the inverse of
+    # the design effect.
     independent = 1 + float(deviations @ deviations) / images / variance
+    # A variance from few patients is itself uncertain: Student's quantile is wider than the normal
+    # one.
     few = (student.ppf(alpha, images - 1) / student.ppf(alpha, patients - 1)) ** 2
     return float(np.clip(independent * few, 1, images))
 
@@ -279,6 +294,7 @@ def mcnemar(right_a: npt.ArrayLike, right_b: npt.ArrayLike) -> float:
     a, b = np.asarray(right_a, dtype=bool), np.asarray(right_b, dtype=bool)
     if a.shape != b.shape:
         raise ValueError(f"answers of shape {a.shape} and {b.shape} are not of the same images")
+    # Only the discordant pairs count in the exact test; statsmodels takes the whole table.
     table = [[int((a & b).sum()), int((a & ~b).sum())], [int((~a & b).sum()), int((~a & ~b).sum())]]
     return float(exact_mcnemar(table, exact=True).pvalue)
 
@@ -292,6 +308,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     p = np.asarray(p_values, dtype=np.float64)
     if not ((p >= 0) & (p <= 1)).all():
         raise ValueError(f"p values {list(p_values)} are not all within 0..1")
+    # statsmodels fails on an empty list: a decision without slices corrects nothing.
     return [float(value) for value in multipletests(p, method="holm")[1]] if len(p) else []
 
 
@@ -306,6 +323,8 @@ def auroc_statistic(labels: npt.ArrayLike, scores: npt.ArrayLike) -> Statistic:
     """
     y, s = check_scores(labels, scores)
     check_classes(y, 2)
+    # The order is computed once for all resamples. Each resample then costs one cumulative sum
+    # instead of a sort.
     order = np.argsort(s, kind="stable")
     positive, negative = order[y[order] == 1], order[y[order] == 0]
     below = np.searchsorted(s[negative], s[positive], "left")
@@ -316,6 +335,7 @@ def auroc_statistic(labels: npt.ArrayLike, scores: npt.ArrayLike) -> Statistic:
         p = weights[:, positive]
         n = np.zeros((len(weights), len(negative) + 1))
         np.cumsum(weights[:, negative], axis=1, out=n[:, 1:])
+        # Without ties the two counts are equal, and one look-up per positive image is saved.
         lower = (n[:, below] + n[:, not_above]) / 2 if ties else n[:, below]
         return _ratio(np.einsum("ij,ij->i", lower, p), p.sum(axis=1) * n[:, -1])
 
@@ -332,6 +352,7 @@ def macro_auroc_statistic(labels: npt.ArrayLike, scores: npt.ArrayLike) -> Stati
     check_classes(y, s.shape[1])
     if s.shape[1] == 2:
         return auroc_statistic(y, s[:, 1])
+    # One class against the rest, as `metrics.macro_auroc`.
     each = [auroc_statistic((y == c).astype(int), s[:, c]) for c in range(s.shape[1])]
     return lambda weights: np.asarray(np.mean([statistic(weights) for statistic in each], axis=0))
 
@@ -380,6 +401,8 @@ class Resampled(NamedTuple):
         """
         values = self.draws[np.isfinite(self.draws)]
         missing = len(self.draws) - len(values)
+        # Few undefined draws may be left out. Many are not random: they are the draws without the
+        # rare class, and the interval of the rest would be too short.
         if missing > _MAX_UNDEFINED * len(self.draws):
             raise ValueError(
                 f"{missing} of {len(self.draws)} resamples leave the statistic undefined:"
@@ -390,6 +413,18 @@ class Resampled(NamedTuple):
     def error(self) -> float:
         """Standard error."""
         return float(self.defined().std(ddof=1))
+
+    def acceleration(self) -> float:
+        """Skewness of the patients' influence, by the jackknife."""
+        values = self.left_out[np.isfinite(self.left_out)]
+        influence = values.mean() - values if len(values) else np.zeros(1)
+        squares = float((influence**2).sum())
+        return float((influence**3).sum()) / (6 * squares**1.5) if squares > 0 else 0.0
+
+    def jackknife_error(self) -> float:
+        """Standard error from the statistics without each group of patients."""
+        values = self.left_out[np.isfinite(self.left_out)]
+        return float(np.sqrt((len(values) - 1) * values.var())) if len(values) else float("inf")
 
 
 def cluster_bootstrap(
@@ -413,6 +448,8 @@ def cluster_bootstrap(
     draws = _by_parts(
         statistics, resamples, len(index), lambda _, size: _drawn(rng, len(names), size)[:, index]
     )
+    # The jackknife leaves out groups of patients where there are many: the acceleration and the
+    # error need no more.
     groups = min(len(names), _GROUPS)
     left_out = _by_parts(
         statistics,
@@ -430,6 +467,8 @@ def _by_parts(
     statistics: Sequence[Statistic], rows: int, images: int, weights: Callable[[int, int], Floats]
 ) -> Floats:
     """Statistics (s, rows) of `weights(start, size)`, a few rows at a time."""
+    # All weights at a time would take resamples x images x 8 bytes: 400 MB for 2,000 resamples of
+    # 25,000 images, and miss the cache.
     step = max(1, _CELLS // images)
     parts = []
     for start in range(0, rows, step):
@@ -444,6 +483,8 @@ def _drawn(rng: np.random.Generator, clusters: int, resamples: int) -> Floats:
         rng.integers(clusters, size=(resamples, clusters))
         + np.arange(resamples)[:, None] * clusters
     )
+    # One bincount over shifted indices counts all resamples, where a loop would call numpy once per
+    # resample.
     counts = np.bincount(drawn.ravel(), minlength=resamples * clusters)
     return counts.reshape(resamples, clusters).astype(np.float64)
 
@@ -457,20 +498,15 @@ def bca_limits(resampled: Resampled, confidence: float = 0.95) -> tuple[float, f
         ValueError: see `Resampled.defined`.
     """
     draws = resampled.defined()
+    # Draws equal to the estimate count one half. Metrics of few patients take few values, and
+    # either count alone would bias the limits.
     below = (np.mean(draws < resampled.value) + np.mean(draws <= resampled.value)) / 2
+    # Clipped, since an estimate outside of all draws would have an infinite bias.
     bias = norm.ppf(np.clip(below, 1 / len(draws), 1 - 1 / len(draws)))
     z = bias + norm.ppf([(1 - confidence) / 2, (1 + confidence) / 2])
-    levels = norm.cdf(bias + z / (1 - _acceleration(resampled.left_out) * z))
+    levels = norm.cdf(bias + z / (1 - resampled.acceleration() * z))
     low, high = np.quantile(draws, levels)
     return float(low), float(high)
-
-
-def _acceleration(left_out: Floats) -> float:
-    """Skewness of the patients' influence, by the jackknife."""
-    values = left_out[np.isfinite(left_out)]
-    influence = values.mean() - values if len(values) else np.zeros(1)
-    squares = float((influence**2).sum())
-    return float((influence**3).sum()) / (6 * squares**1.5) if squares > 0 else 0.0
 
 
 def bootstrap_interval(resampled: Resampled, units: int, confidence: float = 0.95) -> Interval:
@@ -497,6 +533,7 @@ def disjoint_pairs(labels: npt.ArrayLike, clusters: npt.ArrayLike) -> int:
     the AUROC may rest on them.
     """
     y, names = np.asarray(labels), np.asarray(clusters)
+    # A patient with images of both classes can serve one pair only, as one side or as both.
     positive, negative = set(names[y == 1]), set(names[y == 0])
     return min(len(positive), len(negative), len(positive | negative) // 2)
 
@@ -548,7 +585,9 @@ def lower_bounded(difference: Resampled, *, units: int, confidence: float) -> Di
     if np.ptp(draws) < _ROUNDING:
         return Difference(value, value - unseen, value + unseen, p_worse, 0.0, unseen)
     low, high = bca_limits(difference, confidence)
-    reach = _student(units, confidence) * _jackknife_error(difference.left_out)
+    reach = _student(units, confidence) * difference.jackknife_error()
+    # The lowest of the three. Each one alone promotes too often somewhere: BCa on few patients,
+    # Student's on skewed differences, and both on failures that no patient of the test set shows.
     low, high = min(low, value - reach, value - unseen), max(high, value + reach)
     # A metric within 0..1 cannot differ by more.
     low, high = max(low, -1.0), min(high, 1.0)
@@ -591,12 +630,6 @@ def student_test(difference: Resampled, units: int) -> float:
     return float(2 * student.sf(abs(difference.value) / error, max(units - 1, 1)))
 
 
-def _jackknife_error(left_out: Floats) -> float:
-    """Standard error from the statistics (groups,) without each group of patients."""
-    values = left_out[np.isfinite(left_out)]
-    return float(np.sqrt((len(values) - 1) * values.var())) if len(values) else float("inf")
-
-
 def power(error: float, margin: float, units: float, confidence: float = 0.95) -> float:
     """Probability that a model equal to the champion is non-inferior (normal approximation).
 
@@ -630,6 +663,8 @@ def patients_needed(
         more = number / patients
         return power(error / np.sqrt(more), margin, units * more, confidence) >= wanted
 
+    # Doubling, then bisection: the power grows with the number of patients, so about 2 log2(n)
+    # evaluations find the number.
     limit = patients
     while not reached(limit):
         limit *= 2

@@ -54,7 +54,12 @@ class Summary:
 
     def metrics(self) -> dict[str, Estimate]:
         """Name -> value, low and high of every figure."""
-        return self._segmentation() if self.main == "dice" else self._classification()
+        if self.main != "dice":
+            return self._classification()
+        patients = self.table["patient"].nunique()
+        return self._estimates(
+            {name: (mean_statistic(self.table[name]), patients) for name in ("dice", "iou")}
+        )
 
     def confusion(self) -> list[list[int]] | None:
         """Counts, truth in rows; None for segmentation."""
@@ -74,12 +79,6 @@ class Summary:
             else (s[:, 1] >= self.threshold).astype(np.int64)
         )
 
-    def _segmentation(self) -> dict[str, Estimate]:
-        patients = self.table["patient"].nunique()
-        return self._estimates(
-            {name: (mean_statistic(self.table[name]), patients) for name in ("dice", "iou")}
-        )
-
     def _classification(self) -> dict[str, Estimate]:
         y, s = labels(self.table), scores(self.table)
         right = np.asarray(self._called() == y)
@@ -96,11 +95,13 @@ class Summary:
                 ),
             }
         )
+        # Proportions have exact limits over patients; the bootstrap's are too short near 1.
         estimates["accuracy"] = self._proportion(right, everyone)
         if self.threshold is not None:
             estimates["sensitivity"] = self._proportion(right, y == 1)
             estimates["specificity"] = self._proportion(right, y == 0)
         else:
+            # Top-3 of three classes is always 1.
             for k in [1, 3] if s.shape[1] > 3 else [1]:
                 estimates[f"top{k}"] = self._proportion(metrics.top_k_hits(y, s, k), everyone)
         outcomes, probabilities = calibration_pairs(y, s)
@@ -169,6 +170,7 @@ class Summary:
                 [statistic], part["patient"], resamples=self.resamples, seed=self.seed
             )
             estimate = self._estimate(resampled[0], independent_units(part, self.main))
+        # A small slice stands in the table with its point and the reason why it has no interval.
         except ValueError as reason:
             return SliceMetric(images, patients, estimate, note=str(reason))
         return SliceMetric(images, patients, estimate)

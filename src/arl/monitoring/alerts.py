@@ -70,6 +70,7 @@ def send_alerts(journal: Journal, monitor: Path) -> list[str]:
     try:
         sent = Alerted.read(file).sequence
     except (FileNotFoundError, DocumentError, UnicodeDecodeError):
+        # A damaged state file sends everything again: twice is better than never.
         sent = 0 if channels else entries[-1].sequence
     failures = []
     for entry in entries:
@@ -126,6 +127,7 @@ def _post(entry: LogEntry) -> None:
 
 def _request(method: str, address: str, body: bytes | None) -> None:
     """Send a request; an error names the host alone, since an address may hold a secret."""
+    # Addresses of chat webhooks are secrets in their path, and may hold a password before the @.
     host = urlsplit(address).netloc.rpartition("@")[2]
     try:
         response = urllib3.request(
@@ -147,6 +149,7 @@ def _mail(entry: LogEntry) -> None:
     message = EmailMessage()
     recipients = [name.strip() for name in os.environ[EMAIL].split(",")]
     message["Subject"] = f"arl watch: {entry.label}"
+    # The log's words name runs by an alias: a folder of the inbox may bear a patient's name.
     message["From"] = f"arl@{os.uname().nodename}"
     message["To"] = ", ".join(recipients)
     message.set_content("\n".join([*_lines(entry), ""]))

@@ -28,4 +28,5 @@ def train_only(batch: Path) -> None:
         with atomic_file(file) as partial:
             pq.write_table(table, partial)
         splits[file.stem] = dict.fromkeys(summary.splits[file.stem], 0) | {"train": len(ids)}
+    # The summary states the splits too, and both must agree or the validation refuses the batch.
     replace(summary, splits=splits).write(batch)

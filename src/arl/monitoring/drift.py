@@ -62,6 +62,7 @@ def comparable(
     Phantoms are compared with phantoms only, and a patient who came back is not compared with
     themself. Both tables are manifest rows with a `group`.
     """
+    # Phantoms differ from patients in everything, and would make every hospital look new.
     pool = reference[reference["synthetic"].isin(current["synthetic"].unique())]
     pool = pool[~pool["group"].isin(current["group"])]
     agreeing = _agree(pool, current, within)
@@ -104,6 +105,7 @@ class Kernel:
             group: of each cell (Q,).
             cells: which count (Q,). Groups come in the order of their numbers.
         """
+        # Sorted by group, so that `reduceat` sums each group as one run of rows and columns.
         order = np.flatnonzero(cells)[np.argsort(group[cells], kind="stable")]
         starts = np.flatnonzero(np.diff(group[order], prepend=-1))
         sums = np.add.reduceat(self.sums[np.ix_(order, order)], starts, axis=0)
@@ -123,6 +125,8 @@ def cell_kernel(
     points = np.asarray(embeddings, np.float64)[order]
     starts = np.searchsorted(cell[order], np.arange(cell.max() + 1))
     ends = np.append(starts[1:], len(points))
+    # The median heuristic (Gretton et al. 2012, section 8): a bandwidth that fits the data without
+    # labels.
     scale = 2 * _median_square(points)
     sums = np.zeros((len(starts), len(starts)))
     first = 0
@@ -130,6 +134,7 @@ def cell_kernel(
         # whole cells of about so many images, against themselves and the later ones
         last = max(first + 1, int(np.searchsorted(ends, starts[first] + _BLOCK, "right")))
         begin = starts[first]
+        # The images' kernel never exists as a whole: 8,000 images would take 512 MB.
         values = np.exp(_squares(points[begin : ends[last - 1]], points[begin:]) / -scale)
         part = np.add.reduceat(values, starts[first:last] - begin, axis=0)
         sums[first:last, first:] = np.add.reduceat(part, starts[first:] - begin, axis=1)
@@ -167,10 +172,12 @@ def usual_distance(distances: Sequence[float]) -> float | None:
 def _squares(a: Array, b: Array) -> Array:
     """Squared distances (len(a), len(b))."""
     squares = (a * a).sum(axis=1)[:, None] + (b * b).sum(axis=1) - 2 * a @ b.T
+    # Rounding makes the distance of a point from itself slightly negative.
     return np.asarray(np.maximum(squares, 0))
 
 
 def _median_square(points: Array) -> float:
+    # Evenly spaced points, not random ones: the bandwidth is the same at each call.
     some = points[:: -(-len(points) // 1000)]
     apart = _squares(some, some)[np.triu_indices(len(some), 1)]
     return float(np.median(apart)) or 1.0  # 1 where all points are one
@@ -192,10 +199,12 @@ def permutation_mmd(
     if min(size, len(current) - size) < 2:
         raise ValueError(f"MMD needs two groups on each side, got {size} current of {len(current)}")
     rng = np.random.default_rng(seed)
+    # Whole groups are permuted: images of one patient are not exchangeable with those of another.
     shuffled = rng.permuted(np.tile(current, (permutations, 1)), axis=1)
     observed, *null = _mmd2(kernel, np.concatenate([current[None], shuffled]).astype(np.float64))
     # sums of one split in another order differ in their last bits and are ties
     reached = np.sum(np.asarray(null) >= observed - 1e-12)
+    # The observed split is one of the permutations, so p is never 0 (Phipson & Smyth 2010).
     return Shift(float(observed), float((1 + reached) / (1 + permutations)))
 
 
@@ -208,6 +217,7 @@ def _mmd2(kernel: Array, current: Array) -> Array:
     within = (towards * current).sum(axis=1)
     across = towards.sum(axis=1) - within
     rest = kernel.sum() - within - 2 * across
+    # Without the diagonal the estimate is unbiased, so that small batches do not look shifted.
     first = (within - current @ diagonal) / (ones * (ones - 1))
     second = (rest - (1 - current) @ diagonal) / (zeros * (zeros - 1))
     return np.asarray(first + second - 2 * across / (ones * zeros))
@@ -327,6 +337,7 @@ def _evidently() -> Iterator[tuple[Any, Any]]:
     """The library with our test for names; it costs 5 s, so nothing else imports it."""
     os.environ["DO_NOT_TRACK"] = "true"
     with warnings.catch_warnings():
+        # These are warnings of the library's own imports, which its users cannot mend.
         warnings.filterwarnings("ignore", r"numpy\.core is deprecated", DeprecationWarning)
         warnings.filterwarnings("ignore", r".*in litestar 2\.", DeprecationWarning)
         import evidently
@@ -365,6 +376,7 @@ def homogeneity(current: "pd.Series[str]", reference: "pd.Series[str]") -> float
         pd.concat([reference.value_counts(), current.value_counts()], axis=1).fillna(0).sort_index()
     )
     table = counts.to_numpy(np.float64).T
+    # Merging the two rarest names keeps the test valid; leaving them out would hide a new scanner.
     while table.shape[1] > 2 and _least_expected(table) < _EXPECTED:
         order = np.argsort(table.sum(axis=0), kind="stable")
         merged = table[:, order[:2]].sum(axis=1, keepdims=True)

@@ -61,10 +61,12 @@ def _width(rest: npt.NDArray[np.float32]) -> float:
     """Full width at half maximum of the autocorrelation along axis 0, pixels."""
     lags = range(1, min(_MAX_LAG, len(rest) - 1) + 1)
     power = float((rest * rest).mean())
+    # Lags up to 16 pixels: speckle is a few pixels wide, and longer lags measure anatomy.
     curve = [1.0, *(float((rest[lag:] * rest[:-lag]).mean()) / power for lag in lags)]
     below = next((lag for lag, value in enumerate(curve) if value < 0.5), None)
     if below is None:
         return 2.0 * _MAX_LAG
+    # Linear interpolation between two lags, as speckle widths lie between whole pixels.
     step = (curve[below - 1] - 0.5) / (curve[below - 1] - curve[below])
     return 2 * (below - 1 + step)
 
@@ -123,6 +125,7 @@ def thin(rows: pd.DataFrame, *, patients: int, images: int, seed: int) -> pd.Dat
     """At most so many groups, drawn at random, and evenly spaced images of each; `rows` have a
     `group`.
     """
+    # Sorted before the draw: the order of the manifest must not change the result.
     names = np.sort(rows["group"].unique())
     if len(names) > patients:
         names = np.random.default_rng(seed).choice(names, patients, replace=False)

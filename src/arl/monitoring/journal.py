@@ -177,6 +177,8 @@ class Journal:
             # Another poll may write at the same time.
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             end = _end_of_last_line(descriptor)
+            # Read under the lock: the number and the hash of the last line must be those of this
+            # moment.
             lines = os.pread(descriptor, end, 0).splitlines()
             entry = LogEntry(
                 sequence=len(lines) + 1,
@@ -214,6 +216,8 @@ class Journal:
                     f"line {number} of {self.file} does not follow the line before it: "
                     "a line was edited, added or removed"
                 )
+            # The chain goes on from the line as it is, so that one edit is one problem, not one per
+            # later line.
             previous = _digest(line)
         return problems_ + self._head_problems()
 
@@ -227,6 +231,7 @@ class Journal:
             return [f"{self._head} is missing"] if len(lines) > 1 else []
         except (ValueError, KeyError, TypeError):
             return [f"{self._head} is damaged"]
+        # A chain alone does not show that its last lines were cut off. The head does.
         if not 0 < sequence <= len(lines):
             return [f"{self.file} has {len(lines)} lines and had {sequence}: it was cut"]
         if _digest(lines[sequence - 1]) != digest or len(lines) > sequence + 1:
@@ -264,6 +269,7 @@ def _append_whole(descriptor: int, end: int, line: bytes) -> None:
     try:
         if os.write(descriptor, line) < len(line):
             raise OSError("the log's line could not be written whole: is the disk full?")
+        # A decision is acted on at once: the line must outlive a power failure.
         os.fsync(descriptor)
     except OSError:
         os.ftruncate(descriptor, end)
@@ -294,6 +300,7 @@ def waiting(entries: Sequence[LogEntry]) -> dict[str, DecisionWord]:
     for entry in entries:
         if entry.decision is not None:
             for batch in entry.decision.batches:
+                # The latest decision on a batch counts.
                 left.pop(batch, None)
                 if entry.decision.word in WAITING:
                     left[batch] = entry.decision.word
@@ -323,6 +330,7 @@ def trained_on(entries: Sequence[LogEntry], champion: str) -> list[str] | None:
         for entry in entries
         if entry.champion == champion and entry.trained_on is not None
     ]
+    # The latest entry counts: a release may come into use again after a rollback.
     return list(stated[-1]) if stated else None
 
 

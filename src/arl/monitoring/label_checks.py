@@ -133,6 +133,8 @@ def cross_fitted(
     """
     probabilities = np.full((len(labels), classes), np.nan)
     folds = min(_FOLDS, len(set(patients)))
+    # Grouped by patient: a model that has seen one image of a patient knows the labels of the
+    # others.
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     # Both sides count the same, however many images the reference has.
     for rest, fold in splitter.split(features, labels, np.asarray(patients, str)):
@@ -145,6 +147,7 @@ def cross_fitted(
             ]
         )
         weights *= len(targets) / weights.sum()
+        # A strong penalty keeps the model from learning single wrong labels by heart.
         model = make_pipeline(StandardScaler(), LogisticRegression(C=_PENALTY, max_iter=500))
         model.fit(together, targets, logisticregression__sample_weight=weights)
         classes_ = model.classes_
@@ -165,6 +168,7 @@ def confident_noise(labels: Ints, probabilities: Floats) -> float:
     """
     classes = probabilities.shape[1]
     present = [c for c in range(classes) if (labels == c).any()]
+    # A class without images gets no threshold, and no image counts for it.
     thresholds = np.full(classes, np.inf)
     for c in present:
         thresholds[c] = probabilities[labels == c, c].mean()
@@ -189,6 +193,7 @@ def prior_distance(labels: Ints, reference: Ints, classes: int) -> tuple[float, 
     table = np.stack([np.bincount(part, minlength=classes) for part in (labels, reference)])
     fractions = table / table.sum(axis=1, keepdims=True)
     distance = float(np.abs(fractions[0] - fractions[1]).sum() / 2)
+    # scipy refuses a column without any count.
     used = table[:, table.sum(axis=0) > 0]
     if used.shape[1] < 2:
         return distance, 1.0
@@ -227,6 +232,7 @@ def find_neighbours(
         (features**2).sum(axis=1)[:, None] + (reference**2).sum(axis=1) - 2 * features @ reference.T
     )
     if excluded is not None:
+        # Infinitely far, so that the number of neighbours stays the same for all images.
         squares = np.where(excluded, np.inf, squares)
     nearest = np.argsort(squares, axis=1, kind="stable")[:, :_NEIGHBOURS]
     agree = np.asarray(reference_organs, str)[nearest] == np.asarray(organs, str)[:, None]

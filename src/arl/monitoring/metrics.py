@@ -20,6 +20,7 @@ class _LoopCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         journal = Journal(self._monitor)
+        # Read at each scrape: the log is the only state, and another process writes it.
         entries = journal.entries()
         decisions = Counter(entry.decision.word for entry in entries if entry.decision)
         yield _family("arl_decisions", "Decisions on batches", "decision", decisions)
@@ -39,6 +40,7 @@ class _LoopCollector(Collector):
         }
         for name, (text, value) in gauges.items():
             yield GaugeMetricFamily(name, text, value)
+        # The time of a file, which any process can set, and which a dead loop stops setting.
         polled = self._monitor / _POLLED
         if polled.is_file():
             yield GaugeMetricFamily(

@@ -153,6 +153,7 @@ def current(monitor: Path) -> Run | None:
     try:
         return _with_monitor(RunState.read(file), monitor)
     except (DocumentError, UnicodeDecodeError):
+        # Kept beside, since it may say how the damage came about.
         file.replace(file.with_name(f"open.json.damaged-{time.time_ns()}"))
     restored = _unfinished(monitor)
     if restored is not None:
@@ -178,6 +179,7 @@ def _with_monitor(state: RunState, monitor: Path) -> Run:
 def _unfinished(monitor: Path) -> Run | None:
     """The newest run that began and neither ended nor is parked."""
     for file in sorted(monitor.glob("runs/*/run.json"), reverse=True):
+        # A parked run waits for a person; restoring it would resume it without one.
         if not (file.parent / "parked").exists():
             try:
                 return _with_monitor(RunState.read(file), monitor)
@@ -197,6 +199,7 @@ def end(run: Run) -> None:
 
 def park(run: Run) -> None:
     """Set a run aside with everything that it has done, so that the loop can take other batches."""
+    # Before the state file goes: a process that dies between the two must not leave a lost run.
     (run.folder / "parked").touch()
     _state_file(run.monitor).unlink(missing_ok=True)
 
@@ -248,6 +251,7 @@ def lock(monitor: Path) -> Iterator[int | None]:
         except BlockingIOError:
             yield None
             return
+        # The text is for people alone. The lock itself is the kernel's, and ends with the process.
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"process {os.getpid()} of {os.uname().nodename}".encode(), 0)
         yield descriptor
@@ -274,6 +278,8 @@ def link_batches(corpus: Path, batches: Iterable[str], view: Path) -> None:
             )
         link.parent.mkdir(parents=True, exist_ok=True)
         if not link.exists():
+            # A relative link survives a move of the project, and costs nothing for terabytes of
+            # images.
             link.symlink_to(os.path.relpath(target.resolve(), link.parent.resolve()))
 
 
@@ -283,6 +289,7 @@ def adopt(run: Run, corpus: Path) -> None:
         return
     source, target = run.corpus / run.new, corpus / run.new
     target.parent.mkdir(parents=True, exist_ok=True)
+    # A rename is atomic within one file system only.
     if source.stat().st_dev == target.parent.stat().st_dev:
         source.rename(target)
         return

@@ -27,6 +27,7 @@ def check_policy(params: Params, champions_tasks: list[str], path: Path = POLICY
             missing or no policy.
     """
     try:
+        # The file of the working directory: no override of the command line changes it.
         policy = yaml.safe_load(path.read_text(encoding="utf-8"))
         gate = policy["gate"]
         problems = [
@@ -64,6 +65,7 @@ def check_policy(params: Params, champions_tasks: list[str], path: Path = POLICY
                 problems.append(
                     f"task.{name}.floor is {task.floor:g}, at least {policy['floor']:g}"
                 )
+        # A release that drops a task leaves hospitals without it, so someone has to consent.
         missing = sorted(set(champions_tasks) - set(params.tasks))
         if missing and not policy["drop_tasks"]:
             problems.append(f"the release would lack the champion's task {', '.join(missing)}")
@@ -82,6 +84,8 @@ def attest_decision(
 ) -> None:
     """Sign the gate's decision with the hashes of everything that it rests on."""
     keys = keys_from_environment(params.release.signed)
+    # A machine may evaluate without the private key; its decision is then unsigned, and `arl
+    # release` refuses it.
     if keys is None or keys.private is None:
         return
     inputs = {"champion": champion or "none"}
@@ -121,6 +125,7 @@ def verify_decision(
         task = read_metrics(folder).task
         for name in (Metrics.FILE, "predictions.parquet"):
             signed = attestation.step.inputs.get(f"{task}/{name}")
+            # Evaluations of tasks that the gate did not judge may lie beside the others.
             if signed is not None and signed != sha256(folder / name):
                 raise ValueError(f"{folder / name} was changed after the gate: evaluate again")
     return attestation

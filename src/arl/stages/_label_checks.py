@@ -122,6 +122,7 @@ def _test_images(
 ) -> list[LabelCheck]:
     """New images that are near-identical to images that judge models."""
     table = with_splits(corpus, _COLUMNS, params.data.splits)
+    # As the batch will be used: whatever split its sender names, its images train.
     table.loc[table["id"].isin(new["id"]), "split"] = "train"
     members = duplicate_clusters(table)
     judging = set(members.loc[members["split"] == "test", "cluster"])
@@ -177,8 +178,10 @@ def _organs(
     of_known = cached.organs
     organs, group = training_rows["anatomy"].tolist(), training_rows["group"].to_numpy()
     neighbours = find_neighbours(of_new, new["anatomy"].tolist(), of_known, organs)
+    # Images of one patient are near-copies, and would make the usual distance far too small.
     itself = group[:, None] == group
     among_known = find_neighbours(of_known, organs, of_known, organs, excluded=itself)
+    # The usual distance between training images of different patients.
     near = neighbours.distance <= np.quantile(among_known.distance, _USUAL)
     usual = _fraction_of_patients(training_rows, among_known.other)
     # An image far from all training images is new, and its neighbours say nothing about its organ.
@@ -254,6 +257,8 @@ def _task_checks(
     if new.empty:
         return [], [f"{task}: the batch has no label of this task"]
     training = reference[reference["split"] == "train"]
+    # The champion is judged on images that it has not trained on; on training images it would agree
+    # with any label.
     held_out = reference[reference["split"].isin(["val", "test"])]
     training = thin(training, patients=_REFERENCE_PATIENTS, images=2, seed=params.seed)
     of_new = _task_features(model, corpus, new, settings)
@@ -274,6 +279,7 @@ def _task_checks(
     for site, part in new.groupby("site", sort=True):
         positions = part.index.to_numpy()
         patients = part["group"].nunique()
+        # Fewer patients contradict a champion by chance, and one class has no AUROC.
         if patients < MIN_PATIENTS or part["target"].nunique() < 2:
             skipped.append(
                 f"{task}: site {site} has {patients} labelled patients of "
@@ -286,6 +292,8 @@ def _task_checks(
             _agreement_check(task, str(site), agreement, expected, patients, strict, limits)
         )
         noise = _noise(params, of_new[positions], part, of_training, training, settings)
+        # Beyond the training data's own estimate, since confident learning finds some noise in any
+        # labels.
         limit = usual_noise + (limits.label_noise if strict else limits.new_look_noise)
         words = (
             f"Confident learning estimates that {noise:.0%} of the {task} labels of site {site} "
@@ -335,6 +343,7 @@ def _agreement(scored: pd.DataFrame, classes: int) -> float | None:
         return None
     if classes == 2:
         return float(macro_auroc(labels, scores))
+    # A batch need not have every view; the mean is over the classes that it has.
     present = sorted(set(labels.tolist()))
     return float(
         np.mean(
@@ -383,6 +392,7 @@ def _prior_check(
     distance, p_value = prior_distance(
         labels.to_numpy(np.int64), reference.to_numpy(np.int64), len(settings.classes)
     )
+    # Both: a large distance of few patients is chance, and a significant one of many may be tiny.
     passed = distance <= limits.class_prior or p_value >= _P_PRIOR
     words = (
         f"The class fractions of {task} at site {site} differ from the training data by "

@@ -91,6 +91,7 @@ def _log_outage(journal: Journal, run: Run, outage: str) -> None:
 def _log_failure(params: Params, journal: Journal, run: Run, error: str) -> None:
     """Log a failure; after the last attempt, set the run aside."""
     entries = [entry for entry in journal.entries() if entry.run == run.name]
+    # A person who retries a run gives it all of its attempts again.
     retried = max((i for i, entry in enumerate(entries) if entry.event == "retry"), default=-1)
     attempt = 1 + sum(entry.event == "failed" for entry in entries[retried + 1 :])
     attempts = params.watch.attempts
@@ -120,14 +121,18 @@ def _log_outcome(
     if decided.decision.word != "retrain" or journal.of_run(run.name, "outcome"):
         return
     if verdict is not None:
+        # A process that was killed while it copied leaves half of the pages.
         shutil.rmtree(run.folder / "gate", ignore_errors=True)
         shutil.copytree(verdict, run.folder / "gate")
     before = Reference.read(run.folder / "reference.json").champion
     judged = read_decision(verdict) if verdict else None
+    # On Kubeflow the decision lies in another pod; the change of the champion tells the outcome.
     word = judged.verdict if judged else "promote" if champion != before else "not promoted"
     explanation = [*judged.reasons, *judged.notes] if judged else []
     outcome = TrainingOutcome(word, before, champion or "")
     if word == "promote" and champion != before:
+        # The corpus of this moment is what the champion was trained on; later batches are compared
+        # with it.
         batches = [folder.relative_to(corpus).as_posix() for folder in batch_folders(corpus)]
         first = (
             f"The challenger passed the gate: release {champion} replaces {before}, "

@@ -41,6 +41,7 @@ def compare(params: Params, *, corpus: ReadableCorpus, registry: str, monitor: P
     if run is None or not Intake.read(run.folder / "intake.json").accepted:
         return
     labels, tested = run.folder / "labels.json", run.folder / "drift" / "drift.json"
+    # A run that was interrupted between the two tests keeps the one that is done.
     if tested.is_file() and labels.is_file():
         return
     store = Registry(registry, keys_from_environment(params.release.signed))
@@ -52,6 +53,7 @@ def compare(params: Params, *, corpus: ReadableCorpus, registry: str, monitor: P
         )
     Reference(champion).write(run.folder / "reference.json")
     view = run.folder / "reference"
+    # A corpus of links: the drift test reads exactly these batches, and nothing is copied.
     link_batches(corpus, _baseline(Journal(monitor), champion, corpus, run), view)
     link_batches(run.corpus, run.batches, view)
     release = store.fetch(champion)

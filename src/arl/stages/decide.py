@@ -61,6 +61,8 @@ def decide(params: Params, *, corpus: ReadableCorpus, monitor: Path) -> None:
     if verdict is not None and file.is_file() and RunDecision.read(file).decision.word == "held":
         file.unlink()
     if not file.is_file():
+        # The file comes before the log and the corpus: a run that is killed in between repeats the
+        # same decision.
         _decide(params, run, verdict).write(file)
     decided = RunDecision.read(file)
     word = decided.decision.word
@@ -96,6 +98,7 @@ def _decide(params: Params, run: Run, verdict: LogEntry | None) -> RunDecision:
     if verdict is not None and verdict.event == "rejected":
         words = [*arrival, *verdict.words, "So nothing of it enters the corpus."]
         return RunDecision(words, _decision(run, "refused", verdict.words[0], intake.counts))
+    # Contradicting labels hold a batch; a shift of the images alone asks for a training.
     questions = [check.words for check in labels.failed]
     if params.watch.approval == "manual" and run.new is not None:
         questions.append("Every batch waits for a person (watch.approval).")
@@ -167,6 +170,8 @@ def _choose(params: Params, run: Run, trigger: Trigger, champion: str) -> tuple[
     """The decision on what the drift test asks for, and a sentence about its consequence."""
     hours = params.watch.cooldown_hours
     until = cooldown_end(Journal(run.monitor).entries(), hours)
+    # Batches that arrive in a row would otherwise train once each, and spend one try of the test
+    # set each.
     if trigger == "retrain" and until is not None and datetime.now(UTC) < until:
         return "cooling-down", (
             f"That asks for a training, but the last one began less than {hours:g} h ago "

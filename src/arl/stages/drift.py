@@ -105,6 +105,8 @@ def drift(params: Params, *, corpus: ReadableCorpus, checkpoint: Path, drift: Pa
     is_new = _new_rows(rows, params.drift.batches, corpus)
     in_training = rows["source"].isin(params.data.sources) if params.data.sources else True
     held_out = rows["source"].isin(params.data.held_out)
+    # What the champion was trained on and no more: test and held-out images may differ for good
+    # reasons.
     reference = rows[~is_new & in_training & ~held_out & (rows["split"] == "train")]
     with atomic_directory(drift) as folder:
         result, samples = _compare(params, corpus, checkpoint, rows[is_new], reference, folder)
@@ -124,6 +126,7 @@ def _new_rows(rows: pd.DataFrame, batches: Sequence[str], corpus: Path) -> "pd.S
                 f"it has {sorted(set(batch))}"
             )
         return batch.isin(batches)
+    # Batch names sort by time, so the greatest one is the newest.
     by_source = rows.groupby("source")["batch"]
     return (rows["batch"] == by_source.transform("max")) & (by_source.transform("nunique") > 1)
 
@@ -182,9 +185,12 @@ def _thinned(
     params: Params, new: pd.DataFrame, reference: pd.DataFrame
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Subsample the new images, and the training images of their anatomies evenly over sites."""
+    # A patient who came back would make a batch look more alike than it is.
     pool = reference[~reference["group"].isin(new["group"])]
     same_anatomy = pool[pool["anatomy"].isin(new["anatomy"].unique())]
     pool = same_anatomy if same_anatomy["group"].nunique() >= MIN_PATIENTS else pool
+    # Evenly over sites: the kernel is quadratic in patients, and a large site would crowd out the
+    # others.
     per_site = max(MIN_OTHER_PATIENTS, MAX_PATIENTS // max(1, pool["site"].nunique()))
     limits = {
         str(site): MAX_PATIENTS if site in set(new["site"]) else per_site
@@ -333,6 +339,7 @@ def _sites(params: Params, space: Space, pairs: list[Pair], usual: float | None)
         permutation_mmd(*space.compare(pair.current, pair.reference), PERMUTATIONS, params.seed)
         for pair in pairs
     ]
+    # Over all sites and kinds: each one more is one more chance of a false alarm.
     adjusted = holm([shift.p_value for shift in shifts])
     return [
         SiteShift(

@@ -54,6 +54,7 @@ def evaluate(
         arl evaluate --task breast --corpus data --model out/finetune/breast
             --evaluation out/evaluate/breast
     """
+    # Another number of threads sums in another order and changes the last bits of a score.
     torch.set_num_threads(params.pretrain.threads)
     rows = rows_of_task(params, task, corpus)
     settings = params.task[task]

@@ -70,6 +70,7 @@ def gate(
     """
     watch = Stopwatch("arl gate")
     torch.set_num_threads(params.pretrain.threads)
+    # By content: a folder's name says nothing about the model in it.
     hashes = {tree_hash(model): model for model in models}
     evaluated = {task: _evaluation_of(task, evaluations, hashes) for task in params.tasks}
     store = Registry(registry, keys_from_environment(params.release.signed))
@@ -79,6 +80,7 @@ def gate(
     for task, folder in evaluated.items():
         rows = rows_of_task(params, task, corpus)
         model = hashes[read_metrics(folder).model_hash]
+        # A sample is recomputed, since predictions could be written by hand.
         check_predictions(params, task, corpus, rows[rows["split"] == "test"], model, folder)
     compared = [
         _compare_models(params, task, corpus, evaluated[task], store, champion)
@@ -184,6 +186,7 @@ def _best_release(store: Registry, champion: _Release | None, task: str) -> _Rel
     """The best earlier release of the champion's lineage; None: the champion, or it is gone."""
     if champion is None or task not in champion.decision.tasks:
         return None
+    # The champion's own decision names the best release; a removed version cannot be scored again.
     version = champion.decision.tasks[task].best_release
     if version is None or version == champion.version or version not in store.versions():
         return None
@@ -213,6 +216,8 @@ def _count_trial(
 ) -> TrialCount:
     """Record this decision on the task's test set."""
     test_set = read_test_set(corpus, task)
+    # An unfrozen test set is counted by its content, so that a changed one starts another count and
+    # is named as changed.
     series = test_set.series if test_set else series_of(content_of(rows))
     log = TrialLog(store.address, task, series)
     number = log.count(model_hash, champion.version if champion else None)
@@ -225,6 +230,7 @@ def _count_trial(
         test_set=test_set.name if test_set else f"{task}, not frozen",
         series=series,
         frozen=test_set is not None,
+        # A frozen test set changes only by `arl testset`, which leaves a name and a reason.
         changed=test_set is None and before is not None and before.trial.series != series,
     )
 

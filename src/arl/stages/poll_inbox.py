@@ -37,6 +37,7 @@ def poll_inbox(params: Params, inbox: str, *, monitor: str) -> bool:
     for batch in list_batches(inbox, params.watch.settle_seconds, time.time()):
         if not batch.incomplete_reason and batch.fingerprint not in handled:
             return True
+    # Nothing else starts a run when a cool-down ends: no file arrives.
     until = cooldown_end(entries, params.watch.cooldown_hours)
     is_over = until is None or time.time() >= until.timestamp()
     return is_over and "cooling-down" in waiting(entries).values()

@@ -73,6 +73,7 @@ def release(
             else ""
         )
         attestation = verify_decision(params, decision / Decision.FILE, evaluations, policy)
+        # By content hash, so that the models released are those judged, wherever they lie.
         tasks = _judged_models(decided, models)
         metrics = [_metrics_of(task, decided.models[task], evaluations) for task in sorted(tasks)]
         version = version_of(checkpoint, tasks)
@@ -90,6 +91,8 @@ def release(
             documents[POLICY_FILE.name] = POLICY_FILE.read_text(encoding="utf-8")
         store = Registry(registry, keys_from_environment(params.release.signed))
         store.add_version(checkpoint, tasks, documents=documents, provenance=_provenance(params))
+        # Compare-and-swap: if another run promoted meanwhile, this decision is about the wrong
+        # champion.
         store.promote(version, expected=decided.champion)
     Receipt(decided.verdict, version).write(receipt)
 
@@ -156,6 +159,7 @@ def _provenance(params: Params) -> Provenance:
 
 def _git() -> GitState | None:
     """The state of the working directory; None outside a repository."""
+    # Containers of the cluster have no git; $ARL_IMAGE names their origin.
     if shutil.which("git") is None:
         return None
     commit = subprocess.run(

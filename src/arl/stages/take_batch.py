@@ -135,6 +135,7 @@ def _next_run(params: Params, inbox: str, monitor: Path, owner: str) -> Run | No
             _refuse(journal, batch)
             continue
         raw = monitor / "fetched" / batch.fingerprint
+        # By content: a sender may deliver the same files under another name.
         digest = tree_hash(fetch(inbox, batch, raw))
         if digest in hashes:
             _log_duplicate(journal, batch, digest)
@@ -244,9 +245,11 @@ def _take_in(params: Params, inbox: str, corpus: Path, run: Run) -> Intake | Non
         return Intake(accepted=True)
     root = fetch(inbox, run.incoming, run.monitor / "fetched" / run.incoming.fingerprint)
     problem = "" if (run.corpus / run.new).exists() else _ingest(params, root, run)
+    # A sender may still write although the batch looked complete.
     if tree_hash(root) != run.hash:
         return None
     if not problem:
+        # Before the validation, so that the rules see the splits that will be used.
         train_only(run.corpus / run.new)
     if problem:
         return Intake(accepted=False, reasons=[problem])

@@ -62,6 +62,8 @@ def validate(params: Params, *, corpus: FullCorpus, validation: Path) -> None:
     findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
     result = ValidationResult(corpus_version(corpus), findings)
     with atomic_directory(validation) as folder:
+        # The result and the page are written although a rule is broken: they say which images to
+        # look at.
         result.write(folder / ValidationResult.FILE)
         duplicates.to_parquet(folder / "withheld.parquet", index=False)
         validation_page.write_page(corpus, findings, duplicates, watch.stamp(corpus), folder)

@@ -68,6 +68,7 @@ def attest(file: Path, step: Step, keys: Keys) -> Path:
         "predicateType": PREDICATE_TYPE,
         "predicate": step.to_json(),
     }
+    # Sorted, so that the same step on the same files signs the same bytes.
     payload = json.dumps(statement, sort_keys=True).encode()
     target = file.with_name(file.name + SUFFIX)
     write_json(target, sign_document(payload, PAYLOAD_TYPE, keys))
@@ -90,6 +91,7 @@ def verify_attestation(file: Path, step: str, keys: Keys) -> Attestation:
         raise SignatureError(f"{target} is damaged") from error
     payload, key = verify_document(content, PAYLOAD_TYPE, keys, str(target))
     attestation = _parse(json.loads(payload), str(target), key)
+    # A valid statement about another step must not stand in for this one.
     if attestation.step.step != step:
         raise SignatureError(f"{target} is about the step {attestation.step.step}, not {step}")
     if attestation.subjects.get(file.name) != sha256(file):

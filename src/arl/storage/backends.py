@@ -96,6 +96,7 @@ class FolderBackend:
 
     def versions(self) -> list[str]:
         """The folders that no process is writing."""
+        # A folder without a manifest is a copy that a killed process left.
         entries = self.folder.glob(f"versions/*/{MANIFEST}")
         return sorted(file.parent.name for file in entries if not file.parent.name.startswith("."))
 
@@ -141,6 +142,7 @@ class FolderBackend:
     def move(self, content: Any, after: Pointer | None) -> None:
         """Compare and replace the file, under the lock."""
         with locked(self.folder):
+            # Read again under the lock: another process may have moved it since the caller read it.
             if self.pointer() != after:
                 raise FileExistsError(f"{self.folder / _CHAMPION} was moved by another writer")
             write_json(self.folder / _CHAMPION, content)
@@ -198,6 +200,7 @@ class BucketBackend:
         try:
             for name, path in files.items():
                 self._store.upload(prefix + name, path)
+            # Some stores accept a cut upload without an error.
             self._check_sizes(prefix, {name: path.stat().st_size for name, path in files.items()})
             self._store.put_if_absent(f"versions/{version}/{_COMPLETE}", upload.encode())
         except OSError:
@@ -228,6 +231,7 @@ class BucketBackend:
                 attempts.setdefault((version, attempt), []).append(item)
         for (version, attempt), items in attempts.items():
             silent = datetime.now(UTC) - max(item.modified for item in items)
+            # An upload of another process may still be under way, so only old ones are removed.
             if silent >= _ABANDONED and self._attempt_of(version) != attempt:
                 self._remove(f"versions/{version}/{attempt}/")
 
@@ -305,6 +309,7 @@ def _inside(folder: Path, name: str) -> Path:
         ValueError: the name leads out of it.
     """
     path = folder / name
+    # A key of the store is not trusted: `../` in it would write outside of the cache.
     if not path.resolve().is_relative_to(folder.resolve()):
         raise ValueError(
             f"an object of the registry is named {name!r}, which leads out of its version"

@@ -51,6 +51,7 @@ class VersionManifest(Document):
     @property
     def tasks(self) -> list[str]:
         """Names of the tasks that have a model."""
+        # From the file list, which is verified; a field of its own could contradict it.
         return sorted({name.split("/")[1] for name in self.files if name.startswith("tasks/")})
 
 

@@ -200,6 +200,8 @@ class Registry:
                 raise ValueError(
                     f"{folder / name} is {state}: version {version} is not what was released"
                 )
+        # A forger may rewrite the manifest with the files. The name is a hash of the models, and
+        # stands in the signed pointer.
         if _name(_hashes_of_models(actual)) != version:
             raise ValueError(
                 f"{folder} does not hold the models its name says: it was changed with its manifest"
@@ -254,6 +256,7 @@ class Registry:
         for name, text in documents.items():
             (folder / name).write_text(text, encoding="utf-8")
         hashes = _hashes(folder)
+        # A training that still writes would release a mixture of two models.
         if _name(_hashes_of_models(hashes)) != version:
             raise ValueError(
                 f"a model file changed while version {version} was being copied: release again"
@@ -275,6 +278,7 @@ class Registry:
             raise ValueError("an unsigned registry has no signatures: set release.signed=true")
         self._require(version)
         folder = self._backend.fetch(version)
+        # Without keys, as the old signature may be of a revoked one.
         Registry(self.address, None)._verify(version, folder)
         key = signing_key_id(self._keys)
         with tempfile.TemporaryDirectory(prefix="arl-sign-") as name:
@@ -297,6 +301,7 @@ class Registry:
             self._check_number(None)
             return None
         origin = f"the champion pointer of registry {self.address}"
+        # A registry that is read without keys may still hold a signed pointer.
         is_signed = isinstance(stored.content, dict) and "payload" in stored.content
         if self._keys is not None:
             if not is_signed:
@@ -319,6 +324,7 @@ class Registry:
         """Refuse a pointer that is older than one that this machine has read."""
         if self._keys is None:
             return
+        # The highest number lies on this machine, where a forger of the store cannot lower it.
         file = self._highest_file()
         highest = int(read_json(file)["number"]) if file.is_file() else 0
         number = pointer.number if pointer else 0
@@ -365,6 +371,7 @@ class Registry:
         stored = self._backend.pointer()
         pointer = self._read_pointer(stored)
         champion = pointer.version if pointer else None
+        # The same models released twice are one release.
         if champion == version:
             return
         if champion != expected:
@@ -403,6 +410,7 @@ class Registry:
             action=action,
             version=history[-1],
             history=history,
+            # Chains the pointers, so that a removed one leaves a gap.
             previous=_digest(stored.content) if stored else "",
             person=person,
             reason=reason,
@@ -437,6 +445,7 @@ class Registry:
         history = pointer.history[:-1] if pointer else []
         if not history:
             raise ValueError(f"registry {self.address} has no earlier champion to go back to")
+        # Verified first: a rollback to a damaged version would leave no usable champion.
         self.fetch(history[-1])
         self._move("rollback", history, stored, pointer, person=person, reason=reason, bar=True)
         return history[-1]

@@ -143,6 +143,7 @@ class Store:
             finally:
                 response.close()
                 response.release_conn()
+        # A range beyond the end gives fewer bytes and no error.
         if len(listed) != count:
             raise OSError(
                 f"{self.address}/{key}: {len(listed)} of {count} bytes from byte {first} on"
@@ -180,6 +181,7 @@ class Store:
         url = address._replace(query="")
         digest = sha256(data).hexdigest()
         now = datetime.now(UTC)
+        # The digest of the content is signed too, so that nobody on the way can change it.
         headers: dict[str, str | list[str] | tuple[str]] = {
             "Host": url.netloc,
             "If-None-Match": "*",
@@ -353,6 +355,7 @@ class Store:
         number = after.number + 1 if after else 1
         key = _revision_key(name, number)
         self.put_if_absent(key, data)
+        # See the top of the file: a store without an atomic condition lets the last writer win.
         time.sleep(_SETTLE)
         if self.get(key) != data:
             raise FileExistsError(
@@ -381,6 +384,7 @@ class Store:
                 f"{redacted(str(error))}"
             ) from None
         except ValueError as error:
+            # The SDK has no class of its own for missing credentials.
             if "fail to fetch credentials" not in str(error):
                 raise
             names = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"

@@ -25,6 +25,7 @@ def sbom(root: str) -> dict[str, Any]:
     from cyclonedx.model.component import ComponentType
     from cyclonedx.output.json import JsonV1Dot6
 
+    # Normalised, since requirements write names in other forms than the packages do.
     installed = {_normalised(package.name): package for package in distributions()}
     main = _component(installed.pop(_normalised(root)), ComponentType.APPLICATION)
     libraries = {
@@ -39,6 +40,7 @@ def sbom(root: str) -> dict[str, Any]:
     purls = [str(bom.metadata.component.purl), *sorted(str(item.purl) for item in bom.components)]
     bom.serial_number = uuid5(NAMESPACE_URL, "\n".join(purls))
     content: dict[str, Any] = json.loads(JsonV1Dot6(bom).output_as_string())
+    # The library adds the time, which would give each release of one environment another document.
     del content["metadata"]["timestamp"]
     content["components"].sort(key=lambda item: item["purl"].split("@"))
     return content
@@ -83,6 +85,7 @@ def _licence(package: Distribution) -> tuple[bool, str | None]:
     """
     declared = package.metadata.json
     expression = str(declared.get("license_expression", ""))
+    # Older packages write free text into this field.
     if _SPDX.fullmatch(expression):
         return True, expression
     classifiers = [str(line) for line in declared.get("classifier", [])]

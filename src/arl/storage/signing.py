@@ -93,6 +93,7 @@ def key_id(public: Path) -> str:
 
 def trusted_keys(keys: Keys) -> dict[str, Path]:
     """Key id -> file of every key that verifies and is not revoked."""
+    # By id and not by file: a copy of a revoked key under another name stays revoked.
     revoked = {key_id(path) for path in keys.revoked}
     return {name: path for path in keys.public if (name := key_id(path)) not in revoked}
 
@@ -135,6 +136,7 @@ def signing_key_id(keys: Keys) -> str:
         raise ValueError(
             f"{private} is no private elliptic-curve key that can sign: {error}"
         ) from error
+    # Found before anything is signed: a release that no process accepts would block the registry.
     if identifier not in trusted_keys(keys):
         raise ValueError(
             f"the public key of {private} is not among those of ${PUBLIC_KEY}, or is revoked"
@@ -177,6 +179,7 @@ def verify_folder(folder: Path, keys: Keys, further: Mapping[str, Path] | None =
         SignatureError: no signature of a trusted key holds for these files.
     """
     folder = folder.resolve()
+    # One valid signature is enough, so that a rotation of keys leaves old releases in use.
     signatures = [folder / SIGNATURE, *(further or {}).values()]
     present = [path for path in signatures if path.is_file()]
     if not present:
@@ -260,12 +263,15 @@ def verify_document(content: Any, payload_type: str, keys: Keys, origin: str) ->
     from securesystemslib.exceptions import VerificationError
 
     envelope = _read_envelope(content, origin)
+    # The type is part of what is signed: a pointer must not pass as an attestation.
     if envelope.payload_type != payload_type:
         raise SignatureError(f"{origin} is signed as {envelope.payload_type}, not {payload_type}")
     trusted = {name: _load_public(path) for name, path in trusted_keys(keys).items()}
     try:
         [accepted] = envelope.verify(list(trusted.values()), 1).values()
     except (VerificationError, ValueError) as error:
+        # The envelope names its signer, so that the message can tell a revoked key from an unknown
+        # one.
         signers = {identifier[:_ID_DIGITS] for identifier in envelope.signatures}
         revoked = sorted(signers & {key_id(path) for path in keys.revoked})
         why = f"with key {revoked[0]}, which is revoked" if revoked else "by no trusted key"

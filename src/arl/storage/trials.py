@@ -54,6 +54,8 @@ class TrialLog:
         while True:
             trials = self.read()
             for trial in trials:
+                # A gate that was repeated after an outage asks the same question, and spends
+                # nothing more.
                 if (trial.model_hash, trial.champion) == (model_hash, champion):
                     return trial.number
             number = max((trial.number for trial in trials), default=0) + 1
@@ -73,6 +75,7 @@ class TrialLog:
         if self._store is not None:
             keys = sorted(item.key for item in self._store.objects(self._prefix))
             return [self._parse(self._store.get(key), key) for key in keys]
+        # Names that begin with a dot belong to writers that have not finished.
         files = sorted(Path(self._registry, self._prefix).glob("[0-9]*.json"))
         return [self._parse(file.read_bytes(), str(file)) for file in files]
 
