@@ -375,7 +375,7 @@ def test_groups_stand_for_patients_where_there_are_many(monkeypatch: pytest.Monk
             monkeypatch.setattr(statistics, "_GROUPS", groups)
             mean = statistics.mean_statistic(values)
             drawn = statistics.cluster_bootstrap([mean], np.arange(240), resamples=2, seed=0)
-            accelerations.append(statistics._acceleration(drawn[0].left_out))
+            accelerations.append(drawn[0].acceleration())
         assert accelerations[-2] == pytest.approx(stats.skew(values) / 6 / np.sqrt(240))
     assert np.mean(accelerations[1::2]) == pytest.approx(np.mean(accelerations[::2]), rel=0.15)
 
@@ -492,7 +492,7 @@ def test_the_error_of_a_jackknife_by_groups(monkeypatch: pytest.MonkeyPatch) -> 
         [statistics.mean_statistic(values)], np.arange(700), resamples=2, seed=0
     )
     assert len(drawn.left_out) == 400
-    assert statistics._jackknife_error(drawn.left_out) == pytest.approx(
+    assert drawn.jackknife_error() == pytest.approx(
         values.std(ddof=1) / np.sqrt(700), rel=0.15
     )
 
