@@ -492,9 +492,7 @@ def test_the_error_of_a_jackknife_by_groups(monkeypatch: pytest.MonkeyPatch) -> 
         [statistics.mean_statistic(values)], np.arange(700), resamples=2, seed=0
     )
     assert len(drawn.left_out) == 400
-    assert drawn.jackknife_error() == pytest.approx(
-        values.std(ddof=1) / np.sqrt(700), rel=0.15
-    )
+    assert drawn.jackknife_error() == pytest.approx(values.std(ddof=1) / np.sqrt(700), rel=0.15)
 
 
 @pytest.mark.parametrize("units", [75, 5000])
