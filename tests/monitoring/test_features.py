@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch import nn
 
 from arl.corpus.manifest import read_manifest
 from arl.corpus.shard_reader import read_images
@@ -20,6 +21,8 @@ from arl.monitoring.features import (
     speckle_statistics,
     thin,
 )
+
+CPU = torch.device("cpu")
 
 
 def speckle(rows: int, columns: int, axial: float, lateral: float, scale: float = 60) -> np.ndarray:
@@ -88,12 +91,35 @@ def test_embeddings_do_not_depend_on_the_batches() -> None:
     torch.manual_seed(0)
     encoder = AViT(img_size=16, patch_size=8, embed_dim=12, depth=1, num_heads=3, anatomy_hidden=4)
     images, anatomy = torch.randn(5, 1, 16, 16), torch.tensor([0, 3, 16, 3, 7])
-    whole = embed(encoder, [(images, anatomy)])
-    parts = embed(encoder, [(images[:3], anatomy[:3]), (images[3:], anatomy[3:])])
+    whole = embed(encoder, [(images, anatomy)], CPU)
+    parts = embed(encoder, [(images[:3], anatomy[:3]), (images[3:], anatomy[3:])], CPU)
     assert whole.shape == (5, 12)
     assert whole == pytest.approx(parts, abs=1e-6)
     tokens = encoder.eval().forward_features(images, anatomy).detach().numpy()
     assert whole == pytest.approx(tokens[:, 1:].mean(axis=1), abs=1e-6)
+
+
+class Recorder(nn.Module):
+    """An encoder that records where its weights and inputs are; its output is on the CPU."""
+
+    num_prefix_tokens = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(2))
+        self.devices: set[str] = set()
+
+    def forward_features(self, x: torch.Tensor, anatomy: torch.Tensor) -> torch.Tensor:
+        self.devices |= {one.device.type for one in (self.weight, x, anatomy)}
+        return torch.zeros(len(x), 3, 4)
+
+
+def test_embeddings_are_computed_on_the_device_they_are_given() -> None:
+    """The meta device stands for a GPU."""
+    encoder = Recorder()
+    batches = [(torch.zeros(2, 1, 8, 8), torch.tensor([0, 1]))]
+    assert embed(encoder, batches, torch.device("meta")).shape == (2, 4)
+    assert encoder.devices == {"meta"}
 
 
 def test_thinning_keeps_few_images_of_few_patients() -> None:

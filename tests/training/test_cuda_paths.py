@@ -6,6 +6,7 @@ CUDA's autocast flag, a process group for CUDA tensors only, and fake CUDA tenso
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from arl.loading.loader import Batch
 from arl.settings import Training
 from arl.training import distributed, engine, optim
 
@@ -158,8 +160,6 @@ def test_prefetched_items_come_in_order_and_errors_where_they_happen() -> None:
 
 
 def test_a_reader_that_stops_early_ends_the_thread() -> None:
-    import threading
-
     before = threading.active_count()
     items = engine.prefetch(iter(range(10_000)), 2)
     assert next(items) == 0
@@ -200,3 +200,50 @@ def test_nodes_with_different_code_are_refused(tmp_path: Path) -> None:
     ]
     outputs = [process.communicate(timeout=120)[0] for process in ranks]
     assert all("other code than rank" in output for output in outputs)
+
+
+class Recorder(nn.Module):
+    """Records where its weights and inputs are; its output is on the CPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(2))
+        self.devices: set[str] = set()
+
+    def forward(self, x: Tensor, anatomy: Tensor) -> Tensor:
+        self.devices |= {one.device.type for one in (self.weight, x, anatomy)}
+        return torch.zeros(len(x), 2)
+
+
+def test_prediction_runs_on_the_device_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The meta device stands for a GPU; evaluation, probe, compare and embed all call `predict`."""
+    monkeypatch.setattr(distributed, "local_device", lambda: torch.device("meta"))
+    batch = Batch(
+        torch.zeros(3, 1, 16, 16, dtype=torch.uint8),
+        torch.full((3, 2), 16),
+        torch.tensor([0, 1, 16]),
+        torch.full((3,), -1),
+        None,
+        torch.arange(3),
+    )
+    model = Recorder()
+    outputs = [output for _, output in engine.predict(model, [batch], size=8)]
+    assert model.devices == {"meta"}
+    assert outputs[0].shape == (3, 2)
+
+
+def test_micro_batches_for_a_gpu_are_pinned_and_made_beside_the_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pinned: list[str] = []
+    main = threading.get_ident()
+
+    def pin_memory(tensor: Tensor) -> Tensor:
+        pinned.append("main" if threading.get_ident() == main else "beside")
+        return tensor
+
+    monkeypatch.setattr(Tensor, "pin_memory", pin_memory)
+    batches = (Inputs(torch.ones(2)) for _ in range(5))
+    moved = list(engine._on_device(batches, torch.device("meta")))
+    assert [inputs.x.device.type for inputs in moved] == ["meta"] * 5
+    assert pinned == ["beside"] * 5

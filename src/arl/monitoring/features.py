@@ -138,14 +138,20 @@ def thin(rows: pd.DataFrame, *, patients: int, images: int, seed: int) -> pd.Dat
 
 
 @torch.no_grad()
-def embed(encoder: Encoder, batches: Iterable[tuple[Tensor, Tensor]]) -> npt.NDArray[np.float32]:
-    """Mean of the patch tokens of each image, (N, C).
+def embed(
+    encoder: Encoder,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    device: torch.device,
+) -> npt.NDArray[np.float32]:
+    """Mean of the patch tokens of each image, (N, C), computed on `device`.
 
-    `batches` are normalised images (B, in_chans, H, W) with their anatomy indices (B,).
+    `batches` are normalised images (B, in_chans, H, W) with their anatomy indices (B,). The encoder
+    moves to the device.
     """
-    encoder.eval()
+    encoder.to(device).eval()
     skip = encoder.num_prefix_tokens
     means = [
-        encoder.forward_features(image, anatomy)[:, skip:].mean(dim=1) for image, anatomy in batches
+        encoder.forward_features(image.to(device), anatomy.to(device))[:, skip:].mean(dim=1).cpu()
+        for image, anatomy in batches
     ]
     return np.asarray(torch.cat(means).float().numpy(), np.float32)

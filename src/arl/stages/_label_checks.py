@@ -32,6 +32,7 @@ from arl.settings import Task
 from arl.stages._scoring import score
 from arl.storage.registry import tasks_of
 from arl.training.checkpoint import load_encoder, load_task_model
+from arl.training.distributed import local_device
 
 _BATCH_SIZE = 64
 _REFERENCE_PATIENTS = 300  # of each organ or task; more change no neighbour
@@ -219,9 +220,8 @@ def _organ_features(
     examples = Examples(corpus, rows, size, stretched=True)
     examples.anatomy = np.full_like(examples.anatomy, NULL_ANATOMY)
     batches = evaluation_batches(examples, _BATCH_SIZE)
-    return embed(
-        encoder, ((eval_view(batch, size).image, batch.anatomy) for batch in batches)
-    ).astype(np.float64)
+    images = ((eval_view(batch, size).image, batch.anatomy) for batch in batches)
+    return embed(encoder, images, local_device()).astype(np.float64)
 
 
 def _fraction_of_patients(rows: pd.DataFrame, other: npt.NDArray[np.bool_]) -> dict[str, float]:
@@ -410,10 +410,8 @@ def _task_features(
     network, config = load_task_model(model)
     examples = Examples(corpus, rows, config.size, classes=settings.classes, stretched=True)
     batches = evaluation_batches(examples, _BATCH_SIZE)
-    return embed(
-        network.encoder,
-        ((eval_view(batch, config.size).image, batch.anatomy) for batch in batches),
-    ).astype(np.float64)
+    images = ((eval_view(batch, config.size).image, batch.anatomy) for batch in batches)
+    return embed(network.encoder, images, local_device()).astype(np.float64)
 
 
 def with_group(rows: pd.DataFrame) -> pd.DataFrame:

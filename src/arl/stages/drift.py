@@ -42,6 +42,7 @@ from arl.params import Params
 from arl.reports import drift as drift_page
 from arl.reports.stamp import Stopwatch
 from arl.training.checkpoint import load_encoder
+from arl.training.distributed import local_device
 
 MIN_PATIENTS = 8  # on a side: fewer cannot tell a shift from a patient
 PERMUTATIONS = 1999
@@ -283,9 +284,8 @@ def _embeddings(corpus: Path, checkpoint: Path, rows: pd.DataFrame) -> npt.NDArr
     encoder, config = load_encoder(checkpoint)
     examples = Examples(corpus, rows, config.size, stretched=True)
     batches = evaluation_batches(examples, _BATCH_SIZE)
-    return embed(
-        encoder, ((eval_view(batch, config.size).image, batch.anatomy) for batch in batches)
-    )
+    images = ((eval_view(batch, config.size).image, batch.anatomy) for batch in batches)
+    return embed(encoder, images, local_device())
 
 
 @dataclass(frozen=True)
