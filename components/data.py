@@ -26,6 +26,7 @@ def ingest(
         device=options.get("device"),
         mask_name=options.get("mask_name"),
         part=part,
+        # a retried pod finds the batch of its first try
         existing="keep",
         retry_refused=False,
     )

@@ -65,6 +65,7 @@ def release(
         registry=registry,
         receipt=receipt.path,
     )
+    # after the release: the receipt names the version
     artifacts.describe_release(released, decision.path, receipt.path, registry, data_hash)
     artifacts.keep_outcome(monitor, owner, decision.path, receipt.path)
 

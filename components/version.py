@@ -24,6 +24,7 @@ def code_version() -> str:
         recorded = _RECORD.read_text(encoding="utf-8").strip()
     if recorded is not None:
         return recorded
+    # over contents, because times and folders differ between checkouts
     digest = hashlib.sha256()
     for folder in ("src/arl", "components"):
         for file in sorted((_PROJECT / folder).rglob("*.py")):

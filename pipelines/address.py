@@ -70,6 +70,7 @@ def _check_expiry(token: str | None) -> None:
         expiry = float(claims["exp"])
     except (IndexError, KeyError, TypeError, ValueError, binascii.Error):
         return
+    # An expired token gives 401 on some gateways and a login page on others.
     if expiry < time.time():
         ago = (time.time() - expiry) / 60
         raise ValueError(

@@ -35,9 +35,11 @@ def configure_task(task: dsl.PipelineTask, step: str, *, cached: bool = False) -
         backoff_factor=2,
         backoff_max_duration=f"{retry_window(needs, cluster.retries)}s",
     )
+    # Argo applies activeDeadlineSeconds to each try by itself
     kubernetes.set_timeout(task, int(needs.hours * 3600))
     kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
     kubernetes.set_image_pull_secrets(task, cluster.pull_secrets)
+    # The pod of the step then only waits, so it gets a waiter's resources and no GPU.
     if needs.nodes > 1:
         job = _train_job(task.container_spec.image, step, cluster)
         task.set_env_variable("ARL_LAUNCH", json.dumps(job, sort_keys=True))
@@ -99,6 +101,7 @@ def pod_labels(step: str, cluster: Cluster) -> dict[str, str]:
 
 
 def _set_resources(task: dsl.PipelineTask, needs: Step, cluster: Cluster) -> None:
+    # requests equal limits: the Guaranteed class, which Kubernetes evicts last
     task.set_cpu_request(needs.cpu).set_cpu_limit(needs.cpu)
     task.set_memory_request(needs.memory).set_memory_limit(needs.memory)
     if needs.gpus:
@@ -117,6 +120,7 @@ def _set_labels(task: dsl.PipelineTask, step: str, cluster: Cluster) -> None:
 
 
 def _mount_folders(task: dsl.PipelineTask, needs: Step, cluster: Cluster) -> None:
+    # a container's /dev/shm has 64 MiB, which data loaders and NCCL exceed at once
     kubernetes.empty_dir_mount(
         task, "shm", "/dev/shm", medium="Memory", size_limit=needs.shared_memory
     )

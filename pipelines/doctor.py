@@ -21,7 +21,9 @@ from pipelines.registry import (
 )
 from pipelines.settings import Cluster
 
+# since 2.16 a recurring run can be deleted without its run in progress
 _MIN_KFP, _MIN_KUBERNETES = (2, 16), (1, 30)
+# Argo's executor reports the end of a pod as a WorkflowTaskResult; without it every step fails.
 _RIGHTS_OF_STEPS = (
     ("argoproj.io", "workflowtaskresults", "create"),
     ("", "pods", "get"),
@@ -146,6 +148,7 @@ def _is_allowed(target: Target, group: str, resource: str, verb: str, user: str 
         "verb": verb,
     }
     api = "authorization.k8s.io/v1"
+    # Anyone may ask about themselves; asking about another account needs a right of its own.
     if user is None:
         kind, path = "SelfSubjectAccessReview", f"/apis/{api}/selfsubjectaccessreviews"
         spec: dict[str, Any] = {"resourceAttributes": attributes}
@@ -175,6 +178,7 @@ def _check_claim(target: Target) -> Iterator[Finding]:
     storage_class = claim["spec"].get("storageClassName")
     modes = claim["spec"]["accessModes"]
     phase = claim.get("status", {}).get("phase")
+    # WaitForFirstConsumer leaves a claim Pending until the first pod, which is no fault
     if phase == "Pending" and not _waits_for_consumer(target, storage_class):
         yield Finding(
             "problem",
@@ -241,6 +245,7 @@ def _check_queue(target: Target) -> Iterator[Finding]:
     name = target.expected.queue
     if name:
         subject = f"LocalQueue {target.namespace}/{name}"
+        # newer releases of Kueue serve v1beta2, older ones v1beta1 only
         versions = ("kueue.x-k8s.io/v1beta2", "kueue.x-k8s.io/v1beta1")
         paths = [target.path(version, "localqueues", name) for version in versions]
         if all(target.kube.get(path) is None for path in paths):
@@ -308,6 +313,8 @@ def _check_quota(target: Target) -> Iterator[Finding]:
             step, amount = _largest(target, resource)
             if not amount:
                 continue
+            # A request above the ceiling is never admitted. Argo retries it without a word, because
+            # it takes "exceeded quota" for transient.
             ceiling, taken = parse_quantity(limit), parse_quantity(used.get(resource, "0"))
             request = f"step {step} requests {amount:g} of {resource}"
             if amount > ceiling:
@@ -343,6 +350,7 @@ def _check_trainer(target: Target) -> Iterator[Finding]:
         remedy = "install Trainer 2.2 or later, or set nodes: 1"
         yield Finding("problem", "Kubeflow Trainer", "is not installed", remedy)
         return
+    # Custom resources carry no release number, so the fields of the schema tell it.
     schema = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     fields = schema["properties"]["spec"]["properties"]
     missing = [name for name in ("activeDeadlineSeconds", "runtimePatches") if name not in fields]
@@ -402,6 +410,7 @@ def _check_images(target: Target) -> Iterator[Finding]:
 def check_images(images: dict[str, str], auths: dict[str, dict[str, str]]) -> Iterator[Finding]:
     """Whether the registry gives each image; asked from this machine."""
     for target, image in images.items():
+        # `arl-train:0.2.0` would be docker.io/library/arl-train
         if not is_digest(image) and "/" not in image:
             message = "names no registry, so no node can pull it"
             remedy = "`make images REGISTRY=...` pushes it and writes images.env"
@@ -413,6 +422,7 @@ def check_images(images: dict[str, str], auths: dict[str, dict[str, str]]) -> It
             remedy = f"push it (make images), or correct ARL_IMAGE_{target.upper()} or pull_secrets"
             yield Finding("problem", f"image {image}", f"cannot be pulled: {error}", remedy)
         except RegistryUnreachableError as error:
+            # nodes may reach a registry that this machine does not
             yield Finding("note", f"image {image}", f"could not be checked: {error}")
         else:
             yield Finding("ok", f"image {image}", "can be pulled")

@@ -40,6 +40,7 @@ def check_endpoint(address: Address) -> tuple[list[Finding], bool]:
 
     def get(path: str) -> tuple[int, Any]:
         answer = pool.request("GET", f"{address.endpoint}/apis/v2beta1/{path}", redirect=False)
+        # A gateway without a session answers with a redirect to its login, or with the page itself
         if answer.status in (301, 302, 303, 307) or "html" in answer.headers.get(
             "Content-Type", ""
         ):
@@ -54,6 +55,7 @@ def check_endpoint(address: Address) -> tuple[list[Finding], bool]:
         findings = list(_check_mode(address, multi_user))
         if any(finding.level == "problem" for finding in findings):
             return findings, multi_user
+        # the health check needs no token, so a list shows whether the token is good
         query = f"?namespace={address.namespace}" if address.namespace else ""
         status, _ = get(f"experiments{query}")
     except (urllib3.exceptions.HTTPError, ValueError) as error:

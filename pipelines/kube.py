@@ -38,6 +38,7 @@ class Kube:
         except (ConfigException, OSError, TypeError) as error:
             raise UnreachableError(f"no kubeconfig: {error}") from error
         configuration = client.Configuration.get_default_copy()
+        # urllib3's three retries would make an address that does not answer cost 40 s
         configuration.retries = Retry(1, redirect=0)
         self._api = client.ApiClient(configuration)
         self.host: str = configuration.host
@@ -74,6 +75,7 @@ class Kube:
                 header_params={"Accept": "application/json", "Content-Type": "application/json"},
                 body=body,
                 auth_settings=["BearerToken"],
+                # the typed models of the client refuse fields that they do not know
                 _preload_content=False,
                 _return_http_data_only=True,
                 _request_timeout=_SECONDS,

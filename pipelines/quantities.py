@@ -2,6 +2,7 @@
 
 import re
 
+# suffixes of k8s.io/apimachinery/pkg/api/resource; exponents as 1e3 are left out
 _FACTORS = {
     "": 1.0,
     "m": 1e-3,

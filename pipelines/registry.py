@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 
 import urllib3
 
+# Without these a registry translates to the oldest format, or answers 404 for an index.
 _ACCEPT = ", ".join(
     (
         "application/vnd.oci.image.index.v1+json",
@@ -44,6 +45,7 @@ class Reference:
         """Split REGISTRY/REPOSITORY:TAG or REGISTRY/REPOSITORY@DIGEST."""
         name, _, digest = image.partition("@")
         host, slash, rest = name.partition("/")
+        # Docker's rule: the first part is a host if it has a dot or a port, or is localhost
         if not slash or not re.search(r"[.:]|^localhost$", host):
             host, rest = "registry-1.docker.io", name if slash else f"library/{name}"
         repository, _, tag = rest.partition(":")
@@ -99,6 +101,7 @@ def check_pullable(image: str, auths: Auths) -> None:
 
 
 def _credentials(registry: str, auths: Auths) -> str | None:
+    # `docker login` has written all three forms over the years
     for name in (registry, f"https://{registry}", f"https://{registry}/v1/"):
         entry = auths.get(name, {})
         if "auth" in entry:

@@ -1,7 +1,6 @@
 """Run, compile or submit a pipeline file: `python -m pipelines.runner COMMAND < request.json`.
 
-`arl run` and its relatives start this as a child process, because kfp.local leaves `print` and the
-root logger changed.
+`arl run` and its relatives start this as a child process, see `arl.launch.request`.
 """
 
 import importlib.util
@@ -10,13 +9,13 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from kfp import dsl, local
 
+from arl.launch.request import Request
 from components.images import TARGETS, image_of
 from components.version import code_version
 from pipelines import server
@@ -32,26 +31,13 @@ _COLOUR = re.compile("\x1b\\[[0-9;]*m")
 _WITHOUT_FILE = ("system.Metrics", "system.ClassificationMetrics")
 
 
-@dataclass(frozen=True)
-class Request:
-    """What a command asks of this process, as JSON on stdin."""
-
-    pipeline: str = ""
-    arguments: dict[str, Any] = field(default_factory=dict)
-    root: str = "runs"
-    output: str = ""
-    name: str = ""
-    description: str = ""
-    dry_run: bool = False
-    schedules: list[dict[str, Any]] = field(default_factory=list)
-
-
 def load_pipeline(file: Path) -> PipelineFunction:
     """The one pipeline that a file defines.
 
     Raises:
         ValueError: there is none, or more than one.
     """
+    # by path, because a pipeline file of a user need not be importable
     spec = importlib.util.spec_from_file_location(file.stem, file)
     assert spec
     assert spec.loader
@@ -66,7 +52,7 @@ def load_pipeline(file: Path) -> PipelineFunction:
     return pipelines[0]
 
 
-def matching(pipeline: PipelineFunction, arguments: dict[str, Any]) -> dict[str, Any]:
+def matching(pipeline: PipelineFunction, arguments: Mapping[str, object]) -> dict[str, object]:
     """Those of the arguments that the pipeline has.
 
     Raises:
@@ -149,6 +135,7 @@ def _fix_images(client: Any) -> None:
                 f"there is no image {image}: docker build --target {target} -t {image} ."
             ) from error
         tag = local_image.id.removeprefix("sha256:")
+        # a tag may move to another image while the run is in progress
         local_image.tag(f"arl-{target}", tag=f"id-{tag}")
         os.environ[f"ARL_IMAGE_{target.upper()}"] = f"arl-{target}:id-{tag}"
 
@@ -173,6 +160,8 @@ def _docker_runner(
     mounts += [mount(folder, True) for folder in sources]
     gpus = [docker.types.DeviceRequest(count=-1, capabilities=[["gpu"]])] if with_gpus else []
     hash_key = {name: os.environ[name] for name in ("ARL_HASH_KEY",) if name in os.environ}
+    # As close to the restricted pods of a cluster as Docker gets: what works here needs no root, no
+    # network and no writable root there.
     return local.DockerRunner(
         user=f"{os.getuid()}:{os.getgid()}",
         network_mode="none",
@@ -187,8 +176,9 @@ def _docker_runner(
     )
 
 
-def _run(pipeline: PipelineFunction, arguments: dict[str, Any], root: Path) -> list[str]:
+def _run(pipeline: PipelineFunction, arguments: Mapping[str, object], root: Path) -> list[str]:
     before = set(root.glob("*/"))
+    # kfp.local names the folder of a run by the time and does not return it
     outputs = pipeline(**arguments).outputs
     (folder,) = set(root.glob(f"{pipeline.name}-*/")) - before
     _check_outputs(pipeline, folder)
@@ -327,11 +317,9 @@ def schedule(request: Request) -> list[str]:
     require_digests(settings())
     wanted = []
     for item in request.schedules:
-        pipeline = load_pipeline(Path(item["pipeline"]))
-        arguments = matching(pipeline, item["arguments"])
-        wanted.append(
-            server.Recurring(item["name"], pipeline, arguments, item["cron"], item["enabled"])
-        )
+        pipeline = load_pipeline(Path(item.pipeline))
+        arguments = matching(pipeline, item.arguments)
+        wanted.append(server.Recurring(item.name, pipeline, arguments, item.cron, item.enabled))
     return server.keep_recurring(wanted, Address.from_environment())
 
 
@@ -362,7 +350,7 @@ COMMANDS: dict[str, Callable[[Request], list[str]]] = {
 
 def main(command: str) -> int:
     """Run a command; a failure is a message on stderr and exit code 1."""
-    request = Request(**json.load(sys.stdin))
+    request = Request.read(sys.stdin.read())
     try:
         lines = COMMANDS[command](request)
     except (ValueError, RuntimeError, FileNotFoundError) as error:

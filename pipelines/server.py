@@ -66,6 +66,7 @@ def connected(address: Address) -> Iterator[kfp.Client]:
     """A client of the API; failures become ValueErrors with a remedy."""
     warnings.filterwarnings("ignore", message="This client only works with", category=FutureWarning)
     endpoint = f"KFP_ENDPOINT={address.endpoint}"
+    # A projected token of a pod is renewed in its file, so the client reads the file each time.
     credentials: token_credentials_base.TokenCredentialsBase | None = None
     if address.token is None and address.token_file:
         credentials = ServiceAccountTokenVolumeCredentials(address.token_file)
@@ -198,6 +199,7 @@ def _delete_recurring(client: kfp.Client, identifier: str) -> None:
 
 
 def _fingerprint(wanted: Recurring, version: Version) -> str:
+    # all that a recurring run is made of; Kubeflow stores no hash of it
     parts = [wanted.cron, wanted.enabled, wanted.arguments, _service_account(), version.name]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -234,6 +236,7 @@ def _upload(client: kfp.Client, pipeline: Pipeline, namespace: str | None) -> Ve
 
 def _pipeline_id(client: kfp.Client, pipeline: Pipeline, namespace: str | None) -> str:
     api = client._pipelines_api
+    # The names of pipelines are unique in a namespace; display names are not.
     try:
         record = api.pipeline_service_get_pipeline_by_name(
             pipeline.name, **({"namespace": namespace} if namespace else {})

@@ -149,6 +149,8 @@ def _read(file: Path) -> dict[str, Any]:
 
 def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """`base` with the changes; only `steps`, `gpu_pools` and `parallel` merge key by key."""
+    # Lists and free maps, as tolerations and labels, are replaced whole: an entry could otherwise
+    # not be removed.
     merged = {**base, **changes}
     for key in {"steps", "gpu_pools", "parallel"} & changes.keys():
         merged[key] = {**base[key], **changes[key]}
@@ -193,6 +195,7 @@ def _check_without_volume(name: str, cluster: Cluster) -> None:
             raise ValueError(
                 f"{name}: without a claim {folder} must be s3://BUCKET/PREFIX, not {address}"
             )
+    # the ranks of a TrainJob leave checkpoints and results on the volume
     for step, needs in cluster.steps.items():
         if needs.nodes > 1:
             raise ValueError(

@@ -44,6 +44,7 @@ BELOW = {
         "stages",
         "reports",
         "inference",
+        "launch",
         "phantoms",
         "params",
         *_RESULTS,

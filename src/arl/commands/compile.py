@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from arl.commands.run import Request, check_pipeline, environment, start
+from arl.commands.run import check_pipeline, environment, start
+from arl.launch.request import Request
 
 
 def compile(pipeline: Path, *, output: Path = Path("build/pipeline.yaml")) -> None:

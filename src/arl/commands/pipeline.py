@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
-from arl.commands.run import Request, check_pipeline, environment, start
+from arl.commands.run import check_pipeline, environment, start
+from arl.launch.request import Request
 
 
 def pipeline(action: Literal["upload"], file: Path) -> None:

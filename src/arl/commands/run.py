@@ -4,53 +4,19 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 import yaml
+
+from arl.launch.request import BatchPart, Request
 
 BACKENDS = ("local", "docker", "kfp")
 # keys of an entry of --batches
 _REQUIRED = {"source", "root"}
 # options of `arl ingest`
 _OPTIONS = {"name", "site", "anatomy", "probe", "device", "mask_name"}
-
-
-@dataclass(frozen=True)
-class BatchPart:
-    """What one pod ingests: an item of the pipelines' parameter `batches`."""
-
-    source: str
-    root: str
-    batch: str
-    part: str  # "2/4" is the second of four
-    options: dict[str, str]  # of `arl ingest`
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """A recurring run of a Kubeflow server."""
-
-    name: str
-    pipeline: str
-    cron: str  # six fields, seconds first
-    enabled: bool
-    arguments: dict[str, object]
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a command asks of `python -m pipelines.runner`, which reads it as JSON."""
-
-    pipeline: str = ""
-    arguments: dict[str, object] = field(default_factory=dict)
-    root: str = "runs"
-    output: str = ""
-    name: str = ""
-    description: str = ""
-    dry_run: bool = False
-    schedules: list[Schedule] = field(default_factory=list)
 
 
 def run(
@@ -110,27 +76,34 @@ def run(
     check_pipeline(pipeline)
     tasks, changes = parameters([*overrides, *set], experiment, in_image=backend != "local")
     version = data_hash or _tracked_hash(corpus or "data")
-    parts = _batches(batches) if batches else []
+    new_batches = read_batches(batches) if batches else []
+    arguments: dict[str, object] = {
+        "tasks": tasks,
+        "overrides": changes,
+        "batches": new_batches,
+        "data_hash": version,
+        **_folders(backend, corpus, registry),
+    }
     # A fresh clone knows the version of a corpus (data.dvc) and has no corpus.
     folder = corpus or "data"
-    if backend != "kfp" and not parts and "://" not in folder and not Path(folder).is_dir():
+    if backend != "kfp" and not new_batches and "://" not in folder and not Path(folder).is_dir():
         raise FileNotFoundError(
             f"corpus {folder} does not exist: `arl sample --corpus {folder}` makes one of phantoms,"
             " `arl ingest` reads yours, `dvc pull` fetches the one of this project's remote; "
             "or give --batches"
         )
+    facts = {
+        "experiment": experiment or "params.yaml",
+        "data": version or "as validate reads it",
+        "commit": _commit() or "unknown",
+        "changes": " ".join(changes) or "none",
+    }
     request = Request(
         pipeline=str(pipeline),
-        arguments={
-            "tasks": tasks,
-            "overrides": changes,
-            "batches": parts,
-            "data_hash": version,
-            **_folders(backend, corpus, registry),
-        },
+        arguments=arguments,
         root=root,
         name=name or _run_name(pipeline, experiment, version),
-        description=description or _run_description(experiment, version, changes),
+        description=description or "; ".join(f"{key}: {value}" for key, value in facts.items()),
         dry_run=dry_run,
     )
     start(backend, request, environment(pipeline, backend))
@@ -145,7 +118,7 @@ def start(command: str, request: Request, variables: dict[str, str]) -> None:
     code = subprocess.run(
         # kfp takes a second to import and is in an extra of its own.
         [sys.executable, "-m", "pipelines.runner", command],
-        input=json.dumps(asdict(request)),
+        input=request.to_json(),
         text=True,
         env=variables,
         check=False,
@@ -172,21 +145,10 @@ def _run_name(pipeline: Path, experiment: str, data_hash: str) -> str:
     return " ".join(filter(None, parts))
 
 
-def _run_description(experiment: str, data_hash: str, changes: list[str]) -> str:
-    facts = {
-        "experiment": experiment or "params.yaml",
-        "data": data_hash or "as validate reads it",
-        "commit": _commit() or "unknown",
-        "changes": " ".join(changes) or "none",
-    }
-    return "; ".join(f"{key}: {value}" for key, value in facts.items())
-
-
 def _commit() -> str:
     """The commit of the working directory, with -dirty where files differ; empty without git."""
     try:
         commit = subprocess.run(
-            # --exclude=* ignores tags: a release tag would hide the commit.
             ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"],
             capture_output=True,
             text=True,
@@ -229,15 +191,18 @@ def parameters(words: list[str], experiment: str, *, in_image: bool) -> tuple[li
         raise ValueError(
             "tasks is empty: a pipeline needs at least one task to fine-tune, e.g. tasks=[breast]"
         )
-    # Overrides are relative to what the step will read, which in an image is conf/.
     present = compose([]) if in_image else params.load([])
     return wanted.tasks, _changes(params.to_literals(present), params.to_literals(wanted))
 
 
-def _changes(present: dict[str, object], wanted: dict[str, object], prefix: str = "") -> list[str]:
+def _changes(
+    present: Mapping[str, object], wanted: Mapping[str, object], prefix: str = ""
+) -> list[str]:
     changes = []
     for key, value in wanted.items():
         before = present[key]
+        # Groups with other keys, as another task's, are replaced whole: OmegaConf would otherwise
+        # keep the keys of the old one.
         if isinstance(value, dict) and isinstance(before, dict) and value.keys() == before.keys():
             changes += _changes(before, value, f"{prefix}{key}.")
         elif value != before:
@@ -246,8 +211,13 @@ def _changes(present: dict[str, object], wanted: dict[str, object], prefix: str 
     return changes
 
 
-def _batches(file: Path) -> list[BatchPart]:
-    """The batches of a file, one item for each part that a pod is to read."""
+def read_batches(file: Path) -> list[BatchPart]:
+    """The batches of a file, one item for each part that a pod is to read.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file does not hold a list of batches, or lists one twice.
+    """
     if not file.is_file():
         raise FileNotFoundError(f"list of batches {file} does not exist")
     try:
@@ -257,8 +227,8 @@ def _batches(file: Path) -> list[BatchPart]:
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ValueError(f"{file} must be a list of {{source, root, batch, parts, ...}}")
     items = [item for entry in entries for item in _parts(file, entry)]
-    names = [(item.options.get("name", item.source), item.batch) for item in items]
-    # Two pods that write one batch would fail after hours of decoding.
+    # two pods that write one batch would each find the other's half
+    names = [(item["options"].get("name", item["source"]), item["batch"]) for item in items]
     duplicates = sorted({"/".join(name) for name in names if names.count(name) > 1})
     if duplicates:
         raise ValueError(
@@ -268,7 +238,7 @@ def _batches(file: Path) -> list[BatchPart]:
     return items
 
 
-def _parts(file: Path, entry: dict[str, object]) -> list[BatchPart]:
+def _parts(file: Path, entry: Mapping[str, object]) -> list[BatchPart]:
     parts = entry.get("parts", 1)
     optional = _OPTIONS | {"batch", "parts"}
     is_known = entry.keys() <= _REQUIRED | optional and entry.keys() >= _REQUIRED
@@ -278,15 +248,16 @@ def _parts(file: Path, entry: dict[str, object]) -> list[BatchPart]:
             f"{', '.join(sorted(optional))}; parts is a whole number from 1"
         )
     options = {key: str(entry[key]) for key in sorted(_OPTIONS & entry.keys())}
-    source, root = str(entry["source"]), str(entry["root"])
     batch, width = str(entry.get("batch", "0000")), len(str(parts))
-    # Parts become batches of their own, because two pods cannot append to one batch.
-    names = (
-        [batch] if parts == 1 else [f"{batch}-{number:0{width}d}" for number in range(1, parts + 1)]
-    )
     return [
-        BatchPart(source, root, name, f"{number}/{parts}", options)
-        for number, name in enumerate(names, 1)
+        BatchPart(
+            source=str(entry["source"]),
+            root=str(entry["root"]),
+            batch=batch if parts == 1 else f"{batch}-{number:0{width}d}",
+            part=f"{number}/{parts}",
+            options=options,
+        )
+        for number in range(1, parts + 1)
     ]
 
 
@@ -303,7 +274,6 @@ def _tracked_hash(corpus: str) -> str:
 
 def environment(pipeline: Path, backend: str) -> dict[str, str]:
     """The variables of the process that runs or submits a pipeline file."""
-    # The runner imports `pipelines` and `components` of the project, not of an installed copy.
     project = str(pipeline.resolve().parents[1])
     paths = [project, *filter(None, [os.environ.get("PYTHONPATH")])]
     variables = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}

@@ -1,11 +1,13 @@
 """Keep the recurring runs of a Kubeflow Pipelines server as pipelines/schedules.yaml says."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
 
-from arl.commands.run import Request, Schedule, environment, parameters, start
+from arl.commands.run import environment, parameters, start
+from arl.launch.request import RecurringRun, Request
 
 _KEYS = {"pipeline", "cron", "enabled", "overrides"}
 # Kubeflow parses with robfig/cron, which knows no 7 for Sunday, L, W or #; the names are English
@@ -31,20 +33,12 @@ def schedule(*, schedules: Path = Path("pipelines/schedules.yaml")) -> None:
     Examples:
         arl schedule
     """
-    if not schedules.is_file():
-        raise FileNotFoundError(f"{schedules} does not exist: run inside the project")
-    entries = yaml.safe_load(schedules.read_text(encoding="utf-8"))
-    if not isinstance(entries, dict):
-        raise ValueError(
-            f"{schedules} must hold a name with {', '.join(sorted(_KEYS))} for each recurring run"
-        )
-    items = [_schedule(schedules, name, entry) for name, entry in entries.items()]
-    start("schedule", Request(schedules=items), environment(schedules, "kfp"))
-    for item in items:
-        if item.enabled:
-            # Kubeflow's expression begins with seconds, croniter's does not.
-            times = next_firings(item.cron.partition(" ")[2])
-            print(f"{item.name}: next {', '.join(times)} UTC")
+    entries = _read(schedules)
+    runs = tuple(_recurring_run(schedules, name, entry) for name, entry in entries.items())
+    start("schedule", Request(schedules=runs), environment(schedules, "kfp"))
+    for name, entry in entries.items():
+        if entry["enabled"]:
+            print(f"arl-{name}: next {', '.join(next_firings(str(entry['cron'])))} UTC")
 
 
 def six_fields(cron: str) -> str:
@@ -58,7 +52,6 @@ def six_fields(cron: str) -> str:
     # importing it takes time that no help needs
     from croniter import CroniterError, croniter
 
-    # Five fields are what people know from crontab.
     fields = cron.split()
     if len(fields) != _NUM_FIELDS:
         raise ValueError(
@@ -69,7 +62,6 @@ def six_fields(cron: str) -> str:
             f"cron {cron!r} names a day of the month and a weekday: Kubeflow starts a run when "
             "either of them fits, so use one of them"
         )
-    # croniter knows extensions such as L and #, which Kubeflow refuses when the run is due.
     wrong = [field for field in fields if not _FIELD.fullmatch(field)]
     try:
         croniter.expand(cron, strict=True)
@@ -90,15 +82,33 @@ def next_firings(cron: str, count: int = 3) -> list[str]:
     return [times.get_next(datetime).strftime("%Y-%m-%d %H:%M") for _ in range(count)]
 
 
-def _schedule(file: Path, name: str, entry: object) -> Schedule:
-    if not isinstance(entry, dict) or entry.keys() != _KEYS:
-        keys = sorted(entry) if isinstance(entry, dict) else entry
-        raise ValueError(f"{file}: {name} has the keys {keys}, expected {sorted(_KEYS)}")
-    pipeline = Path(entry["pipeline"])
+def _read(file: Path) -> dict[str, dict[str, object]]:
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} does not exist: run inside the project")
+    values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    if not isinstance(values, dict) or not all(
+        isinstance(entry, dict) for entry in values.values()
+    ):
+        raise ValueError(
+            f"{file} must hold a name with {', '.join(sorted(_KEYS))} for each recurring run"
+        )
+    return values
+
+
+def _recurring_run(file: Path, name: str, entry: Mapping[str, object]) -> RecurringRun:
+    if entry.keys() != _KEYS:
+        raise ValueError(f"{file}: {name} has the keys {sorted(entry)}, expected {sorted(_KEYS)}")
+    pipeline, overrides = Path(str(entry["pipeline"])), entry["overrides"]
     if not pipeline.is_file():
         raise FileNotFoundError(f"{file}: pipeline {pipeline} of {name} does not exist")
-    tasks, overrides = parameters(entry["overrides"], "", in_image=True)
-    # The steps read the version of the corpus themselves: it changes between two firings.
-    arguments: dict[str, object] = {"data_hash": "", "tasks": tasks, "overrides": overrides}
-    cron = six_fields(str(entry["cron"]))
-    return Schedule(f"arl-{name}", str(pipeline), cron, bool(entry["enabled"]), arguments)
+    if not isinstance(overrides, list):
+        raise ValueError(f"{file}: overrides of {name} must be a list of words key=value")
+    tasks, changes = parameters(overrides, "", in_image=True)
+    return RecurringRun(
+        name=f"arl-{name}",
+        pipeline=str(pipeline),
+        cron=six_fields(str(entry["cron"])),
+        enabled=bool(entry["enabled"]),
+        # the steps read the version of the corpus themselves
+        arguments={"data_hash": "", "tasks": tasks, "overrides": changes},
+    )

@@ -9,8 +9,9 @@ import json
 import math
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from arl.documents import DocumentError
 from arl.evaluation.decision import read_decision
@@ -30,7 +31,8 @@ class Artifact(Protocol):
     """The part of `kfp.dsl.Artifact` that we use."""
 
     path: str
-    metadata: dict[str, Any]
+    # values become protobuf values of the metadata store: strings, numbers, lists and structs
+    metadata: dict[str, object]
 
 
 class Metrics(Protocol):
@@ -134,7 +136,7 @@ def log_drift(metrics: Metrics, drift: str) -> None:
     )
 
 
-def _log(metrics: Metrics, values: dict[str, Any]) -> None:
+def _log(metrics: Metrics, values: Mapping[str, object]) -> None:
     for name, value in values.items():
         # the UI's table and MLMD hold finite numbers only
         if isinstance(value, int | float) and math.isfinite(value):
@@ -158,7 +160,7 @@ def describe_release(
 ) -> None:
     """Write the Model artifact of a release: its version, verdict, tasks and hashes."""
     judged, written = read_decision(Path(decision)), Receipt.read(Path(receipt))
-    facts = {
+    facts: dict[str, object] = {
         "verdict": judged.verdict,
         "version": written.version or "",
         "registry": registry,
@@ -170,7 +172,7 @@ def describe_release(
     write_facts(released.path, facts)
 
 
-def write_facts(path: str, facts: dict[str, Any]) -> None:
+def write_facts(path: str, facts: Mapping[str, object]) -> None:
     """Write the file of an artifact that is all metadata."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
@@ -215,10 +217,14 @@ def keep_outcome(monitor: str, owner: str, decision: str, receipt: str) -> None:
 
 
 def note_outage(monitor: str, reason: str) -> None:
-    """Record that an outage ended a step, where the volume itself can be written."""
-    run = current(Path(monitor))
-    if run is not None:
-        (run.folder / _OUTAGE).write_text(reason, encoding="utf-8")
+    """Tell `close_run` that the monitoring run waits for its surroundings and has not failed."""
+    try:
+        run = current(Path(monitor))
+        if run is not None:
+            (run.folder / _OUTAGE).write_text(reason, encoding="utf-8")
+    except OSError as error:
+        # The volume itself may be what is out of reach, and the step's own error matters more.
+        print(f"the outage could not be recorded: {error}", flush=True)
 
 
 def outcome_of_run(monitor: str, owner: str) -> tuple[str, str, str | None]:

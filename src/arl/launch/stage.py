@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,9 @@ def launch(
 
         # the processes of a pod share one copy
         with local_copy(arguments["corpus"]) as corpus:
-            command = _torchrun(needs["processes"])
+            # standalone: the ranks of one pod meet on a free port of it, so steps cannot collide
+            ranks = ["--standalone", f"--nproc-per-node={needs['processes']}"]
+            command = [sys.executable, "-m", "torch.distributed.run", *ranks]
             shared = {**arguments, "corpus": str(corpus)}
             _run_attempts(command, name, overrides, shared, needs["attempts"], first_wait)
     else:
@@ -63,19 +66,15 @@ def launch(
         _run_attempts(command, name, overrides, arguments, needs["attempts"], first_wait)
 
 
-def _torchrun(processes: int) -> list[str]:
-    ranks = ["--standalone", f"--nproc-per-node={processes}"]
-    return [sys.executable, "-m", "torch.distributed.run", *ranks]
-
-
 def _run_attempts(
     command: list[str],
     name: str,
     overrides: list[str],
-    arguments: dict[str, Any],
+    arguments: Mapping[str, object],
     attempts: int,
     first_wait: float,
 ) -> None:
+    # paths become words
     text = json.dumps([name, overrides, arguments], default=str)
     with tempfile.TemporaryDirectory() as folder:
         marker = Path(folder) / "transient"
@@ -89,7 +88,11 @@ def _run_attempts(
             if code == 0:
                 return
             if attempt == attempts and marker.is_file() and "monitor" in arguments:
-                _note_outage(arguments["monitor"], f"{name}: {marker.read_text(encoding='utf-8')}")
+                # the import takes 0.2 s, which no step that ends well needs
+                from arl.launch.artifacts import note_outage
+
+                outage = f"{name}: {marker.read_text(encoding='utf-8')}"
+                note_outage(str(arguments["monitor"]), outage)
             if attempt == attempts or not marker.is_file():
                 raise RuntimeError(
                     f"{name} failed in attempt {attempt} with exit code {code}; "
@@ -99,13 +102,3 @@ def _run_attempts(
             reason = marker.read_text(encoding="utf-8")
             print(f"{name}: attempt {attempt + 1} in {wait:g} s, after {reason}", flush=True)
             time.sleep(wait)
-
-
-def _note_outage(monitor: str, reason: str) -> None:
-    """Tell `close_run` that the monitoring run waits for its surroundings and has not failed."""
-    from arl.launch.artifacts import note_outage
-
-    try:
-        note_outage(monitor, reason)
-    except OSError as error:
-        print(f"the outage could not be recorded: {error}", flush=True)

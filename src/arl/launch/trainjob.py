@@ -14,7 +14,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +33,13 @@ _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 _OUTPUTS = ("checkpoint", "metrics")
 # the field manager of our changes to the TrainingRuntime
 _MANAGER = "arl.dev/pipeline"
+# seconds between two requests
+_POLL = 15.0
+# Seconds for which the Kubernetes API may fail to answer: a training of days outlives an upgrade of
+# the control plane.
+_PATIENCE = 600.0
 
+# an object of the Kubernetes API, as its JSON
 Manifest = dict[str, Any]
 
 
@@ -55,10 +61,154 @@ class Job:
     environment: dict[str, str] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
     node_selector: dict[str, str] = field(default_factory=dict)
-    tolerations: list[dict[str, Any]] = field(default_factory=list)
+    tolerations: list[dict[str, str | int]] = field(default_factory=list)
     pull_secrets: list[str] = field(default_factory=list)
     # the nodes of one job share the value of this label, e.g. a rack
     topology_key: str | None = None
+
+    def runtime_patch(self, job_name: str, labels: dict[str, str]) -> Manifest:
+        """Labels, nodes and pull secrets of the pods, which `spec.trainer` cannot carry."""
+        pod: Manifest = {"nodeSelector": self.node_selector, "tolerations": self.tolerations}
+        if self.pull_secrets:
+            pod["imagePullSecrets"] = [{"name": secret} for secret in self.pull_secrets]
+        if self.topology_key:
+            # A preference: with a requirement the first pod of a job would never be scheduled,
+            # because no other pod carries the label yet.
+            selector = {"matchLabels": {"jobset.sigs.k8s.io/jobset-name": job_name}}
+            term = {"labelSelector": selector, "topologyKey": self.topology_key}
+            preferred = [{"weight": 100, "podAffinityTerm": term}]
+            affinity = {"preferredDuringSchedulingIgnoredDuringExecution": preferred}
+            pod["affinity"] = {"podAffinity": affinity}
+        pods = {"metadata": {"labels": labels}, "spec": pod}
+        # the name of the runtime's replicated job
+        replicated = [{"name": "node", "template": {"spec": {"template": pods}}}]
+        spec = {"template": {"spec": {"replicatedJobs": replicated}}}
+        return {"manager": _MANAGER, "trainingRuntimeSpec": spec}
+
+
+@dataclass(frozen=True)
+class TrainJobs:
+    """The TrainJobs of a namespace; each failure is a RuntimeError with the name of the job."""
+
+    api: client.CustomObjectsApi
+    namespace: str
+    poll: float
+    patience: float
+
+    def get(self, name: str) -> Manifest | None:
+        """A TrainJob; None where it does not exist."""
+        try:
+            job: Manifest = self.api.get_namespaced_custom_object(
+                namespace=self.namespace, name=name, **_KIND
+            )
+        except ApiException as error:
+            if error.status == 404:
+                return None
+            if error.status in (401, 403):
+                raise self.failure(name, "cannot be read", error) from error
+            # any other status may pass: `wait` asks again
+            raise
+        return job
+
+    def start_or_adopt(self, manifest: Manifest) -> None:
+        """Create a TrainJob, or become a second owner of the one that an earlier try created."""
+        name = manifest["metadata"]["name"]
+        existing = self.get(name)
+        if existing is not None and _condition(existing, "Failed"):
+            # Trainer does not restart a failed job, and a new one resumes from its checkpoints
+            self.delete(name)
+            self.wait_until_gone(name)
+            existing = None
+        if existing is not None:
+            self.add_owners(existing, manifest["metadata"].get("ownerReferences", []))
+            print(
+                f"TrainJob {self.namespace}/{name} is running already: waiting for it", flush=True
+            )
+            return
+        try:
+            self.api.create_namespaced_custom_object(
+                namespace=self.namespace, body=manifest, **_KIND
+            )
+        except ApiException as error:
+            # 409: another try created it in the same instant
+            if error.status != 409:
+                raise self.failure(name, "could not be created", error) from error
+        print(f"TrainJob {self.namespace}/{name} started", flush=True)
+
+    def add_owners(self, existing: Manifest, owners: list[Manifest]) -> None:
+        """Make this workflow an owner too: Kubernetes deletes an object with its last owner."""
+        present = existing["metadata"].get("ownerReferences", [])
+        missing = [o for o in owners if o["uid"] not in {reference["uid"] for reference in present}]
+        if not missing:
+            return
+        name = existing["metadata"]["name"]
+        body = {"metadata": {"ownerReferences": [*present, *missing]}}
+        try:
+            self.api.patch_namespaced_custom_object(
+                namespace=self.namespace, name=name, body=body, **_KIND
+            )
+        except ApiException as error:
+            raise self.failure(name, "could not be adopted", error) from error
+
+    def wait(self, name: str) -> None:
+        """Return when the job is complete."""
+        last_answer = time.monotonic()
+        while True:
+            try:
+                current = self.get(name)
+                last_answer = time.monotonic()
+            except (ApiException, HTTPError) as error:
+                if time.monotonic() - last_answer > self.patience:
+                    raise RuntimeError(
+                        f"Kubernetes has not answered for {self.patience:.0f} s: {error}"
+                    ) from error
+                time.sleep(self.poll)
+                continue
+            if current is None:
+                raise RuntimeError(f"TrainJob {self.namespace}/{name} was deleted by someone else")
+            if _condition(current, "Complete"):
+                return
+            failed = _condition(current, "Failed")
+            if failed:
+                raise RuntimeError(
+                    f"TrainJob {self.namespace}/{name} failed: {failed.get('reason')}, "
+                    f"{failed.get('message')}; its logs: kubectl -n {self.namespace} logs "
+                    f"-l jobset.sigs.k8s.io/jobset-name={name}"
+                )
+            time.sleep(self.poll)
+
+    def wait_until_gone(self, name: str) -> None:
+        """Return when a deleted job is gone; its pods go first (propagation Foreground)."""
+        deadline = time.monotonic() + self.patience
+        while self.get(name) is not None:
+            if time.monotonic() > deadline:
+                raise RuntimeError(
+                    f"TrainJob {self.namespace}/{name} still exists {self.patience:.0f} s "
+                    "after its deletion"
+                )
+            time.sleep(self.poll)
+
+    def delete(self, name: str) -> None:
+        """Delete a TrainJob, if it exists."""
+        try:
+            # Foreground: the object stays until its pods are gone, so the GPUs are free afterwards
+            self.api.delete_namespaced_custom_object(
+                namespace=self.namespace, name=name, propagation_policy="Foreground", **_KIND
+            )
+        except ApiException as error:
+            if error.status != 404:
+                raise self.failure(name, "could not be deleted", error) from error
+
+    def failure(self, name: str, verb: str, error: ApiException) -> RuntimeError:
+        """The error about a request that Kubernetes refused."""
+        job = f"TrainJob {self.namespace}/{name} {verb}"
+        if error.status in (401, 403):
+            return RuntimeError(
+                f"{job} ({error.status}): the step's service account lacks the right, "
+                "which k8s/base/rbac.yaml gives"
+            )
+        body = (error.body or "").strip()[:500]
+        return RuntimeError(f"{job}: {error.status} {error.reason} {body}")
 
 
 def run(
@@ -66,10 +216,10 @@ def run(
     name: str,
     overrides: list[str],
     version: str,
-    arguments: dict[str, Any],
+    arguments: Mapping[str, object],
     *,
-    poll: float = 15,
-    patience: float = 600,
+    poll: float = _POLL,
+    patience: float = _PATIENCE,
 ) -> None:
     """Run a stage as a TrainJob, or wait for the job of an earlier try, and copy its results.
 
@@ -86,30 +236,31 @@ def run(
         RuntimeError: the job failed or ran out of time, or Kubernetes does not answer or refuses.
     """
     namespace = _connect()
-    api = client.CustomObjectsApi()
+    jobs = TrainJobs(client.CustomObjectsApi(), namespace, poll, patience)
     manifest, results = train_job(job, name, overrides, version, arguments)
     job_name = manifest["metadata"]["name"]
     if not _is_complete(results):
         owner = _workflow_of_this_pod(namespace)
         if owner:
             manifest["metadata"]["ownerReferences"] = [owner]
-        with _deleted_on_termination(api, namespace, job_name):
-            _start_or_adopt(api, namespace, manifest, poll, patience)
-            _wait(api, namespace, job_name, poll, patience)
+        with _deleted_on_termination(jobs, job_name):
+            jobs.start_or_adopt(manifest)
+            jobs.wait(job_name)
         if not _is_complete(results):
             raise RuntimeError(
                 f"TrainJob {namespace}/{job_name} is complete, but {results} lacks its results"
             )
     for output in _OUTPUTS:
         copy = shutil.copytree if (results / output).is_dir() else shutil.copy2
-        copy(results / output, arguments[output])
-    _delete(api, namespace, job_name)
+        copy(results / output, str(arguments[output]))
+    jobs.delete(job_name)
 
 
 def train_job(
-    job: Job, name: str, overrides: list[str], version: str, arguments: dict[str, Any]
+    job: Job, name: str, overrides: list[str], version: str, arguments: Mapping[str, object]
 ) -> tuple[Manifest, Path]:
     """The TrainJob of a stage, and the folder on the volume for its results."""
+    # The job writes to the volume: an artifact of the step is on the disk of the step's own pod.
     inputs = {key: str(value) for key, value in arguments.items() if key not in _OUTPUTS}
     runs = os.environ.get("ARL_RUNS", "runs")
     work = [name, overrides, version, inputs, job.image, job.nodes, job.processes]
@@ -137,40 +288,18 @@ def train_job(
             "runtimeRef": {"apiGroup": _GROUP, "kind": "TrainingRuntime", "name": job.runtime},
             "trainer": trainer,
             "activeDeadlineSeconds": job.seconds,
-            "runtimePatches": [_runtime_patch(job, job_name, labels)],
+            "runtimePatches": [job.runtime_patch(job_name, labels)],
         },
     }
     return manifest, results
 
 
-def command_line(name: str, overrides: list[str], arguments: dict[str, Any]) -> list[str]:
+def command_line(name: str, overrides: list[str], arguments: Mapping[str, object]) -> list[str]:
     """The command line of a stage, after `arl`."""
     words = [name.replace("_", "-")]
     for key, value in sorted(arguments.items()):
         words += [f"--{key.replace('_', '-')}", str(value)]
     return [*words, *overrides]
-
-
-def _runtime_patch(job: Job, job_name: str, labels: dict[str, str]) -> Manifest:
-    """Labels, nodes and pull secrets of the pods, which the TrainJob's trainer cannot carry."""
-    pod: Manifest = {"nodeSelector": job.node_selector, "tolerations": job.tolerations}
-    if job.pull_secrets:
-        pod["imagePullSecrets"] = [{"name": secret} for secret in job.pull_secrets]
-    if job.topology_key:
-        pod["affinity"] = {"podAffinity": _same_domain(job.topology_key, job_name)}
-    pods = {"metadata": {"labels": labels}, "spec": pod}
-    # the name of the runtime's replicated job
-    replicated = [{"name": "node", "template": {"spec": {"template": pods}}}]
-    spec = {"template": {"spec": {"replicatedJobs": replicated}}}
-    return {"manager": _MANAGER, "trainingRuntimeSpec": spec}
-
-
-def _same_domain(topology_key: str, job_name: str) -> Manifest:
-    """Prefer nodes of one topology domain for all pods of the job."""
-    selector = {"matchLabels": {"jobset.sigs.k8s.io/jobset-name": job_name}}
-    term = {"labelSelector": selector, "topologyKey": topology_key}
-    preferred = {"weight": 100, "podAffinityTerm": term}
-    return {"preferredDuringSchedulingIgnoredDuringExecution": [preferred]}
 
 
 def _is_complete(results: Path) -> bool:
@@ -192,6 +321,7 @@ def _connect() -> str:
 
 def _workflow_of_this_pod(namespace: str) -> Manifest | None:
     """A reference to the Argo Workflow that owns this pod; None outside of a workflow."""
+    # Kubeflow's driver sets KFP_POD_NAME; a container's host name is the name of its pod otherwise
     pod = os.environ.get("KFP_POD_NAME") or os.environ.get("HOSTNAME", "")
     try:
         references = client.CoreV1Api().read_namespaced_pod(pod, namespace).metadata
@@ -209,111 +339,6 @@ def _workflow_of_this_pod(namespace: str) -> Manifest | None:
     return None
 
 
-def _start_or_adopt(
-    api: client.CustomObjectsApi,
-    namespace: str,
-    manifest: Manifest,
-    poll: float,
-    patience: float,
-) -> None:
-    job_name = manifest["metadata"]["name"]
-    existing = _get(api, namespace, job_name)
-    if existing is not None and _condition(existing, "Failed"):
-        # a new job resumes from the checkpoints of the failed one
-        _delete(api, namespace, job_name)
-        _wait_until_gone(api, namespace, job_name, poll, patience)
-        existing = None
-    if existing is not None:
-        _add_owner(api, namespace, existing, manifest["metadata"].get("ownerReferences", []))
-        print(f"TrainJob {namespace}/{job_name} is running already: waiting for it", flush=True)
-        return
-    try:
-        api.create_namespaced_custom_object(namespace=namespace, body=manifest, **_KIND)
-    except ApiException as error:
-        # 409: another try created it in the same instant
-        if error.status != 409:
-            raise RuntimeError(
-                _refusal(error, f"TrainJob {namespace}/{job_name} could not be created")
-            ) from error
-    print(f"TrainJob {namespace}/{job_name} started", flush=True)
-
-
-def _add_owner(
-    api: client.CustomObjectsApi, namespace: str, existing: Manifest, owners: list[Manifest]
-) -> None:
-    """Make this workflow an owner too: Kubernetes deletes an object when its last owner is gone."""
-    present = existing["metadata"].get("ownerReferences", [])
-    missing = [o for o in owners if o["uid"] not in {reference["uid"] for reference in present}]
-    if not missing:
-        return
-    job_name = existing["metadata"]["name"]
-    body = {"metadata": {"ownerReferences": [*present, *missing]}}
-    try:
-        api.patch_namespaced_custom_object(namespace=namespace, name=job_name, body=body, **_KIND)
-    except ApiException as error:
-        raise RuntimeError(
-            _refusal(error, f"TrainJob {namespace}/{job_name} could not be adopted")
-        ) from error
-
-
-def _wait_until_gone(
-    api: client.CustomObjectsApi, namespace: str, job_name: str, poll: float, patience: float
-) -> None:
-    deadline = time.monotonic() + patience
-    while _get(api, namespace, job_name) is not None:
-        if time.monotonic() > deadline:
-            raise RuntimeError(
-                f"TrainJob {namespace}/{job_name} still exists {patience:.0f} s after its deletion"
-            )
-        time.sleep(poll)
-
-
-def _wait(
-    api: client.CustomObjectsApi, namespace: str, job_name: str, poll: float, patience: float
-) -> None:
-    last_answer = time.monotonic()
-    while True:
-        try:
-            current = _get(api, namespace, job_name)
-            last_answer = time.monotonic()
-        except (ApiException, HTTPError) as error:
-            # a training of days outlives an upgrade of the control plane
-            if time.monotonic() - last_answer > patience:
-                raise RuntimeError(
-                    f"Kubernetes has not answered for {patience:.0f} s: {error}"
-                ) from error
-            time.sleep(poll)
-            continue
-        if current is None:
-            raise RuntimeError(f"TrainJob {namespace}/{job_name} was deleted by someone else")
-        if _condition(current, "Complete"):
-            return
-        failure = _condition(current, "Failed")
-        if failure:
-            raise RuntimeError(
-                f"TrainJob {namespace}/{job_name} failed: {failure.get('reason')}, "
-                f"{failure.get('message')}; its logs: "
-                f"kubectl -n {namespace} logs -l jobset.sigs.k8s.io/jobset-name={job_name}"
-            )
-        time.sleep(poll)
-
-
-def _get(api: client.CustomObjectsApi, namespace: str, job_name: str) -> Manifest | None:
-    try:
-        job: Manifest = api.get_namespaced_custom_object(
-            namespace=namespace, name=job_name, **_KIND
-        )
-    except ApiException as error:
-        if error.status == 404:
-            return None
-        if error.status in (401, 403):
-            raise RuntimeError(
-                _refusal(error, f"TrainJob {namespace}/{job_name} cannot be read")
-            ) from error
-        raise
-    return job
-
-
 def _condition(job: Manifest, kind: str) -> Manifest | None:
     for condition in job.get("status", {}).get("conditions", []):
         if condition["type"] == kind and condition["status"] == "True":
@@ -321,40 +346,17 @@ def _condition(job: Manifest, kind: str) -> Manifest | None:
     return None
 
 
-def _delete(api: client.CustomObjectsApi, namespace: str, job_name: str) -> None:
-    try:
-        api.delete_namespaced_custom_object(
-            namespace=namespace, name=job_name, propagation_policy="Foreground", **_KIND
-        )
-    except ApiException as error:
-        if error.status != 404:
-            raise RuntimeError(
-                _refusal(error, f"TrainJob {namespace}/{job_name} could not be deleted")
-            ) from error
-
-
-def _refusal(error: ApiException, failure: str) -> str:
-    if error.status in (401, 403):
-        return (
-            f"{failure} ({error.status}): the step's service account lacks the right, "
-            "which k8s/base/rbac.yaml gives"
-        )
-    return f"{failure}: {error.status} {error.reason} {(error.body or '').strip()[:500]}"
-
-
 @contextmanager
-def _deleted_on_termination(
-    api: client.CustomObjectsApi, namespace: str, job_name: str
-) -> Iterator[None]:
+def _deleted_on_termination(jobs: TrainJobs, job_name: str) -> Iterator[None]:
     """Delete the job at SIGTERM, as when a user terminates the run.
 
     The pod may die before the request is out, so the job has an owner and a deadline as well.
     """
 
     def end(number: int, frame: FrameType | None) -> None:
-        _delete(api, namespace, job_name)
+        jobs.delete(job_name)
         raise SystemExit(
-            f"terminated; TrainJob {namespace}/{job_name} is deleted, its checkpoints are kept"
+            f"terminated; TrainJob {jobs.namespace}/{job_name} is deleted, its checkpoints are kept"
         )
 
     before = signal.signal(signal.SIGTERM, end)

@@ -4,8 +4,6 @@ Kubeflow cannot be relied on for retries: with the manifests of Kubeflow Pipelin
 a pod that vanished and never a step that failed (retryPolicy OnError).
 """
 
-from collections.abc import Iterator
-
 from arl.outages import is_outage
 
 # of S3's error documents
@@ -26,22 +24,19 @@ def transient_reason(error: BaseException) -> str | None:
 
     The causes of an error count too, since storage wraps errors in sentences for users.
     """
-    for cause in _chain(error):
+    cause: BaseException | None = error
+    while cause is not None:
+        # the same batch needs the same memory again
         if type(cause).__name__ == "OutOfMemoryError":
             return None
         if _is_transient(cause):
             return f"{type(cause).__name__}: {cause}"
+        cause = cause.__cause__
     return None
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    current: BaseException | None = error
-    while current is not None:
-        yield current
-        current = current.__cause__
-
-
 def _is_transient(error: BaseException) -> bool:
+    # by the name of the module, because not every image has these libraries
     if is_outage(error) or type(error).__module__ in _MODULES:
         return True
     if getattr(error, "code", None) in _S3_CODES:
