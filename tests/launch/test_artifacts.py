@@ -99,7 +99,8 @@ def test_a_page_in_a_frame_has_no_links_to_files(tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text(text)
     artifacts.copy_page(str(tmp_path), str(tmp_path / "out/page"))
     assert (tmp_path / "out/page").read_text() == (
-        '<a href="#top">up</a> all tests <a href="https://doi.org/1">paper</a>'
+        '<a href="#top">up</a> all tests (file evidently.html) '
+        '<a href="https://doi.org/1">paper</a>'
     )
 
 

@@ -24,7 +24,10 @@ from arl.storage.metadata import Receipt
 
 # a curve for the UI needs no more points, and MLMD limits the size of a property
 _MAX_POINTS = 200
-_RELATIVE_LINK = re.compile(r'<a\b[^>]*\bhref="(?!#|[a-z]+:)[^"]*"[^>]*>(.*?)</a>', re.DOTALL)
+_RELATIVE_LINK = re.compile(r'<a\b[^>]*\bhref="(?!#|[a-z]+:)([^"]*)"[^>]*>(.*?)</a>', re.DOTALL)
+_PAGES_OF_A_RUN = re.compile(r'<nav class="pages".*?</nav>', re.DOTALL)
+# folder of a page beside the report -> the step that has it on Kubeflow
+_STEP_OF = {"decision": "gate", "validation": "validate", "drift": "drift"}
 
 
 class Artifact(Protocol):
@@ -55,13 +58,21 @@ class ClassificationMetrics(Protocol):
 def copy_page(folder: str, page: str) -> None:
     """Copy the page of a stage's folder to the file of an HTML artifact.
 
-    Kubeflow shows the file in a frame of its own, where links to files beside the page lead
-    nowhere. Their text stays.
+    Kubeflow shows the file in a frame of its own (kubeflow/pipelines 2.17.0,
+    frontend/src/components/viewers/HTMLViewer.tsx: srcdoc, sandbox), where links to files beside
+    the page lead nowhere. In place of a link stands its text and where to find the page.
     """
+
+    def without_link(link: re.Match[str]) -> str:
+        folder, _, rest = link[1].partition("/")
+        step = _STEP_OF.get(folder) if rest else None
+        return f"{link[2]} (page of the step {step})" if step else f"{link[2]} (file {link[1]})"
+
     source = Path(folder) / "index.html"
     text = "This step has no page."
     if source.is_file():
-        text = _RELATIVE_LINK.sub(r"\1", source.read_text(encoding="utf-8"))
+        text = _PAGES_OF_A_RUN.sub("", source.read_text(encoding="utf-8"))
+        text = _RELATIVE_LINK.sub(without_link, text)
     Path(page).parent.mkdir(parents=True, exist_ok=True)
     Path(page).write_text(text, encoding="utf-8")
 
