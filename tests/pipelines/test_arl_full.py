@@ -206,7 +206,7 @@ def test_configure_composes_an_experiment_and_refuses_a_typo(
     assert {"seed=7", 'tasks=["lv"]'} <= set(words)
     wanted = compose(["experiment=laptop", "seed=7", "tasks=[lv]"])
     assert params.load(words) == wanted
-    with pytest.raises(ValueError, match="pretrain.epoch"):
+    with pytest.raises(ValueError, match="epochz"):
         configure.python_func("", ["lv"], ["pretrain.epochz=5"])
     with pytest.raises(ValueError, match="experiment"):
         configure.python_func("no-such", ["lv"], [])
