@@ -13,11 +13,11 @@ def configure(experiment: str, tasks: list, overrides: list) -> list:
     """
     import json
 
-    from arl.commands.run import parameters
+    from arl.composition import changed_parameters
 
     # relative to the image's own params.yaml, which is the default of every step
     words = [*overrides, f"tasks={json.dumps(tasks)}"]
-    return parameters(words, experiment, in_image=False)[1]
+    return changed_parameters(words, experiment, in_image=False)[1]
 
 
 @step("data")

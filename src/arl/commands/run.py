@@ -1,6 +1,5 @@
 """Run a Kubeflow pipeline file on this machine, in containers, or on a cluster."""
 
-import json
 import os
 import subprocess
 import sys
@@ -74,7 +73,10 @@ def run(
     if dry_run and backend != "kfp":
         raise ValueError(f"--dry-run is for --backend kfp, not for {backend}")
     check_pipeline(pipeline)
-    tasks, changes = parameters([*overrides, *set], experiment, in_image=backend != "local")
+    # importing it takes 0.1 s, which no help needs
+    from arl.composition import changed_parameters
+
+    tasks, changes = changed_parameters([*overrides, *set], experiment, in_image=backend != "local")
     version = data_hash or _tracked_hash(corpus or "data")
     new_batches = read_batches(batches) if batches else []
     arguments: dict[str, object] = {
@@ -175,40 +177,6 @@ def _folders(backend: str, corpus: str, registry: str) -> dict[str, str]:
         "corpus": str(Path(corpus or "data").absolute()),
         "registry": str(Path(registry or "registry").absolute()),
     }
-
-
-def parameters(words: list[str], experiment: str, *, in_image: bool) -> tuple[list[str], list[str]]:
-    """The tasks, and the words key=value that turn the steps' parameters into the wanted ones.
-
-    Steps on this machine read params.yaml; steps in an image read the defaults of conf/.
-    """
-    # importing it takes 0.1 s, which no help needs
-    from arl import params
-    from arl.composition import compose
-
-    wanted = compose([f"experiment={experiment}", *words]) if experiment else params.load(words)
-    if not wanted.tasks:
-        raise ValueError(
-            "tasks is empty: a pipeline needs at least one task to fine-tune, e.g. tasks=[breast]"
-        )
-    present = compose([]) if in_image else params.load([])
-    return wanted.tasks, _changes(params.to_literals(present), params.to_literals(wanted))
-
-
-def _changes(
-    present: Mapping[str, object], wanted: Mapping[str, object], prefix: str = ""
-) -> list[str]:
-    changes = []
-    for key, value in wanted.items():
-        before = present[key]
-        # Groups with other keys, as another task's, are replaced whole: OmegaConf would otherwise
-        # keep the keys of the old one.
-        if isinstance(value, dict) and isinstance(before, dict) and value.keys() == before.keys():
-            changes += _changes(before, value, f"{prefix}{key}.")
-        elif value != before:
-            # JSON is YAML
-            changes.append(f"{prefix}{key}={json.dumps(value)}")
-    return changes
 
 
 def read_batches(file: Path) -> list[BatchPart]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from arl.commands.run import environment, parameters, start
+from arl.commands.run import environment, start
 from arl.launch.request import RecurringRun, Request
 
 _KEYS = {"pipeline", "cron", "enabled", "overrides"}
@@ -103,7 +103,10 @@ def _recurring_run(file: Path, name: str, entry: Mapping[str, object]) -> Recurr
         raise FileNotFoundError(f"{file}: pipeline {pipeline} of {name} does not exist")
     if not isinstance(overrides, list):
         raise ValueError(f"{file}: overrides of {name} must be a list of words key=value")
-    tasks, changes = parameters(overrides, "", in_image=True)
+    # importing it takes 0.1 s, which no help needs
+    from arl.composition import changed_parameters
+
+    tasks, changes = changed_parameters(overrides, "", in_image=True)
     return RecurringRun(
         name=f"arl-{name}",
         pipeline=str(pipeline),
