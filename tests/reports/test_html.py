@@ -253,6 +253,10 @@ def test_the_script_sorts_and_filters(tmp_path: Path, chromium: Any) -> None:
     assert column()[0] == "row 11"
     page.get_by_label("Filter rows").first.fill("ROW 11")
     assert column() == ["row 11"] * 3
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save as CSV").first.click()
+    csv = Path(download.value.path()).read_text(encoding="utf-8-sig").splitlines()
+    assert csv == ['"name","value"', *['"row 11","11"'] * 3], "the visible rows, in their order"
     page.close()
 
 

@@ -106,7 +106,7 @@ def test_synthetic_images_and_dropped_tasks_are_noted(lenient: Params, make_run:
     assert notes == [
         "The current release also has lv, which the new one would lack.",
         "The test set of breast is not frozen, and whoever adds data can change it:"
-        " arl testset add.",
+        " `arl testset add`.",
         "Synthetic images in breast: these figures say nothing about patients.",
     ]
 

@@ -1,8 +1,10 @@
 
 "use strict";
-// Sorts and filters tables, and opens what is folded before printing. Pages are complete without.
+// Sorts and filters tables, saves them as CSV, and opens what is folded before printing. Pages are
+// complete without.
 for (const table of document.querySelectorAll("table.data")) {
   const body = table.tBodies[0], rows = Array.from(body.rows), heads = Array.from(table.tHead.rows[0].cells);
+  const names = heads.map(head => head.textContent.trim());
   if (rows.length > 1) heads.forEach((head, column) => {
     const key = row => row.cells[column].dataset.value === undefined
       ? row.cells[column].textContent.trim() : Number(row.cells[column].dataset.value);
@@ -29,7 +31,23 @@ for (const table of document.querySelectorAll("table.data")) {
     field.type = "search";
     status.setAttribute("role", "status");
     label.append("Filter rows", field, " ", status);
-    table.parentNode.before(label);
+    const save = document.createElement("button");
+    save.type = "button";
+    save.className = "save";
+    save.textContent = "Save as CSV";
+    table.parentNode.before(label, save);
+    save.addEventListener("click", () => {
+      const visible = Array.from(body.rows).filter(row => !row.hidden);
+      const lines = visible.map(row => Array.from(row.cells, cell => cell.dataset.value ?? cell.textContent.trim()));
+      // Spreadsheets run a text that begins like a formula.
+      const quote = text => `"${text.replace(/^(?=[=+@-]\D)/, "'").replace(/"/g, '""')}"`;
+      const csv = [names, ...lines].map(line => line.map(quote).join(",")).join("\r\n") + "\r\n";
+      const link = document.createElement("a");
+      link.href = URL.createObjectURL(new Blob(["\ufeff", csv], {type: "text/csv"}));
+      link.download = `${document.title.trim().toLowerCase().replace(/[^a-z0-9]+/g, "-")}.csv`;
+      link.click();
+      URL.revokeObjectURL(link.href);
+    });
     field.addEventListener("input", () => {
       const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
       let count = 0;

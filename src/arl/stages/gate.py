@@ -248,7 +248,7 @@ def _notes(judged: Decision, champions_tasks: list[str]) -> list[str]:
         names = ", ".join(open_sets)
         notes.append(
             f"The test set of {names} is not frozen, and whoever adds data can change it:"
-            " arl testset add."
+            " `arl testset add`."
         )
     if synthetic:
         names = ", ".join(synthetic)
