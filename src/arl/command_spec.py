@@ -31,6 +31,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "validate",
         "corpus-report",
         "quarantine",
+        "rotate-key",
+        "find-patient",
         "phi-audit",
     ),
     "Train": ("configure", "plan", "run", "pretrain", "finetune", "baseline"),

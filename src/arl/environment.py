@@ -33,6 +33,8 @@ VARIABLES = (
         "`openssl rand -hex 32` makes one. Keep it: the same key gives the same pseudonyms.",
     ),
     Variable("ARL_HASH_KEY_FILE", _SECRETS, "File with that key, in place of ARL_HASH_KEY."),
+    Variable("ARL_OLD_HASH_KEY", _SECRETS, "The key that `arl rotate-key` replaces."),
+    Variable("ARL_OLD_HASH_KEY_FILE", _SECRETS, "File with it, in place of ARL_OLD_HASH_KEY."),
     Variable("ARL_SIGNING_KEY", _SECRETS, "PEM file of the private key that signs releases."),
     Variable("ARL_VERIFY_KEY", _SECRETS, "PEM file of the public key that verifies releases."),
     Variable(

@@ -220,6 +220,36 @@ def test_a_batch_that_loses_too_much_is_not_written(
     assert BatchSummary.read(corpus / "fallmud/0000").refused > 2
 
 
+def test_refused_inputs_are_read_again_into_a_batch_of_their_own(
+    params: Params, root: Path, tmp_path: Path
+) -> None:
+    """The first try loses two files, the second mends one, the third the other."""
+    corpus, images = tmp_path / "data", root / "NeilCronin/images"
+    whole = {number: (images / f"{number}.tif").read_bytes() for number in (2, 5)}
+    for number in whole:
+        (images / f"{number}.tif").write_bytes(b"torn")
+    ingest(params, "fallmud", root=root, corpus=corpus)
+    params.data.max_refused = 1
+    (images / "2.tif").write_bytes(whole[2])
+    ingest(params, "fallmud", root=root, corpus=corpus, retry_refused=True)
+    (images / "5.tif").write_bytes(whole[5])
+    ingest(params, "fallmud", root=root, corpus=corpus, retry_refused=True)
+    counts = {
+        batch.name: (summary.num_inputs, summary.accepted)
+        for batch in sorted(corpus.glob("fallmud/*"))
+        if (summary := BatchSummary.read(batch))
+    }
+    assert counts == {"0000": (8, 6), "0000-retry-1": (2, 1), "0000-retry-2": (1, 1)}
+    ingest(params, "fallmud", root=root, corpus=tmp_path / "whole")
+    rows, expected = (
+        manifest.read_manifest(folder)[["id", "pixel_sha256"]].sort_values("id")
+        for folder in (corpus, tmp_path / "whole")
+    )
+    assert rows.to_numpy().tolist() == expected.to_numpy().tolist()
+    with pytest.raises(ValueError, match="refused none of the 8 inputs"):
+        ingest(params, "fallmud", root=root, corpus=corpus, retry_refused=True)
+
+
 _COMMAND = "import sys; from arl.cli import main; sys.exit(main(sys.argv[1:]))"
 
 

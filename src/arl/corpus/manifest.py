@@ -55,6 +55,8 @@ SCHEMA = pa.schema(
         # The rule that found the scan on the screen; null if the source holds scans only.
         pa.field("region_rule", pa.string()),
         pa.field("probe", pa.string(), nullable=False),
+        # Id of the secret key that hashed the patient; null for public data.
+        pa.field("key_id", pa.string()),
         # Manufacturer and model.
         pa.field("device", pa.string()),
         # Class of the main task; null if unlabelled.
@@ -88,7 +90,7 @@ SCHEMA = pa.schema(
     ]
 )
 # Batches are never rewritten, so those of earlier versions lack these columns; they read as null.
-ADDED_COLUMNS = frozenset({"exam", "labels", "detail_hash"})
+ADDED_COLUMNS = frozenset({"exam", "labels", "detail_hash", "key_id"})
 QUARANTINE = pa.schema(
     [
         pa.field("source", pa.string(), nullable=False),

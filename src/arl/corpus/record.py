@@ -43,6 +43,7 @@ class Entry:
         official: The dataset singles the frame out, for example as end-diastole. Thinning keeps
             it. Not in the manifest.
         splits: Protocol -> train, val or test.
+        key_id: Id of the secret key that hashed the patient; None for public data.
         label_rows: Hashes of the rows of a label table that the image joins. Not in the manifest.
     """
 
@@ -67,6 +68,7 @@ class Entry:
     official: bool = False
     splits: Mapping[str, str] = field(default_factory=dict)
     label_rows: tuple[str, ...] = ()
+    key_id: str | None = None
 
 
 @dataclass(frozen=True)

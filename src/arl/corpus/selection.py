@@ -18,6 +18,7 @@ Contradictory = Literal["keep", "withhold"]
 _HASHES = ["perceptual_hash", "difference_hash", "detail_hash"]
 # No stage that selects rows needs these.
 _UNREAD = {
+    "key_id",
     "anatomy_rule",
     "region_rule",
     "color_doppler",

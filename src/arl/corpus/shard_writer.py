@@ -251,6 +251,7 @@ class BatchWriter:
             "anatomy_rule": entry.anatomy_rule,
             "region_rule": entry.region_rule,
             "probe": entry.probe,
+            "key_id": entry.key_id,
             "device": entry.device,
             "label": entry.label,
             "labels": _label_column(entry) or None,

@@ -25,13 +25,17 @@ def write_quarantine_key(source: str, batch: str, paths: dict[str, str], key: by
         paths: name in the quarantine -> path below the root of the export.
         key: of the hashes.
     """
-    file = FOLDER / source / f"{batch}.enc"
+    content = json.dumps(paths).encode()
+    return write_encrypted(FOLDER / source / f"{batch}.enc", content, key, _PURPOSE)
+
+
+def write_encrypted(file: Path, content: bytes, key: bytes, purpose: str) -> Path:
+    """Encrypt content under a key into a file that only its owner can read."""
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    token = Fernet(encryption_key(key, _PURPOSE)).encrypt(json.dumps(paths).encode())
     partial = file.with_suffix(".partial")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as stream:
-        stream.write(token)
+        stream.write(Fernet(encryption_key(key, purpose)).encrypt(content))
     partial.replace(file)
     return file
 

@@ -9,10 +9,17 @@ from pathlib import Path
 
 from arl.corpus.record import Entry, Input, Record, Refused
 from arl.ingest.dicom.burnt_in_text import MASK, QUARANTINE
-from arl.ingest.dicom.deidentify import content_pseudonyms, keyed_hash, pseudonyms, secret_key
+from arl.ingest.dicom.deidentify import (
+    content_pseudonyms,
+    key_id,
+    keyed_hash,
+    pseudonyms,
+    secret_key,
+)
 from arl.ingest.dicom.frames import frames, read_header
 from arl.ingest.dicom.pixel_data import read_attributes
 from arl.ingest.dicom.rules import AnatomyRules
+from arl.ingest.key_map import KeyMap
 from arl.ingest.label_table import (
     ATTRIBUTES,
     LabelRow,
@@ -41,13 +48,15 @@ def read(
     if dicom.burnt_in_text not in (QUARANTINE, MASK):
         rule = f"{QUARANTINE} or {MASK}: hospital images may show names"
         raise ValueError(f"dicom.burnt_in_text is {dicom.burnt_in_text!r}, it must be {rule}")
+    key = secret_key()
     reading = Reading(
         site,
-        secret_key(),
+        key,
         AnatomyRules.from_settings(dicom),
         dicom.burnt_in_text,
         accept_unidentified=dicom.unidentified == "accept",
         labels=labels,
+        key_map=KeyMap.read(key),
     )
     return inputs(root, reading)
 
@@ -63,32 +72,46 @@ class Reading:
     stills_by_content: bool = False
     accept_unidentified: bool = False
     labels: LabelTable | None = field(default=None, repr=False)
+    key_map: KeyMap | None = field(default=None, repr=False)
+
+    def file_name(self, relative: Path) -> str:
+        """The hash that stands for a path in the quarantine, as the corpus knows it."""
+        value = file_name(relative, self.key)
+        return value if self.key_map is None else self.key_map.known(value).value
 
 
 def inputs(root: Path, reading: Reading) -> list[Input]:
     """One input for each file below the root; names are keyed hashes of the relative paths."""
     if not root.is_dir():
         raise FileNotFoundError(f"{root} is not a folder")
-    return [file_input(file, file.relative_to(root), reading) for file in _files(root)]
+    return [file_input(file, file.relative_to(root), reading) for file in dicom_files(root)]
 
 
 def file_input(file: Path, relative: Path, reading: Reading) -> Input:
     """The input of one DICOM file."""
-    return Input(file_name(relative, reading.key), partial(_records, file, relative, reading))
+    return Input(reading.file_name(relative), partial(_records, file, relative, reading))
 
 
 def file_name(relative: Path, key: bytes) -> str:
     """The keyed hash that stands for a path in the quarantine; paths need not be UTF-8."""
-    return keyed_hash(key, "file", os.fsencode(relative).decode("latin-1"))
+    return text_name(os.fsencode(relative).decode("latin-1"), key)
+
+
+def text_name(path: str, key: bytes) -> str:
+    """`file_name` of a path whose bytes are written as Latin-1, as the quarantine key has it."""
+    return keyed_hash(key, "file", path)
 
 
 def relative_paths(root: Path, key: bytes) -> dict[str, str]:
     """Hash -> path of every file below the root, for the encrypted `quarantine-key`."""
-    paths = [file.relative_to(root) for file in _files(root)]
-    return {file_name(path, key): os.fsencode(path).decode("latin-1") for path in paths}
+    paths = [file.relative_to(root) for file in dicom_files(root)]
+    known = KeyMap.read(key).known
+    return {
+        known(file_name(path, key)).value: os.fsencode(path).decode("latin-1") for path in paths
+    }
 
 
-def _files(root: Path) -> list[Path]:
+def dicom_files(root: Path) -> list[Path]:
     """All files below the root. Linked folders are followed, each real folder once."""
 
     def refuse(_: OSError) -> None:
@@ -119,6 +142,11 @@ def _records(file: Path, relative: Path, reading: Reading) -> Iterator[Record]:
             "it has no SOP instance UID, or names neither a patient nor a study: "
             "it cannot be grouped"
         )
+    hashed_by = key_id(reading.key)
+    if reading.key_map is not None:
+        if names.patient is not None:
+            hashed_by = reading.key_map.known(names.patient).key_id
+        names = reading.key_map.pseudonyms(names)
     rows: list[LabelRow] = []
     if reading.labels is not None:
         header = read_attributes(file, list(ATTRIBUTES.values()))
@@ -141,6 +169,7 @@ def _records(file: Path, relative: Path, reading: Reading) -> Iterator[Record]:
             anatomy_rule=info.anatomy_rule,
             region_rule=info.region_rule,
             probe=info.probe,
+            key_id=hashed_by,
             device=info.device,
             pixel_spacing_mm=info.pixel_spacing_mm,
             depth_cm=info.depth_cm,
