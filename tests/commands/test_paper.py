@@ -63,10 +63,10 @@ def test_a_claim_is_checked_with_the_decimals_of_its_column() -> None:
     assert both.rows[0][-1] == "none"
 
 
-def test_three_replicates_of_bus_bra_are_other_seeds_on_its_first_fold() -> None:
+def test_five_replicates_of_bus_bra_are_other_seeds_on_its_first_fold() -> None:
     found = read_experiment(CONF / "paper", "busbra").scales["busbra"]
     composed = [compose([*found.choices, *replicate], CONF) for replicate in found.replicates]
-    assert [one.seed for one in composed] == [0, 1, 2]
+    assert [one.seed for one in composed] == [0, 1, 2, 3, 4]
     assert {one.data.splits["bus-bra"] for one in composed} == {"fold-1"}
 
 

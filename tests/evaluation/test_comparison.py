@@ -11,8 +11,15 @@ from arl.evaluation.comparison import (
     correct,
     metric_statistic,
     one_matrix,
+    replicated,
 )
-from arl.evaluation.statistics import delong_test, detectable_difference, mcnemar
+from arl.evaluation.statistics import (
+    bca_limits,
+    cluster_bootstrap,
+    delong_test,
+    detectable_difference,
+    mcnemar,
+)
 
 
 def table(seed: int, strength: float, patients: int = 97, fold: str = "a") -> pd.DataFrame:
@@ -53,6 +60,54 @@ def test_a_patient_in_every_replicate_is_one_patient() -> None:
 
     assert width(copies) == pytest.approx(width(one), rel=1e-6)
     assert width(folds) == pytest.approx(width(one) / np.sqrt(3), rel=0.25)
+
+
+def seeds_and_patients(
+    rng: np.random.Generator, shift: float, patients: int = 60, seeds: int = 5
+) -> list[Replicate]:
+    """Dice of 0.5 + shift, with effects of seeds, of patients and of both together."""
+    names = [f"p{number}" for number in range(patients)]
+    of_patient, of_seed = rng.normal(0, 0.1, patients), rng.normal(0, 0.03, seeds)
+    both = rng.normal(0, 0.05, (seeds, patients))
+    return [
+        Replicate(pd.DataFrame({"id": names, "patient": names, "dice": 0.5 + shift + dice}), None)
+        for dice in of_seed[:, None] + of_patient + both
+    ]
+
+
+def test_intervals_hold_for_other_seeds_and_patients() -> None:
+    """Against a simulation: how often intervals hold the truth that the trainings vary around."""
+    rng, held, of_patients, no_difference, rejected = np.random.default_rng(3), 0, 0, 0, 0
+    simulations = 300
+    for _ in range(simulations):
+        one, other = seeds_and_patients(rng, 0.0), seeds_and_patients(rng, 0.0)
+        found = compare(
+            {"good": one, "x": other},
+            "dice",
+            reference="good",
+            resamples=200,
+            confidence=0.95,
+            seed=0,
+        )
+        interval, difference = found["x"].interval, found["x"].difference
+        held += interval.low <= 0.5 <= interval.high
+        no_difference += difference.low <= 0 <= difference.high
+        rejected += found["x"].p_value < 0.05
+        parts = [metric_statistic(replicate, "dice") for replicate in other]
+        (drawn,) = cluster_bootstrap(
+            [replicated(parts, [60] * 5)],
+            np.tile(other[0].table["patient"], 5),
+            resamples=200,
+            seed=0,
+        )
+        low, high = bca_limits(drawn)
+        of_patients += low <= 0.5 <= high
+    print(held, of_patients, no_difference, rejected)
+    assert 0.93 <= held / simulations <= 0.99
+    assert of_patients / simulations < 0.88
+    assert 0.93 <= no_difference / simulations <= 0.99
+    # Student's interval and p value agree.
+    assert rejected == simulations - no_difference
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "sensitivity", "specificity"])

@@ -4,8 +4,9 @@ Comparisons are paired by patient, and p values are corrected over all of them.
 
 A replicate is one training of every method, with its own seed and perhaps its own fold. A method's
 figure is the mean over its replicates; patients are resampled over all of them together, so that a
-patient who is tested in several replicates is one patient. The spread over replicates is told
-beside it: an interval over patients knows nothing of it.
+patient who is tested in several replicates is one patient. Where the replicates are seeds on the
+same images, intervals and p values also hold for other seeds. Replicates on other folds differ in
+their patients too, so their spread stays out of the interval, which would count patients twice.
 """
 
 from collections.abc import Sequence
@@ -27,9 +28,11 @@ from arl.evaluation.statistics import (
     cluster_bootstrap,
     clustered_test,
     detectable_difference,
+    error_over_seeds,
     holm,
     macro_auroc_statistic,
     mean_statistic,
+    over_seeds,
     sign_test,
     student_limits,
     student_test,
@@ -48,7 +51,7 @@ class Replicate(NamedTuple):
 class Figure:
     """A metric of a method."""
 
-    interval: Interval  # of the mean over replicates, over patients
+    interval: Interval  # of the mean over replicates, over patients and seeds
     each: list[float]  # of each replicate
     spread: float | None  # standard deviation over replicates; None: there is one
     difference: Interval | None = None  # reference - this
@@ -139,9 +142,14 @@ def compare(
         for name, parts in each.items()
     }
     units = independent(first, metric)
+    seeds = {
+        name: np.asarray(parts if _same_images(first) else []) for name, parts in values.items()
+    }
     figures = {
         name: Figure(
-            bootstrap_interval(resampled[name], units, confidence),
+            over_seeds(
+                bootstrap_interval(resampled[name], units, confidence), seeds[name], confidence
+            ),
             values[name],
             # One replicate has no spread.
             float(np.std(values[name], ddof=1)) if len(values[name]) > 1 else None,
@@ -150,7 +158,7 @@ def compare(
     }
     if reference is None:
         return figures
-    compared = _against(figures, resampled, reference, units, confidence)
+    compared = _against(figures, resampled, seeds, reference, units, confidence)
     return {
         name: figure
         if name == reference
@@ -171,14 +179,19 @@ def _checked(a: Sequence[Replicate], b: Sequence[Replicate], metric: str) -> flo
         return None
     if metric != "auroc":
         return sign_test(*(_patient_shares(replicates, metric) for replicates in (a, b)))
-    table = a[0].table
     # DeLong's covariance needs the same images from every reader. Folds differ, and have the
     # bootstrap alone.
-    same = all(list(one.table["id"]) == list(table["id"]) for one in a)
-    if not same or scores(table).shape[1] != 2:
+    table = a[0].table
+    if not _same_images(a) or scores(table).shape[1] != 2:
         return None
     of_a, of_b = ([scores(one.table)[:, 1] for one in replicates] for replicates in (a, b))
     return clustered_test(labels(table), of_a, of_b, table["patient"].to_numpy(str))[1]
+
+
+def _same_images(replicates: Sequence[Replicate]) -> bool:
+    """Whether the replicates are seeds on one test set, and not folds."""
+    first = list(replicates[0].table["id"])
+    return all(list(one.table["id"]) == first for one in replicates)
 
 
 def _patient_shares(replicates: Sequence[Replicate], metric: str) -> Floats:
@@ -213,21 +226,29 @@ def independent(replicates: Sequence[Replicate], metric: str) -> int:
 def _against(
     figures: dict[str, Figure],
     resampled: dict[str, Resampled],
+    seeds: dict[str, Floats],
     reference: str,
     units: int,
     confidence: float,
 ) -> dict[str, Figure]:
     rest = [name for name in figures if name != reference]
     differences = {name: resampled[reference].minus(resampled[name]) for name in rest}
+    # Paired: a seed shuffles the same images for the reference and for the row.
+    paired = {name: seeds[reference] - seeds[name] for name in rest}
     unseen = unseen_loss(units, 1 - confidence)
     compared = {
         name: replace(
             figures[name],
-            difference=_difference(differences[name], units, unseen, confidence),
+            difference=_difference(differences[name], units, unseen, confidence, paired[name]),
             # Student's interval and p value agree with each other; BCa's interval and a bootstrap p
             # value need not.
-            p_value=student_test(differences[name], units),
-            detectable=max(detectable_difference(differences[name].error(), confidence), unseen),
+            p_value=student_test(differences[name], units, paired[name]),
+            detectable=max(
+                detectable_difference(
+                    error_over_seeds(differences[name], units, paired[name])[0], confidence
+                ),
+                unseen,
+            ),
         )
         for name in rest
     }
@@ -257,10 +278,12 @@ def _holm(p_values: Sequence[Sequence[float | None]]) -> list[list[float | None]
     return [[None if value is None else next(adjusted) for value in row] for row in p_values]
 
 
-def _difference(drawn: Resampled, units: int, unseen: float, confidence: float) -> Interval:
+def _difference(
+    drawn: Resampled, units: int, unseen: float, confidence: float, each: Floats
+) -> Interval:
     if np.ptp(drawn.defined()) == 0:
         return Interval(drawn.value, drawn.value - unseen, drawn.value + unseen)
-    return Interval(drawn.value, *student_limits(drawn, units, confidence))
+    return Interval(drawn.value, *student_limits(drawn, units, confidence, each))
 
 
 def one_matrix(

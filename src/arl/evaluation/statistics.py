@@ -594,6 +594,45 @@ def lower_bounded(difference: Resampled, *, units: int, confidence: float) -> Di
     return Difference(value, low, high, p_worse, difference.error(), unseen)
 
 
+def over_seeds(interval: Interval, each: npt.ArrayLike, confidence: float = 0.95) -> Interval:
+    """Widen an interval over patients of a mean over seeds, so that it also holds for other seeds.
+
+    The distances to the limits add as squares (MOVER: Zou and Donner, Stat. Med. 27 (2008) 1693),
+    so the interval over patients keeps its skewness. The second distance is Student's, of the
+    values `each` (R,) of the seeds. Seeds and patients interact in both parts, so the interval is
+    rather too long than too short. The metric is within 0..1.
+    """
+    values = np.asarray(each, dtype=np.float64)
+    if len(values) < 2 or interval.low is None or interval.high is None:
+        return interval
+    reach = _student(len(values), confidence) * float(values.std(ddof=1)) / np.sqrt(len(values))
+    low = interval.value - np.hypot(interval.value - interval.low, reach)
+    high = interval.value + np.hypot(interval.high - interval.value, reach)
+    return Interval(interval.value, float(max(low, 0.0)), float(min(high, 1.0)))
+
+
+def error_over_seeds(
+    difference: Resampled, units: int, each: npt.ArrayLike = ()
+) -> tuple[float, float]:
+    """The standard error of a difference and its degrees of freedom (Satterthwaite).
+
+    Args:
+        each: the differences (R,) of the seeds, whose mean `difference` is. With fewer than two
+            the error is that over patients alone.
+
+    Raises:
+        ValueError: see `Resampled.defined`.
+    """
+    values, error, freedom = np.asarray(each, float), difference.error(), float(max(units - 1, 1))
+    if len(values) < 2:
+        return error, freedom
+    between = float(values.std(ddof=1)) / np.sqrt(len(values))
+    total = float(np.hypot(error, between))
+    if total < _ROUNDING:
+        return total, freedom
+    return total, total**4 / (error**4 / freedom + between**4 / (len(values) - 1))
+
+
 def _student(units: float, confidence: float) -> float:
     return float(student.ppf((1 + confidence) / 2, max(units - 1, 1)))
 
@@ -604,9 +643,9 @@ def detectable_difference(error: float, confidence: float = 0.95, power: float =
 
 
 def student_limits(
-    difference: Resampled, units: int, confidence: float = 0.95
+    difference: Resampled, units: int, confidence: float = 0.95, each: npt.ArrayLike = ()
 ) -> tuple[float, float]:
-    """Student's limits of a difference with the bootstrap's error, of `units` trials.
+    """Student's limits of a difference with the error of `error_over_seeds`, of `units` trials.
 
     Of two equally good models they hold 0 as often as they say, which BCa's do not
     (`benchmarks/coverage.py`).
@@ -614,20 +653,21 @@ def student_limits(
     Raises:
         ValueError: see `Resampled.defined`.
     """
-    reach = _student(units, confidence) * difference.error()
+    error, freedom = error_over_seeds(difference, units, each)
+    reach = float(student.ppf((1 + confidence) / 2, freedom)) * error
     return difference.value - reach, difference.value + reach
 
 
-def student_test(difference: Resampled, units: int) -> float:
+def student_test(difference: Resampled, units: int, each: npt.ArrayLike = ()) -> float:
     """Two-sided p value of no difference, by the error and the units of `student_limits`.
 
     Raises:
         ValueError: see `Resampled.defined`.
     """
-    error = difference.error()
+    error, freedom = error_over_seeds(difference, units, each)
     if error < _ROUNDING:
         return 1.0 if abs(difference.value) < _ROUNDING else 0.0
-    return float(2 * student.sf(abs(difference.value) / error, max(units - 1, 1)))
+    return float(2 * student.sf(abs(difference.value) / error, freedom))
 
 
 def power(error: float, margin: float, units: float, confidence: float = 0.95) -> float:

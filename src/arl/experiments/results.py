@@ -112,14 +112,15 @@ class ExperimentRun:
         size, count = self.size(protocol, task), self.replicates
         confidence = f"{self.confidence:.0%}".replace("%", " %")
         seeds = f"the mean over {count} seeds" if count > 1 else "one seed"
+        over = "patients and seeds" if count > 1 else "patients"
         text = (
             f"{size.images:,} test images of {size.patients:,} patients, {seeds}."
-            f" Intervals: {confidence} over patients"
+            f" Intervals: {confidence} over {over}"
             f" (BCa bootstrap, {self.resamples:,} resamples of whole patients"
         )
         if count == 1:
             return f"{text})."
-        return f"{text} of that mean); they hold for these seeds, whose own values stand beside."
+        return f"{text}, widened by Student's t over the seeds, whose own values stand beside)."
 
     def compared(self, protocol: str) -> str:
         """The caption of the differences of a protocol's tables."""
