@@ -118,6 +118,11 @@ def demo_retrain(folder: Path, choices: list[str]) -> None:
     seconds_text = f"{time.monotonic() - began:.0f} s"
     first = _champions(project)
     if not first:
+        raise ValueError(
+            f"the first models were not released: {project / 'out/decision/index.html'} says why;"
+            " the demonstration needs its settings (experiment=demo), so leave out choices"
+        )
+    if not first:
         reasons = " ".join(read_decision(project / "out" / "decision").reasons)
         raise ValueError(f"the gate did not release the first models: {reasons}")
     print(f"demo: champion {first[-1]} after {seconds_text}", flush=True)

@@ -22,11 +22,10 @@ def models(*, registry: str) -> None:
         manifest = store.manifest(version)
         origin, tasks = manifest.provenance, ", ".join(manifest.tasks)
         # A version that was trained outside of a repository has no commit.
-        commit = "unknown" if origin.git is None else origin.git.commit[:12]
-        changed = " with changes" if origin.git is not None and origin.git.dirty else ""
+        commit = "unknown"
+        if origin.git is not None:
+            commit = origin.git.commit[:12] + " with changes" * origin.git.dirty
         signed = "signed" if origin.signed else "unsigned"
-        print(
-            f"{version}  {mark:8s}  {signed:8s}  {tasks}  commit {commit}{changed}"
-            f"  data {origin.data or '?'}"
-        )
+        text = f"{signed:8s}  {tasks}  commit {commit}  data {origin.data or '?'}"
+        print(f"{version}  {mark:8s}  {text}")
     print(f"{len(store.versions())} versions in {store.address}; champion: {champion or 'none'}")

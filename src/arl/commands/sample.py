@@ -167,20 +167,23 @@ def _records(
     height: int,
     split: str,
 ) -> list[Record]:
-    records = []
-    for view, phantom in enumerate(examine(anatomy, scanner, seed, labels, height)):
-        entry = Entry(
-            key=f"{name}-{view}",
-            anatomy=anatomy,
-            patient=name,
-            probe=phantom.probe,
-            device=scanner.device,
-            label=phantom.label,
-            mask_name=phantom.structure,
-            pixel_spacing_mm=10 * phantom.spacing,
-            depth_cm=phantom.depth,
-            synthetic=True,
-            splits={"default": split},
+    return [
+        Record(
+            phantom.image,
+            Entry(
+                key=f"{name}-{view}",
+                anatomy=anatomy,
+                patient=name,
+                probe=phantom.probe,
+                device=scanner.device,
+                label=phantom.label,
+                mask_name=phantom.structure,
+                pixel_spacing_mm=10 * phantom.spacing,
+                depth_cm=phantom.depth,
+                synthetic=True,
+                splits={"default": split},
+            ),
+            phantom.mask,
         )
-        records.append(Record(phantom.image, entry, phantom.mask))
-    return records
+        for view, phantom in enumerate(examine(anatomy, scanner, seed, labels, height))
+    ]

@@ -102,8 +102,7 @@ def planes(
     anatomies = [str(name) for name in rows["anatomy"]]
     # t-SNE needs more points than its perplexity, and a silhouette two groups.
     if len(rows) < 10 or len(set(anatomies)) < 2:
-        few = f"{len(rows)} test images of {len(set(anatomies))} anatomies are too few to lay out."
-        return Section(title, remark=few)
+        return Section(title, remark=f"{len(rows)} test images are too few to lay out.")
     scatters, values = [], []
     for name, encoder in networks.items():
         for given_anatomy in ("given", "no", "wrong") if isinstance(encoder, AViT) else ("given",):
@@ -163,9 +162,8 @@ def offsets(encoder: AViT, corpus: Path, rows: pd.DataFrame, size: int) -> Secti
     grid = [[Panel(batch.image[i, 0].numpy(), name)] for i, name in enumerate(names)]
     for anatomies in (names, [OTHER] * len(names), next_names):
         anatomy = torch.tensor([anatomy_index(name) for name in anatomies])
-        mean = offset_fields(encoder, image, anatomy).mean(
-            axis=(0, 4)
-        )  # over blocks and taps: (B, h, w, 2)
+        # Over blocks and taps: (B, h, w, 2).
+        mean = offset_fields(encoder, image, anatomy).mean(axis=(0, 4))
         for i, row in enumerate(grid):
             label = "no anatomy" if anatomies[i] == OTHER else f"as {anatomies[i]}"
             arrows = _arrows(mean[i], encoder.patch_size)
@@ -259,10 +257,8 @@ def cost(repeats: int) -> Section:
         ("avit", "A-ViT-B/16", ["95M", "17.66G", "16.6"]),
         ("folded", "A-ViT-B/16, one anatomy folded in", ["", "", ""]),
     ):
-        parameters, macs = (
-            count_parameters(models[name]),
-            count_macs(models[name], (1, 3, 224, 224)),
-        )
+        parameters = count_parameters(models[name])
+        macs = count_macs(models[name], (1, 3, 224, 224))
         measured = [f"{parameters / 1e6:.2f}M", f"{macs / 1e9:.3f}G", f"{times[name] * 1e3:.1f}"]
         rows.append(
             [label, *(word for pair in zip(measured, claimed, strict=True) for word in pair)]

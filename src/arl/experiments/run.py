@@ -76,8 +76,7 @@ def _run_rows(
     bar = progress(len(waiting), experiment.name, "training", visible=bool(waiting))
     locked = 0
     while waiting:
-        replicate, row = waiting.popleft()
-        before = len(runner.used)
+        (replicate, row), before = waiting.popleft(), len(runner.used)
         params = runner.params_of(experiment, scale, row, replicate)
         try:
             done[replicate, row.name] = _measure(experiment, runner, params, row)

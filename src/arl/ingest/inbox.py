@@ -89,9 +89,7 @@ def list_batches(inbox: str, settle_seconds: float, now: float) -> list[Incoming
         return _list_store(Store(inbox))
     root = Path(inbox)
     if not root.is_dir():
-        raise FileNotFoundError(
-            f"inbox {inbox} is not a folder; an inbox is a folder or s3://bucket/prefix"
-        )
+        raise FileNotFoundError(f"inbox {inbox} is not a folder and no s3://bucket/prefix")
     return [
         _batch_in_folder(site.name, batch, settle_seconds, now)
         for site in _entries_of(root)

@@ -32,9 +32,7 @@ def read_csv(
         ValueError: it is not CSV in UTF-8, or lacks a column.
     """
     if not file.is_file():
-        raise FileNotFoundError(
-            f"{file} does not exist: is the root the unpacked official download?"
-        )
+        raise FileNotFoundError(f"{file} does not exist: is the root the official download?")
     try:
         table = pd.read_csv(
             file, dtype=str, sep=separator, keep_default_na=False, skipinitialspace=True

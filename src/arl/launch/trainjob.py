@@ -168,8 +168,7 @@ class TrainJobs:
                 raise RuntimeError(f"TrainJob {self.namespace}/{name} was deleted by someone else")
             if _condition(current, "Complete"):
                 return
-            failed = _condition(current, "Failed")
-            if failed:
+            if failed := _condition(current, "Failed"):
                 raise RuntimeError(
                     f"TrainJob {self.namespace}/{name} failed: {failed.get('reason')}, "
                     f"{failed.get('message')}; its logs: kubectl -n {self.namespace} logs "

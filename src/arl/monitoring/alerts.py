@@ -72,7 +72,6 @@ def send_alerts(journal: Journal, monitor: Path) -> list[str]:
     except (FileNotFoundError, DocumentError, UnicodeDecodeError):
         # A damaged state file sends everything again: twice is better than never.
         sent = 0 if channels else entries[-1].sequence
-    failures = []
     for entry in entries:
         if entry.sequence <= sent or not is_alert(entry):
             continue
@@ -82,7 +81,7 @@ def send_alerts(journal: Journal, monitor: Path) -> list[str]:
             Alerted(entry.sequence - 1).write(file)
             return failures
     Alerted(entries[-1].sequence).write(file)
-    return failures
+    return []
 
 
 def send_heartbeat() -> str | None:

@@ -167,10 +167,9 @@ def confident_noise(labels: Ints, probabilities: Floats) -> float:
         probabilities: (N, K), from models that have not seen the image's patient.
     """
     classes = probabilities.shape[1]
-    present = [c for c in range(classes) if (labels == c).any()]
     # A class without images gets no threshold, and no image counts for it.
     thresholds = np.full(classes, np.inf)
-    for c in present:
+    for c in np.unique(labels):
         thresholds[c] = probabilities[labels == c, c].mean()
     reached = np.where(probabilities >= thresholds, probabilities, -np.inf)
     counted = np.isfinite(reached.max(axis=1))

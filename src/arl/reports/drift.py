@@ -30,6 +30,17 @@ _NEXT = {
     "too-few": "Wait for more patients. The batch is tested again together with the next one.",
     "no-new-data": "Ingest a second batch of a source, or name batches with drift.batches.",
 }
+_SITE_COLUMNS = [
+    "site",
+    "verdict",
+    "compared with",
+    "patients",
+    "reference",
+    "MMD²",
+    "usual",
+    "p",
+    "adjusted p",
+]
 
 
 @dataclass(frozen=True)
@@ -153,17 +164,6 @@ def write_page(
 
 def site_table(sites: list[SiteShift]) -> Table | None:
     """The decisive test of each site, probe and device; None if none was tested."""
-    columns = [
-        "site",
-        "verdict",
-        "compared with",
-        "patients",
-        "reference",
-        "MMD²",
-        "usual",
-        "p",
-        "adjusted p",
-    ]
     rows = [
         [
             site.label,
@@ -178,7 +178,7 @@ def site_table(sites: list[SiteShift]) -> Table | None:
         ]
         for site in sites
     ]
-    return Table(columns, rows, name="Embeddings by site") if rows else None
+    return Table(_SITE_COLUMNS, rows, name="Embeddings by site") if rows else None
 
 
 def _column_table(tabular: TabularDrift) -> Table:

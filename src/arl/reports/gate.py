@@ -14,6 +14,20 @@ _MEANING = {
     "inconclusive": "Nothing is shown to be worse, but the patients are too few to show the"
     " contrary.",
 }
+_TASK_COLUMNS = [
+    "task",
+    "verdict",
+    "metric",
+    "new",
+    "current",
+    "difference",
+    "margin",
+    "floor",
+    "detectable",
+    "power",
+    "images",
+    "patients",
+]
 
 
 def write_page(decision: Decision, stamp: RunStamp, folder: Path) -> None:
@@ -60,20 +74,6 @@ def next_step(decision: Decision) -> str:
 
 def task_table(decision: Decision) -> Table:
     """One row per task."""
-    columns = [
-        "task",
-        "verdict",
-        "metric",
-        "new",
-        "current",
-        "difference",
-        "margin",
-        "floor",
-        "detectable",
-        "power",
-        "images",
-        "patients",
-    ]
     rows = [
         [
             task.task,
@@ -92,7 +92,7 @@ def task_table(decision: Decision) -> Table:
         for task in decision.tasks.values()
     ]
     caption = "Intervals are over patients, at the confidence of the try (see below)."
-    return Table(columns, rows, caption)
+    return Table(_TASK_COLUMNS, rows, caption)
 
 
 def trial_table(decision: Decision) -> Table:

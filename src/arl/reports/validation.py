@@ -13,6 +13,17 @@ from arl.reports.stamp import RunStamp
 
 _MAX_CLUSTERS = 100  # on the page
 _COLUMNS = ["source", "batch", "site", "patient", "label", "mask", "synthetic"]
+_BATCH_COLUMNS = [
+    "source",
+    "batch",
+    "images",
+    "patients",
+    "sites",
+    "labelled",
+    "with mask",
+    "data",
+    "quarantined",
+]
 
 
 def write_page(
@@ -102,17 +113,6 @@ def _rules(findings: list[Finding]) -> Table:
 
 def _batches(rows: pd.DataFrame, refused: pd.DataFrame) -> Table:
     quarantined = refused.groupby(["source", "batch"]).size()
-    columns = [
-        "source",
-        "batch",
-        "images",
-        "patients",
-        "sites",
-        "labelled",
-        "with mask",
-        "data",
-        "quarantined",
-    ]
     cells = [
         [
             *map(str, names),
@@ -126,4 +126,4 @@ def _batches(rows: pd.DataFrame, refused: pd.DataFrame) -> Table:
         ]
         for names, part in rows.groupby(["source", "batch"], sort=True)
     ]
-    return Table(columns, cells, name="Batches")
+    return Table(_BATCH_COLUMNS, cells, name="Batches")

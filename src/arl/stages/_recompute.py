@@ -1,6 +1,7 @@
 """Compute a sample of stored predictions again."""
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +27,7 @@ def check_predictions(
     count = min(SAMPLE, len(rows))
     sample = rows.sample(count, random_state=int.from_bytes(os.urandom(4), "big"))
     fresh = score(model, corpus, sample, params.task[task]).set_index("id")
-    columns = [
-        name
-        for name in fresh.columns
-        if name.startswith("score_") or name in ("dice", "iou", "label")
-    ]
+    columns = [name for name in fresh.columns if re.match(r"score_|(dice|iou|label)$", name)]
     kept = stored.set_index("id").reindex(fresh.index)
     if kept[columns].isna().any(axis=None):
         raise ValueError(f"{evaluation} lacks predictions of test images: evaluate again")
