@@ -1,4 +1,4 @@
-"""What a model says about one file."""
+"""The prediction for one file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,14 +8,13 @@ from arl.evaluation.panels import Panel
 
 @dataclass(frozen=True)
 class Facts:
-    """What is said of one file, and goes into predictions.json."""
+    """The prediction for one file, as predictions.json holds it."""
 
     file: str
     pictures: int
     called: str | None  # the class; None for masks, and where no threshold is known
-    probabilities: dict[
-        str, float
-    ]  # calibrated if the model was evaluated; of masks: share of the image inside
+    # Calibrated if the model was evaluated; of masks, the fraction of the image inside.
+    probabilities: dict[str, float]
     calibrated: bool
     frames: list[dict[str, float]]  # raw scores of each picture, with its frame and region
     notes: list[str]
@@ -25,7 +24,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Answer:
-    """The facts, and some of the pictures with what the model looked at."""
+    """The prediction, and panels of some of its pictures."""
 
     facts: Facts
     panels: Sequence[Sequence[Panel]]

@@ -39,6 +39,21 @@ class InputImage:
     canvas: Pixels  # uint8 (S, S), filled by the image
     original_shape: tuple[int, int]  # height and width before scaling, pixels
 
+    @classmethod
+    def from_picture(
+        cls,
+        picture: Pixels,
+        size: int,
+        file: str,
+        frame: int = 0,
+        region: int = 0,
+        device: str | None = None,
+    ) -> "InputImage":
+        """The picture, grey (H, W) or RGB (H, W, 3), stretched to a canvas of side `size`."""
+        grey = as_grey(picture)
+        canvas, shape = stretch(grey, size)[0], (grey.shape[0], grey.shape[1])
+        return cls(file, frame, region, device, canvas, shape)
+
 
 def read_inputs(
     file: Path, size: int, anatomy: str, rules: AnatomyRules = _NO_RULES
@@ -88,27 +103,31 @@ def _images_or_reason(
 
 
 def _read(file: Path, size: int, anatomy: str, rules: AnatomyRules) -> list[InputImage]:
+    # FIFOs and devices first: to open one waits for ever.
     check_regular(file)
     if is_dicom(file):
-        images = _evenly_spaced(list(_dicom_images(file, size, anatomy, rules)))
+        images = []
+        # The page of a prediction shows the image: text is masked, and the region of a still needs
+        # tags or a clear outline, because a region found by content may hold text.
+        for picture, info in frames(file, rules, burnt_in_text=MASK):
+            if info.anatomy not in (anatomy, OTHER):
+                raise Refused(f"its header says {info.anatomy}, the model is for {anatomy}")
+            images.append(
+                InputImage.from_picture(
+                    picture, size, file.name, info.frame, info.region, info.device
+                )
+            )
+        images = _evenly_spaced(images)
     elif file.suffix.lower() in _PICTURES:
-        images = [_input_image(file, 0, 0, None, _without_text(read_picture(file)), size)]
+        images = [InputImage.from_picture(_without_text(read_picture(file)), size, file.name)]
     else:
         pictures = map(grey_unless_coloured, read_frames(file))
         images = [
-            _input_image(file, number, 0, None, _without_text(picture), size)
+            InputImage.from_picture(_without_text(picture), size, file.name, number)
             for number, picture in _evenly_spaced_frames(pictures)
         ]
+    # A model gives a blank picture a class as it gives one to any other.
     return [image for image in images if not is_blank(image.canvas.mean(), image.canvas.std())]
-
-
-def _dicom_images(file: Path, size: int, anatomy: str, rules: AnatomyRules) -> Iterator[InputImage]:
-    # The page of a prediction shows the image: text is masked, and the region of a still needs tags
-    # or a clear outline, because a region found by content may hold text.
-    for pixels, info in frames(file, rules, burnt_in_text=MASK):
-        if info.anatomy not in (anatomy, OTHER):
-            raise Refused(f"its header says {info.anatomy}, the model is for {anatomy}")
-        yield _input_image(file, info.frame, info.region, info.device, pixels, size)
 
 
 def _without_text(picture: Pixels) -> Pixels:
@@ -120,19 +139,11 @@ def _without_text(picture: Pixels) -> Pixels:
     boxes = text_boxes(picture, find_overlays(picture))
     if not boxes:
         return picture
+    # Text behind other text shows only when the first is masked, so the result is searched again.
     masked = mask(picture, boxes)
     if text_boxes(masked, find_overlays(masked)):
         raise Refused("text is burnt into its picture and cannot be masked")
     return masked
-
-
-def _input_image(
-    file: Path, frame: int, region: int, device: str | None, pixels: Pixels, size: int
-) -> InputImage:
-    grey = as_grey(pixels)
-    return InputImage(
-        file.name, frame, region, device, stretch(grey, size)[0], (grey.shape[0], grey.shape[1])
-    )
 
 
 def _evenly_spaced(images: list[InputImage]) -> list[InputImage]:
@@ -150,6 +161,7 @@ def _evenly_spaced_frames(pictures: Iterable[Pixels]) -> list[tuple[int, Pixels]
     for number, picture in enumerate(pictures):
         if number % step == 0:
             kept.append((number, picture))
+        # The length of a video is known only at its end.
         if len(kept) > 2 * FRAMES:
             kept, step = kept[::2], 2 * step
     positions = np.linspace(0, len(kept) - 1, min(FRAMES, len(kept)))

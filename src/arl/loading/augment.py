@@ -229,6 +229,7 @@ def speckle_noise(seed: Tensor, size: int) -> Tensor:
 def decibels(draws: Draws, strength: Strength, size: int) -> Tensor:
     """Sum of all changes of brightness, dB, (R, 1, size, size)."""
     change = gain_curve(draws.gain, strength, size)[:, :, None].repeat(1, 1, size)
+    # Most views have neither shadow nor speckle, so only the rows that have one are computed.
     shaded = (draws.shadow[:, 0] < strength.shadow).nonzero()[:, 0]
     change.index_add_(0, shaded, shadow_loss(draws.shadow[shaded], strength, size), alpha=-1)
     power = _occasional(draws.speckle, strength.speckle) * strength.speckle_power

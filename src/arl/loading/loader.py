@@ -102,6 +102,7 @@ class Examples:
             while pending:
                 yield pending.popleft().result()
         finally:
+            # The consumer may stop early, e.g. at an error: no thread outlives the batches.
             pool.shutdown(wait=True, cancel_futures=True)
 
 
@@ -140,6 +141,7 @@ class TrainingOrder:
     def indices(self, step: int) -> Indices:
         """This rank's slice of the global batch of a step counted from the start of training."""
         epoch, position = divmod(step, self.steps_per_epoch)
+        # Every lane gives the same number of examples, so the lanes divide the batch.
         lanes = math.gcd(self.batch_size, LANES)
         per_lane = self.batch_size // lanes
         per_rank = self.batch_size // self.world
@@ -175,6 +177,8 @@ def _sequence(layout: RowGroupIndex, seed: int, epoch: int) -> Indices:
     """All rows, row group by row group, in the random order of an epoch."""
     groups = np.random.default_rng([seed, epoch]).permutation(len(layout.row_groups))
     first, count = layout.bounds[groups], np.diff(layout.bounds)[groups]
+    # Row k of the epoch is row `within[k]` of its row group: one pass instead of a Python loop over
+    # thousands of row groups.
     ends = np.cumsum(count)
     within = np.arange(len(layout)) - np.repeat(ends - count, count)
     sequence: Indices = layout.members[np.repeat(first, count) + within]
@@ -202,22 +206,21 @@ def training_batches(
     gradient_accumulation_steps: int = 1,
 ) -> Iterator[MicroBatch]:
     """This rank's micro-batches of the optimiser steps start, ..., stop - 1."""
-    slices = list(_rank_slices(order, gradient_accumulation_steps))
+    # Accumulation steps act as further ranks of the same global batch, so the examples of a step do
+    # not depend on how many passes it takes.
+    first, world = (
+        order.rank * gradient_accumulation_steps,
+        order.world * gradient_accumulation_steps,
+    )
+    slices = [
+        replace(order, rank=first + i, world=world) for i in range(gradient_accumulation_steps)
+    ]
     batches = examples.batches(
         rank_slice.indices(step) for step in range(start, stop) for rank_slice in slices
     )
     for number, batch in enumerate(batches):
         step, i = divmod(number, gradient_accumulation_steps)
         yield MicroBatch(start + step, slices[i], batch)
-
-
-def _rank_slices(order: TrainingOrder, accumulation_steps: int) -> Iterator[TrainingOrder]:
-    """The slices of a rank; accumulation steps act as further ranks of the same global batch."""
-    world = order.world * accumulation_steps
-    return (
-        replace(order, rank=order.rank * accumulation_steps + i, world=world)
-        for i in range(accumulation_steps)
-    )
 
 
 def evaluation_batches(examples: Examples, batch_size: int) -> Iterator[Batch]:

@@ -69,7 +69,7 @@ class RowGroupCache:
         self.layout = RowGroupIndex.from_rows(rows)
         self._corpus, self._size, self._masks = corpus, size, masks
         self._max_canvases = memory // (size * size * (2 if masks else 1))
-        # position of each row among the members of its row group
+        # Position of each row among the members of its row group.
         self._position = np.empty(len(rows), np.int64)
         self._position[self.layout.members] = np.arange(len(rows)) - np.repeat(
             self.layout.bounds[:-1], np.diff(self.layout.bounds)
@@ -116,9 +116,13 @@ class RowGroupCache:
 
     def _row_group_canvases(self, numbers: list[int]) -> Iterator[tuple[int, Canvases]]:
         for number, future in zip(numbers, self._submit(numbers), strict=True):
-            # a failed read is not cached: the next call reads the row group again
+            # A failed read is not cached: the next call reads the row group again.
             if future.exception() is not None:
-                self._forget(number, future)
+                with self._lock:
+                    # Another thread may have replaced the failed read already.
+                    if self._row_groups.get(number) is future:
+                        del self._row_groups[number]
+                        self._num_canvases -= len(self.layout.rows(number))
             yield number, future.result()
 
     def _submit(self, numbers: list[int]) -> "list[Future[Canvases]]":
@@ -130,16 +134,11 @@ class RowGroupCache:
                     self._num_canvases += len(self.layout.rows(number))
                 self._row_groups.move_to_end(number)
             futures = [self._row_groups[number] for number in numbers]
+            # The futures above keep their canvases alive until the caller has copied them.
             while self._num_canvases > self._max_canvases:
                 oldest, _ = self._row_groups.popitem(last=False)
                 self._num_canvases -= len(self.layout.rows(oldest))
         return futures
-
-    def _forget(self, number: int, future: "Future[Canvases]") -> None:
-        with self._lock:
-            if self._row_groups.get(number) is future:
-                del self._row_groups[number]
-                self._num_canvases -= len(self.layout.rows(number))
 
     def _load(self, number: int) -> Canvases:
         members = self.layout.rows(number)

@@ -127,8 +127,11 @@ class MultiCrop:
     def __call__(self, batch: Batch, step: int, *, rank: int = 0, world_size: int = 1) -> Views:
         """Views of this rank's batch at this step."""
         count, first = len(batch.image), rank * len(batch.image)
+        # Each rank draws the numbers of all ranks and takes its slice: a view depends on the global
+        # batch and not on the number of ranks.
         generator = step_generator(self.seed, step, "multi-crop")
         draws = [draw(number, count * world_size, generator) for number in self.numbers]
+        # One result per kind of crop, filled in chunks: `torch.cat` would copy all views once more.
         crops = [
             torch.empty(number, count, 1, size, size)
             for number, size in zip(self.numbers, self.sizes, strict=True)

@@ -13,8 +13,8 @@ from pydicom.pixels import iter_pixels
 
 from arl.corpus.record import Pixels
 from arl.ingest.dicom import burnt_in_text as burnt_in
+from arl.ingest.dicom.boxes import Box
 from arl.ingest.dicom.burnt_in_text import TextSearch, words
-from arl.ingest.dicom.scan_region import Box
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_composites_are_searched_while_a_long_clip_passes(
     ],
 )
 def test_what_may_name_somebody(text: str, score: float, named: bool) -> None:
-    assert burnt_in._may_name(burnt_in.Text((0, 0, 1, 1), score, text)) is named
+    assert burnt_in.Text((0, 0, 1, 1), score, text).may_name is named
 
 
 def test_nothing_is_asked_of_the_network_or_told(

@@ -10,15 +10,21 @@ import zxingcpp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arl.corpus import limits
+from arl.corpus import limits, manifest
+from arl.corpus.batch_summary import BatchOrigin
+from arl.corpus.near_duplicates import duplicate_clusters
 from arl.corpus.pixels import store, unpack
 from arl.corpus.record import Entry, Input, Record, Refused
+from arl.corpus.shard_writer import BatchWriter
 from arl.inference.inputs import read_all_inputs
+from arl.ingest.batches import write_inputs
 from arl.ingest.dicom.pixel_data import check_regular, is_dicom
 from arl.ingest.dicom.rules import AnatomyRules
+from arl.ingest.readers import dicom_folder
 from arl.ingest.readers.dicom_folder import Reading, file_input
 from arl.ingest.transient import TRANSIENT_REASON
 from arl.ingest.workers import KILLED, Limits, Outcome, Read, isolated, prepare
+from arl.models.baselines.files import read_checkpoint
 
 HOSTILE = Path(__file__).with_name("hostile")
 READING = Reading("h", b"k3y-of-the-hostile-trial-0123456789", AnatomyRules([], [], {}), "mask")
@@ -110,6 +116,31 @@ def test_a_picture_for_predict_loses_its_name() -> None:
         assert "text is burnt into its picture" in answer
     else:
         assert int((answer[0].canvas > 235).sum()) < 0.002 * answer[0].canvas.size
+
+
+def test_equal_pictures_of_two_patients_are_on_one_side(tmp_path: Path) -> None:
+    """One picture under two instances of one patient and one of another patient."""
+    corpus = tmp_path / "corpus"
+    folder = HOSTILE / "same_picture_twice_then_other_id"
+    origin = BatchOrigin(licence="", citation="")
+    with BatchWriter(corpus, "dicom-folder", "0000", 256, origin=origin) as writer:
+        write_inputs(dicom_folder.inputs(folder, READING), writer)
+    rows = manifest.read_manifest(corpus)
+    equal = rows.groupby("perceptual_hash").filter(lambda part: len(part) > 1)
+    assert (len(rows), len(equal), equal["patient"].nunique()) == (6, 3, 2)
+    # the worst case: the two patients are on two sides
+    first = equal["patient"] == equal["patient"].iloc[0]
+    rows["split"] = "val"
+    rows.loc[equal.index, "split"] = np.where(first, "train", "test")
+    members = duplicate_clusters(rows)
+    withheld = set(members.loc[members["withheld"], "id"])
+    kept = equal[~equal["id"].isin(withheld)]
+    assert rows.loc[kept.index, "split"].nunique() == 1
+
+
+def test_an_archive_that_states_a_huge_array_is_one_sentence() -> None:
+    with pytest.raises(ValueError, match="is damaged or no checkpoint"):
+        read_checkpoint(HOSTILE / "bomb.npz")
 
 
 def test_special_files_are_refused_before_they_are_opened(tmp_path: Path) -> None:

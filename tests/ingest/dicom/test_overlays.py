@@ -7,8 +7,8 @@ import zxingcpp
 
 from arl.corpus.record import Pixels
 from arl.ingest.dicom.burnt_in_text import TextSearch, codes
-from arl.ingest.dicom.overlays import find_overlays
-from arl.ingest.phi_audit.burnt_in import draw_ink, name_inks, text_ink
+from arl.ingest.dicom.overlays import find_overlays, find_thin_overlays
+from arl.ingest.phi_audit.burnt_in import NAMES, draw_ink, name_inks, text_ink
 from arl.phantoms.examination import examine
 from arl.phantoms.scanner import ALPHA
 
@@ -44,6 +44,20 @@ def test_a_name_of_each_script_is_an_overlay(scan: Pixels, script: str) -> None:
     draw_ink(named, name_inks()[script], 40, 180)
     assert any(overlay.sure for overlay in find_overlays(named))
     assert search([named]).result().boxes
+
+
+def test_thin_letters_are_found_in_the_enlarged_picture() -> None:
+    """Arabic letters of 12 pixels, of which the picture as it is does not show all."""
+    (phantom,) = examine("breast", ALPHA, [3], [None], 400)
+    plain, enlarged = 0, 0
+    for k in range(12):
+        named = phantom.image.copy()
+        ink = text_ink(NAMES["Arabic"], size=12)
+        draw_ink(named, ink, 30 + 20 * k, 60 + 22 * k, contrast=60)
+        plain += any(overlay.sure for overlay in find_overlays(named))
+        enlarged += bool(find_thin_overlays(named))
+    assert plain < enlarged == 12
+    assert find_thin_overlays(phantom.image) == []
 
 
 def test_tissue_and_callipers_are_no_text(scan: Pixels) -> None:

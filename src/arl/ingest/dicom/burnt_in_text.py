@@ -26,8 +26,13 @@ import zxingcpp
 
 from arl.corpus.pixels import as_grey
 from arl.corpus.record import Pixels, Refused
-from arl.ingest.dicom.overlays import Overlay, brightest_channel, find_overlays
-from arl.ingest.dicom.scan_region import Box
+from arl.ingest.dicom.boxes import Box, area, clipped, merged, overlap, with_margin
+from arl.ingest.dicom.overlays import (
+    Overlay,
+    brightest_channel,
+    find_overlays,
+    find_thin_overlays,
+)
 
 QUARANTINE, MASK, KEEP = "quarantine", "mask", "keep"  # actions on a file that holds text
 
@@ -57,6 +62,7 @@ _MARGIN = 0.3  # of a box's height, masked around it
 # A frame is a card, e.g. a title or a report page, if text covers this fraction of it or lies in
 # this many boxes.
 _CARD_FRACTION, _CARD_BOXES = 0.2, 5
+_MAX_MASKED = 0.5  # of a scan; masking more leaves too little of it
 # "72", "+ 13.4mm", "x 9.9 mm", "-1.20 m/s", "D1 2.1 cm": a tick, a calliper's number, a measurement
 _UNIT = "mm|cm|m|ms|s|cm/s|m/s|mmhg|hz|khz|mhz|db|bpm|fps|%|°|x"
 _MEASUREMENT = re.compile(
@@ -73,6 +79,46 @@ class Text:
     score: float  # of the reader
     text: str = field(repr=False)  # may be a name
 
+    @property
+    def is_harmless(self) -> bool:
+        """Whether the reader is sure of a tick, a measurement or a single character."""
+        content = self.text.strip()
+        top, left, bottom, right = self.box
+        # The reader gives one or two characters for a word of a script that it does not know, so a
+        # box has to be as narrow as its characters.
+        if len(content) < _CHARACTERS * (right - left) / max(1, bottom - top):
+            return False
+        single = len(content) == 1 and self.score >= _READ
+        return single or (self.score >= _CERTAIN and _MEASUREMENT.fullmatch(content) is not None)
+
+    @property
+    def may_name(self) -> bool:
+        """Whether the content has two letters or more, or a number longer than a tick."""
+        content = self.text.strip()
+        if _MEASUREMENT.fullmatch(content) or (len(content) <= 3 and self.score < _READ):
+            return False
+        letters = sum(character.isalpha() for character in content)
+        digits = sum(character.isdigit() for character in content)
+        return letters >= 2 or digits >= 5 or (digits == 4 and self.score >= _SURE)
+
+    def may_identify(self, overlays: list[Overlay]) -> bool:
+        """Whether the text may name a person, a place or a day, by its content or by its shape."""
+        top, left, bottom, right = self.box
+        # The reader also finds short words in callipers, grey bars and speckle. An overlay at the
+        # same place confirms them; a long word that is read well needs no confirmation.
+        confirming = [
+            overlay
+            for overlay in overlays
+            if max(overlap(overlay.box, self.box), overlap(self.box, overlay.box)) > 0.3
+        ]
+        if bottom - top > _TALL * (right - left):
+            return self.may_name and any(overlay.sure for overlay in confirming)
+        if self.may_name:
+            legible = len(self.text.strip()) >= _WORD and self.score >= _LEGIBLE
+            return legible or bool(confirming)
+        wide = right - left >= _WIDE * (bottom - top)
+        return wide and bool(confirming) and not self.is_harmless
+
 
 @dataclass(frozen=True)
 class TextBoxes:
@@ -88,6 +134,19 @@ class TextBoxes:
 
     def __bool__(self) -> bool:
         return bool(self.boxes or self.cards)
+
+    def mask(self, scan: Pixels, number: int) -> Pixels:
+        """The scan of frame `number` with its texts black; a card is black as a whole.
+
+        Raises:
+            Refused: the texts cover most of the scan.
+        """
+        if number in self.cards:
+            return np.zeros_like(scan)
+        covered = 1 - mask(np.ones(scan.shape[:2], np.uint8), self.boxes).mean()
+        if covered > _MAX_MASKED:
+            raise Refused("text covers most of its scan")
+        return mask(scan, self.boxes)
 
 
 class TextSearch:
@@ -119,6 +178,7 @@ class TextSearch:
 
     def result(self) -> TextBoxes:
         """Where any frame showed text; empty if all of it is harmless."""
+        # A card is often the first or the last frame, and may be missed by the overlay test.
         if self._count <= SHORT_CLIP:
             pending = range(1, self._count)
         else:
@@ -132,7 +192,7 @@ class TextSearch:
                 self._close_block()
             self._search_composite()
         cards = frozenset(number for number in self._boxes if self._is_card(number))
-        # a card fades in and out: its neighbours may show it faintly
+        # A card fades in and out: its neighbours may show it faintly.
         cards = frozenset(
             number + step
             for number in cards
@@ -145,7 +205,7 @@ class TextSearch:
             if number not in cards
             for box in frame_boxes
         ]
-        return TextBoxes(tuple(_merged(boxes + self._composite_boxes)), cards)
+        return TextBoxes(tuple(merged(boxes + self._composite_boxes)), cards)
 
     def _is_repeated(self, scan: Pixels, overlays: list[Overlay], number: int) -> bool:
         """Whether an earlier frame had the same overlays; its boxes then hold for this one."""
@@ -157,10 +217,11 @@ class TextSearch:
         return False
 
     def _search(self, scan: Pixels, overlays: list[Overlay], number: int) -> None:
+        # A limit, because a clip whose text changes in every frame would take minutes.
         if self._readings < _MAX_READINGS or not overlays:
             boxes = text_boxes(scan, overlays)
         else:
-            boxes = [_with_margin(overlay.box, scan.shape) for overlay in overlays]
+            boxes = [with_margin(overlay.box, _MARGIN, scan.shape) for overlay in overlays]
         self._readings += 1
         self._last_read = number
         self._searched.append(_Searched(scan, overlays, boxes))
@@ -171,13 +232,14 @@ class TextSearch:
     def _is_card(self, number: int) -> bool:
         boxes = self._boxes[number]
         assert self._last is not None
-        fraction = sum(_area(box) for box in boxes) / (self._last.shape[0] * self._last.shape[1])
+        fraction = sum(area(box) for box in boxes) / (self._last.shape[0] * self._last.shape[1])
         return self._count > 1 and (fraction > _CARD_FRACTION or len(boxes) >= _CARD_BOXES)
 
     def _add_to_composite(self, scan: Pixels) -> None:
         self._block.append(scan)
         if len(self._block) == _BLOCK:
             self._close_block()
+        # Bounded work and memory for clips of any length.
         if self._count % _SPAN == 0:
             self._search_composite()
 
@@ -203,7 +265,7 @@ class _Searched:
 
     def covers(self, scan: Pixels, box: Box) -> bool:
         """Whether the pixels of the box, which is an overlay of both frames, are nearly equal."""
-        if not any(_overlap(box, overlay.box) > 0.8 for overlay in self.overlays):
+        if not any(overlap(box, overlay.box) > 0.8 for overlay in self.overlays):
             return False
         here = scan[box[0] : box[2], box[1] : box[3]].astype(np.int16)
         there = self.scan[box[0] : box[2], box[1] : box[3]]
@@ -218,23 +280,25 @@ def text_boxes(scan: Pixels, overlays: list[Overlay]) -> list[Box]:
     Raises:
         Refused: the search runs out of memory.
     """
+    overlays = overlays + find_thin_overlays(scan)
     texts = read_texts(scan)
-    harmless = [text.box for text in texts if _is_harmless(text)]
-    boxes = [text.box for text in texts if _may_identify(text, overlays)]
+    harmless = [text.box for text in texts if text.is_harmless]
+    boxes = [text.box for text in texts if text.may_identify(overlays)]
     boxes += [
-        _with_margin(overlay.box, scan.shape)
+        with_margin(overlay.box, _MARGIN, scan.shape)
         for overlay in overlays
-        if overlay.sure and not any(_overlap(overlay.box, box) > 0.6 for box in harmless)
+        if overlay.sure and not any(overlap(overlay.box, box) > 0.6 for box in harmless)
     ]
     boxes += codes(scan)
     if boxes:
-        # a number beside a name may be a part of a date or an identifier
+        # A number beside a name may be a part of a date or an identifier.
         boxes += [text.box for text in texts if text.score >= _READ]
-    return _merged(boxes)
+    return merged(boxes)
 
 
 def words(picture: Pixels) -> list[str]:
     """Read all texts and codes of a picture; for the audit only, since they name people."""
+    # A code holds more than a name: its content has to be compared with what was planted.
     read = zxingcpp.read_barcodes(np.ascontiguousarray(as_grey(picture)))
     return [text.text for text in read_texts(picture)] + [code.text for code in read]
 
@@ -251,6 +315,7 @@ def codes(scan: Pixels) -> list[Box]:
     """Boxes of the QR codes and barcodes that can be decoded."""
     boxes = []
     for code in zxingcpp.read_barcodes(np.ascontiguousarray(as_grey(scan))):
+        # Speckle decodes to one or two digits at times.
         if len(code.text) < 3:
             continue
         corners = [
@@ -258,11 +323,11 @@ def codes(scan: Pixels) -> list[Box]:
             for name in ("top_left", "top_right", "bottom_right", "bottom_left")
         ]
         rows, columns = [corner.y for corner in corners], [corner.x for corner in corners]
-        # a linear code is found on one line of pixels: mask it as high as it may be
+        # A linear code is found on one line of pixels: mask it as high as it may be.
         side = max(max(rows) - min(rows), (max(columns) - min(columns)) // 3)
         middle = (max(rows) + min(rows)) // 2
         box = (middle - side // 2 - 4, min(columns) - 4, middle + side // 2 + 4, max(columns) + 4)
-        boxes.append(_clipped(box, scan.shape))
+        boxes.append(clipped(box, scan.shape))
     return boxes
 
 
@@ -273,6 +338,7 @@ def read_texts(picture: Pixels) -> list[Text]:
         Refused: the picture is too large for the detector's memory.
     """
     scale = min(_SCALE, _LONG_SIDE / max(picture.shape[:2]))
+    # The detector is trained on photographs: letters of 12 pixels are found only when enlarged.
     level = cv2.cvtColor(brightest_channel(picture), cv2.COLOR_GRAY2BGR)
     try:
         enlarged = cv2.resize(level, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
@@ -284,105 +350,13 @@ def read_texts(picture: Pixels) -> list[Text]:
     # a box without a reading counts as text
     texts = getattr(output, "txts", None) or ["??"] * len(output.boxes)
     scores = output.scores or [1.0] * len(output.boxes)
-    boxes = [_corners_box(corners / scale, picture.shape[:2]) for corners in output.boxes]
-    return [
-        Text(box, float(score), text) for box, score, text in zip(boxes, scores, texts, strict=True)
-    ]
-
-
-def _is_harmless(text: Text) -> bool:
-    """Whether the reader is sure of a tick, a measurement or a single character.
-
-    The reader gives one or two characters for a word of a script that it does not know, so a box
-    has to be as narrow as its characters.
-    """
-    content = text.text.strip()
-    top, left, bottom, right = text.box
-    if len(content) < _CHARACTERS * (right - left) / max(1, bottom - top):
-        return False
-    single = len(content) == 1 and text.score >= _READ
-    return single or (text.score >= _CERTAIN and _MEASUREMENT.fullmatch(content) is not None)
-
-
-def _may_identify(text: Text, overlays: list[Overlay]) -> bool:
-    """Whether a text may name a person, a place or a day, by its content or by its shape.
-
-    The reader also finds short words in callipers, grey bars and speckle. An overlay at the same
-    place confirms them; a long word that is read well needs no confirmation.
-    """
-    top, left, bottom, right = text.box
-    confirming = [
-        overlay
-        for overlay in overlays
-        if max(_overlap(overlay.box, text.box), _overlap(text.box, overlay.box)) > 0.3
-    ]
-    if bottom - top > _TALL * (right - left):
-        return _may_name(text) and any(overlay.sure for overlay in confirming)
-    if _may_name(text):
-        legible = len(text.text.strip()) >= _WORD and text.score >= _LEGIBLE
-        return legible or bool(confirming)
-    wide = right - left >= _WIDE * (bottom - top)
-    return wide and bool(confirming) and not _is_harmless(text)
-
-
-def _may_name(text: Text) -> bool:
-    """Whether the content has two letters or more, or a number longer than a tick."""
-    content = text.text.strip()
-    if _MEASUREMENT.fullmatch(content) or (len(content) <= 3 and text.score < _READ):
-        return False
-    letters = sum(character.isalpha() for character in content)
-    digits = sum(character.isdigit() for character in content)
-    return letters >= 2 or digits >= 5 or (digits == 4 and text.score >= _SURE)
-
-
-def _corners_box(corners: Any, shape: tuple[int, ...]) -> Box:
-    left, top = np.floor(corners.min(axis=0))
-    right, bottom = np.ceil(corners.max(axis=0))
-    return _with_margin((int(top), int(left), int(bottom), int(right)), shape)
-
-
-def _with_margin(box: Box, shape: tuple[int, ...]) -> Box:
-    top, left, bottom, right = box
-    margin = round(_MARGIN * min(bottom - top, right - left)) + 1
-    return _clipped((top - margin, left - margin, bottom + margin, right + margin), shape)
-
-
-def _clipped(box: Box, shape: tuple[int, ...]) -> Box:
-    top, left, bottom, right = box
-    return max(0, top), max(0, left), min(shape[0], bottom), min(shape[1], right)
-
-
-def _area(box: Box) -> int:
-    return max(0, box[2] - box[0]) * max(0, box[3] - box[1])
-
-
-def _overlap(inner: Box, outer: Box) -> float:
-    """Fraction of the inner box that lies in the outer one."""
-    common = (
-        max(inner[0], outer[0]),
-        max(inner[1], outer[1]),
-        min(inner[2], outer[2]),
-        min(inner[3], outer[3]),
-    )
-    return _area(common) / max(1, _area(inner))
-
-
-def _merged(boxes: list[Box]) -> list[Box]:
-    """Without boxes that lie in others, and with boxes that overlap mostly joined."""
-    merged: list[Box] = []
-    for box in sorted(boxes, key=_area, reverse=True):
-        for i, other in enumerate(merged):
-            if _overlap(box, other) > 0.7:
-                merged[i] = (
-                    min(box[0], other[0]),
-                    min(box[1], other[1]),
-                    max(box[2], other[2]),
-                    max(box[3], other[3]),
-                )
-                break
-        else:
-            merged.append(box)
-    return merged
+    read = []
+    for corners, score, text in zip(output.boxes / scale, scores, texts, strict=True):
+        left, top = np.floor(corners.min(axis=0)).astype(int).tolist()
+        right, bottom = np.ceil(corners.max(axis=0)).astype(int).tolist()
+        box = with_margin((top, left, bottom, right), _MARGIN, picture.shape)
+        read.append(Text(box, float(score), text))
+    return read
 
 
 @cache

@@ -119,6 +119,7 @@ def check_key(key: bytes, origin: str) -> None:
         raise ValueError(
             f"the key of {origin} has {len(key)} bytes, at least {_MIN_KEY} are needed; {_MAKE_KEY}"
         )
+    # A key lies inside its own double, cut by one at each end, only if a part repeats.
     repeats = key in (key + key)[1:-1]
     steps = sum(after - before in (0, 1) for before, after in pairwise(key))
     counts = [count / len(key) for count in Counter(key).values()]
@@ -140,6 +141,7 @@ def encryption_key(key: bytes, purpose: str) -> bytes:
 
 def keyed_hash(key: bytes, *parts: str) -> str:
     """128 bits, in hex, of the HMAC-SHA256 of the parts; the first part names the kind of value."""
+    # With lengths, ("ab", "c") and ("a", "bc") have different hashes.
     message = b"".join(len(part.encode()).to_bytes(8) + part.encode() for part in parts)
     return hmac.new(key, message, hashlib.sha256).hexdigest()[:32]
 
@@ -161,6 +163,7 @@ def pseudonyms(header: Dataset, key: bytes, site: str) -> Pseudonyms:
     patient = _text(header, "PatientID")
     study = _text(header, "StudyInstanceUID")
     instance = _text(header, "SOPInstanceUID")
+    # The issuer keeps apart the patients of hospitals that number them alike.
     group: str | None = None
     if patient:
         group = keyed_hash(key, "patient", site, _text(header, "IssuerOfPatientID"), patient)

@@ -102,17 +102,15 @@ def device_name(header: Dataset, key: bytes | None = None) -> str | None:
                 return name
             pattern = rf"({re.escape(name)} )?{model_pattern}{_NUMBER}{_EDITION}"
             if len(model) <= _MAX_VALUE and re.fullmatch(pattern, model, re.IGNORECASE):
-                return f"{name} {_short(name, model)}"
+                # Some files repeat the maker before the model.
+                short = re.sub(rf"^{re.escape(name)} ", "", model, flags=re.IGNORECASE)
+                return f"{name} {short}"
             return f"{name} {_hashed('model', maker, model, key)}"
     return _hashed("device", maker, model, key)
 
 
 def _value(header: Dataset, name: str) -> str:
     return " ".join(str(header.get(name, "") or "").split())
-
-
-def _short(maker: str, model: str) -> str:
-    return re.sub(rf"^{re.escape(maker)} ", "", model, flags=re.IGNORECASE)
 
 
 def _hashed(kind: str, maker: str, model: str, key: bytes | None) -> str:

@@ -34,6 +34,34 @@ class _Line:
     intercept: float
     slope: float
 
+    @classmethod
+    def fit(
+        cls, rows: npt.NDArray[np.intp], columns: Floats, lowest: int, sign: int
+    ) -> "_Line | None":
+        """The straight edge of one side, from the top to the row where the scan is widest.
+
+        The line is a supporting one: it agrees with many rows and leaves little outside.
+        """
+        y, x = rows[: lowest + 1].astype(float), columns[: lowest + 1]
+        if len(y) < 12:
+            return None
+        rng = np.random.default_rng(0)
+        best, best_score = None, 0.0
+        for _ in range(_TRIALS):
+            i, j = rng.choice(len(y), 2, replace=False)
+            if abs(y[i] - y[j]) < len(y) // 5:
+                continue
+            slope = (x[i] - x[j]) / (y[i] - y[j])
+            distance = (x - (x[i] - slope * y[i]) - slope * y) * sign
+            near = np.abs(distance) < _NEAR
+            # rows whose tissue reaches over the line speak against it
+            score = float(near.sum() - 2 * (distance < -_NEAR).sum())
+            if score > best_score:
+                best_score = score
+                fit = np.polyfit(y[near], x[near], 1)
+                best = cls(float(fit[1]), float(fit[0]))
+        return best
+
 
 def fan_region(sample: list[Pixels]) -> Region | None:
     """The scan region of grey frames of one file; None if no outline fits its tissue well.
@@ -65,7 +93,7 @@ def find_outline(grey: Pixels) -> tuple[Mask | None, float]:
         return None, 0.0
     best: tuple[float, Mask] | None = None
     for outline in _outlines(area):
-        score = _overlap(outline, area)
+        score = float((outline & area).sum() / (outline | area).sum())
         if best is None or score > best[0]:
             best = score, outline
     if best is None:
@@ -119,8 +147,8 @@ def _outlines(area: Mask) -> Iterator[Mask]:
     first = area.argmax(axis=1).astype(float)[rows]
     last = area.shape[1] - 1 - area[:, ::-1].argmax(axis=1).astype(float)[rows]
     yield _rectangle(area)
-    left = _edge(rows, first, lowest=int(first.argmin()), sign=1)
-    right = _edge(rows, last, lowest=int(last.argmax()), sign=-1)
+    left = _Line.fit(rows, first, lowest=int(first.argmin()), sign=1)
+    right = _Line.fit(rows, last, lowest=int(last.argmax()), sign=-1)
     if left is None or right is None:
         return
     if abs(left.slope) > _STEEP or abs(right.slope) > _STEEP:
@@ -138,32 +166,6 @@ def _rectangle(area: Mask) -> Mask:
     outline = np.zeros_like(area)
     outline[int(top) : int(bottom), int(left) : int(right)] = True
     return outline
-
-
-def _edge(rows: npt.NDArray[np.intp], columns: Floats, lowest: int, sign: int) -> _Line | None:
-    """The straight edge of one side, from the top to the row where the scan is widest.
-
-    The line is a supporting one: it agrees with many rows and leaves little of the area outside.
-    """
-    y, x = rows[: lowest + 1].astype(float), columns[: lowest + 1]
-    if len(y) < 12:
-        return None
-    rng = np.random.default_rng(0)
-    best, best_score = None, 0.0
-    for _ in range(_TRIALS):
-        i, j = rng.choice(len(y), 2, replace=False)
-        if abs(y[i] - y[j]) < len(y) // 5:
-            continue
-        slope = (x[i] - x[j]) / (y[i] - y[j])
-        distance = (x - (x[i] - slope * y[i]) - slope * y) * sign
-        near = np.abs(distance) < _NEAR
-        # rows whose tissue reaches over the line speak against it
-        score = float(near.sum() - 2 * (distance < -_NEAR).sum())
-        if score > best_score:
-            best_score = score
-            fit = np.polyfit(y[near], x[near], 1)
-            best = _Line(float(fit[1]), float(fit[0]))
-    return best
 
 
 def _trapezoid(area: Mask, left: _Line, right: _Line) -> Mask:
@@ -219,9 +221,3 @@ def _typical(radius: Floats, angle: Floats, area: Mask, *, far: bool) -> float:
     ]
     # of the end, shadows take away; of the beginning, dark coupling does
     return float(np.percentile(ends, 75 if far else 35)) if ends else 0.0
-
-
-def _overlap(outline: Mask, area: Mask) -> float:
-    """Intersection over union."""
-    union = float((outline | area).sum())
-    return float((outline & area).sum()) / union if union else 0.0

@@ -15,7 +15,7 @@ from arl.corpus.record import Pixels, Refused
 from arl.ingest.dicom import burnt_in_text as burnt_in
 from arl.ingest.dicom import deidentify
 from arl.ingest.dicom import rules as dicom_rules
-from arl.ingest.dicom.burnt_in_text import TextBoxes, TextSearch
+from arl.ingest.dicom.burnt_in_text import TextSearch
 from arl.ingest.dicom.devices import device_name
 from arl.ingest.dicom.fan import fan_region
 from arl.ingest.dicom.pixel_data import DAMAGE, PixelData, locate_pixels, quiet, read_attributes
@@ -32,14 +32,12 @@ from arl.ingest.dicom.scan_region import (
 )
 
 _SAMPLED = 8  # frames of a clip from which its region and outline are found
-# fraction of coloured pixels above which a scan is colour Doppler: 0.000-0.007 on grey scans of
+# Fraction of coloured pixels above which a scan is colour Doppler: 0.000-0.007 on grey scans of
 # seven makers, 0.05-0.17 on the others
 _COLOURED, _COLOURED_IF_TAGGED = 0.02, 0.008
 _BLANK = 1.0  # standard deviation of the grey levels of a region that shows nothing
-# masking more of a scan than this leaves too little of it
-_MAX_MASKED = 0.5
 _ENHANCED_VOLUME = "1.2.840.10008.5.1.4.1.1.6.2"
-# frames that follow a position instead of time: Grid Frame Offset Vector, Slice Location Vector,
+# Frames that follow a position instead of time: Grid Frame Offset Vector, Slice Location Vector,
 # Slice Vector
 _POSITIONS = (0x3004000C, 0x00182005, 0x00540080)
 
@@ -70,21 +68,17 @@ def read_header(path: Path) -> Dataset:
     """
     header = read_attributes(path, [*deidentify.ALLOWED, *deidentify.IDENTIFYING])
     with quiet("its DICOM header is damaged"):
-        _check_kind(header)
+        modality = str(header.get("Modality") or "").strip().upper()
+        if not modality:
+            raise Refused("it has no Modality")
+        if modality not in ("US", "IVUS"):
+            raise Refused("its modality is not ultrasound")
+        for name in ("Rows", "Columns"):
+            if not header.get(name):
+                raise Refused(f"it has no {name}, so it holds no picture")
+        if _is_volume(header):
+            raise Refused("it is a volume, whose frames are slices and no clip")
     return header
-
-
-def _check_kind(header: Dataset) -> None:
-    modality = str(header.get("Modality") or "").strip().upper()
-    if not modality:
-        raise Refused("it has no Modality")
-    if modality not in ("US", "IVUS"):
-        raise Refused("its modality is not ultrasound")
-    for name in ("Rows", "Columns"):
-        if not header.get(name):
-            raise Refused(f"it has no {name}, so it holds no picture")
-    if _is_volume(header):
-        raise Refused("it is a volume, whose frames are slices and no clip")
 
 
 def _is_volume(header: Dataset) -> bool:
@@ -97,6 +91,7 @@ def _is_volume(header: Dataset) -> bool:
     pointers = element if isinstance(element, MutableSequence) else [element]
     if any(pointer is not None and int(pointer) in _POSITIONS for pointer in pointers):
         return True
+    # A still may state the thickness of its slice, so only several frames make a volume.
     several = str(header.get("NumberOfFrames") or 1).strip() not in ("", "0", "1")
     slices = ("GridFrameOffsetVector", "SliceThickness", "SpacingBetweenSlices")
     return several and any(header.get(name) not in (None, "") for name in slices)
@@ -157,66 +152,59 @@ def frames(
 
 def _scans(pixels: PixelData, regions: list[Region], burnt_in_text: str) -> Iterator[list[Pixels]]:
     """The scans of each frame, one per region, without text."""
-    scans = _cropped(pixels, regions)
+    scans = ([region.cut(picture) for region in regions] for picture in pixels.frames())
     if burnt_in_text == burnt_in.KEEP:
         yield from scans
         return
-    if burnt_in_text == burnt_in.MASK:
-        scans = _masked(pixels, regions, _search(scans, len(regions)))
     searches = [TextSearch() for _ in regions]
+    if burnt_in_text == burnt_in.MASK:
+        # Boxes of all frames are masked in each, so the file is decoded twice instead of kept.
+        for frame in scans:
+            for search, scan in zip(searches, frame, strict=True):
+                search.add(scan)
+        texts = [search.result() for search in searches]
+        scans = (
+            [
+                text.mask(region.cut(picture), number)
+                for region, text in zip(regions, texts, strict=True)
+            ]
+            for number, picture in enumerate(pixels.frames())
+        )
+        searches = [TextSearch() for _ in regions]
     for frame in scans:
         for search, scan in zip(searches, frame, strict=True):
             search.add(scan)
         yield frame
+    # The masked frames are searched again: what the mask has not hidden refuses the file.
     if any(search.result() for search in searches):
         unmaskable = " and cannot be masked" if burnt_in_text == burnt_in.MASK else ""
         raise Refused(f"text is burnt into its scan{unmaskable}")
 
 
-def _cropped(pixels: PixelData, regions: list[Region]) -> Iterator[list[Pixels]]:
-    for picture in pixels.frames():
-        yield [region.cut(picture) for region in regions]
-
-
-def _search(scans: Iterator[list[Pixels]], regions: int) -> list[TextBoxes]:
-    """Where text stands in each region."""
-    searches = [TextSearch() for _ in range(regions)]
-    for frame in scans:
-        for search, scan in zip(searches, frame, strict=True):
-            search.add(scan)
-    return [search.result() for search in searches]
-
-
-def _masked(
-    pixels: PixelData, regions: list[Region], texts: list[TextBoxes]
-) -> Iterator[list[Pixels]]:
-    for number, frame in enumerate(_cropped(pixels, regions)):
-        yield [_without_text(scan, text, number) for scan, text in zip(frame, texts, strict=True)]
-
-
-def _without_text(scan: Pixels, text: TextBoxes, number: int) -> Pixels:
-    if number in text.cards:
-        return np.zeros_like(scan)
-    masked = burnt_in.mask(scan, text.boxes)
-    covered = burnt_in.mask(np.ones(scan.shape[:2], np.uint8), text.boxes)
-    if 1 - covered.mean() > _MAX_MASKED:
-        raise Refused("text covers most of its scan")
-    return masked
-
-
 def _regions(header: Dataset, sample: list[Pixels], stills_by_content: bool) -> list[Region]:
     height, width = sample[0].shape[:2]
-    regions = tagged_regions(_tags(header), height, width)
+    try:
+        tags = [Tag.from_item(item) for item in header.get("SequenceOfUltrasoundRegions") or []]
+    except DAMAGE:
+        # Unreadable tags count as missing: then the content decides.
+        tags = []
+    regions = tagged_regions(tags, height, width)
     if not regions:
-        regions = _found_regions([as_grey(picture) for picture in sample], stills_by_content)
-    visible = [region for region in regions if not _is_blank(sample, region)]
+        regions = _content_regions([as_grey(picture) for picture in sample], stills_by_content)
+    # A clip may begin with blank frames, so the brightest frame of the sample decides.
+    visible = [
+        region
+        for region in regions
+        if max(float(crop(picture, region.box).std()) for picture in sample) >= _BLANK
+    ]
     if not visible:
         raise Refused("no scan is found in it" if not regions else "its scan region is blank")
     return visible
 
 
-def _found_regions(sample: list[Pixels], stills_by_content: bool) -> list[Region]:
+def _content_regions(sample: list[Pixels], stills_by_content: bool) -> list[Region]:
     """The scan of a clip by its motion, of a still by its outline, or by its texture if allowed."""
+    # Motion is surer than an outline; the texture of a still may take in text that touches it.
     region = None
     if len(sample) >= CLIP or stills_by_content:
         region = content_region(sample)
@@ -227,35 +215,6 @@ def _found_regions(sample: list[Pixels], stills_by_content: bool) -> list[Region
             "it has no valid region tags, its scan has no clear outline, and it is no clip"
         )
     return [region] if region else []
-
-
-def _is_blank(sample: list[Pixels], region: Region) -> bool:
-    return max(float(crop(picture, region.box).std()) for picture in sample) < _BLANK
-
-
-def _tags(header: Dataset) -> list[Tag]:
-    # unreadable tags count as missing: then the content decides
-    try:
-        return [_tag(item) for item in header.get("SequenceOfUltrasoundRegions") or []]
-    except DAMAGE:
-        return []
-
-
-def _tag(item: Dataset) -> Tag:
-    names = (
-        "RegionLocationMinX0",
-        "RegionLocationMinY0",
-        "RegionLocationMaxX1",
-        "RegionLocationMaxY1",
-    )
-    x0, y0, x1, y1 = (int(item[name].value) for name in names)
-    return Tag(
-        spatial_format=int(item.RegionSpatialFormat),
-        data_type=int(item.RegionDataType),
-        corners=(x0, y0, x1, y1),
-        units_y=int(item.get("PhysicalUnitsYDirection") or 0),
-        delta_y=float(item.get("PhysicalDeltaY") or 0.0),
-    )
 
 
 def _probe(header: Dataset, sample: list[Pixels], region: Region) -> str:

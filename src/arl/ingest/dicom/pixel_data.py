@@ -17,13 +17,13 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypedDict
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from pydicom import DataElement, dcmread
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.pixels import apply_color_lut, convert_color_space, iter_pixels
@@ -75,6 +75,7 @@ _VIDEO = frozenset(MPEGTransferSyntaxes)  # and HEVC
 _BASELINE = (JPEGBaseline8Bit, JPEGExtended12Bit)
 _ITEM, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE0DD
 _PIXEL_DATA = 0x7FE00010
+_UNDEFINED = 0xFFFFFFFF  # length of encapsulated pixel data
 # JPEG and JPEG-LS; JPEG 2000; JPEG XL
 _STARTS = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51", b"\xff\x0a", b"\x00\x00\x00\x0c")
 # words of the warnings of libjpeg and OpenJPEG on damaged data
@@ -103,6 +104,7 @@ def quiet(what: str) -> Iterator[None]:
             raise
         raise Refused(f"{what} ({type(error).__name__})") from None
     finally:
+        # Other users of pydicom in this process keep their logs.
         logger.setLevel(level)
 
 
@@ -114,7 +116,8 @@ def is_dicom(path: Path) -> bool:
     """
     check_regular(path)
     with path.open("rb") as stream:
-        return _begins_as_dicom(stream.read(_MAGIC_OFFSET + len(_MAGIC)))
+        head = stream.read(_MAGIC_OFFSET + len(_MAGIC))
+    return head[_MAGIC_OFFSET:] == _MAGIC or _bare_syntax(head) is not None
 
 
 def check_regular(path: Path) -> None:
@@ -135,16 +138,11 @@ def check_regular(path: Path) -> None:
         raise Refused("it is not a regular file")
 
 
-def _begins_as_dicom(head: bytes) -> bool:
-    if head[_MAGIC_OFFSET:] == _MAGIC:
-        return True
-    return _bare_syntax(head) is not None
-
-
 def _bare_syntax(head: bytes) -> UID | None:
     """The transfer syntax of a data set without preamble and meta information; None: no DICOM."""
     if len(head) < 12:
         return None
+    # Data sets begin with the meta information (0002) or the identification (0008), in order.
     group, element = struct.unpack("<HH", head[:4])
     if group not in (0x0002, 0x0008) or element > 0x0100:
         return None
@@ -201,6 +199,7 @@ def _deflated_from(stream: BinaryIO) -> int | None:
 
 def _inflated(stream: BinaryIO, start: int) -> BytesIO:
     """The data set alone, inflated; it is explicit little endian."""
+    # A bomb inflates a thousandfold; its ratio gives it away before the memory is full.
     limit = min(MAX_INFLATED, max(_MIN_INFLATED, _MAX_RATIO * _remaining(stream)))
     stream.seek(start)
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
@@ -228,15 +227,24 @@ def read_attributes(path: Path, names: list[str]) -> Dataset:
         raise Refused("it is not a DICOM file")
     with open_dataset(path) as (stream, syntax), quiet("its DICOM header is damaged"):
         header = dcmread(stream, stop_before_pixels=True, specific_tags=names, force=True)
-        # elements are parsed at the first access: parse all here, so that damage shows here
-        header.walk(_parse)
+        # pydicom parses an element at its first access: parse all here, so that damage shows here.
+        header.walk(lambda _, element: element.value)
         if syntax is not None:
             header.file_meta.TransferSyntaxUID = syntax
     return header
 
 
-def _parse(_: Dataset, element: DataElement) -> None:
-    _ = element.value
+class DecoderOptions(TypedDict):
+    """Options of pydicom's decoders, with the values that files may lack or state wrongly."""
+
+    transfer_syntax_uid: UID
+    samples_per_pixel: int
+    bits_allocated: int
+    bits_stored: int
+    pixel_representation: int
+    planar_configuration: int
+    photometric_interpretation: str
+    number_of_frames: int
 
 
 @dataclass(frozen=True)
@@ -244,6 +252,81 @@ class _Fragment:
     offset: int  # in the stream
     length: int  # bytes
     start: bytes  # first bytes
+
+
+@dataclass(frozen=True)
+class Encapsulated:
+    """The items of compressed pixel data behind the offset table.
+
+    Attributes:
+        table: length of the offset table, bytes.
+        fragments: the other items; a frame is one or more of them.
+    """
+
+    table: int
+    fragments: tuple[_Fragment, ...]
+
+    @classmethod
+    def read(cls, stream: BinaryIO) -> "Encapsulated":
+        """Locate the items.
+
+        Raises:
+            Refused: the items are damaged or cut off, or there is no frame.
+        """
+        items = []
+        while True:
+            head = stream.read(8)
+            if len(head) < 8:
+                raise Refused("its pixel data are cut off")
+            group, element, length = struct.unpack("<HHI", head)
+            tag = (group << 16) + element
+            if tag == _SEQUENCE_END:
+                break
+            if tag != _ITEM:
+                raise Refused("its pixel data are damaged: an item is missing")
+            # The length comes before the memory: a wrong one may state 4 GiB.
+            if length > _remaining(stream):
+                raise Refused("its pixel data are cut off")
+            offset = stream.tell()
+            items.append(_Fragment(offset, length, stream.read(min(length, 12))))
+            stream.seek(offset + length)
+        if len(items) < 2:
+            raise Refused("its pixel data hold no frame")
+        return cls(items[0].length, tuple(items[1:]))
+
+    def count(self, stated: int | None, syntax: UID) -> int:
+        """Frames, by the starts of codestreams, or else by the offset table or the header."""
+        if syntax == RLELossless or len(self.fragments) == 1:
+            return len(self.fragments)
+        starts = sum(fragment.start.startswith(_STARTS) for fragment in self.fragments)
+        return starts or self.table // 4 or stated or len(self.fragments)
+
+    def check_sizes(self, stream: BinaryIO, rows: int, columns: int) -> None:
+        """Compare the size that each codestream states with the header, before decoding.
+
+        Raises:
+            Refused: they differ.
+        """
+        for fragment in self.fragments:
+            stream.seek(fragment.offset)
+            size = codestream_size(stream.read(min(fragment.length, 1 << 16)))
+            if size is not None and size != (rows, columns):
+                raise Refused(
+                    f"a compressed frame has {size[0]} x {size[1]} pixels, "
+                    f"the header says {rows} x {columns}"
+                )
+
+    def codestreams(self, stream: BinaryIO) -> Iterator[bytes]:
+        """The codestream of each frame; fragments that do not begin one continue the one before."""
+        pending: list[bytes] = []
+        for fragment in self.fragments:
+            if pending and fragment.start.startswith(_STARTS):
+                yield b"".join(pending)
+                pending = []
+            stream.seek(fragment.offset)
+            pending.append(stream.read(fragment.length))
+        if pending:
+            yield b"".join(pending)
 
 
 @dataclass(frozen=True)
@@ -258,8 +341,8 @@ class PixelData:
     header: Dataset
     count: int | None
     stated: int | None  # NumberOfFrames
-    options: dict[str, Any]  # for pydicom, where the header is silent or wrong
-    fragments: tuple[_Fragment, ...]
+    options: DecoderOptions  # for pydicom, where the header is silent or wrong
+    encapsulated: Encapsulated | None  # None: native pixels
     shift: int = 0  # bits to drop, see `with_shift`
 
     def sample(self, size: int) -> tuple[list[Pixels], "PixelData"]:
@@ -295,7 +378,11 @@ class PixelData:
     def _decode(self, indices: list[int] | None) -> Iterator[npt.NDArray[Any]]:
         """Decoded frames as the file has them: samples of 8 or 16 bits, in its colour space."""
         with open_dataset(self.path) as (stream, _):
-            self._check_codestreams(stream, indices)
+            if self.encapsulated is not None and self.options["transfer_syntax_uid"] in _BASELINE:
+                # pydicom's decoder hides corrupt entropy-coded data; another one reports them.
+                for number, codestream in enumerate(self.encapsulated.codestreams(stream)):
+                    if indices is None or number in indices:
+                        _check_jpeg(codestream)
             stream.seek(0)
             with quiet("its pixels cannot be decoded"):
                 decoder = iter_pixels(stream, indices=indices, raw=True, **self.options)
@@ -311,19 +398,12 @@ class PixelData:
                         return
                     yield raw
 
-    def _check_codestreams(self, stream: BinaryIO, indices: list[int] | None) -> None:
-        """Decode JPEG frames once by another decoder, which reports corrupt entropy-coded data."""
-        if self.options["transfer_syntax_uid"] not in _BASELINE:
-            return
-        for number, codestream in enumerate(_codestreams(stream, self.fragments)):
-            if indices is None or number in indices:
-                _check_jpeg(codestream)
-
     def _video_frames(self) -> Iterator[Pixels]:
         """Frames of an MPEG or HEVC stream, which is in the fragments of one DICOM frame."""
         with open_dataset(self.path) as (source, _):
             memory = os.fdopen(os.memfd_create("video"), "w+b")
-            for fragment in self.fragments:
+            assert self.encapsulated is not None
+            for fragment in self.encapsulated.fragments:
                 source.seek(fragment.offset)
                 memory.write(source.read(fragment.length))
         with memory:
@@ -333,7 +413,7 @@ class PixelData:
             for frame in read_frames(memory):
                 count += 1
                 yield frame
-        # encoders estimate the number; a cut stream lacks more
+        # Encoders estimate the number; a cut stream lacks more.
         if self.stated is not None and count < self.stated - max(1, self.stated // 20):
             raise Refused(f"its video holds {count} frames, NumberOfFrames is {self.stated}")
 
@@ -346,33 +426,32 @@ def locate_pixels(path: Path, header: Dataset) -> PixelData:
             the header.
     """
     with quiet("its pixel data are damaged"):
-        return _located(path, header)
-
-
-def _located(path: Path, header: Dataset) -> PixelData:
-    syntax = UID(header.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian))
-    stated = _stated_frames(header)
-    rows, columns = int(header.Rows), int(header.Columns)
-    if rows * columns > MAX_FRAME_PIXELS:
-        raise Refused(f"its frames have {rows} x {columns} pixels, more than {MAX_FRAME_PIXELS}")
-    options = _options(header, syntax)
-    with open_dataset(path) as (stream, _):
-        length = _seek_pixels(stream)
-        if length == 0xFFFFFFFF:
-            fragments = tuple(_read_fragments(stream))
-            if syntax in _VIDEO:
-                return PixelData(path, header, None, stated, options, fragments)
-            count = _count_encapsulated(fragments, stated, syntax)
-            _check_sizes(stream, fragments, rows, columns)
-        else:
-            fragments = ()
-            count = _count_native(header, options, length, _remaining(stream), stated)
+        syntax = UID(header.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian))
+        stated = _stated_frames(header)
+        rows, columns = int(header.Rows), int(header.Columns)
+        if rows * columns > MAX_FRAME_PIXELS:
+            raise Refused(
+                f"its frames have {rows} x {columns} pixels, more than {MAX_FRAME_PIXELS}"
+            )
+        options = _options(header, syntax)
+        items = None
+        with open_dataset(path) as (stream, _):
+            length = _seek_pixels(stream)
+            if length == _UNDEFINED:
+                items = Encapsulated.read(stream)
+                if syntax in _VIDEO:
+                    # One codestream holds all frames, so only decoding counts them.
+                    return PixelData(path, header, None, stated, options, items)
+                count = items.count(stated, syntax)
+                items.check_sizes(stream, rows, columns)
+            else:
+                count = _count_native(header, options, length, _remaining(stream), stated)
     if count > MAX_FRAMES:
         raise Refused(f"it has {count} frames, more than {MAX_FRAMES}")
     if stated is not None and stated != count:
         raise Refused(f"NumberOfFrames is {stated}, its pixel data hold {count} frames")
     options["number_of_frames"] = count
-    return PixelData(path, header, count, stated, options, fragments[1:])
+    return PixelData(path, header, count, stated, options, items)
 
 
 def _stated_frames(header: Dataset) -> int | None:
@@ -386,7 +465,7 @@ def _stated_frames(header: Dataset) -> int | None:
     return stated or None
 
 
-def _options(header: Dataset, syntax: UID) -> dict[str, Any]:
+def _options(header: Dataset, syntax: UID) -> DecoderOptions:
     """Options of pydicom's decoders, with the values that files may lack."""
     samples = int(header.get("SamplesPerPixel") or 1)
     allocated = int(header.get("BitsAllocated") or 8)
@@ -438,16 +517,16 @@ def _remaining(stream: BinaryIO) -> int:
 
 
 def _count_native(
-    header: Dataset, options: dict[str, Any], length: int, remaining: int, stated: int | None
+    header: Dataset, options: DecoderOptions, length: int, remaining: int, stated: int | None
 ) -> int:
     """Frames in `length` bytes of native pixels; corrects the colour sampling in `options`."""
     if length > remaining:
         raise Refused("its pixel data are cut off")
     pixels = int(header.Rows) * int(header.Columns)
-    width = int(options["bits_allocated"]) // 8
-    full = pixels * int(options["samples_per_pixel"]) * width
+    width = options["bits_allocated"] // 8
+    full = pixels * options["samples_per_pixel"] * width
     if options["samples_per_pixel"] == 3 and width == 1:
-        # a file may state the wrong sampling: the length tells it where NumberOfFrames is known
+        # A file may state the wrong sampling: the length tells it where NumberOfFrames is known.
         half = pixels * 2
         subsampled = "422" in options["photometric_interpretation"]
         frames = stated or 1
@@ -459,69 +538,11 @@ def _count_native(
         if subsampled and options["photometric_interpretation"] != "YBR_FULL":
             options["photometric_interpretation"] = "YBR_FULL_422"
             full = half
-    count, rest = divmod(int(length), int(full))
-    # an odd length is padded by one byte
+    count, rest = divmod(length, full)
+    # An odd length is padded by one byte.
     if count == 0 or rest > length % 2 + (1 if full % 2 else 0):
         raise Refused(f"its pixel data of {length} bytes are not whole frames of {full} bytes")
     return count
-
-
-def _read_fragments(stream: BinaryIO) -> Iterator[_Fragment]:
-    """The items of encapsulated pixel data; the first one is the offset table."""
-    while True:
-        head = stream.read(8)
-        if len(head) < 8:
-            raise Refused("its pixel data are cut off")
-        group, element, length = struct.unpack("<HHI", head)
-        tag = (group << 16) + element
-        if tag == _SEQUENCE_END:
-            return
-        if tag != _ITEM:
-            raise Refused("its pixel data are damaged: an item is missing")
-        if length > _remaining(stream):
-            raise Refused("its pixel data are cut off")
-        offset = stream.tell()
-        yield _Fragment(offset, length, stream.read(min(length, 12)))
-        stream.seek(offset + length)
-
-
-def _count_encapsulated(fragments: tuple[_Fragment, ...], stated: int | None, syntax: UID) -> int:
-    if len(fragments) < 2:
-        raise Refused("its pixel data hold no frame")
-    table, *streams = fragments
-    if syntax == RLELossless or len(streams) == 1:
-        return len(streams)
-    starts = sum(fragment.start.startswith(_STARTS) for fragment in streams)
-    if starts:
-        return starts
-    return table.length // 4 or stated or len(streams)
-
-
-def _codestreams(stream: BinaryIO, fragments: tuple[_Fragment, ...]) -> Iterator[bytes]:
-    """The codestream of each frame; fragments that do not begin one continue the one before."""
-    pending: list[bytes] = []
-    for fragment in fragments:
-        if pending and fragment.start.startswith(_STARTS):
-            yield b"".join(pending)
-            pending = []
-        stream.seek(fragment.offset)
-        pending.append(stream.read(fragment.length))
-    if pending:
-        yield b"".join(pending)
-
-
-def _check_sizes(
-    stream: BinaryIO, fragments: tuple[_Fragment, ...], rows: int, columns: int
-) -> None:
-    """Compare the size that each codestream states with the header, before decoding."""
-    for fragment in fragments[1:]:
-        stream.seek(fragment.offset)
-        size = codestream_size(stream.read(min(fragment.length, 1 << 16)))
-        if size is not None and size != (rows, columns):
-            raise Refused(
-                f"a compressed frame has {size[0]} x {size[1]} pixels, "
-                f"the header says {rows} x {columns}"
-            )
 
 
 def codestream_size(data: bytes) -> tuple[int, int] | None:
@@ -561,7 +582,7 @@ def _check_jpeg(codestream: bytes) -> None:
         except cv2.error:
             decoded = None
         warned = output()
-    # 12-bit JPEG is none of OpenCV's formats, so only a warning refuses the frame
+    # 12-bit JPEG is none of OpenCV's formats, so only a warning refuses the frame.
     if any(word in warned for word in _WARNINGS):
         raise Refused("a compressed frame is damaged: its decoder warns")
     del decoded
@@ -570,6 +591,7 @@ def _check_jpeg(codestream: bytes) -> None:
 @contextmanager
 def captured_stderr() -> Iterator[Any]:
     """Redirect the standard error stream of C libraries; the value returns what was written."""
+    # libjpeg writes to file descriptor 2, which `contextlib.redirect_stderr` does not reach.
     buffer, saved = os.memfd_create("stderr"), os.dup(2)
     os.dup2(buffer, 2)
 
@@ -589,9 +611,14 @@ def _eight_bits(raw: npt.NDArray[Any], pixels: PixelData) -> Pixels:
     """One decoded frame as uint8, grey or RGB."""
     header, kind = pixels.header, pixels.options["photometric_interpretation"]
     if kind == "PALETTE COLOR":
-        return _paletted(raw, header)
+        with quiet("its colour table is damaged"):
+            colours = apply_color_lut(raw, header)
+        # Tables of 16 bits hold the colour in the upper byte, or only small values.
+        wide = colours.dtype.itemsize > 1 and int(colours.max()) > 255
+        return np.asarray(colours >> 8 if wide else colours, np.uint8)
     if raw.dtype.kind != "u":
         raise Refused("its pixels are signed or not whole numbers")
+    # The shift comes from a sample of the frames; another frame may be brighter.
     if pixels.shift == 0 and int(raw.max(initial=0)) > 255:
         raise Refused("its frames use different numbers of bits")
     levels = (raw >> pixels.shift).astype(np.uint8)
@@ -605,7 +632,7 @@ def _shift(sample: list[npt.NDArray[Any]], bits_stored: int) -> int:
     if any(raw.dtype.itemsize == 1 for raw in sample):
         return 0
     used = max((int(raw.max(initial=0)).bit_length() for raw in sample), default=0)
-    # a dark clip of 12 bits still uses 9 of them; 8 bits and less are another scale
+    # A dark clip of 12 bits still uses 9 of them; 8 bits and less are another scale.
     return 0 if used <= 8 else max(used, bits_stored) - 8
 
 
@@ -633,11 +660,3 @@ def _spread(pictures: Iterator[Pixels], size: int) -> tuple[list[Pixels], int]:
         if len(sample) > 2 * size:
             sample, step = sample[::2], 2 * step
     return sample, count
-
-
-def _paletted(raw: npt.NDArray[Any], header: Dataset) -> Pixels:
-    """Colours of a lookup table; 16-bit tables hold the colour in the upper byte, or are small."""
-    with quiet("its colour table is damaged"):
-        colours = apply_color_lut(raw, header)
-    wide = colours.dtype.itemsize > 1 and int(colours.max()) > 255
-    return np.asarray(colours >> 8 if wide else colours, np.uint8)

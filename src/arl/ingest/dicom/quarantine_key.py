@@ -32,6 +32,7 @@ def write_quarantine_key(source: str, batch: str, paths: dict[str, str], key: by
 def write_encrypted(file: Path, content: bytes, key: bytes, purpose: str) -> Path:
     """Encrypt content under a key into a file that only its owner can read."""
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # The mode is set when the file is created: paths must not be readable for a moment.
     partial = file.with_suffix(".partial")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as stream:

@@ -51,22 +51,17 @@ class AnatomyRules:
     def anatomy(self, header: Dataset) -> tuple[str, str]:
         """(anatomy, rule), or ("other", "none"). The rule holds no text of the file."""
         for group in self.groups:
-            text = " ".join(text for name in group for text in _texts(header, name)).replace(
-                "_", " "
-            )
-            match = self._by_value(text) if list(group) == ["ImageType"] else self._by_word(text)
-            if match is not None:
-                return match[0], f"{'+'.join(group)}: {match[1]}"
+            # "_" is a letter to regular expressions, so \b would not match beside it.
+            text = " ".join(_texts(header, *group)).replace("_", " ")
+            # A value of ImageType is a code of the maker and has to match as a whole.
+            if list(group) == ["ImageType"]:
+                value = text.upper().strip()
+                matches = [(self.image_types[value], value)] if value in self.image_types else []
+            else:
+                matches = [(name, word) for word, name in self.words if _compile(word).search(text)]
+            if matches:
+                return matches[0][0], f"{'+'.join(group)}: {matches[0][1]}"
         return OTHER, "none"
-
-    def _by_value(self, text: str) -> tuple[str, str] | None:
-        value = text.upper().strip()
-        return (self.image_types[value], value) if value in self.image_types else None
-
-    def _by_word(self, text: str) -> tuple[str, str] | None:
-        return next(
-            ((anatomy, word) for word, anatomy in self.words if _compile(word).search(text)), None
-        )
 
 
 def _compile(word: str) -> re.Pattern[str]:
@@ -76,14 +71,17 @@ def _compile(word: str) -> re.Pattern[str]:
         raise ValueError(f"anatomy_words: {word!r} is no regular expression: {error}") from error
 
 
-def _texts(header: Dataset, name: str) -> Iterator[str]:
-    value = header.get(name)
-    if name.endswith("Sequence"):
-        yield from (str(item.get("CodeMeaning", "")) for item in value or [])
-    elif name == "ImageType":
-        yield str(value[2]) if value and not isinstance(value, str) and len(value) > 2 else ""
-    else:
-        yield str(value or "")
+def _texts(header: Dataset, *names: str) -> Iterator[str]:
+    """The texts of these attributes; of a sequence the meaning of each code."""
+    for name in names:
+        value = header.get(name)
+        if name.endswith("Sequence"):
+            yield from (str(item.get("CodeMeaning", "")) for item in value or [])
+        elif name == "ImageType":
+            # pydicom gives a text instead of a list where the attribute has one value
+            yield str(value[2]) if value and not isinstance(value, str) and len(value) > 2 else ""
+        else:
+            yield str(value or "")
 
 
 def probe(header: Dataset) -> str | None:
@@ -97,13 +95,13 @@ def probe(header: Dataset) -> str | None:
         if re.search(pattern, kind):
             return name
     data = header.get("TransducerData") or ""
-    return _probe_by_name(str(data if isinstance(data, str) else data[0]).upper().strip())
-
-
-def _probe_by_name(name: str) -> str | None:
-    """Makers' habits: L12-3, 9L linear; C5-1, 4C convex; S5-1, X5-1, P4-2, 3SC, M5S sector."""
-    if re.match(r"(ML|LA|L)\d|\d+L", name):
-        return "linear"
-    if re.match(r"(SC|CA|C)\d|\d+C", name):
-        return "convex"
-    return "sector" if re.match(r"[SXPM]\d|\d+S", name) else None
+    model = str(data if isinstance(data, str) else data[0]).upper().strip()
+    # Makers' habits: L12-3, 9L linear; C5-1, 4C convex; S5-1, X5-1, P4-2, 3SC, M5S sector.
+    for name, pattern in (
+        ("linear", r"(ML|LA|L)\d|\d+L"),
+        ("convex", r"(SC|CA|C)\d|\d+C"),
+        ("sector", r"[SXPM]\d|\d+S"),
+    ):
+        if re.match(pattern, model):
+            return name
+    return None

@@ -1,6 +1,6 @@
 """The scan within an ultrasound screen: by region tags, by motion, or by texture.
 
-Boxes are (top, left, bottom, right) in pixels, the last two exclusive.
+Text beside the scan is cut away with the screen, so a region must not be too large.
 """
 
 from dataclasses import dataclass, field, replace
@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 import cv2
 import numpy as np
 import numpy.typing as npt
+from pydicom.dataset import Dataset
 
 from arl.corpus.record import Mask, Pixels
-
-Box = tuple[int, int, int, int]
+from arl.ingest.dicom.boxes import Box, area, overlap
 
 CLIP = 3  # frames that show motion; fewer are stills
 MIN_SIDE = 64  # pixels; a smaller scan is a thumbnail
@@ -40,6 +40,44 @@ class Tag:
     corners: tuple[int, int, int, int]  # x0, y0, x1, y1
     units_y: int = 0
     delta_y: float = 0.0  # units a pixel
+
+    @classmethod
+    def from_item(cls, item: Dataset) -> "Tag":
+        """The tag of an item.
+
+        Raises:
+            KeyError, AttributeError, TypeError, ValueError: an attribute is missing or no number.
+        """
+        names = (
+            "RegionLocationMinX0",
+            "RegionLocationMinY0",
+            "RegionLocationMaxX1",
+            "RegionLocationMaxY1",
+        )
+        x0, y0, x1, y1 = (int(item[name].value) for name in names)
+        return cls(
+            spatial_format=int(item.RegionSpatialFormat),
+            data_type=int(item.RegionDataType),
+            corners=(x0, y0, x1, y1),
+            units_y=int(item.get("PhysicalUnitsYDirection") or 0),
+            delta_y=float(item.get("PhysicalDeltaY") or 0.0),
+        )
+
+    def region(self, height: int, width: int) -> "Region | None":
+        """The region in a picture of this size; None if the tag does not fit it."""
+        x0, y0, x1, y1 = self.corners
+        if min(x0, y0) < 0 or x1 > width - 1 + _OFF_BY or y1 > height - 1 + _OFF_BY:
+            return None
+        box = (y0, x0, min(y1, height - 1) + 1, min(x1, width - 1) + 1)
+        if box[2] - box[0] < MIN_SIDE or box[3] - box[1] < MIN_SIDE:
+            return None
+        rule = "tag-clamped" if x1 > width - 1 or y1 > height - 1 else "tag"
+        spacing: float | None = abs(self.delta_y) * 10 if self.units_y == _CENTIMETRES else None
+        # The comparison is false for infinity and NaN, which some scanners write.
+        if spacing is None or not _SPACING_MM[0] <= spacing <= _SPACING_MM[1]:
+            spacing = None
+        depth = None if spacing is None else spacing / 10 * (box[2] - box[0])
+        return Region(box, rule, spacing, depth, self.data_type == COLOUR_FLOW)
 
 
 @dataclass(frozen=True)
@@ -73,48 +111,16 @@ def tagged_regions(tags: list[Tag], height: int, width: int) -> list[Region]:
         for tag in tags
         if tag.spatial_format == _TWO_D and tag.data_type in (TISSUE, COLOUR_FLOW)
     ]
-    regions = [_region(tag, height, width) for tag in scans]
+    regions = [tag.region(height, width) for tag in scans]
     valid = [region for region in regions if region is not None]
     return _merged(valid) if len(valid) == len(regions) else []
-
-
-def _region(tag: Tag, height: int, width: int) -> Region | None:
-    x0, y0, x1, y1 = tag.corners
-    if min(x0, y0) < 0 or x1 > width - 1 + _OFF_BY or y1 > height - 1 + _OFF_BY:
-        return None
-    box = (y0, x0, min(y1, height - 1) + 1, min(x1, width - 1) + 1)
-    if box[2] - box[0] < MIN_SIDE or box[3] - box[1] < MIN_SIDE:
-        return None
-    clamped = x1 > width - 1 or y1 > height - 1
-    spacing: float | None = abs(tag.delta_y) * 10 if tag.units_y == _CENTIMETRES else None
-    # the comparison is false for infinity and NaN
-    if spacing is None or not _SPACING_MM[0] <= spacing <= _SPACING_MM[1]:
-        spacing = None
-    depth = None if spacing is None else spacing / 10 * (box[2] - box[0])
-    return Region(
-        box, "tag-clamped" if clamped else "tag", spacing, depth, tag.data_type == COLOUR_FLOW
-    )
-
-
-def _area(box: Box) -> int:
-    return max(0, box[2] - box[0]) * max(0, box[3] - box[1])
-
-
-def _is_part(inner: Box, outer: Box) -> bool:
-    common = (
-        max(inner[0], outer[0]),
-        max(inner[1], outer[1]),
-        min(inner[2], outer[2]),
-        min(inner[3], outer[3]),
-    )
-    return _area(common) >= _INSIDE * _area(inner)
 
 
 def _merged(regions: list[Region]) -> list[Region]:
     """Regions that are no parts of others; an image with a colour box becomes colour flow."""
     kept: list[Region] = []
-    for region in sorted(regions, key=lambda region: -_area(region.box)):
-        parents = [i for i, other in enumerate(kept) if _is_part(region.box, other.box)]
+    for region in sorted(regions, key=lambda region: -area(region.box)):
+        parents = [i for i, other in enumerate(kept) if overlap(region.box, other.box) >= _INSIDE]
         if not parents:
             kept.append(region)
         elif region.colour_flow:
@@ -130,6 +136,7 @@ def disk(size: int) -> npt.NDArray[np.uint8]:
 def textured(grey: Pixels) -> Mask:
     """Pixels of speckle: neither black nor flat like a banner, and surrounded by lit pixels."""
     window = max(5, min(grey.shape) // 24)
+    # Letters are thinner than the disk, so the opening removes them.
     opened = cv2.morphologyEx(grey, cv2.MORPH_OPEN, disk(5)).astype(np.float32)
     spread = cv2.blur(opened**2, (9, 9)) - cv2.blur(opened, (9, 9)) ** 2
     filled = cv2.blur((grey > LIT).astype(np.float32), (window, window)) > _FILLED
@@ -138,6 +145,7 @@ def textured(grey: Pixels) -> Mask:
 
 def _largest(mask: Mask, closing: int) -> Box | None:
     """Bounding box of the largest connected part, after closing gaps of `closing` pixels."""
+    # Without padding, closing joins a part to the edge of the picture.
     padded = np.pad(mask.astype(np.uint8), closing)
     closed = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, disk(closing))
     count, _, stats, _ = cv2.connectedComponentsWithStats(closed)
@@ -161,6 +169,7 @@ def content_region(pictures: list[Pixels]) -> Region | None:
     """
     stack = np.stack(pictures)
     closing = max(9, min(stack.shape[1:]) // 24)
+    # Two frames may show the same picture, which has no motion.
     if len(pictures) < CLIP:
         return _checked(_largest(textured(stack[0]), closing), "content")
     moving = cv2.morphologyEx(

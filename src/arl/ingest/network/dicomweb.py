@@ -85,6 +85,7 @@ class Fetcher:
         return batches
 
     def _client(self) -> DICOMwebClient:
+        # Tokens expire, so a long-running watch reads the file at each poll.
         headers = {}
         if self._query.token_file is not None:
             token = self._query.token_file.read_text(encoding="ascii").strip()
@@ -136,6 +137,7 @@ class Fetcher:
         if not new:
             return []
         batch = self._studies.release(self._studies.alias(study))
+        # After the release: a kill in between fetches the study again, and loses nothing.
         self._fetched |= set(new)
         write_json(self._state, {"version": _VERSION, "instances": sorted(self._fetched)})
         return [batch]

@@ -80,6 +80,7 @@ class StoreScp:
         self._lock = Lock()
         self._tls = tls
         self._ae = AE(ae_title=ae_title)
+        # AE titles are no secret, but they keep a scanner with a wrong address from sending here.
         self._ae.require_called_aet = True
         self._ae.require_calling_aet = list(allowed)
         self._ae.maximum_associations = 16

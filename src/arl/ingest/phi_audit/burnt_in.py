@@ -42,9 +42,9 @@ def name_inks() -> dict[str, Ink]:
     }
 
 
-def text_ink(text: str, font_file: Path = _DEJAVU) -> Ink:
-    """A text as coverage of pixels."""
-    font = ImageFont.truetype(str(font_file), _SIZE)
+def text_ink(text: str, font_file: Path = _DEJAVU, size: int = _SIZE) -> Ink:
+    """A text as coverage of pixels; `size` of the font in pixels."""
+    font = ImageFont.truetype(str(font_file), size)
     left, top, right, bottom = font.getbbox(text)
     layer = Image.new("L", (round(right - left) + 2, round(bottom - top) + 2))
     ImageDraw.Draw(layer).text((1 - left, 1 - top), text, fill=255, font=font)
@@ -59,15 +59,23 @@ def code_ink(text: str, kind: str) -> Ink:
     return np.asarray(code.to_image(scale=scale), np.float32) / np.float32(255)
 
 
-def draw_ink(picture: Pixels, ink: Ink, left: int, top: int, *, solid: bool = False) -> None:
-    """Draw ink on a grey or RGB picture, brighter than the tissue, or opaque."""
+def draw_ink(
+    picture: Pixels,
+    ink: Ink,
+    left: int,
+    top: int,
+    *,
+    solid: bool = False,
+    contrast: int = _CONTRAST,
+) -> None:
+    """Draw ink on a grey or RGB picture, `contrast` levels brighter than the tissue, or opaque."""
     height, width = ink.shape
     window = picture[top : top + height, left : left + width]
     cover = ink if window.ndim == 2 else ink[..., None]
     if solid:
         window[:] = (255 * cover).astype(np.uint8)
     else:
-        level = min(255.0, float(window.mean()) + _CONTRAST)
+        level = min(255.0, float(window.mean()) + contrast)
         window[:] = (window * (1 - cover) + level * cover).round().astype(np.uint8)
 
 
