@@ -10,7 +10,7 @@ the DeepSpeed engine, the peer's in a bare loop: forward, backward, AdamW, teach
 are those of the processor, so that another process on the machine counts little. Prints medians,
 one JSON line per comparison. `arl_to_dino_plus_mae` is the time of a step of the full objective
 with ACDT over the sum of a DINO and an MAE step: ours with ACDT, the peer's on plain ViTs. With
---profile, only our own steps run, and a line says which fraction of the processor's time each kind
+--profile, only our own steps run, and a line says which fraction of the time each kind
 of operation takes.
 """
 
@@ -208,7 +208,7 @@ def elapsed(side: Step) -> float:
 
 
 def profile(step: Step) -> dict[str, object]:
-    """Divide the processor's time of a step among kinds of operations."""
+    """Divide the time of a step among kinds of operators; another process stretches all of them."""
     step()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
         step()
