@@ -97,7 +97,7 @@ def test_both_ranks_raise_the_error_of_the_one_that_fails(tmp_path: Path) -> Non
     assert run_on_two_ranks(TABLE, "fail", runs=tmp_path) == [[1, message], [0, message]]
 
 
-def test_a_pretraining_searches_leaks_make_per_node(
+def test_one_rank_of_a_node_searches_leaks(
     tmp_path: Path, tiny_corpus: Path, tiny_overrides: list[str]
 ) -> None:
     params = Path(__file__).parents[2] / "params.yaml"
