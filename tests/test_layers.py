@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 IMPORTS = SimpleNamespace(**runpy.run_path(str(ROOT / "tests" / "imports.py")))
 # Layer -> the parts of arl it may import; what is in FREE is free for all.
 _CORPUS = {"corpus", "storage"}
-_NETWORKS = {"models", "objectives", "training", "loading", *_CORPUS}
+_NETWORKS = {"models", "objectives", "training", "loading", "tasks", *_CORPUS}
 _RESULTS = {"evaluation", "monitoring", "ingest", *_NETWORKS}
 BELOW = {
     "storage": set(),
@@ -21,7 +21,8 @@ BELOW = {
     "corpus": {"storage"},
     "loading": {"corpus"},
     "models": {"objectives"},
-    "training": {"models", "objectives", "loading"},
+    "tasks": {"evaluation", "loading", "models", "corpus"},
+    "training": {"models", "objectives", "loading", "tasks"},
     "ingest": {"corpus", "storage"},
     "evaluation": {"models", "objectives", "loading", "corpus"},
     "monitoring": {"models", "ingest", "evaluation", "corpus"},

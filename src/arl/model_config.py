@@ -1,10 +1,11 @@
 """The `config.json` of a model folder: what is needed to build the model again and to feed it."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
 from arl.files import read_json
+from arl.settings import Task
 
 # Keyword arguments of `AViT` or, with a `method` among them, of `Baseline`.
 EncoderArguments = dict[str, Any]
@@ -47,16 +48,23 @@ class TaskHead:
     """What a task model predicts.
 
     Attributes:
-        kind: classification | segmentation.
+        kind: `word` of one of the kinds of `arl.tasks`.
         classes: class names in the order of the logits; empty for a segmentation.
         anatomy: the anatomy of the images of the task.
         mask: the structure that a segmentation finds, e.g. "lv".
+        label: name of the label that the task predicts; "" is the class of the main task.
     """
 
     kind: str
     classes: list[str]
     anatomy: str
     mask: str
+    label: str = ""
+
+    @classmethod
+    def of(cls, task: Task) -> "TaskHead":
+        """The part of a task's settings that a model depends on: neither margin nor floor."""
+        return cls(**{field.name: getattr(task, field.name) for field in fields(cls)})
 
 
 @dataclass(frozen=True)

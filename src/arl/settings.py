@@ -381,6 +381,9 @@ class Task(Section):
         Fraction, "Largest loss of the main metric that the gate still counts as not worse."
     ]
     floor: Annotated[Fraction, "Lowest main metric of a release."]
+    label: Annotated[
+        str, "Label that the task predicts, by name. Empty: the class of the source's main task."
+    ] = ""
     batch_size: Annotated[
         PositiveInt | None, "Batch of the fine-tuning. null: finetune.batch_size."
     ] = None

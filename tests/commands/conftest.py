@@ -22,7 +22,8 @@ from arl.models.avit import AViT
 from arl.stages.evaluate import evaluate
 from arl.stages.gate import gate
 from arl.stages.release import release
-from arl.training.checkpoint import build_task_model, save_model
+from arl.tasks.make import make_kind
+from arl.training.checkpoint import save_model
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,9 +53,9 @@ def shelf(
     save_model(place.checkpoint, AViT(**arguments), config)
     for task in params.tasks:
         settings = params.task[task]
-        head = TaskHead(settings.kind, settings.classes, settings.anatomy, settings.mask)
+        head = TaskHead.of(settings)
         channels = params.finetune.upernet_channels
-        network = build_task_model(AViT(**arguments), head, channels)
+        network = make_kind(head).build(AViT(**arguments), channels)
         config = TaskModelConfig(params.data.size, arguments, task, head, channels)
         save_model(place.models / task, network, config)
         measured = place.evaluations / task

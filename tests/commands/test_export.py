@@ -10,7 +10,8 @@ from arl.commands.export import export
 from arl.files import read_json, sha256
 from arl.models.export import export_onnx
 from arl.params import load
-from arl.training.checkpoint import load_encoder, load_task_model
+from arl.training.checkpoint import load_encoder
+from arl.training.task_models import load_task_model
 
 PARAMS = load([], Path(__file__).parents[2] / "params.yaml")
 

@@ -18,7 +18,7 @@ from arl.evaluation.input_check import REFUSED, InputCheck, appearances, pooled_
 from arl.files import read_json, write_json
 from arl.loading.transforms import MEAN, STD
 from arl.params import load
-from arl.training.checkpoint import load_task_model
+from arl.training.task_models import load_task_model
 
 PARAMS = load([], Path(__file__).parents[2] / "params.yaml")
 

@@ -8,14 +8,15 @@ import pytest
 from arl.corpus.batch_summary import BatchOrigin
 from arl.corpus.selection import select, task_rows
 from arl.corpus.shard_writer import BatchWriter
+from arl.tasks.classification import Classification
+from arl.tasks.segmentation import Segmentation
 
 write_batch = runpy.run_path(str(Path(__file__).parents[1] / "conftest.py"))["write_batch"]
 BREAST = {
-    "kind": "classification",
     "sources": [],
     "anatomy": "breast",
-    "classes": ["benign", "malignant"],
-    "mask": "",
+    "choose": Classification(("benign", "malignant")).select,
+    "description": "a class",
     "protocols": {},
 }
 
@@ -30,7 +31,7 @@ def test_a_classification_task_has_targets_in_the_order_of_its_classes(tiny_corp
 
 def test_a_segmentation_task_has_the_rows_with_its_mask(tiny_corpus: Path) -> None:
     rows = task_rows(
-        tiny_corpus, **BREAST | {"kind": "segmentation", "anatomy": "cardiac", "mask": "lv"}
+        tiny_corpus, **BREAST | {"anatomy": "cardiac", "choose": Segmentation("lv").select}
     )
     assert len(rows) == 30
     assert (rows["mask"] == "lv").all()
@@ -57,12 +58,7 @@ def test_held_out_sources_are_left_out_whole(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"anatomy": "thyroid"}, "train split is empty"),
-        (
-            {"classes": ["benign", "malignant", "normal"]},
-            r"train split has no image of class \['normal'\]",
-        ),
-        ({"kind": "regression"}, "regression"),
+        ({"anatomy": "thyroid"}, "the train split of thyroid in .* has no image with a class"),
         ({"protocols": {"clinic": "fold-9"}}, "fold-9"),
     ],
 )

@@ -22,13 +22,13 @@ from arl.corpus.testsets import (
     write_version,
 )
 from arl.documents import DocumentError
+from arl.tasks.classification import Classification
 
 BREAST = {
-    "kind": "classification",
     "sources": [],
     "anatomy": "breast",
-    "classes": ["benign", "malignant"],
-    "mask": "",
+    "choose": Classification(("benign", "malignant")).select,
+    "description": "a class",
     "protocols": {},
 }
 

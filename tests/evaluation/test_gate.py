@@ -8,6 +8,9 @@ from scipy.stats import norm
 
 from arl.evaluation.decision import Decision, Settings, TrialCount
 from arl.evaluation.gate import ModelPredictions, PairedTask, decide
+from arl.evaluation.measure import Measure
+from arl.tasks.classification import Classification
+from arl.tasks.segmentation import Segmentation
 
 Tables = Callable[..., list[pd.DataFrame]]
 SETTINGS = Settings(
@@ -33,6 +36,12 @@ def counted(number: int = 1, settings: Settings = SETTINGS, **changes) -> TrialC
     return replace(basis, **changes)
 
 
+def measure_of(table: pd.DataFrame) -> Measure:
+    if "label" not in table:
+        return Segmentation("lv")
+    return Classification(tuple(name for name in table if name.startswith("score_")))
+
+
 def model(table: pd.DataFrame | None, release: str | None = None) -> ModelPredictions | None:
     return None if table is None else ModelPredictions(table, threshold=0.5, release=release)
 
@@ -45,7 +54,7 @@ def task(
 ) -> PairedTask:
     basis = PairedTask(
         name="breast",
-        main_metric="auroc" if "label" in challenger else "dice",
+        measure=measure_of(challenger),
         margin=0.05,
         floor=0.6,
         images=challenger["id"].tolist(),
@@ -351,20 +360,22 @@ def test_dice_is_compared_by_image(segmentations: Tables) -> None:
     assert "Dice 0.8" in decision.reasons[0]
 
 
-def test_several_classes(classifications: Tables) -> None:
-    about = classifications(240, 0.9)[0].drop(columns=["score_0", "score_1"])
-    labels = np.arange(240) % 4
+@pytest.mark.parametrize(("classes", "main"), [(3, "auroc"), (4, "top1")])
+def test_several_classes(classifications: Tables, classes: int, main: str) -> None:
+    origin = classifications(240, 0.9)[0].drop(columns=["score_0", "score_1"])
+    labels = np.arange(240) % classes
     rng = np.random.default_rng(0)
 
     def scored(strength: float) -> pd.DataFrame:
-        s = rng.dirichlet(np.ones(4), 240) + strength * np.eye(4)[labels]
+        s = rng.dirichlet(np.ones(classes), 240) + strength * np.eye(classes)[labels]
         s /= s.sum(axis=1, keepdims=True)
-        return about.assign(label=labels, **{f"score_{c}": s[:, c] for c in range(4)})
+        return origin.assign(label=labels, **{f"score_{c}": s[:, c] for c in range(classes)})
 
     champion, equal, worse = scored(0.8), scored(0.8), scored(0.1)
-    for main in ("auroc", "top1"):
-        assert judge(equal, champion, main_metric=main, margin=0.1).verdict == "promote"
-        assert judge(worse, champion, main_metric=main, margin=0.1).verdict == "reject"
+    decision = judge(equal, champion, margin=0.1)
+    assert decision.verdict == "promote"
+    assert decision.tasks["breast"].main_metric == main
+    assert judge(worse, champion, margin=0.1).verdict == "reject"
 
 
 @pytest.mark.parametrize("who", ["new", "current"])

@@ -186,26 +186,6 @@ def test_sizes_that_do_not_fit() -> None:
         metrics.reliability([0, 1], [0.2, 1.5])
 
 
-@pytest.mark.parametrize(
-    ("kind", "classes", "expected"),
-    [
-        ("segmentation", 0, "dice"),
-        ("classification", 2, "auroc"),
-        ("classification", 3, "auroc"),
-        ("classification", 4, "top1"),
-    ],
-)
-def test_the_metric_a_task_is_judged_by(kind: str, classes: int, expected: str) -> None:
-    assert metrics.main_metric(kind, classes) == expected
-
-
-def test_tasks_without_a_metric() -> None:
-    with pytest.raises(ValueError, match="'regression'"):
-        metrics.main_metric("regression", 2)
-    with pytest.raises(ValueError, match="at least 2 classes, got 1"):
-        metrics.main_metric("classification", 1)
-
-
 def test_rounding_goes_everywhere_and_hides_no_nan() -> None:
     value = {
         "a": [0.12345678, (np.float64(1 / 3), 2)],

@@ -7,8 +7,6 @@ import torch
 
 from arl.evaluation.predictions import (
     classification_table,
-    independent_units,
-    main_statistic,
     read_predictions,
     segmentation_table,
     slice_columns,
@@ -36,7 +34,7 @@ def batch(index: list[int], label: list[int], mask: torch.Tensor | None = None) 
         image=torch.zeros(size, 1, 5, 5, dtype=torch.uint8),
         extent=torch.tensor([[5, 3]] * size),
         anatomy=torch.zeros(size, dtype=torch.long),
-        label=torch.tensor(label),
+        target=torch.tensor(label),
         mask=mask,
         index=torch.tensor(index),
     )
@@ -103,19 +101,6 @@ def test_tables_that_are_none(tmp_path: Path) -> None:
         read_predictions(tmp_path / "text.parquet")
     with pytest.raises(FileNotFoundError):
         read_predictions(tmp_path / "nothing.parquet")
-
-
-def test_the_main_metric_and_its_units(classifications, segmentations) -> None:
-    table = classifications(30, 0.9, images=3)[0]
-    once = np.ones((1, 90))
-    assert main_statistic(table, "top1")(once)[0] == pytest.approx(
-        ((table["score_1"] > table["score_0"]) == table["label"]).mean()
-    )
-    assert independent_units(table, "top1") == 30
-    assert independent_units(table, "auroc") == 15
-    masks = segmentations(20, 0.8)[0]
-    assert main_statistic(masks, "dice")(np.ones((1, 20)))[0] == pytest.approx(masks["dice"].mean())
-    assert independent_units(masks, "dice") == 20
 
 
 def test_groups_of_the_manifest_become_columns() -> None:

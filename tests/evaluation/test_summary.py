@@ -6,16 +6,21 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from arl.evaluation import metrics
-from arl.evaluation.predictions import main_statistic
 from arl.evaluation.results import Estimate
 from arl.evaluation.statistics import cluster_bootstrap, clustered_interval
 from arl.evaluation.summary import Summary
+from arl.tasks.classification import Classification
+from arl.tasks.kind import Kind
+from arl.tasks.segmentation import Segmentation
+
+TWO = Classification(("benign", "malignant"))
+FOUR = Classification(("a", "b", "c", "d"))
 
 Tables = Callable[..., list[pd.DataFrame]]
 
 
-def summary(table: pd.DataFrame, main: str = "auroc", threshold: float | None = 0.3) -> Summary:
-    return Summary(table, main, threshold=threshold, resamples=200, confidence=0.95, seed=0)
+def summary(table: pd.DataFrame, kind: Kind = TWO, threshold: float | None = 0.3) -> Summary:
+    return Summary(table, kind, threshold=threshold, resamples=200, confidence=0.95, seed=0)
 
 
 def test_two_classes(classifications: Tables) -> None:
@@ -39,9 +44,9 @@ def test_several_classes(classifications: Tables) -> None:
     about = classifications(60, 0.9)[0].drop(columns=["score_0", "score_1"])
     scores = np.random.default_rng(0).dirichlet(np.ones(4), 60)
     table = about.assign(label=np.arange(60) % 4, **{f"score_{c}": scores[:, c] for c in range(4)})
-    found = summary(table, "top1", None).metrics()
+    found = summary(table, FOUR, None).metrics()
     assert set(found) == {"auroc", "accuracy", "top1", "top3", "brier", "ece"}
-    matrix = np.array(summary(table, "top1", None).confusion())
+    matrix = np.array(summary(table, FOUR, None).confusion())
     assert found["accuracy"] == found["top1"]
     assert found["top1"].value == pytest.approx(metrics.accuracy(matrix))
     assert found["top3"].value > found["top1"].value
@@ -49,7 +54,7 @@ def test_several_classes(classifications: Tables) -> None:
 
 def test_masks(segmentations: Tables) -> None:
     table = segmentations(50, 0.7)[0]
-    found = summary(table, "dice", None)
+    found = summary(table, Segmentation("lv"), None)
     assert found.metrics()["dice"].value == pytest.approx(table["dice"].mean())
     assert set(found.metrics()) == {"dice", "iou"}
     assert found.confusion() is None
@@ -79,9 +84,7 @@ def test_fewer_patients_detect_only_larger_differences(classifications: Tables) 
     )
     assert few == pytest.approx(2 * many, rel=0.5)
     table = classifications(160, 0.9)[0]
-    drawn = cluster_bootstrap(
-        [main_statistic(table, "auroc")], table["patient"], resamples=200, seed=0
-    )[0]
+    drawn = cluster_bootstrap([TWO.statistic(table)], table["patient"], resamples=200, seed=0)[0]
     assert many == pytest.approx((1.96 + 0.8416) * drawn.error(), rel=1e-3)
     perfect = classifications(40, 0.9)[0]
     perfect["score_1"] = 0.1 + 0.8 * perfect["label"]

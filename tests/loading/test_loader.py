@@ -45,9 +45,9 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def examples(corpus: Path) -> Examples:
-    return Examples(
-        corpus, manifest.read_manifest(corpus), 20, classes=["benign", "malignant"], masks=True
-    )
+    rows = manifest.read_manifest(corpus)
+    targets = rows["label"].map({"benign": 0, "malignant": 1}).fillna(-1).to_numpy(np.int64)
+    return Examples(corpus, rows, 20, targets=targets, masks=True)
 
 
 def test_a_batch_holds_what_the_rows_say(examples: Examples) -> None:
@@ -57,12 +57,12 @@ def test_a_batch_holds_what_the_rows_say(examples: Examples) -> None:
     assert batch.image[:, 0, 0, 0].tolist() == [5, 2, 3]
     assert batch.extent.tolist() == [[10, 20]] * 3
     assert batch.anatomy.tolist() == [NULL_ANATOMY, anatomy_index("lung"), NULL_ANATOMY]
-    assert batch.label.tolist() == [0, 1, -1]  # benign, malignant, a class that was not asked for
-    assert examples.take(np.array([0])).label.tolist() == [-1]
+    assert batch.target.tolist() == [0, 1, -1]
+    assert examples.take(np.array([0])).target.tolist() == [-1]
     assert batch.mask is not None
     assert batch.mask.sum((1, 2, 3)).tolist() == [5 * 20, 2 * 20, 0]
     assert batch.index.tolist() == [5, 2, 3]
-    assert {batch.extent.dtype, batch.anatomy.dtype, batch.label.dtype, batch.index.dtype} == {
+    assert {batch.extent.dtype, batch.anatomy.dtype, batch.target.dtype, batch.index.dtype} == {
         torch.int64
     }
 

@@ -37,7 +37,7 @@ def _batch(count=6, mask=False):
         image=image,
         extent=extent,
         anatomy=torch.arange(count) % 3 + 3,  # breast, cardiac, doppler
-        label=torch.zeros(count, dtype=torch.long),
+        target=torch.zeros(count, dtype=torch.long),
         mask=(image > 128).to(torch.uint8) if mask else None,
         index=torch.arange(count),
     )
@@ -223,7 +223,7 @@ def test_hearts_keep_their_side():
             image=ramp,
             extent=torch.full((60, 2), SIDE),
             anatomy=torch.full((60,), anatomy_index(name)),
-            label=torch.zeros(60, dtype=torch.long),
+            target=torch.zeros(60, dtype=torch.long),
             mask=None,
             index=torch.arange(60),
         )

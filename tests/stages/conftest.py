@@ -16,7 +16,8 @@ from arl.stages.evaluate import evaluate
 from arl.stages.gate import gate
 from arl.stages.release import release
 from arl.storage.metadata import Receipt
-from arl.training.checkpoint import build_task_model, save_model
+from arl.tasks.make import make_kind
+from arl.training.checkpoint import save_model
 
 
 class Run:
@@ -44,8 +45,8 @@ class Run:
 
     def make_model(self, task: str) -> Path:
         settings, channels = self.params.task[task], self.params.finetune.upernet_channels
-        head = TaskHead(settings.kind, settings.classes, settings.anatomy, settings.mask)
-        network = build_task_model(AViT(**self.config.encoder), head, channels)
+        head = TaskHead.of(settings)
+        network = make_kind(head).build(AViT(**self.config.encoder), channels)
         config = TaskModelConfig(self.config.size, self.config.encoder, task, head, channels)
         save_model(self.folder / "models" / task, network, config)
         return self.folder / "models" / task

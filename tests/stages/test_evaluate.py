@@ -17,6 +17,7 @@ from arl.files import tree_hash
 from arl.params import Params
 from arl.stages._scoring import score
 from arl.stages.evaluate import evaluate
+from arl.tasks.classification import Classification
 
 Runs = Callable[..., Any]
 
@@ -33,11 +34,10 @@ def test_a_classification_is_measured_on_its_test_patients(
     about, table = measured(run, "breast")
     rows = task_rows(
         tiny_corpus,
-        kind="classification",
         sources=[],
         anatomy="breast",
-        classes=["benign", "malignant"],
-        mask="",
+        choose=Classification(("benign", "malignant")).select,
+        description="",
         protocols={},
     ).set_index("id")
     assert set(table["id"]) == set(rows.index[rows["split"] == "test"])
@@ -90,11 +90,10 @@ def test_the_threshold_is_of_validation_images(
     settings = lenient.task["breast"]
     rows = task_rows(
         tiny_corpus,
-        kind="classification",
         sources=[],
         anatomy="breast",
-        classes=settings.classes,
-        mask="",
+        choose=Classification(("benign", "malignant")).select,
+        description="",
         protocols={},
     )
     validation = score(
@@ -150,7 +149,7 @@ def test_models_and_tasks_that_do_not_fit(
         evaluate(lenient, task="spleen", model=model, **where)
     with pytest.raises(
         ValueError,
-        match=r"models/breast was made for \('classification', \['benign', 'malignant'\]\)",
+        match="models/breast was made for another task: it needs label of the main task",
     ):
         evaluate(lenient, task="lv", model=model, **where)
     reverse = replace(lenient.task["breast"], classes=["malignant", "benign"])
@@ -188,11 +187,10 @@ def test_an_audit_tells_the_model_another_anatomy(
     settings = lenient.task["breast"]
     rows = task_rows(
         tiny_corpus,
-        kind="classification",
         sources=[],
         anatomy="breast",
-        classes=settings.classes,
-        mask="",
+        choose=Classification(("benign", "malignant")).select,
+        description="",
         protocols={},
     )
     tables = {

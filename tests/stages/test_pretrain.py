@@ -12,8 +12,9 @@ from arl.files import read_json, tree_hash
 from arl.params import Params
 from arl.stages.finetune import finetune
 from arl.stages.pretrain import _pool, pretrain
-from arl.training.checkpoint import load_encoder, load_task_model
+from arl.training.checkpoint import load_encoder
 from arl.training.finetuner import FineTuner
+from arl.training.task_models import load_task_model
 
 
 @pytest.fixture(autouse=True)

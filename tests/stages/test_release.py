@@ -13,7 +13,8 @@ from arl.params import Params
 from arl.storage.metadata import GitState, Receipt, VersionManifest
 from arl.storage.registry import Registry, tasks_of
 from arl.storage.signing import Keys
-from arl.training.checkpoint import load_encoder, load_task_model
+from arl.training.checkpoint import load_encoder
+from arl.training.task_models import load_task_model
 
 Runs = Callable[..., Any]
 

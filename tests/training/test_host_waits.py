@@ -15,6 +15,8 @@ from torch.overrides import TorchFunctionMode
 from arl.models.avit import AViT
 from arl.models.heads import Classifier
 from arl.models.upernet import Segmenter
+from arl.tasks.classification import Classification
+from arl.tasks.segmentation import Segmentation
 from arl.training.finetuner import FineTuner, TaskInputs
 from tests.training.test_pretrainer import IBOT, MOCO_V3, inputs, pretrainer
 
@@ -83,13 +85,13 @@ def test_an_encoder_of_the_comparison_reads_no_value(conditioning: str) -> None:
     encoder = AViT(
         img_size=16, patch_size=4, embed_dim=12, depth=2, num_heads=3, conditioning=conditioning
     )
-    tuner = FineTuner(Classifier(encoder, 3), label_smoothing=0.0)
+    tuner = FineTuner(Classifier(encoder, 3), Classification(("a", "b", "c")), label_smoothing=0.0)
     step(tuner, TaskInputs(torch.rand(2, 1, 16, 16), torch.tensor([0, 16]), torch.tensor([0, 2])))
 
 
 def test_a_step_of_a_segmentation_reads_no_value() -> None:
     encoder = AViT(img_size=32, patch_size=4, embed_dim=12, depth=4, num_heads=3)
-    tuner = FineTuner(Segmenter(encoder, 8), label_smoothing=0.0)
+    tuner = FineTuner(Segmenter(encoder, 8), Segmentation("lv"), label_smoothing=0.0)
     mask = torch.rand(2, 1, 32, 32).round()
     step(tuner, TaskInputs(torch.rand(2, 1, 32, 32), torch.tensor([0, 16]), mask))
 

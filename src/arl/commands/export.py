@@ -14,7 +14,8 @@ from arl.loading.transforms import MEAN, STD
 from arl.model_config import ModelConfig, TaskModelConfig, read_config
 from arl.models.export import OPSET, export_onnx
 from arl.params import Params
-from arl.training.checkpoint import load_encoder, load_task_model
+from arl.training.checkpoint import load_encoder
+from arl.training.task_models import load_task_model
 
 
 def export(

@@ -1,6 +1,6 @@
 """Ask a model about files: DICOM, pictures and videos."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ from arl.evaluation.input_check import (
     verdict_of,
 )
 from arl.evaluation.maps import evidence, patch_maps, principal_colours
-from arl.evaluation.metrics import Floats
 from arl.evaluation.panels import Panel
 from arl.evaluation.results import Metrics
 from arl.files import atomic_directory, write_json
@@ -33,10 +32,12 @@ from arl.inference.model import Chosen, chosen_model
 from arl.ingest.dicom.rules import AnatomyRules
 from arl.loading.transforms import eval_view
 from arl.model_config import TaskModelConfig
+from arl.models.heads import TaskModel
 from arl.params import Params
 from arl.reports import prediction
 from arl.reports.stamp import Stopwatch
-from arl.training.checkpoint import load_task_model
+from arl.tasks.make import make_kind
+from arl.training.task_models import load_task_model
 
 _SYNTHETIC = "The model was measured on synthetic images"
 _LOUD = ("WARNING", _SYNTHETIC)
@@ -129,27 +130,46 @@ def _distance(
 
 
 def _answer(
-    network: Any,
+    network: TaskModel,
     config: TaskModelConfig,
     chosen: Chosen,
     pictures: list[InputImage],
     distance: float | None,
 ) -> Answer:
-
+    kind, evaluation = make_kind(config.task), chosen.evaluation
     batch = as_batch(pictures, config.task.anatomy)
     image = eval_view(batch, config.size).image
     network.eval()
     with torch.inference_mode():
-        logits = network(image, batch.anatomy)
-    if not bool(logits.isfinite().all()):
+        outputs = network(image, batch.anatomy)
+    if not bool(outputs.isfinite().all()):
         raise ValueError(f"{chosen.folder} gives numbers that are not finite: the model is damaged")
-    if config.task.kind == "segmentation":
-        answer = _segmented(logits, config, chosen, pictures)
-    else:
-        answer = _classified(network, image, batch.anatomy, logits, config, chosen, pictures)
+    prediction = kind.answer(outputs, evaluation)
     warning = [] if distance is None else _warning(distance)
-    facts = replace(answer.facts, distance=distance, notes=[*warning, *answer.facts.notes])
-    return replace(answer, facts=facts)
+    notes = _notes(pictures, evaluation)
+    facts = Facts(
+        file=pictures[0].file,
+        pictures=len(pictures),
+        called=prediction.called,
+        probabilities=prediction.values,
+        calibrated=kind.has_probabilities and evaluation is not None,
+        threshold=_threshold(evaluation),
+        distance=distance,
+        frames=[
+            {"frame": one.frame, "region": one.region, **numbers}
+            for one, numbers in zip(pictures, prediction.frames, strict=True)
+        ],
+        notes=warning
+        + [note for note in notes if kind.has_probabilities or "temperature" not in note],
+    )
+    if kind.dense:
+        return Answer(facts, _outlined(outputs, pictures))
+    drawn = slice(0, _MAX_DRAWN)
+    index = torch.full((len(image[drawn]),), prediction.index)
+    explained = _explained(
+        network, image[drawn], batch.anatomy[drawn], index, pictures[drawn], kind.classes
+    )
+    return Answer(facts, explained)
 
 
 def _warning(distance: float) -> list[str]:
@@ -162,52 +182,6 @@ def _warning(distance: float) -> list[str]:
     ]
 
 
-def _classified(
-    network: Any,
-    image: Tensor,
-    anatomy: Tensor,
-    logits: Tensor,
-    config: TaskModelConfig,
-    chosen: Chosen,
-    pictures: list[InputImage],
-) -> Answer:
-
-    classes = config.task.classes
-    scores = logits.double().softmax(dim=1).numpy()
-    mean = scores.mean(axis=0)
-    evaluation = chosen.evaluation
-    probabilities = (
-        mean
-        if evaluation is None or evaluation.temperature is None
-        else with_temperature(mean, evaluation.temperature)
-    )
-    called = _called(mean, evaluation)
-    facts = Facts(
-        file=pictures[0].file,
-        pictures=len(pictures),
-        called=None if called is None else classes[called],
-        probabilities={
-            name: round(float(p), 4) for name, p in zip(classes, probabilities, strict=True)
-        },
-        calibrated=evaluation is not None,
-        threshold=_threshold(evaluation),
-        frames=[
-            {
-                "frame": one.frame,
-                "region": one.region,
-                **dict(zip(classes, map(float, row.round(6)), strict=True)),
-            }
-            for one, row in zip(pictures, scores, strict=True)
-        ],
-        notes=_notes(pictures, evaluation),
-    )
-    drawn = slice(0, _MAX_DRAWN)
-    index = torch.full((len(image[drawn]),), int(mean.argmax()) if called is None else called)
-    return Answer(
-        facts, _looked_at(network, image[drawn], anatomy[drawn], index, pictures[drawn], classes)
-    )
-
-
 def _threshold(evaluation: Metrics | None) -> float | None:
     """The threshold of the last class on the scale of the probabilities that are shown."""
     if evaluation is None or evaluation.threshold is None:
@@ -216,14 +190,6 @@ def _threshold(evaluation: Metrics | None) -> float | None:
     temperature = evaluation.temperature
     displayed = raw if temperature is None else with_temperature(raw, temperature)
     return round(float(displayed[1]), 4)
-
-
-def _called(mean: Floats, evaluation: Metrics | None) -> int | None:
-    if evaluation is None:
-        return None
-    return (
-        int(mean.argmax()) if evaluation.threshold is None else int(mean[1] >= evaluation.threshold)
-    )
 
 
 def _notes(pictures: list[InputImage], evaluation: Metrics | None) -> list[str]:
@@ -243,8 +209,8 @@ def _notes(pictures: list[InputImage], evaluation: Metrics | None) -> list[str]:
     return notes
 
 
-def _looked_at(
-    network: Any,
+def _explained(
+    network: TaskModel,
     image: Tensor,
     anatomy: Tensor,
     called: Tensor,
@@ -267,34 +233,17 @@ def _looked_at(
     ]
 
 
-def _segmented(
-    logits: Tensor, config: TaskModelConfig, chosen: Chosen, pictures: list[InputImage]
-) -> Answer:
-
-    name = config.task.mask
-    masks = (logits[:, 0] > 0).numpy()
-    shares = [float(mask.mean()) for mask in masks]
-    facts = Facts(
-        file=pictures[0].file,
-        pictures=len(pictures),
-        called=None,
-        probabilities={f"share inside {name}": round(sum(shares) / len(shares), 4)},
-        calibrated=False,
-        frames=[
-            {"frame": one.frame, "region": one.region, name: round(part, 6)}
-            for one, part in zip(pictures, shares, strict=True)
-        ],
-        notes=[note for note in _notes(pictures, chosen.evaluation) if "temperature" not in note],
-    )
+def _outlined(outputs: Tensor, pictures: list[InputImage]) -> list[list[Panel]]:
+    """The first images with the outline of their mask."""
     drawn = [
         Panel(
             _in_form(one.canvas, one),
             f"frame {one.frame}, region {one.region}",
             outline=_in_form(mask, one) > 0,
         )
-        for one, mask in zip(pictures[:_MAX_DRAWN], masks, strict=False)
+        for one, mask in zip(pictures[:_MAX_DRAWN], (outputs[:, 0] > 0).numpy(), strict=False)
     ]
-    return Answer(facts, [drawn[start : start + 3] for start in range(0, len(drawn), 3)])
+    return [drawn[start : start + 3] for start in range(0, len(drawn), 3)]
 
 
 def _in_form(canvas: npt.NDArray[Any], image: InputImage) -> Pixels:

@@ -23,6 +23,7 @@ from arl.corpus.testsets import (
 )
 from arl.params import Params
 from arl.settings import Task
+from arl.tasks.make import make_kind
 
 
 def testset(
@@ -85,11 +86,8 @@ def _candidates(
     rows = select(corpus, sources=task.sources, protocols=protocols)
     # A patient who was trained on makes the test set too easy, whatever the split file says.
     seen = set(groups(rows[rows["split"].isin(["train", "val"])]))
-    rows = rows[rows["anatomy"] == task.anatomy]
-    column, values = (
-        ("mask", [task.mask]) if task.kind == "segmentation" else ("label", task.classes)
-    )
-    rows = rows[rows[column].isin(values) & (rows["split"] == "test")]
+    rows = rows[(rows["anatomy"] == task.anatomy) & (rows["split"] == "test")]
+    rows = make_kind(task).select(rows)
     if batches:
         rows = rows[(rows["source"] + "/" + rows["batch"]).isin(batches)]
     return rows[~groups(rows).isin(seen)]

@@ -1,7 +1,7 @@
 """The rows of the corpus that a stage uses."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -79,53 +79,38 @@ def select(
 def task_rows(
     corpus: Path,
     *,
-    kind: str,
     sources: list[str],
     anatomy: str,
-    classes: list[str],
-    mask: str,
+    choose: Callable[[pd.DataFrame], pd.DataFrame],
+    description: str,
     protocols: dict[str, str],
     test_set: TestSet | None = None,
     contradictory: Contradictory = "keep",
 ) -> pd.DataFrame:
-    """Rows of a task with their `split` and, for classification, the integer `target`.
+    """Rows of a task with their `split` and `target`.
 
     Args:
+        choose: Returns the rows with a valid label of the task, with their `target`.
+        description: What a row of the task needs, for errors.
         test_set: The frozen test set. Its images are the split "test"; rows whose protocol says
             "test" beside it are in the split "withheld".
         contradictory: See `select`.
 
     Raises:
-        ValueError: The kind is unknown, a split is empty, or lacks a class; or an image of the test
-            set is missing or has changed.
+        ValueError: A split is empty, or an image of the test set is missing or has changed.
     """
     rows = select(corpus, sources=sources, protocols=protocols, contradictory=contradictory)
     if test_set is not None:
         check_frozen(test_set, rows)
         outside = (rows["split"] == "test") & ~rows["id"].isin(test_set.images)
         rows["split"] = rows["split"].mask(outside, WITHHELD)
-    rows = rows[rows["anatomy"] == anatomy]
-    if kind == "segmentation":
-        rows = rows[rows["mask"] == mask].assign(target=-1)
-    elif kind == "classification":
-        rows = rows[rows["label"].isin(classes)]
-        rows = rows.assign(target=rows["label"].map(classes.index))
-    else:
-        raise ValueError(f"task kind {kind!r} is neither classification nor segmentation")
-    _refuse_gaps(
-        rows, classes if kind == "classification" else [], f"{kind} of {anatomy} in {corpus}"
-    )
-    return rows.reset_index(drop=True)
-
-
-def _refuse_gaps(rows: pd.DataFrame, classes: list[str], what: str) -> None:
+    rows = choose(rows[rows["anatomy"] == anatomy])
     for split in ("train", "val", "test"):
-        part = rows[rows["split"] == split]
-        if part.empty:
-            raise ValueError(f"{what}: the {split} split is empty")
-        missing = sorted(set(classes) - set(part["label"]))
-        if missing:
-            raise ValueError(f"{what}: the {split} split has no image of class {missing}")
+        if not (rows["split"] == split).any():
+            raise ValueError(
+                f"the {split} split of {anatomy} in {corpus} has no image with {description}"
+            )
+    return rows.reset_index(drop=True)
 
 
 def subset(rows: pd.DataFrame, fraction: float, seed: int) -> pd.DataFrame:

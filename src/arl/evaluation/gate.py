@@ -31,15 +31,9 @@ from arl.evaluation.decision import (
     TrialCount,
     Verdict,
 )
+from arl.evaluation.measure import Measure
 from arl.evaluation.metrics import TITLES, Floats
-from arl.evaluation.predictions import (
-    independent_units,
-    labels,
-    main_statistic,
-    measured,
-    scores,
-    slice_columns,
-)
+from arl.evaluation.predictions import labels, scores, slice_columns
 from arl.evaluation.results import Interval
 from arl.evaluation.statistics import (
     Difference,
@@ -90,7 +84,7 @@ class PairedTask:
     """The test images of a task with the predictions of the models."""
 
     name: str
-    main_metric: str  # auroc | top1 | dice
+    measure: Measure
     margin: float  # largest loss that still counts as not worse
     floor: float  # main metric that a first release must exceed
     images: Sequence[str]  # ids of all test images
@@ -155,7 +149,7 @@ def _judge(task: PairedTask, settings: Settings) -> TaskResult:
     table = task.challenger.table
     result = TaskResult(
         task=task.name,
-        main_metric=task.main_metric,
+        main_metric=task.measure.main,
         verdict="reject",
         reasons=[],
         images=len(task.images),
@@ -179,7 +173,7 @@ def _judge(task: PairedTask, settings: Settings) -> TaskResult:
             return _judge_first(result, task, settings)
         return _judge_challenger(result, task, task.champion, settings)
     except ValueError as error:
-        reason = f"{task.name}: {TITLES[task.main_metric]} cannot be measured: {error}."
+        reason = f"{task.name}: {TITLES[task.measure.main]} cannot be measured: {error}."
         return replace(result, reasons=[reason])
 
 
@@ -210,16 +204,17 @@ def _problems(task: PairedTask) -> list[str]:
     problems = [
         problem
         for name, model in models.items()
-        for problem in _gaps(name, model.table, set(task.images))
+        for problem in _gaps(name, task.measure, model.table, set(task.images))
     ]
     challenger = task.challenger.table
-    if problems or "label" not in challenger:
+    truth = list(task.measure.truth_columns)
+    if problems or not truth:
         return problems
     # Two models that were scored against other labels are not compared on the same test.
-    ours = challenger.set_index("id")["label"]
+    ours = challenger.set_index("id")[truth]
     for name, model in models.items():
-        theirs = model.table.set_index("id")["label"]
-        differing = int((ours != theirs.reindex(ours.index)).sum())
+        theirs = model.table.set_index("id")[truth]
+        differing = int((ours != theirs.reindex(ours.index)).any(axis=1).sum())
         if differing:
             problems.append(
                 f"{differing} images have another label in the table of {name}"
@@ -228,7 +223,7 @@ def _problems(task: PairedTask) -> list[str]:
     return problems
 
 
-def _gaps(name: str, table: pd.DataFrame, images: set[str]) -> list[str]:
+def _gaps(name: str, measure: Measure, table: pd.DataFrame, images: set[str]) -> list[str]:
     problems = []
     missing, strange = images - set(table["id"]), set(table["id"]) - images
     if missing:
@@ -244,7 +239,7 @@ def _gaps(name: str, table: pd.DataFrame, images: set[str]) -> list[str]:
     if table["id"].duplicated().any():
         repeated = int(table["id"].duplicated().sum())
         problems.append(f"{name} has several predictions for {repeated} images.")
-    undefined = table["id"].to_numpy()[~np.isfinite(measured(table)).all(axis=1)]
+    undefined = table["id"].to_numpy()[~np.isfinite(measure.outputs(table)).all(axis=1)]
     if len(undefined):
         problems.append(
             f"{name} gives {len(undefined)} predictions that are not a number ({undefined[0]})."
@@ -265,10 +260,10 @@ def _resample(
 
 
 def _judge_first(result: TaskResult, task: PairedTask, settings: Settings) -> TaskResult:
-    main, units = task.main_metric, independent_units(task.challenger.table, task.main_metric)
+    units = task.measure.units(task.challenger.table)
     confidence = settings.confidence(task.trial.number)
     table = task.challenger.table
-    [resampled] = _resample([table], [main_statistic(table, main)], settings)
+    [resampled] = _resample([table], [task.measure.statistic(table)], settings)
     # The lower limit alone decides, since a point estimate of few patients passes any floor by
     # chance.
     limits = lower_bounded(resampled, units=units, confidence=confidence)
@@ -312,14 +307,14 @@ def _too_few(result: TaskResult, settings: Settings) -> list[str]:
 def _judge_challenger(
     result: TaskResult, task: PairedTask, champion: ModelPredictions, settings: Settings
 ) -> TaskResult:
-    main, units = task.main_metric, independent_units(task.challenger.table, task.main_metric)
+    units = task.measure.units(task.challenger.table)
     confidence = settings.confidence(task.trial.number)
     models = [task.challenger, champion, *([task.best] if task.best else [])]
     # One call, so that all models see the same resamples: a paired difference has a smaller error.
     tables = [model.table for model in models]
-    statistics = [main_statistic(table, main) for table in tables]
+    statistics = [task.measure.statistic(table) for table in tables]
     ours, theirs, *best = _resample(tables, statistics, settings)
-    against = _difference(task.challenger, champion, ours, theirs, units, confidence)
+    against = _difference(task.measure, task.challenger, champion, ours, theirs, units, confidence)
     result = replace(
         result,
         challenger=bootstrap_interval(ours, units, confidence),
@@ -331,7 +326,9 @@ def _judge_challenger(
     )
     result = _with_powers(result, against, units, settings)
     if task.best:
-        creep = _difference(task.challenger, task.best, ours, best[0], units, confidence)
+        creep = _difference(
+            task.measure, task.challenger, task.best, ours, best[0], units, confidence
+        )
         result = replace(result, best_difference=Interval(*creep[:3]))
     findings = [
         _compare_with_margin(result),
@@ -339,7 +336,7 @@ def _judge_challenger(
         *(("inconclusive", few) for few in _too_few(result, settings)),
     ]
     if ours.value < task.floor:
-        value = f"{TITLES[main]} {ours.value:.3f}"
+        value = f"{TITLES[task.measure.main]} {ours.value:.3f}"
         below = f"{task.name}: {value} is below the required minimum of {task.floor:.3f}."
         findings.append(("reject", below))
     # The most severe finding is the verdict; all findings are reasons.
@@ -348,6 +345,7 @@ def _judge_challenger(
 
 
 def _difference(
+    measure: Measure,
     challenger: ModelPredictions,
     other: ModelPredictions,
     ours: Resampled,
@@ -356,7 +354,7 @@ def _difference(
     confidence: float,
 ) -> Difference:
     # The same predictions are the same model, as far as these images can tell.
-    if np.array_equal(measured(challenger.table), measured(other.table)):
+    if np.array_equal(measure.outputs(challenger.table), measure.outputs(other.table)):
         return Difference(0.0, 0.0, 0.0, p_worse=1.0, error=0.0, unseen=0.0)
     return paired_difference(ours, theirs, units=units, confidence=confidence)
 
@@ -484,11 +482,13 @@ def _slice(
         for model in (task.challenger, champion)
     ]
     table = models[0].table
-    metric = _slice_metric(table, task.main_metric)
+    metric = task.measure.slice_metric(table)
     patients = int(table["patient"].nunique())
     result = SliceResult(origin, name, metric, len(table), patients)
     try:
-        statistics = [_slice_statistic(model, metric) for model in models]
+        statistics = [
+            task.measure.slice_statistic(model.table, metric, model.threshold) for model in models
+        ]
         ours, theirs = (float(one(np.ones((1, len(table))))[0]) for one in statistics)
         result = replace(result, value=ours - theirs)
         if patients < settings.min_slice_patients:
@@ -496,36 +496,16 @@ def _slice(
         drawn = _resample([model.table for model in models], statistics, settings)
         # Sensitivity and specificity are means over images of one class, so each patient is a
         # trial.
-        units = independent_units(table, metric) if metric == "auroc" else patients
+        units = task.measure.units(table) if metric == task.measure.main else patients
         # Slices are tested for harm at alpha over all of them (Holm). They spend nothing of the
         # tries: a false alarm rejects, and never promotes.
         confidence = 1 - settings.alpha
-        difference = _difference(models[0], models[1], drawn[0], drawn[1], units, confidence)
+        difference = _difference(
+            task.measure, models[0], models[1], drawn[0], drawn[1], units, confidence
+        )
     except ValueError as error:
         return replace(result, note=str(error))
     return replace(result, difference=Interval(*difference[:3]), p_value=difference.p_worse)
-
-
-def _slice_metric(table: pd.DataFrame, main: str) -> str:
-    """The main metric, or the one that a slice without all classes can be judged by."""
-    if main != "auroc":
-        return main
-    classes, present = scores(table).shape[1], sorted(set(labels(table)))
-    if len(present) == classes:
-        return main
-    if classes > 2:
-        return "accuracy"
-    return "sensitivity" if present == [1] else "specificity"
-
-
-def _slice_statistic(model: ModelPredictions, metric: str) -> Statistic:
-    if metric in ("auroc", "top1", "dice"):
-        return main_statistic(model.table, metric)
-    y, s = labels(model.table), scores(model.table)
-    called = s.argmax(axis=1)
-    if model.threshold is not None:
-        called = (s[:, 1] >= model.threshold).astype(np.int64)
-    return mean_statistic(called == y)
 
 
 def _adjust(results: list[TaskResult], settings: Settings) -> list[TaskResult]:
@@ -572,9 +552,9 @@ def _small_slice(task: str, part: SliceResult) -> str:
 
 
 def _calibration(task: PairedTask, settings: Settings) -> CalibrationResult | None:
-    """The calibration of a classification; None for a segmentation."""
+    """The calibration of a classification; None for a kind without class probabilities."""
     table = task.challenger.table
-    if task.main_metric == "dice":
+    if not task.measure.has_probabilities:
         return None
     y, ours = labels(table), task.challenger.probabilities
     outcomes, probabilities = calibration_pairs(y, ours)

@@ -12,7 +12,7 @@ from arl.evaluation.metrics import Floats
 from arl.models.acdt import ACDTBlock, DeformableDepthwise
 from arl.models.avit import AViT
 from arl.models.encoder import Encoder
-from arl.models.heads import Classifier
+from arl.models.heads import TaskModel
 
 _SHADES = (1, 99)  # percentiles that become black and full colour
 
@@ -50,7 +50,7 @@ def principal_colours(maps: npt.NDArray[np.float32]) -> Floats:
     return np.asarray(colours.reshape(*maps.shape[:3], 3))
 
 
-def evidence(model: Classifier, image: Tensor, anatomy: Tensor, called: Tensor) -> Floats:
+def evidence(model: TaskModel, image: Tensor, anatomy: Tensor, called: Tensor) -> Floats:
     """What each patch adds to the called class's logit, less the mean of the rest': (B, h, w).
 
     The head reads the mean of the patches, so that the sum over patches of token x gradient is the

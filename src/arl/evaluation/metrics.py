@@ -28,23 +28,6 @@ TITLES = {  # of metrics, in the order of a table
     "brier": "Brier score",
     "ece": "calibration error",
 }
-_PAPER_TOP = 3  # the paper reports Top-1 and Top-3 of its cardiac views
-
-
-def main_metric(kind: str, classes: int) -> str:
-    """The metric that judges a task: dice, auroc, or top1 for more than three classes.
-
-    Raises:
-        ValueError: the kind is unknown, or a classification has fewer than two classes.
-    """
-    if kind == "segmentation":
-        return "dice"
-    if kind != "classification":
-        raise ValueError(f"task kind {kind!r} is not classification or segmentation")
-    if classes < 2:
-        raise ValueError(f"a classification task needs at least 2 classes, got {classes}")
-    # The paper reports AUROC for two and three classes, and Top-1 for its cardiac views.
-    return "auroc" if classes <= _PAPER_TOP else "top1"
 
 
 def check_scores(labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[Ints, Floats]:

@@ -20,12 +20,7 @@ from torch import Tensor
 from arl.corpus.splits import groups
 from arl.evaluation import metrics
 from arl.evaluation.metrics import Floats, Ints
-from arl.evaluation.statistics import (
-    Statistic,
-    disjoint_pairs,
-    macro_auroc_statistic,
-    mean_statistic,
-)
+from arl.evaluation.statistics import disjoint_pairs
 from arl.files import atomic_file
 from arl.loading.loader import Batch
 
@@ -93,7 +88,7 @@ def classification_table(rows: pd.DataFrame, outputs: Outputs, classes: int) -> 
     """Softmax scores of every row; `outputs` are batches with logits (B, classes) in any order."""
     labels, scores = np.full(len(rows), -1), np.full((len(rows), classes), np.nan)
     for batch, logits in outputs:
-        labels[batch.index.numpy()] = batch.label.numpy()
+        labels[batch.index.numpy()] = batch.target.numpy()
         # In double precision: a softmax in float32 gives sums that differ from 1 in the sixth
         # decimal.
         scores[batch.index.numpy()] = logits.double().softmax(dim=1).numpy()
@@ -171,27 +166,9 @@ def scores(table: pd.DataFrame) -> Floats:
     return table[columns].to_numpy(np.float64)
 
 
-def measured(table: pd.DataFrame) -> Floats:
-    """All numbers that a model gave, (n, columns): the scores, or Dice and IoU."""
-    return scores(table) if "label" in table else table[["dice", "iou"]].to_numpy(np.float64)
-
-
 def labels(table: pd.DataFrame) -> Ints:
     """The class indices (n,) of a table of classifications."""
     return table["label"].to_numpy(np.int64)
-
-
-def main_statistic(table: pd.DataFrame, main: str) -> Statistic:
-    """The weighted main metric of a table: `auroc`, `top1` or `dice`.
-
-    Raises:
-        ValueError: the metric is undefined on the table, e.g. a class is missing.
-    """
-    if main == "dice":
-        return mean_statistic(table["dice"])
-    if main == "top1":
-        return mean_statistic(metrics.top_k_hits(labels(table), scores(table), 1))
-    return macro_auroc_statistic(labels(table), scores(table))
 
 
 def independent_units(table: pd.DataFrame, main: str) -> int:

@@ -1,27 +1,21 @@
 """From a table of predictions to the figures of a model, each with its interval over patients."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
-from arl.evaluation import metrics
+from arl.evaluation.measure import Measure
 from arl.evaluation.metrics import Bools, Floats, Ints
-from arl.evaluation.predictions import (
-    independent_units,
-    labels,
-    main_statistic,
-    scores,
-    slice_columns,
-)
+from arl.evaluation.predictions import slice_columns
 from arl.evaluation.results import Estimate, SliceMetric
 from arl.evaluation.statistics import (
     Resampled,
     Statistic,
     bootstrap_interval,
     cluster_bootstrap,
-    clustered_interval,
     clustered_proportion,
     detectable_difference,
-    mean_statistic,
     unseen_loss,
 )
 
@@ -32,95 +26,49 @@ class Summary:
     def __init__(
         self,
         table: pd.DataFrame,
-        main: str,
+        measure: Measure,
         *,
         threshold: float | None,
         resamples: int,
         confidence: float,
         seed: int,
     ) -> None:
-        """`threshold`: of score_1, from validation images; None for other than two classes.
-
-        Raises:
-            ValueError: a score is not a number, a class is missing, or there are fewer than two
-                patients.
-        """
+        """`threshold`: of score_1, from validation images; None for other than two classes."""
         self.table = table
-        self.main = main
+        self.measure = measure
         self.threshold = threshold
         self.resamples = resamples
         self.seed = seed
         self.confidence = confidence
 
+    @property
+    def patients(self) -> int:
+        """Number of patients of the table."""
+        return int(self.table["patient"].nunique())
+
     def metrics(self) -> dict[str, Estimate]:
-        """Name -> value, low and high of every figure."""
-        if self.main != "dice":
-            return self._classification()
-        patients = self.table["patient"].nunique()
-        return self._estimates(
-            {name: (mean_statistic(self.table[name]), patients) for name in ("dice", "iou")}
-        )
+        """Name -> value, low and high of every metric.
+
+        Raises:
+            ValueError: an output is not a number, or there are fewer than two patients.
+        """
+        return self.measure.estimates(self)
 
     def confusion(self) -> list[list[int]] | None:
-        """Counts, truth in rows; None for segmentation."""
-        if self.main == "dice":
-            return None
-        k = scores(self.table).shape[1]
-        return [
-            [int(n) for n in row]
-            for row in metrics.confusion_matrix(labels(self.table), self._called(), k)
-        ]
+        """Counts, truth in rows; None for a kind without classes."""
+        return self.measure.confusion(self.table, self.threshold)
 
-    def _called(self) -> Ints:
-        s = scores(self.table)
-        return (
-            s.argmax(axis=1)
-            if self.threshold is None
-            else (s[:, 1] >= self.threshold).astype(np.int64)
-        )
+    def delong(self) -> Estimate | None:
+        """AUROC of two classes with DeLong's interval over patients; None for other kinds."""
+        return self.measure.delong(self.table, self.confidence)
 
-    def _classification(self) -> dict[str, Estimate]:
-        y, s = labels(self.table), scores(self.table)
-        right = np.asarray(self._called() == y)
-        everyone = np.ones(len(y), bool)
-        estimates = self._estimates(
-            {
-                "auroc": (
-                    main_statistic(self.table, "auroc"),
-                    independent_units(self.table, "auroc"),
-                ),
-                "brier": (
-                    mean_statistic(metrics.brier_losses(y, s)),
-                    self.table["patient"].nunique(),
-                ),
-            }
-        )
-        # Proportions have exact limits over patients; the bootstrap's are too short near 1.
-        estimates["accuracy"] = self._proportion(right, everyone)
-        if self.threshold is not None:
-            estimates["sensitivity"] = self._proportion(right, y == 1)
-            estimates["specificity"] = self._proportion(right, y == 0)
-        else:
-            # Top-3 of three classes is always 1.
-            for k in [1, 3] if s.shape[1] > 3 else [1]:
-                estimates[f"top{k}"] = self._proportion(metrics.top_k_hits(y, s, k), everyone)
-        outcomes, probabilities = calibration_pairs(y, s)
-        error = metrics.expected_calibration_error(outcomes, probabilities)
-        # no interval: resampling an absolute error biases it upwards
-        return {**estimates, "ece": Estimate(error)}
-
-    def _proportion(self, right: Bools, where: Bools) -> Estimate:
+    def proportion(self, right: Bools, where: Bools) -> Estimate:
+        """The fraction of the rows `where` that are `right`, with an interval over patients."""
         patients = self.table.loc[where, "patient"]
         return Estimate.of(clustered_proportion(right[where], patients, self.confidence))
 
-    def delong(self) -> Estimate | None:
-        """AUROC of two classes with DeLong's interval over patients; None for other tasks."""
-        if self.main == "dice" or scores(self.table).shape[1] != 2:
-            return None
-        y, s = labels(self.table), scores(self.table)[:, 1]
-        return Estimate.of(clustered_interval(y, s, self.table["patient"], self.confidence))
-
-    def _estimates(self, wanted: dict[str, tuple[Statistic, int]]) -> dict[str, Estimate]:
+    def estimates(self, wanted: Mapping[str, tuple[Statistic, int]]) -> dict[str, Estimate]:
+        """Name -> estimate of statistics with their numbers of independent units."""
         statistics = [statistic for statistic, _ in wanted.values()]
         drawn = cluster_bootstrap(
             statistics, self.table["patient"], resamples=self.resamples, seed=self.seed
@@ -140,8 +88,8 @@ class Summary:
         in common.
         """
         statistic, units = (
-            main_statistic(self.table, self.main),
-            independent_units(self.table, self.main),
+            self.measure.statistic(self.table),
+            self.measure.units(self.table),
         )
         drawn = cluster_bootstrap(
             [statistic], self.table["patient"], resamples=self.resamples, seed=self.seed
@@ -164,13 +112,12 @@ class Summary:
         images, patients = len(part), int(part["patient"].nunique())
         estimate = None
         try:
-            statistic = main_statistic(part, self.main)
+            statistic = self.measure.statistic(part)
             estimate = Estimate(float(statistic(np.ones((1, len(part))))[0]))
             resampled = cluster_bootstrap(
                 [statistic], part["patient"], resamples=self.resamples, seed=self.seed
             )
-            estimate = self._estimate(resampled[0], independent_units(part, self.main))
-        # A small slice stands in the table with its point and the reason why it has no interval.
+            estimate = self._estimate(resampled[0], self.measure.units(part))
         except ValueError as reason:
             return SliceMetric(images, patients, estimate, note=str(reason))
         return SliceMetric(images, patients, estimate)

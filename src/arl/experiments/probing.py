@@ -19,6 +19,8 @@ from arl.loading.transforms import TrainView
 from arl.models.heads import Pooled
 from arl.params import Params
 from arl.stages._scoring import rows_of_task
+from arl.tasks.kind import Kind
+from arl.tasks.make import make_kind
 from arl.training.checkpoint import load_encoder
 from arl.training.engine import predict
 
@@ -38,7 +40,8 @@ def probe_encoder(
     torch.set_num_threads(params.pretrain.threads)
     rows = rows_of_task(params, task, corpus)
     settings = params.task[task]
-    if settings.kind != "classification":
+    kind = make_kind(settings)
+    if not kind.one_class_each:
         raise ValueError(f"task {task!r} is no classification: a probe needs classes")
     splits = {
         split: rows[rows["split"] == split].reset_index(drop=True)
@@ -57,7 +60,7 @@ def probe_encoder(
     neighbours = knn_scores(parts["train"], test.features, params.probe.neighbours)
     metrics = ProbeMetrics(
         task=task,
-        classes=settings.classes,
+        classes=kind.classes,
         encoder_hash=tree_hash(checkpoint),
         pooling=params.probe.pooling,
         images=len(test_rows),
@@ -68,8 +71,8 @@ def probe_encoder(
         solver=params.probe.solver,
         batch_norm=params.probe.batch_norm,
         strength=linear.strength,
-        linear=_metrics(params, test_rows, test, linear.scores),
-        knn=_metrics(params, test_rows, test, neighbours),
+        linear=_metrics(params, kind, test_rows, test, linear.scores),
+        knn=_metrics(params, kind, test_rows, test, neighbours),
         threshold=_threshold(parts["val"], linear),
     )
     return metrics, score_table(test_rows, test.labels, linear.scores)
@@ -120,10 +123,12 @@ def _augmented_views(
     return np.stack(stacked)
 
 
-def _metrics(params: Params, rows: pd.DataFrame, test: Part, scores: Floats) -> dict[str, Estimate]:
+def _metrics(
+    params: Params, kind: Kind, rows: pd.DataFrame, test: Part, scores: Floats
+) -> dict[str, Estimate]:
     summary = Summary(
         score_table(rows, test.labels, scores),
-        "auroc",
+        kind,
         threshold=None,
         resamples=params.evaluate.bootstrap,
         confidence=params.evaluate.confidence,

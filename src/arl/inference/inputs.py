@@ -175,7 +175,7 @@ def as_batch(images: list[InputImage], anatomy: str) -> Batch:
         image=torch.from_numpy(np.stack([image.canvas for image in images])).unsqueeze(1),
         extent=torch.tensor([image.canvas.shape for image in images]),
         anatomy=torch.full((count,), anatomy_index(anatomy)),
-        label=torch.full((count,), -1),
+        target=torch.full((count,), -1),
         mask=None,
         index=torch.arange(count),
     )

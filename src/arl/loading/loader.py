@@ -7,7 +7,7 @@ and shuffles the rows of many row groups, so the corpus may be larger than memor
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
 from torch import Tensor
@@ -36,7 +37,7 @@ class Batch:
     image: Tensor  # uint8 (B, 1, S, S)
     extent: Tensor  # long (B, 2), valid height and width, pixels
     anatomy: Tensor  # long (B,)
-    label: Tensor  # long (B,), -1: none
+    target: Tensor  # long (B,), -1: none, or float (B, K)
     mask: Tensor | None  # uint8 (B, 1, S, S) of 0 and 1
     index: Tensor  # long (B,), position in the rows of `Examples`
 
@@ -50,7 +51,7 @@ class Examples:
         rows: pd.DataFrame,
         size: int,
         *,
-        classes: Sequence[str] = (),
+        targets: npt.NDArray[np.int64] | npt.NDArray[np.float32] | None = None,
         masks: bool = False,
         stretched: bool = False,
         memory: int = MEMORY,
@@ -59,8 +60,7 @@ class Examples:
 
         Args:
             corpus, rows, size, masks, stretched, memory: as `RowGroupCache` takes them.
-            classes: labels in the order of their indices; a row with another label, or with none,
-                has index -1.
+            targets: class indices (N,) or numbers (N, K) of the rows; None: all are -1.
         """
         self.canvases = RowGroupCache(
             corpus, rows, size, masks=masks, stretched=stretched, memory=memory
@@ -71,8 +71,7 @@ class Examples:
             .map({name: anatomy_index(name) for name in set(rows["anatomy"])})
             .to_numpy(int)
         )
-        class_index = {name: i for i, name in enumerate(classes)}
-        self.label = np.array([class_index.get(label, -1) for label in rows["label"]], np.int64)
+        self.targets = np.full(len(rows), -1) if targets is None else targets
 
     def __len__(self) -> int:
         return len(self.canvases)
@@ -84,7 +83,7 @@ class Examples:
             image=torch.from_numpy(canvases.images).unsqueeze(1),
             extent=torch.from_numpy(canvases.extents).long(),
             anatomy=torch.from_numpy(self.anatomy[index]),
-            label=torch.from_numpy(self.label[index]),
+            target=torch.from_numpy(self.targets[index]),
             mask=None if canvases.masks is None else torch.from_numpy(canvases.masks).unsqueeze(1),
             index=torch.from_numpy(index),
         )

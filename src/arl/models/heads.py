@@ -119,12 +119,21 @@ class Pooled(nn.Module):
         )
 
 
-class Classifier(nn.Module):
+class TaskModel(nn.Module):
+    """An encoder with the head of a task."""
+
+    head: nn.Module
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+
+class Classifier(TaskModel):
     """Encoder and classification head."""
 
     def __init__(self, encoder: Encoder, num_classes: int) -> None:
-        super().__init__()
-        self.encoder = encoder
+        super().__init__(encoder)
         self.head = ClassificationHead(encoder.embed_dim, num_classes, encoder.num_prefix_tokens)
 
     def forward(self, x: Tensor, anatomy: Tensor | None = None) -> Tensor:

@@ -9,16 +9,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from arl.models.encoder import Encoder
+from arl.models.heads import TaskModel
 
 POOL_SIDES = (1, 2, 3, 6)
 
 
-class Segmenter(nn.Module):
+class Segmenter(TaskModel):
     """Encoder and segmentation head, logits at the image's own size."""
 
     def __init__(self, encoder: Encoder, channels: int = 256, num_classes: int = 1) -> None:
-        super().__init__()
-        self.encoder = encoder
+        super().__init__(encoder)
         self.indices = four_blocks(len(encoder.blocks))
         self.head = UPerNet(encoder.embed_dim, channels, num_classes)
 

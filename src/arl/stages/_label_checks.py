@@ -31,8 +31,10 @@ from arl.params import Params
 from arl.settings import Task
 from arl.stages._scoring import score
 from arl.storage.registry import tasks_of
-from arl.training.checkpoint import load_encoder, load_task_model
+from arl.tasks.make import make_kind
+from arl.training.checkpoint import load_encoder
 from arl.training.distributed import local_device
+from arl.training.task_models import load_task_model
 
 _BATCH_SIZE = 64
 _REFERENCE_PATIENTS = 300  # of each organ or task; more change no neighbour
@@ -100,7 +102,7 @@ def check_labels(
     models = tasks_of(champion)
     for task in params.tasks:
         settings = params.task[task]
-        if settings.kind == "classification" and task in models:
+        if make_kind(settings).one_class_each and task in models:
             checks_, why = _task_checks(
                 params,
                 task,
@@ -232,13 +234,10 @@ def _fraction_of_patients(rows: pd.DataFrame, other: npt.NDArray[np.bool_]) -> d
 
 def _task_rows(rows: pd.DataFrame, settings: Task) -> pd.DataFrame:
     """The rows that have a label of the task."""
-    chosen = rows["label"].isin(settings.classes)
-    if settings.anatomy:
-        chosen &= rows["anatomy"] == settings.anatomy
+    chosen = rows["anatomy"] == settings.anatomy
     if settings.sources:
         chosen &= rows["source"].isin(settings.sources)
-    kept = rows[chosen]
-    return kept.assign(target=[settings.classes.index(label) for label in kept["label"]])
+    return make_kind(settings).select(rows[chosen])
 
 
 def _task_checks(
@@ -408,7 +407,7 @@ def _task_features(
 ) -> npt.NDArray[np.float64]:
     """Mean patch tokens (N, C) of the champion's encoder for the task."""
     network, config = load_task_model(model)
-    examples = Examples(corpus, rows, config.size, classes=settings.classes, stretched=True)
+    examples = Examples(corpus, rows, config.size, stretched=True)
     batches = evaluation_batches(examples, _BATCH_SIZE)
     images = ((eval_view(batch, config.size).image, batch.anatomy) for batch in batches)
     return embed(network.encoder, images, local_device()).astype(np.float64)

@@ -1,7 +1,6 @@
 """Compute a sample of stored predictions again."""
 
 import os
-import re
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ import pandas as pd
 from arl.evaluation.predictions import read_predictions
 from arl.params import Params
 from arl.stages._scoring import score
+from arl.tasks.make import make_kind
 
 SAMPLE = 16  # test images whose predictions the gate computes again
 TOLERANCE = 2e-3  # of a score: another CPU rounds differently
@@ -27,7 +27,8 @@ def check_predictions(
     count = min(SAMPLE, len(rows))
     sample = rows.sample(count, random_state=int.from_bytes(os.urandom(4), "big"))
     fresh = score(model, corpus, sample, params.task[task]).set_index("id")
-    columns = [name for name in fresh.columns if re.match(r"score_|(dice|iou|label)$", name)]
+    kind = make_kind(params.task[task])
+    columns = [*kind.truth_columns, *kind.output_columns]
     kept = stored.set_index("id").reindex(fresh.index)
     if kept[columns].isna().any(axis=None):
         raise ValueError(f"{evaluation} lacks predictions of test images: evaluate again")

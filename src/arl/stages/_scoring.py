@@ -10,14 +10,14 @@ from arl.corpus.selection import task_rows
 from arl.corpus.testsets import read_test_set
 from arl.evaluation.input_check import InputCheck, appearances, pooled_tokens
 from arl.evaluation.metrics import Floats, Ints
-from arl.evaluation.predictions import classification_table, segmentation_table
 from arl.loading.loader import Examples, evaluation_batches
 from arl.loading.transforms import eval_view
 from arl.models.encoder import Encoder
 from arl.params import Params
 from arl.settings import Task
-from arl.training.checkpoint import load_task_model
+from arl.tasks.make import make_kind
 from arl.training.engine import predict
+from arl.training.task_models import load_task_model
 
 _BATCH = 64  # images at a time
 
@@ -33,13 +33,13 @@ def rows_of_task(params: Params, task: str, corpus: Path) -> pd.DataFrame:
             f"unknown task {task!r}: params.yaml defines {', '.join(sorted(params.task))}"
         )
     settings = params.task[task]
+    kind = make_kind(settings)
     return task_rows(
         corpus,
-        kind=settings.kind,
         sources=settings.sources,
         anatomy=settings.anatomy,
-        classes=settings.classes,
-        mask=settings.mask,
+        choose=kind.select,
+        description=kind.labels_in_words,
         protocols=params.data.splits,
         test_set=read_test_set(corpus, task),
         contradictory=params.data.contradictory,
@@ -66,22 +66,26 @@ def score(
             `anatomy`.
     """
     network, config = load_task_model(model)
-    made_for = (config.task.kind, config.task.classes)
-    if made_for != (settings.kind, settings.classes):
+    kind = make_kind(settings)
+    if make_kind(config.task) != kind:
         raise ValueError(
-            f"{model} was made for {made_for}, the task is {(settings.kind, settings.classes)}"
+            f"{model} was made for another task: it needs {make_kind(config.task).labels_in_words},"
+            f" the task has {kind.labels_in_words}"
         )
     rows = rows.reset_index(drop=True)
-    segmentation = settings.kind == "segmentation"
     examples = Examples(
-        corpus, rows, config.size, classes=settings.classes, masks=segmentation, stretched=True
+        corpus,
+        rows,
+        config.size,
+        targets=kind.targets(rows),
+        masks=kind.dense,
+        stretched=True,
     )
     # What the model is told may differ from the rows, whose anatomy stays that of the image.
     examples.anatomy = _anatomy_input(examples.anatomy, anatomy, seed)
-    outputs = predict(network, evaluation_batches(examples, _BATCH), size=config.size)
-    if segmentation:
-        return segmentation_table(rows, outputs)
-    return classification_table(rows, outputs, len(settings.classes))
+    return kind.table(
+        rows, predict(network, evaluation_batches(examples, _BATCH), size=config.size)
+    )
 
 
 def fit_input_check(

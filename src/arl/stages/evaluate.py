@@ -9,18 +9,15 @@ from arl import console
 from arl.corpus.location import ReadableCorpus
 from arl.corpus.splits import grouping
 from arl.evaluation.calibration import at_limit, fit_temperature, with_temperature
-from arl.evaluation.metrics import (
-    brier_losses,
-    expected_calibration_error,
-    main_metric,
-    youden_threshold,
-)
+from arl.evaluation.metrics import brier_losses, expected_calibration_error
 from arl.evaluation.predictions import labels, scores, write_predictions
 from arl.evaluation.results import Calibration, Metrics
 from arl.evaluation.summary import Summary, calibration_pairs
 from arl.files import atomic_directory, tree_hash
 from arl.params import Params
 from arl.stages._scoring import rows_of_task, score
+from arl.tasks.kind import Kind
+from arl.tasks.make import make_kind
 
 
 def evaluate(
@@ -65,16 +62,12 @@ def evaluate(
         )
         for split in ("val", "test")
     }
-    main = main_metric(settings.kind, len(settings.classes))
+    kind = make_kind(settings)
     # A threshold from the test images would flatter sensitivity and specificity.
-    threshold = (
-        youden_threshold(labels(tables["val"]), scores(tables["val"])[:, 1])
-        if main != "dice" and len(settings.classes) == 2
-        else None
-    )
+    threshold = kind.fit_threshold(tables["val"])
     summary = Summary(
         tables["test"],
-        main,
+        kind,
         threshold=threshold,
         resamples=params.evaluate.bootstrap,
         confidence=params.evaluate.confidence,
@@ -82,17 +75,17 @@ def evaluate(
     )
     test_rows = rows[rows["split"] == "test"]
     try:
-        temperature, calibrated = _temperature(tables, main)
+        temperature, calibrated = _temperature(tables, kind)
         metrics = Metrics(
             task=task,
-            kind=settings.kind,
-            classes=settings.classes,
+            kind=kind.word,
+            classes=kind.classes,
             model_hash=tree_hash(model),
             images=len(test_rows),
             patients=int(tables["test"]["patient"].nunique()),
             grouping=grouping(test_rows),
             synthetic=bool(tables["test"]["synthetic"].any()),
-            main_metric=main,
+            main_metric=kind.main,
             confidence=summary.confidence,
             metrics=summary.metrics(),
             delong=summary.delong(),
@@ -110,19 +103,19 @@ def evaluate(
     with atomic_directory(evaluation) as folder:
         metrics.write(folder / Metrics.FILE)
         write_predictions(tables["test"], folder / "predictions.parquet")
-    estimate = metrics.metrics[main]
+    estimate = metrics.main
     limits = "" if estimate.low is None else f" ({estimate.low:.3f} to {estimate.high:.3f})"
     console.info(
-        f"{task}: {main} {estimate.value:.3f}{limits} on {metrics.images:,} test images of "
+        f"{task}: {kind.main} {estimate.value:.3f}{limits} on {metrics.images:,} test images of "
         f"{metrics.patients:,} patients."
     )
 
 
 def _temperature(
-    tables: dict[str, pd.DataFrame], main: str
+    tables: dict[str, pd.DataFrame], kind: Kind
 ) -> tuple[float | None, Calibration | None]:
     """The temperature of the validation images and the calibration of the test images with it."""
-    if main == "dice":
+    if not kind.has_probabilities:
         return None, None
     test = tables["test"]
     # Fitted where no metric is reported, for the same reason as the threshold.

@@ -16,8 +16,9 @@ from arl.params import Params
 from arl.settings import Finetune
 from arl.stages._scoring import fit_input_check, rows_of_task
 from arl.stages._training import RunKey, rows_digest
+from arl.tasks.make import make_kind
 from arl.training import distributed, engine, optim
-from arl.training.checkpoint import build_task_model, load_encoder, save_model
+from arl.training.checkpoint import load_encoder, save_model
 from arl.training.finetuner import FineTuner, TaskInputs
 from arl.training.node import make_per_node
 
@@ -67,15 +68,16 @@ def finetune(
     config.check_size(params.data.size, checkpoint)
     torch.manual_seed(params.seed)
     # The gate's settings of the task (margin and floor) may change without a new training.
-    head = TaskHead(settings.kind, settings.classes, settings.anatomy, settings.mask)
-    network = build_task_model(encoder, head, params.finetune.upernet_channels)
-    segmentation = settings.kind == "segmentation"
+    head, kind = TaskHead.of(settings), make_kind(settings)
+    network = kind.build(encoder, params.finetune.upernet_channels)
+    targets = kind.targets(rows)
+    kind.fit(network, targets)
     examples = Examples(
         corpus,
         rows,
         config.size + config.size // 4,
-        classes=settings.classes,
-        masks=segmentation,
+        targets=targets,
+        masks=kind.dense,
     )
     # Printed before the first step, while a wrong plan costs nothing.
     finetune_settings, steps = plan_finetuning(params, task, len(rows))
@@ -89,7 +91,7 @@ def finetune(
         distributed.world_size(),
     )
     accumulation = finetune_settings.gradient_accumulation_steps
-    tuner = FineTuner(network, label_smoothing=params.finetune.label_smoothing)
+    tuner = FineTuner(network, kind, label_smoothing=params.finetune.label_smoothing)
     groups = optim.parameter_groups(
         tuner,
         weight_decay=params.finetune.weight_decay,
@@ -162,5 +164,5 @@ def _inputs(
 ) -> Iterator[TaskInputs]:
     for step, rank_slice, batch in batches:
         augmented = view(batch, step, rank=rank_slice.rank, world_size=rank_slice.world)
-        target = batch.label if augmented.mask is None else augmented.mask.float()
+        target = batch.target if augmented.mask is None else augmented.mask.float()
         yield TaskInputs(augmented.image, batch.anatomy, target)

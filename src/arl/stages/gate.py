@@ -12,7 +12,6 @@ from arl.corpus.manifest import sources
 from arl.corpus.testsets import content_of, read_test_set, series_of
 from arl.evaluation.decision import Decision, Settings, SourceTerms, TrialCount, read_decision
 from arl.evaluation.gate import ModelPredictions, PairedTask, decide
-from arl.evaluation.metrics import main_metric
 from arl.evaluation.predictions import read_predictions
 from arl.evaluation.results import Metrics, ReleaseMetrics, read_metrics
 from arl.files import atomic_directory, tree_hash
@@ -26,6 +25,7 @@ from arl.stages._scoring import rows_of_task, score
 from arl.storage.registry import Registry, tasks_of
 from arl.storage.signing import keys_from_environment
 from arl.storage.trials import TrialLog
+from arl.tasks.make import make_kind
 
 
 def gate(
@@ -167,7 +167,7 @@ def _compare_models(
     best = _best_release(store, current, task)
     return PairedTask(
         name=task,
-        main_metric=main_metric(settings.kind, len(settings.classes)),
+        measure=make_kind(settings),
         margin=settings.margin,
         floor=settings.floor,
         images=rows["id"].tolist(),

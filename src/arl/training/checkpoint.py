@@ -33,13 +33,10 @@ from arl.files import atomic_directory, read_json, sha256, write_json
 from arl.model_config import (
     EncoderConfig,
     ModelConfig,
-    TaskHead,
     TaskModelConfig,
     read_config,
 )
 from arl.models.encoder import Encoder, build_encoder
-from arl.models.heads import Classifier
-from arl.models.upernet import Segmenter
 from arl.training import distributed
 
 _KEEP = 2  # training states kept, so that one is whole while the next is written
@@ -277,7 +274,12 @@ def _weights(module: nn.Module) -> dict[str, torch.Tensor]:
     }
 
 
-def _load_weights(folder: Path) -> dict[str, torch.Tensor]:
+def load_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """Read `model.safetensors` of a model folder.
+
+    Raises:
+        ValueError: the file is truncated or not safetensors.
+    """
     file = folder / "model.safetensors"
     try:
         return load_file(file)
@@ -309,29 +311,5 @@ def load_encoder(folder: Path) -> tuple[Encoder, EncoderConfig]:
     if isinstance(config, TaskModelConfig):
         raise ValueError(f"{folder} holds the model of task {config.name!r}, expected an encoder")
     encoder = build_encoder(config.encoder)
-    load_strictly(encoder, _load_weights(folder), folder)
+    load_strictly(encoder, load_weights(folder), folder)
     return encoder, config
-
-
-def build_task_model(
-    encoder: Encoder, task: TaskHead, upernet_channels: int
-) -> Classifier | Segmenter:
-    """Put the head of a task on an encoder."""
-    if task.kind == "segmentation":
-        return Segmenter(encoder, channels=upernet_channels)
-    return Classifier(encoder, num_classes=len(task.classes))
-
-
-def load_task_model(folder: Path) -> tuple[Classifier | Segmenter, TaskModelConfig]:
-    """Load the fine-tuned model of a task, and its config.
-
-    Raises:
-        ValueError: the folder holds another kind of model, or weights of another architecture.
-    """
-    config = read_config(folder)
-    if not isinstance(config, TaskModelConfig):
-        raise ValueError(f"{folder} holds an encoder, expected the model of a task")
-    encoder = build_encoder(config.encoder)
-    model = build_task_model(encoder, config.task, config.upernet_channels)
-    load_strictly(model, _load_weights(folder), folder)
-    return model, config

@@ -4,11 +4,10 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from arl.models.avit import check_anatomy
-from arl.models.heads import Classifier
-from arl.models.upernet import Segmenter
+from arl.models.heads import TaskModel
+from arl.tasks.kind import Kind
 
 
 @dataclass
@@ -17,7 +16,7 @@ class TaskInputs:
 
     image: Tensor  # (B, C, S, S)
     anatomy: Tensor  # (B,) long
-    target: Tensor  # (B,) long class, or (B, 1, S, S) float mask in {0, 1}
+    target: Tensor  # (B,) long class, (B, K) float, or (B, K, S, S) float masks in {0, 1}
 
     def to(self, device: torch.device) -> "TaskInputs":
         """Copy the examples to a device.
@@ -31,34 +30,35 @@ class TaskInputs:
         return replace(self, **moved)
 
 
-def dice_loss(logits: Tensor, target: Tensor, eps: float = 1.0) -> Tensor:
-    """Return the mean of 1 - soft Dice over the images; logits and target are (B, 1, H, W)."""
-    probability = logits.sigmoid().flatten(1)
-    target = target.flatten(1)
-    overlap = (probability * target).sum(1)
-    return (1 - (2 * overlap + eps) / (probability.sum(1) + target.sum(1) + eps)).mean()
-
-
 class FineTuner(nn.Module):
-    """A task model with its loss: cross-entropy, plus Dice for a mask (appendix B)."""
+    """A task model with the loss of its kind."""
 
-    def __init__(self, model: Classifier | Segmenter, *, label_smoothing: float) -> None:
+    def __init__(
+        self,
+        model: TaskModel,
+        kind: Kind,
+        *,
+        label_smoothing: float,
+        class_weights: Tensor | None = None,
+    ) -> None:
         super().__init__()
         # `optim.layer_of` expects the name `encoder`.
         self.encoder = model.encoder
         self.model = model
+        self.kind = kind
         self.label_smoothing = label_smoothing
+        self.class_weights: Tensor | None
+        self.register_buffer("class_weights", class_weights, persistent=False)
 
     def forward(self, inputs: TaskInputs, progress: float) -> dict[str, Tensor]:
         """Compute `loss` and its terms."""
-        logits = self.model(inputs.image, inputs.anatomy).float()
-        if inputs.target.ndim == 1:
-            return {
-                "loss": F.cross_entropy(logits, inputs.target, label_smoothing=self.label_smoothing)
-            }
-        cross_entropy = F.binary_cross_entropy_with_logits(logits, inputs.target)
-        dice = dice_loss(logits, inputs.target)
-        return {"loss": cross_entropy + dice, "cross_entropy": cross_entropy, "dice_loss": dice}
+        outputs = self.model(inputs.image, inputs.anatomy).float()
+        return self.kind.loss(
+            outputs,
+            inputs.target,
+            label_smoothing=self.label_smoothing,
+            weights=self.class_weights,
+        )
 
     def after_step(self, progress: float) -> None:
         """Do nothing after a step."""
