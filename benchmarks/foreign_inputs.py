@@ -32,7 +32,7 @@ from arl.ingest.video import read_frames
 from arl.loading.transforms import eval_view
 from arl.phantoms.examination import examine
 from arl.phantoms.scanner import ALPHA
-from arl.training.checkpoint import load_task_model
+from arl.training.task_models import load_task_model
 
 ROOT = Path(__file__).parent.parent  # has params.yaml and conf/
 HELD_OUT = ("Toshiba", "U-Systems")
