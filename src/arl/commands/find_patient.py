@@ -39,7 +39,7 @@ def find_patient(
         raise ValueError("write the patient id to standard input: arl find-patient ... < FILE")
     key = secret_key()
     value = keyed_hash(key, "patient", site, issuer, identifier)
-    patient = f"{source}:{KeyMap.read(key).known(value).value}"
+    patient = f"{source}:{KeyMap.read(key).lookup(value).value}"
     rows = read_manifest(corpus, ["id", "batch", "patient"])
     counts = rows[rows["patient"] == patient].groupby("batch", sort=True).size()
     print(f"{patient}: {int(counts.sum()):,} images")

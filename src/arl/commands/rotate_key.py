@@ -71,13 +71,13 @@ def rotate_key(
             # Of a second rotation, the corpus knows the hash of the first key.
             if earlier is None or later is None:
                 continue
-            known = before.known(earlier)
-            if known.value in patients or known.value in images:
-                after[later] = known
+            entry = before.lookup(earlier)
+            if entry.value in patients or entry.value in images:
+                after[later] = entry
     for batch in [folder.name for folder in batch_folders(corpus) if folder.parent.name == source]:
         after |= _renew_quarantine(source, batch, old, new, before)
     file = KeyMap(key_id(new), after).write(new)
-    mapped = {known.value for known in after.values()}
+    mapped = {entry.value for entry in after.values()}
     console.info(
         f"{file}: {len(mapped & patients):,} of {len(patients):,} patients and "
         f"{len(mapped & images):,} of {len(images):,} files of {corpus / source} are mapped"
@@ -128,6 +128,6 @@ def _renew_quarantine(
         paths = read_quarantine_key(source, batch, new)
     write_quarantine_key(source, batch, paths, new)
     return {
-        text_name(path, new): KnownHash(name, before.known(name).key_id)
+        text_name(path, new): KnownHash(name, before.lookup(name).key_id)
         for name, path in paths.items()
     }

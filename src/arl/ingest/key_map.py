@@ -42,14 +42,14 @@ class KeyMap:
     key_id: str
     hashes: Mapping[str, KnownHash] = field(default_factory=dict, repr=False)
 
-    def known(self, value: str) -> KnownHash:
+    def lookup(self, value: str) -> KnownHash:
         """The hash in the corpus for a hash of this key; the same hash if the map lacks it."""
         return self.hashes.get(value, KnownHash(value, self.key_id))
 
     def pseudonyms(self, names: Pseudonyms) -> Pseudonyms:
         """The pseudonyms of a file as the corpus knows them."""
         patient, image = (
-            None if value is None else self.known(value).value
+            None if value is None else self.lookup(value).value
             for value in (names.patient, names.image)
         )
         return Pseudonyms(patient, image)
@@ -69,11 +69,11 @@ class KeyMap:
         except InvalidToken:
             raise ValueError(f"{file} is damaged: restore it, or run `arl rotate-key`") from None
         pairs: dict[str, list[str]] = json.loads(content)
-        return cls(key_id(key), {new: KnownHash(*known) for new, known in pairs.items()})
+        return cls(key_id(key), {new: KnownHash(*entry) for new, entry in pairs.items()})
 
     def write(self, key: bytes) -> Path:
         """Write the map, readable by its owner only."""
-        pairs = {new: [known.value, known.key_id] for new, known in sorted(self.hashes.items())}
+        pairs = {new: [entry.value, entry.key_id] for new, entry in sorted(self.hashes.items())}
         return write_encrypted(map_file(key), json.dumps(pairs).encode(), key, _PURPOSE)
 
 

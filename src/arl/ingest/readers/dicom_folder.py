@@ -77,7 +77,7 @@ class Reading:
     def file_name(self, relative: Path) -> str:
         """The hash that stands for a path in the quarantine, as the corpus knows it."""
         value = file_name(relative, self.key)
-        return value if self.key_map is None else self.key_map.known(value).value
+        return value if self.key_map is None else self.key_map.lookup(value).value
 
 
 def inputs(root: Path, reading: Reading) -> list[Input]:
@@ -105,9 +105,9 @@ def text_name(path: str, key: bytes) -> str:
 def relative_paths(root: Path, key: bytes) -> dict[str, str]:
     """Hash -> path of every file below the root, for the encrypted `quarantine-key`."""
     paths = [file.relative_to(root) for file in dicom_files(root)]
-    known = KeyMap.read(key).known
+    lookup = KeyMap.read(key).lookup
     return {
-        known(file_name(path, key)).value: os.fsencode(path).decode("latin-1") for path in paths
+        lookup(file_name(path, key)).value: os.fsencode(path).decode("latin-1") for path in paths
     }
 
 
@@ -145,7 +145,7 @@ def _records(file: Path, relative: Path, reading: Reading) -> Iterator[Record]:
     hashed_by = key_id(reading.key)
     if reading.key_map is not None:
         if names.patient is not None:
-            hashed_by = reading.key_map.known(names.patient).key_id
+            hashed_by = reading.key_map.lookup(names.patient).key_id
         names = reading.key_map.pseudonyms(names)
     rows: list[LabelRow] = []
     if reading.labels is not None:
