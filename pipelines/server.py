@@ -26,6 +26,10 @@ EXPERIMENT = "arl"
 # begins the description of a recurring run that `arl schedule` may replace
 _OURS = "Kept by `arl schedule`: "
 _PAGE_SIZE = 100
+# Kubeflow's MySQL keeps 255 characters of a run's name and description (2.17.0,
+# client_manager.go:478). It refuses longer ones only after the workflow has started
+# (resource_manager.go:735 and 765), which then runs without a page.
+_MAX_CHARACTERS = 255
 
 
 @dataclass(frozen=True)
@@ -121,8 +125,8 @@ def submit(run: Run, address: Address) -> str:
         created = client._run_api.run_service_create_run(
             run=kfp_server_api.V2beta1Run(
                 experiment_id=experiment.experiment_id,
-                display_name=run.name,
-                description=run.description,
+                display_name=_shortened(run.name),
+                description=_shortened(run.description),
                 pipeline_version_reference=kfp_server_api.V2beta1PipelineVersionReference(
                     pipeline_id=version.pipeline_id, pipeline_version_id=version.version_id
                 ),
@@ -131,6 +135,11 @@ def submit(run: Run, address: Address) -> str:
             )
         )
     return address.page_of_run(created.run_id)
+
+
+def _shortened(text: str) -> str:
+    """The text, cut at the length that Kubeflow can store; the run's parameters are whole."""
+    return text if len(text) <= _MAX_CHARACTERS else text[: _MAX_CHARACTERS - 4] + " ..."
 
 
 def keep_recurring(wanted: list[Recurring], address: Address) -> list[str]:

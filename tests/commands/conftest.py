@@ -172,8 +172,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         elif address.path == f"{_ROOT}/pipelines":
             self._create(self.server.pipelines, "pipeline_id", json.loads(content))
         elif address.path == f"{_ROOT}/runs":
-            self.server.runs.append(json.loads(content))
-            self._answer({"run_id": "r1", "experiment_id": "e1"})
+            run = json.loads(content)
+            self.server.runs.append(run)
+            # columns of 255 characters, written after the workflow has started
+            if max(len(run["display_name"]), len(run["description"])) > 255:
+                self._answer({"error": "Error 1406: Data too long for column"}, 500)
+            else:
+                self._answer({"run_id": "r1", "experiment_id": "e1"})
         elif address.path == f"{_ROOT}/recurringruns":
             body = json.loads(content)
             self.server.calls.append(f"make {body['display_name']}")

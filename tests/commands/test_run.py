@@ -241,6 +241,18 @@ def test_submission(kubeflow: Any) -> None:
     assert platform["platforms"]["kubernetes"]
 
 
+def test_a_long_description_fits_kubeflows_column(kubeflow: Any) -> None:
+    """VARCHAR(255): kubeflow/pipelines 2.17.0, backend/src/apiserver/client_manager."""
+    words = ["run", "pipelines/arl_full.py", "--backend", "kfp", "--data-hash", "x"]
+    words += ["--experiment", "paper", "--name", 300 * "n"]
+    done = arl(ROOT, "arl", *words, KFP_ENDPOINT=kubeflow.url)
+    assert done.returncode == 0, done.stderr
+    (run,) = kubeflow.runs
+    assert run["description"].startswith("experiment: paper; ")
+    assert run["description"].endswith(" ...")
+    assert run["runtime_config"]["parameters"]["overrides"]
+
+
 def test_a_second_submission_uses_the_version_of_the_first(kubeflow: Any) -> None:
     words = ["run", "pipelines/arl_full.py", "--backend", "kfp", "--data-hash", "x"]
     for name in ("first", "second"):
