@@ -6,21 +6,6 @@ from components import step
 
 
 @step("data")
-def configure(experiment: str, tasks: list, overrides: list) -> list:
-    """Check the parameters of a run; returns the words key=value that all later steps take.
-
-    A word that does not fit ends the run here, before a pod with a GPU starts.
-    """
-    import json
-
-    from arl.composition import changed_parameters
-
-    # relative to the image's own params.yaml, which is the default of every step
-    words = [*overrides, f"tasks={json.dumps(tasks)}"]
-    return changed_parameters(words, experiment, in_image=False)[1]
-
-
-@step("data")
 def ingest(
     source: str, root: str, batch: str, part: str, options: dict, corpus: str, overrides: list
 ):

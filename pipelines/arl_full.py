@@ -12,7 +12,7 @@ from kfp import dsl
 # `kfp dsl compile --py` puts only this folder on the module path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from components.data import accept, configure, validate
+from components.data import accept, validate
 from components.monitoring import drift
 from components.release import gate, release, report
 from components.training import evaluate, finetune, pretrain
@@ -28,7 +28,6 @@ from pipelines.settings import parallelism, storage_path
 @dsl.pipeline(name="arl-full", description="From new batches to a gated release and its report")
 def arl_full(
     tasks: list = default_tasks(),  # noqa: B008  KFP compiles the default in
-    experiment: str = "",
     data_hash: str = "",
     overrides: list = [],  # noqa: B006  KFP reads the default and never shares it
     batches: list = [],  # noqa: B006
@@ -45,8 +44,6 @@ def arl_full(
 
     Args:
         tasks: diagnostic tasks to fine-tune, e.g. ["breast", "lv"].
-        experiment: experiment of conf/experiment, e.g. "paper"; tasks and overrides come on top.
-            Empty: the defaults of the image.
         data_hash: hash of the corpus in data.dvc. Empty: the version that validate reads is enough.
         overrides: words that change parameters, e.g. ["pretrain.epochs=5"].
         batches: batches to ingest first, as {source, root, batch, part, options}. Empty: none.
@@ -55,17 +52,14 @@ def arl_full(
         monitor: folder of the monitoring loop that started this training. Empty: none did.
         owner: run that carries out the monitoring run. Empty: none.
     """
-    configured = configure(experiment=experiment, tasks=tasks, overrides=overrides)
-    configure_task(configured, "configure")
-    words = configured.output
-    ingested = ingest.ingest_batches(batches=batches, corpus=corpus, overrides=words)
-    validated = validate(corpus=corpus, data_hash=data_hash, overrides=words).after(ingested)
+    ingested = ingest.ingest_batches(batches=batches, corpus=corpus, overrides=overrides)
+    validated = validate(corpus=corpus, data_hash=data_hash, overrides=overrides).after(ingested)
     configure_task(validated, "validate")
     accepted = accept(
         validation=validated.outputs["validation"], data_version=validated.outputs["Output"]
     )
     configure_task(accepted, "accept")
-    data = {"corpus": corpus, "data_hash": accepted.output, "overrides": words}
+    data = {"corpus": corpus, "data_hash": accepted.output, "overrides": overrides}
     versions = {**data, "code_version": code_version()}
 
     pretrained = configure_task(pretrain(**versions), "pretrain", cached=True)
@@ -97,7 +91,7 @@ def arl_full(
         decision=decision,
         checkpoint=checkpoint,
         registry=registry,
-        overrides=words,
+        overrides=overrides,
         data_hash=accepted.output,
         monitor=monitor,
         owner=owner,

@@ -125,7 +125,6 @@ def test_imports_go_downwards(file: Path) -> None:
         assert all(
             name.startswith("components")
             or name in ("arl.cli.call", "arl.launch.stage.launch", "arl.launch.artifacts")
-            or name == "arl.composition.changed_parameters"
             or name.startswith(("arl.launch.artifacts.", "arl.launch.corpus_artifacts."))
             for name in names
         )

@@ -17,7 +17,6 @@ from kfp.kubernetes import kubernetes_executor_config_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from arl import params
-from arl.composition import compose
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests/pipelines/golden/arl_full.yaml"
@@ -180,36 +179,6 @@ def test_a_run_can_be_started_from_the_form() -> None:
         assert parameter["parameterType"] in ("STRING", "LIST"), name
     tasks = spec["root"]["inputDefinitions"]["parameters"]["tasks"]["defaultValue"]
     assert tasks == yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["tasks"]
-
-
-def test_every_step_takes_the_parameters_that_the_first_one_checked() -> None:
-    """A typo in the form ends the run in a small pod, and an experiment reaches all steps."""
-    spec, _ = yaml.safe_load_all(GOLDEN.read_text(encoding="utf-8"))
-    tasks = spec["root"]["dag"]["tasks"]
-    parameters = tasks["configure"]["inputs"]["parameters"]
-    assert parameters["experiment"] == {"componentInputParameter": "experiment"}
-    for name, task in tasks.items():
-        overrides = task.get("inputs", {}).get("parameters", {}).get("overrides")
-        if overrides is not None and name != "configure":
-            source = {"outputParameterKey": "Output", "producerTask": "configure"}
-            assert overrides == {"taskOutputParameter": source}, name
-
-
-def test_configure_composes_an_experiment_and_refuses_a_typo(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    from components.data import configure
-
-    monkeypatch.chdir(ROOT)
-    assert configure.python_func("", params.load([]).tasks, []) == []
-    words = configure.python_func("laptop", ["lv"], ["seed=7"])
-    assert {"seed=7", 'tasks=["lv"]'} <= set(words)
-    wanted = compose(["experiment=laptop", "seed=7", "tasks=[lv]"])
-    assert params.load(words) == wanted
-    with pytest.raises(ValueError, match="epochz"):
-        configure.python_func("", ["lv"], ["pretrain.epochz=5"])
-    with pytest.raises(ValueError, match="experiment"):
-        configure.python_func("no-such", ["lv"], [])
 
 
 def test_many_pods_ingest_and_validate_waits_for_them() -> None:

@@ -484,8 +484,6 @@ def test_the_image_of_a_step_has_what_its_stage_imports(step: str) -> None:
     stage = ROOT / "src" / "arl" / "stages" / f"{step}.py"
     if stage.is_file():
         files |= IMPORTS.closure(stage)
-    if step == "configure":
-        files |= IMPORTS.closure(ROOT / "src" / "arl" / "composition.py")
     if step in ("validate", "accept"):
         files |= IMPORTS.closure(ROOT / "src" / "arl" / "launch" / "corpus_artifacts.py")
     imported = {name.split(".")[0] for file in files for name in IMPORTS.names(file)}
