@@ -79,7 +79,7 @@ FREE = {
 # Package -> the only files that import it.
 ONLY = {
     "deepspeed": "src/arl/training/distributed.py",
-    "evidently": "src/arl/monitoring/drift.py",
+    "evidently": "src/arl/monitoring/evidently_report.py",
     "great_expectations": "src/arl/corpus/checks/validation.py",
     "duckdb": "src/arl/corpus/checks/invariants.py",
     "minio": "src/arl/storage/s3.py",

@@ -39,7 +39,16 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Cluster": ("doctor", "compile", "pipeline", "schedule"),
     "Evaluate": ("evaluate", "probe", "figures", "paper", "drift", "report"),
     "Release": ("testset", "gate", "verdict", "release", "models", "verify", "sign", "rollback"),
-    "Monitor": ("watch", "listen", "inbox", "approve", "reject", "retry", "demo-retrain"),
+    "Monitor": (
+        "watch",
+        "listen",
+        "inbox",
+        "approve",
+        "reject",
+        "retry",
+        "lineage",
+        "demo-retrain",
+    ),
     "Use": ("predict", "embed", "export", "completion"),
 }
 # Steps that only `arl watch` and the pipelines call.

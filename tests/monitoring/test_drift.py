@@ -19,14 +19,16 @@ from arl.monitoring.drift import (
     SAME_KIND,
     SAME_SCANNER,
     SAME_SITE,
+    DriftVerdict,
+    SiteSample,
     _median_square,
     cell_kernel,
     comparable,
     distance,
     group_kernel,
     homogeneity,
+    judge_drift,
     permutation_mmd,
-    tabular_drift,
     usual_distance,
 )
 
@@ -148,16 +150,96 @@ def patients(
 NUMERIC, CATEGORICAL = ("mean", "std", "width", "depth_cm"), ("probe", "device")
 
 
-def compare(current: pd.DataFrame, reference: pd.DataFrame, html: Path) -> Any:
-    return tabular_drift(
+def judge(
+    current: pd.DataFrame,
+    reference: pd.DataFrame,
+    html: Path,
+    samples: dict[str, SiteSample] | None = None,
+) -> DriftVerdict:
+    return judge_drift(
         current,
         reference,
         numeric=NUMERIC,
         categorical=CATEGORICAL,
+        samples=samples or {},
         alpha=0.05,
         drift_share=0.6,
+        permutations=199,
+        seed=0,
         html=html,
     )
+
+
+def compare(current: pd.DataFrame, reference: pd.DataFrame, html: Path) -> Any:
+    return judge(current, reference, html).tabular
+
+
+def sample(
+    *, shift: float, usual: float | None = None, compared_with: str = SAME_SITE
+) -> SiteSample:
+    """20 new patients and 40 of the reference, two images each."""
+    rng = np.random.default_rng(4)
+    points = rng.normal(size=(120, 8))
+    points[:40] += shift
+    kernel, _ = group_kernel(points, [f"{i // 2:03d}" for i in range(120)])
+    return SiteSample(kernel, np.arange(60) < 20, compared_with, usual)
+
+
+def evidently_tests(html: Path) -> dict[str, str]:
+    """Name -> status of every test in Evidently's JSON."""
+    tests = json.loads(html.with_suffix(".json").read_text())["tests"]
+    return {test["name"]: test["status"] for test in tests}
+
+
+SAME, OTHER = patients(67, seed=1), patients(211, seed=2)
+
+
+@pytest.mark.parametrize(
+    ("shift", "usual", "drifts"),
+    [(0.0, None, False), (2.0, None, True), (2.0, 0.01, True), (2.0, 0.99, False)],
+)
+def test_the_test_of_a_site_in_evidentlys_report_is_the_trigger(
+    tmp_path: Path, shift: float, usual: float | None, drifts: bool
+) -> None:
+    html = tmp_path / "e.html"
+    samples = {"north, probe linear": sample(shift=shift, usual=usual)}
+    verdict = judge(SAME, OTHER, html, samples)
+    name = "north, probe linear: like its reference"
+    assert evidently_tests(html)[name] == ("FAIL" if drifts else "SUCCESS")
+    assert (verdict.drifts, verdict.sites["north, probe linear"].drifted) == (drifts, drifts)
+    assert name in html.read_text()
+    test = json.loads(html.with_suffix(".json").read_text())["tests"][0]
+    assert (test["test_config"]["alpha"], test["test_config"]["usual"]) == (0.05, usual)
+
+
+def test_p_values_of_sites_are_adjusted_for_their_number(tmp_path: Path) -> None:
+    samples = {name: sample(shift=2.0) for name in ("a", "b", "c")}
+    sites = judge(SAME, OTHER, tmp_path / "e.html", samples).sites
+    assert sites["a"].p_value == pytest.approx(1 / 200)
+    assert sites["a"].p_adjusted == pytest.approx(3 / 200)
+    kernel, is_current = samples["a"].kernel, samples["a"].is_current
+    assert sites["a"].mmd2 == pytest.approx(permutation_mmd(kernel, is_current, 199, 0).mmd2)
+
+
+@pytest.mark.parametrize(("compared_with", "decides"), [(SAME_SITE, True), (EVERYTHING, False)])
+def test_columns_decide_for_a_site_with_training_images_and_warn_for_a_new_one(
+    tmp_path: Path, compared_with: str, decides: bool
+) -> None:
+    html = tmp_path / "e.html"
+    new = patients(67, seed=1, gain=1.3, device=("b", "c"))
+    samples = {"north": sample(shift=0.0, compared_with=compared_with)}
+    verdict = judge(new, OTHER, html, samples)
+    assert (verdict.drifts, verdict.tabular.decides) == (decides, decides)
+    assert verdict.tabular.drifted
+    tests = evidently_tests(html)
+    [share] = [status for name, status in tests.items() if name.startswith("Share")]
+    assert share == ("FAIL" if decides else "WARNING")
+    assert tests["mean: like its reference"] == "WARNING"
+
+
+def test_the_page_of_evidently_leads_back_to_ours(tmp_path: Path) -> None:
+    judge(SAME, OTHER, tmp_path / "e.html")
+    assert '<a href="index.html">' in (tmp_path / "e.html").read_text()
 
 
 def drifted(result: Any) -> set[str]:
@@ -185,7 +267,7 @@ def test_a_changed_gain_and_a_new_scanner_drift(tmp_path: Path) -> None:
     assert drifted(result) == {"mean", "std", "device"}
     assert result.drifted_fraction == pytest.approx(0.6)
     assert result.drifted
-    assert "threshold is 0.6" in (tmp_path / "e.html").read_text()
+    assert "Share of Drifted Columns: Less 0.600" in (tmp_path / "e.html").read_text()
     by_name = {column.column: column for column in result.columns}
     assert by_name["mean"].p_value == pytest.approx(ks_2samp(reference["mean"], new["mean"]).pvalue)
     assert by_name["mean"].current == pytest.approx(new["mean"].median())

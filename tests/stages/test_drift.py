@@ -126,6 +126,7 @@ def test_a_batch_with_another_gain_drifts_and_a_rerun_says_the_same(
     }
     assert result.sites[0].drifted
     assert "too few sites are known to say how far apart sites are" in result.reasons[0]
+    assert result.tabular.decides
     assert "columns drifted: mean, std" in result.reasons[-1]
     pictures = {"charts.json"}
     written = {file.name for file in (tmp_path / "out").iterdir()}

@@ -1,25 +1,23 @@
 """Does new data look like the data the model was trained on?
 
-Two views, both with the patient as the unit. Evidently compares a table of image statistics and
-metadata, to be read. The decision is made on the encoder's embeddings: a permutation test of the
-maximum mean discrepancy (Gretton et al. 2012) over patients says whether the new data differ at
-all, and the distances of the known sites from each other say whether they differ by more than sites
-do, as a new hospital always differs. Evidently's own embedding tests take images for independent
-and alarm on nearly every batch, so they are not used.
+Two views, both with the patient as the unit, are the tests of one report of Evidently
+(`evidently_report`). Of the encoder's embeddings, a permutation test of the maximum mean
+discrepancy (Gretton et al. 2012) over patients says whether the new data differ at all. The
+distances of the training sites from each other say whether they differ by more than sites do, as a
+new hospital always differs. Evidently's own embedding tests take images for independent and alarm
+on nearly every batch, so they are not used. The columns hold image statistics and metadata.
 """
 
-import os
 import re
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 from scipy.stats import chi2_contingency, fisher_exact
 
 from arl.files import atomic_file
@@ -32,7 +30,10 @@ SAME_SCANNER = "its own training images of the same scanner"
 SAME_KIND = "training images of the same kind at other sites"
 SAME_ANATOMY = "training images of the same anatomies at other sites"
 EVERYTHING = "all training images"
-_METHODS = {"numeric": "ks", "categorical": "homogeneity"}  # both give p-values: drift is a low one
+# Names of the tests of columns in Evidently. Both give p values, so a low one is drift.
+KOLMOGOROV_SMIRNOV, HOMOGENEITY = "ks", "homogeneity"
+# In front of Evidently's page, which knows nothing of ours.
+_WAY_BACK = '<a href="index.html">All results of this drift test</a>'
 _BLOCK = 1024  # rows of the kernel computed at a time
 _KNOWN_SITES = 3  # fewer have no usual distance
 _USUAL = 0.95  # quantile of the distances between known sites
@@ -223,23 +224,71 @@ def _mmd2(kernel: Array, current: Array) -> Array:
     return np.asarray(first + second - 2 * across / (ones * zeros))
 
 
-def tabular_drift(
+@dataclass(frozen=True)
+class SiteSample:
+    """The embeddings of a site, or of one probe or device of it, with those of its reference.
+
+    Attributes:
+        kernel: (P, P), see `group_kernel`.
+        is_current: (P,), the new groups.
+        compared_with: name of the reference.
+        usual: squared MMD that a shift must exceed; None: too few training sites to say.
+    """
+
+    kernel: Array
+    is_current: npt.NDArray[np.bool_]
+    compared_with: str
+    usual: float | None
+
+
+@dataclass(frozen=True)
+class ShiftVerdict:
+    """The test of one `SiteSample` in Evidently's report."""
+
+    mmd2: float
+    p_value: float
+    p_adjusted: float
+    drifted: bool
+
+
+@dataclass(frozen=True)
+class DriftVerdict:
+    """What Evidently's report decided: whether a critical test failed, and each test's result."""
+
+    drifts: bool
+    tabular: TabularDrift
+    sites: dict[str, ShiftVerdict]
+
+
+def judge_drift(
     current: pd.DataFrame,
     reference: pd.DataFrame,
     *,
     numeric: Sequence[str],
     categorical: Sequence[str],
+    samples: Mapping[str, SiteSample],
     alpha: float,
     drift_share: float,
+    permutations: int,
+    seed: int,
     html: Path,
-) -> TabularDrift:
-    """Compare two tables of one row a patient column by column, and write Evidently's page and,
-    beside it, its JSON.
+) -> DriftVerdict:
+    """Run all tests as one report of Evidently, and write its page and, beside it, its JSON.
 
-    Numbers by Kolmogorov-Smirnov, names by a chi-square test of homogeneity. Each column is tested
-    at alpha over the number of columns. A column that one side lacks, or that has one value, is
-    left out and listed. `drift_share` is the share of drifted columns from which the table as a
-    whole drifts.
+    The embedding tests of sites, probes and devices are critical. Numbers are tested by
+    Kolmogorov-Smirnov and names by a chi-square test of homogeneity, each column at alpha over the
+    number of columns. A column that one side lacks, or that has one value, is left out and listed.
+    The share of drifted columns is critical where every sample is compared with its own training
+    images: a new hospital differs in some columns nearly always, which is no reason to train.
+
+    Args:
+        current: one row per new patient.
+        reference: one row per patient of the training images.
+        numeric, categorical: names of columns.
+        samples: label of a site, probe or device -> its embeddings.
+        alpha: of all embedding tests together, and of all columns together.
+        drift_share: fraction of drifted columns from which their test fails.
+        html: Evidently's page.
 
     Raises:
         ValueError: no column can be compared.
@@ -249,36 +298,57 @@ def tabular_drift(
     names = [name for name in categorical if name not in left_out]
     if not numbers + names:
         raise ValueError(f"no column can be compared: {left_out}")
-    threshold = alpha / len(numbers + names)
-    p_values = _run_evidently(current, reference, numbers, names, threshold, drift_share, html)
-    columns = [
-        *(
-            ColumnDrift(
-                name,
-                _METHODS["numeric"],
-                p_values[name],
-                p_values[name] < threshold,
-                reference_median=float(reference[name].median()),
-                current_median=float(current[name].median()),
-            )
-            for name in numbers
-        ),
-        *(
-            ColumnDrift(
-                name,
-                _METHODS["categorical"],
-                p_values[name],
-                p_values[name] < threshold,
-                reference_mode=str(reference[name].mode().iloc[0]),
-                current_mode=str(current[name].mode().iloc[0]),
-            )
-            for name in names
-        ),
-    ]
-    drifted_fraction = float(np.mean([column.drifted for column in columns]))
-    return TabularDrift(
-        columns, threshold, drift_share, left_out, drifted_fraction, drifted_fraction >= drift_share
+    # Evidently costs 5 s, which nothing else pays.
+    from arl.monitoring.evidently_report import ReportRules, run_report
+
+    own = {SAME_SITE, SAME_SCANNER}
+    rules = ReportRules(
+        alpha,
+        alpha / len(numbers + names),
+        drift_share,
+        all(sample.compared_with in own for sample in samples.values()),
+        permutations,
+        seed,
     )
+    done = run_report(current, reference, numbers, names, samples, rules)
+    with atomic_file(html) as partial:
+        page = _stable(done.snapshot.get_html_str(as_iframe=False))
+        partial.write_text(page.replace("<body>", f"<body>{_WAY_BACK}", 1), encoding="utf-8")
+    with atomic_file(html.with_suffix(".json")) as partial:
+        partial.write_text(_stable(done.snapshot.json()), encoding="utf-8")
+    columns = [
+        _column(name, done.columns[name], name in done.drifted_columns, current, reference)
+        for name in (*numbers, *names)
+    ]
+    tabular = TabularDrift(
+        columns,
+        rules.threshold,
+        drift_share,
+        left_out,
+        done.drifted_fraction,
+        done.drifted_fraction >= drift_share,
+        rules.columns_decide,
+    )
+    sites = {
+        name: ShiftVerdict(
+            done.distances[name], done.p_values[name], done.adjusted[name], name in done.failed
+        )
+        for name in samples
+    }
+    return DriftVerdict(done.drifts, tabular, sites)
+
+
+def _column(
+    name: str, p_value: float, drifted: bool, current: pd.DataFrame, reference: pd.DataFrame
+) -> ColumnDrift:
+    """The test of a column, with the typical value of both sides."""
+    if is_numeric_dtype(current[name]):
+        column = ColumnDrift(name, KOLMOGOROV_SMIRNOV, p_value, drifted)
+        medians = (float(reference[name].median()), float(current[name].median()))
+        return replace(column, reference_median=medians[0], current_median=medians[1])
+    modes = [str(table[name].mode().iloc[0]) for table in (reference, current)]
+    column = ColumnDrift(name, HOMOGENEITY, p_value, drifted)
+    return replace(column, reference_mode=modes[0], current_mode=modes[1])
 
 
 def _left_out(
@@ -297,75 +367,6 @@ def _left_out(
         elif pd.concat([current[name], reference[name]]).nunique() < 2:
             reasons[name] = "one value only"
     return reasons
-
-
-def _run_evidently(
-    current: pd.DataFrame,
-    reference: pd.DataFrame,
-    numbers: list[str],
-    names: list[str],
-    threshold: float,
-    drift_share: float,
-    html: Path,
-) -> dict[str, float]:
-    """p-value of each column; Evidently's page is written to `html`, its JSON beside it."""
-    with _evidently() as (evidently, preset):
-        definition = evidently.DataDefinition(numerical_columns=numbers, categorical_columns=names)
-        tables = [
-            evidently.Dataset.from_pandas(table[numbers + names].reset_index(drop=True), definition)
-            for table in (current, reference)
-        ]
-        metric = preset(
-            num_method=_METHODS["numeric"],
-            cat_method=_METHODS["categorical"],
-            num_threshold=threshold,
-            cat_threshold=threshold,
-            drift_share=drift_share,
-        )
-        snapshot = evidently.Report([metric]).run(*tables)
-        with atomic_file(html) as partial:
-            snapshot.save_html(str(partial))
-            partial.write_text(_stable(partial.read_text(encoding="utf-8")), encoding="utf-8")
-        with atomic_file(html.with_suffix(".json")) as partial:
-            partial.write_text(_stable(snapshot.json()), encoding="utf-8")
-        results = {m["config"].get("column"): m["value"] for m in snapshot.dict()["metrics"]}
-    return {name: float(results[name]) for name in numbers + names}
-
-
-@contextmanager
-def _evidently() -> Iterator[tuple[Any, Any]]:
-    """The library with our test for names; it costs 5 s, so nothing else imports it."""
-    os.environ["DO_NOT_TRACK"] = "true"
-    with warnings.catch_warnings():
-        # These are warnings of the library's own imports, which its users cannot mend.
-        warnings.filterwarnings("ignore", r"numpy\.core is deprecated", DeprecationWarning)
-        warnings.filterwarnings("ignore", r".*in litestar 2\.", DeprecationWarning)
-        import evidently
-        from evidently.legacy.calculations.stattests import StatTest, register_stattest
-        from evidently.legacy.core import ColumnType
-        from evidently.presets import DataDriftPreset
-
-        name = _METHODS["categorical"]
-        display = "chi-square test of homogeneity, p-value"
-        register_stattest(
-            StatTest(name, display, [ColumnType.Categorical]), default_impl=_homogeneity
-        )
-        yield evidently, DataDriftPreset
-
-
-def _homogeneity(
-    reference_data: "pd.Series[str]",
-    current_data: "pd.Series[str]",
-    feature_type: object,
-    threshold: float,
-) -> tuple[float, bool]:
-    """p-value and verdict for two samples of names.
-
-    Evidently's own chi-square takes the reference for the truth, and a name it lacks for
-    impossible.
-    """
-    p_value = homogeneity(current_data, reference_data)
-    return p_value, p_value < threshold
 
 
 def homogeneity(current: "pd.Series[str]", reference: "pd.Series[str]") -> float:

@@ -54,6 +54,7 @@ class TabularDrift:
         drift_share: fraction of drifted columns from which the table as a whole drifts.
         left_out: column -> why it cannot be compared.
         drifted_fraction: fraction of the compared columns that drifted.
+        decides: whether the table asks for a training; else it explains a shift.
     """
 
     columns: list[ColumnDrift]
@@ -62,6 +63,7 @@ class TabularDrift:
     left_out: dict[str, str]
     drifted_fraction: float
     drifted: bool
+    decides: bool = False
 
 
 @dataclass(frozen=True)

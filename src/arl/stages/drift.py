@@ -13,20 +13,20 @@ from arl.corpus.location import ReadableCorpus
 from arl.corpus.selection import select
 from arl.corpus.shard_reader import read_images
 from arl.corpus.splits import groups
-from arl.evaluation.statistics import holm
 from arl.files import atomic_directory
 from arl.loading.loader import Examples, evaluation_batches
 from arl.loading.transforms import eval_view
 from arl.monitoring.drift import (
     Kernel,
+    ShiftVerdict,
+    SiteSample,
     cell_kernel,
     comparable,
     distance,
-    permutation_mmd,
-    tabular_drift,
+    judge_drift,
     usual_distance,
 )
-from arl.monitoring.drift_result import DriftDecision, DriftResult, SiteShift
+from arl.monitoring.drift_result import DriftResult, SiteShift
 from arl.monitoring.features import (
     CATEGORICAL,
     NUMERIC,
@@ -75,6 +75,11 @@ class Pair:
     current: pd.DataFrame
     reference: pd.DataFrame
     compared_with: str
+
+    @property
+    def label(self) -> str:
+        """Site and part, e.g. "clinic, probe linear"."""
+        return ", ".join(filter(None, (self.site, self.part)))
 
 
 def drift(params: Params, *, corpus: ReadableCorpus, checkpoint: Path, drift: Path) -> None:
@@ -153,8 +158,7 @@ def _compare(
     if not pairs or len(new) < params.drift.min_images:
         return replace(result, reasons=_too_few(params, result)), None
     result, samples = _test(params, corpus, checkpoint, pairs, training, result, folder)
-    decision: DriftDecision = "drift" if any(site.drifted for site in result.sites) else "no-drift"
-    return replace(result, decision=decision, reasons=_reasons(params, result)), samples
+    return replace(result, reasons=_reasons(params, result)), samples
 
 
 def _pairs(new: pd.DataFrame, reference: pd.DataFrame) -> tuple[list[Pair], dict[str, str]]:
@@ -166,8 +170,9 @@ def _pairs(new: pd.DataFrame, reference: pd.DataFrame) -> tuple[list[Pair], dict
             fewest = min(current["group"].nunique(), match["group"].nunique())
             if fewest < MIN_PATIENTS:
                 side = "new" if current["group"].nunique() == fewest else "training"
-                label = ", ".join(filter(None, (str(site), part)))
-                untested[label] = f"{fewest} {side} patients, {MIN_PATIENTS} are needed"
+                untested[", ".join(filter(None, (str(site), part)))] = (
+                    f"{fewest} {side} patients, {MIN_PATIENTS} are needed"
+                )
             else:
                 pairs.append(Pair(str(site), part, current, match, name))
     return pairs, untested
@@ -235,31 +240,41 @@ def _test(
     rows = pd.concat([current, reference])
     is_current = np.arange(len(rows)) < len(current)
     tables = _tables(_features(corpus, rows), is_current)
-    tabular = tabular_drift(
-        *tables,
-        numeric=NUMERIC,
-        categorical=CATEGORICAL,
-        alpha=params.drift.alpha,
-        drift_share=params.drift.drift_fraction,
-        html=folder / "evidently.html",
-    )
     # The other training sites are embedded too: their distances say how far apart sites are.
     embedded = _union([rows, training])
     vectors = pd.DataFrame(_embeddings(corpus, checkpoint, embedded), index=embedded.index)
     space = _space(embedded, vectors, embedded.index.isin(current.index))
     site_distances = _between_sites(space, training)
-    sites = _sites(params, space, pairs, usual_distance(list(site_distances.values())))
+    usual = usual_distance(list(site_distances.values()))
+    samples = {
+        pair.label: SiteSample(
+            *space.compare(pair.current, pair.reference), pair.compared_with, usual
+        )
+        for pair in pairs
+    }
+    verdict = judge_drift(
+        *tables,
+        numeric=NUMERIC,
+        categorical=CATEGORICAL,
+        samples=samples,
+        alpha=params.drift.alpha,
+        drift_share=params.drift.drift_fraction,
+        permutations=PERMUTATIONS,
+        seed=params.seed,
+        html=folder / "evidently.html",
+    )
     result = replace(
         result,
         reference_images=len(reference),
         reference_patients=reference["group"].nunique(),
-        tabular=tabular,
+        # Evidently's tests are the trigger.
+        decision="drift" if verdict.drifts else "no-drift",
+        tabular=verdict.tabular,
         site_distances=site_distances,
-        sites=sites,
+        sites=[_site(pair, verdict.sites[pair.label], usual) for pair in pairs],
     )
     new, old = tables
-    samples = Samples(new, old, vectors.loc[rows.index].to_numpy(np.float32), is_current)
-    return result, samples
+    return result, Samples(new, old, vectors.loc[rows.index].to_numpy(np.float32), is_current)
 
 
 def _union(tables: list[pd.DataFrame]) -> pd.DataFrame:
@@ -334,29 +349,19 @@ def _between_sites(space: Space, training: pd.DataFrame) -> dict[str, float]:
     return distances
 
 
-def _sites(params: Params, space: Space, pairs: list[Pair], usual: float | None) -> list[SiteShift]:
-    shifts = [
-        permutation_mmd(*space.compare(pair.current, pair.reference), PERMUTATIONS, params.seed)
-        for pair in pairs
-    ]
-    # Over all sites and kinds: each one more is one more chance of a false alarm.
-    adjusted = holm([shift.p_value for shift in shifts])
-    return [
-        SiteShift(
-            pair.site,
-            pair.part,
-            pair.compared_with,
-            pair.current["group"].nunique(),
-            pair.reference["group"].nunique(),
-            shift.mmd2,
-            shift.p_value,
-            p_adjusted,
-            usual,
-            # a numpy bool is no JSON
-            bool(p_adjusted < params.drift.alpha and (usual is None or shift.mmd2 > usual)),
-        )
-        for pair, shift, p_adjusted in zip(pairs, shifts, adjusted, strict=True)
-    ]
+def _site(pair: Pair, verdict: ShiftVerdict, usual: float | None) -> SiteShift:
+    return SiteShift(
+        pair.site,
+        pair.part,
+        pair.compared_with,
+        pair.current["group"].nunique(),
+        pair.reference["group"].nunique(),
+        verdict.mmd2,
+        verdict.p_value,
+        verdict.p_adjusted,
+        usual,
+        verdict.drifted,
+    )
 
 
 def _reasons(params: Params, result: DriftResult) -> list[str]:
@@ -365,12 +370,16 @@ def _reasons(params: Params, result: DriftResult) -> list[str]:
     moved = [column.column for column in tabular.columns if column.drifted]
     names = f": {', '.join(moved)}" if moved else ""
     limit = "reaches" if tabular.drifted else "stays below"
+    role = (
+        "asks for a training"
+        if tabular.drifted and tabular.decides
+        else "explains a shift and asks for nothing"
+    )
     return [
         *(_reason(site, params.drift.alpha) for site in result.sites),
         *(f"Site {label} was not tested: {why}." for label, why in result.untested.items()),
-        f"In the table, which decides nothing, {len(moved)} of {len(tabular.columns)} columns "
-        f"drifted{names}; their "
-        f"share {limit} {tabular.drift_share:.0%}.",
+        f"{len(moved)} of {len(tabular.columns)} columns drifted{names}. "
+        f"Their share {limit} {tabular.drift_share:.0%}, which {role}.",
     ]
 
 
