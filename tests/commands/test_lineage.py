@@ -88,7 +88,7 @@ def test_the_releases_that_saw_a_patient(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    code, output = ask(patient, tmp_path, capsys)
+    code, output = ask(f"clinic:{patient}", tmp_path, capsys)
     assert code == 0
     for name in "ab":
         assert (f"release {project[name]}: saw 2 of these images" in output) == (name in releases)
@@ -104,7 +104,7 @@ def test_a_release_names_its_batches_and_an_image_its_releases(
     assert "batch clinic/0001: 2 in train" in output
     assert "batch clinic/0002: 2 in train, 2 in val" in output
     rows = read_manifest(tmp_path / "data", ["id", "patient"])
-    image = rows.loc[rows["patient"] == "ann", "id"].iloc[0]
+    image = rows.loc[rows["patient"] == "clinic:ann", "id"].iloc[0]
     _, output = ask(image, tmp_path, capsys)
     assert f"release {project['a']}: saw 1 of these images" in output
 
@@ -129,7 +129,7 @@ def test_an_image_that_is_withheld_today_may_have_been_trained_on(
         for number, image in enumerate(images):
             splits = {"default": "test"}
             writer.accept(image, key=f"f-{number}", anatomy="breast", patient="fay", splits=splits)
-    _, output = ask("ann", tmp_path, capsys)
+    _, output = ask("clinic:ann", tmp_path, capsys)
     assert "2 in withheld" in output
     assert f"release {project['a']}: saw 2 of these images" in output
 

@@ -29,7 +29,7 @@ def lineage(
     listed as unknown.
 
     Args:
-        name: A patient as the manifest has it, an image id, a batch as source/batch, or a release.
+        name: A patient as source:patient, an image id, a batch as source/batch, or a release.
         corpus: Folder of the corpus, or s3://bucket/prefix.
         registry: The registry, a folder or s3://bucket/prefix.
         monitor: Folder of the loop's state and log.
