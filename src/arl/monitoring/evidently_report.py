@@ -268,7 +268,7 @@ def run_report(
     )
     columns = [*numbers, *names]
     methods = dict.fromkeys(numbers, KOLMOGOROV_SMIRNOV) | dict.fromkeys(names, HOMOGENEITY)
-    share = DriftedColumnsCount(
+    drifted_count = DriftedColumnsCount(
         columns=columns,
         num_method=KOLMOGOROV_SMIRNOV,
         cat_method=HOMOGENEITY,
@@ -296,7 +296,7 @@ def run_report(
         },
     )
     # The distances come first: the tests of the shifts read them.
-    items = [*([distances, shifts] if samples else []), share, *drifts]
+    items = [*([distances, shifts] if samples else []), drifted_count, *drifts]
     definition = DataDefinition(numerical_columns=list(numbers), categorical_columns=list(names))
     tables = [
         Dataset.from_pandas(table[columns].reset_index(drop=True), definition)
@@ -308,7 +308,7 @@ def run_report(
     failing = [test for test in tests if test.status in (TestStatus.FAIL, TestStatus.ERROR)]
     by_site = {} if not samples else results[shifts.metric_id].to_simple_dict()
     far = {} if not samples else results[distances.metric_id].to_simple_dict()
-    count = results[share.metric_id]
+    count = results[drifted_count.metric_id]
     of_columns = [test for test in tests if test.id == "column_shift"]
     return ReportResult(
         columns={one.column: float(results[one.metric_id].value) for one in drifts},
