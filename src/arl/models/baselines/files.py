@@ -38,6 +38,8 @@ def read_checkpoint(file: Path) -> dict[str, object]:
         zipfile.BadZipFile,
         RuntimeError,
         EOFError,
+        # A header of a few bytes may state an array of petabytes.
+        MemoryError,
         TypeError,
         ValueError,
     ) as error:
