@@ -126,6 +126,14 @@ class Dicom(Section):
     reports: Annotated[
         str, "Folder of DICOM structured reports whose findings become labels. Empty: none."
     ] = ""
+    segmentations: Annotated[
+        str, "Folder of DICOM segmentations (SEG) that become masks. Empty: none."
+    ] = ""
+    structure: Annotated[
+        str,
+        "Structure that masks from segmentations show, e.g. `nodule`. Empty: the only one of each "
+        "image.",
+    ] = ""
 
 
 @dataclass

@@ -20,8 +20,9 @@ from arl.ingest.dicom.deidentify import secret_key
 from arl.ingest.dicom.quarantine_key import write_quarantine_key
 from arl.ingest.label_table import join_counts
 from arl.ingest.readers import find_source, names
-from arl.ingest.readers.dicom_folder import label_table, relative_paths
+from arl.ingest.readers.dicom_folder import label_table, relative_paths, segmentations
 from arl.ingest.refusals import check_refusals, reason_table
+from arl.ingest.segmentations import segmentation_counts
 from arl.ingest.source import Options, Source
 from arl.ingest.thinning import WHOLE
 from arl.params import Params
@@ -134,6 +135,9 @@ def ingest(
     if reader.reads_dicom and (table := label_table(params.dicom)):
         joined = [result.label_rows for result in results if result.reason is None]
         print("Labels:", *join_counts(table, joined), sep="\n")
+    if reader.reads_dicom and (masks := segmentations(params.dicom)):
+        codes = frozenset(code for result in results for code in result.label_rows)
+        print("Masks:", *segmentation_counts(masks, codes), sep="\n")
 
 
 def _print_summary(folder: Path) -> None:

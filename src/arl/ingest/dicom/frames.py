@@ -22,6 +22,7 @@ from arl.ingest.dicom.pixel_data import DAMAGE, PixelData, locate_pixels, quiet,
 from arl.ingest.dicom.rules import AnatomyRules
 from arl.ingest.dicom.scan_region import (
     CLIP,
+    Box,
     Region,
     Tag,
     coloured_fraction,
@@ -58,6 +59,8 @@ class FrameInfo:
     pixel_spacing_mm: float | None
     depth_cm: float | None
     color_doppler: bool
+    # (top, left, bottom, right) in the frame, pixels.
+    box: Box
 
 
 def read_header(path: Path) -> Dataset:
@@ -146,6 +149,7 @@ def frames(
                 pixel_spacing_mm=region.pixel_spacing_mm,
                 depth_cm=region.depth_cm,
                 color_doppler=colour,
+                box=region.box,
             )
             yield (scan if colour else as_grey(scan)), info
 

@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from arl.ingest.label_table import (
     read_label_table,
     with_labels,
 )
+from arl.ingest.segmentations import Segmentations, image_code, read_segmentations
 from arl.ingest.source import Source
 from arl.ingest.structured_reports import read_reports
 from arl.settings import Dicom
@@ -57,6 +58,7 @@ def read(
         accept_unidentified=dicom.unidentified == "accept",
         labels=labels,
         key_map=KeyMap.read(key),
+        segmentations=segmentations(dicom),
     )
     return inputs(root, reading)
 
@@ -73,6 +75,7 @@ class Reading:
     accept_unidentified: bool = False
     labels: LabelTable | None = field(default=None, repr=False)
     key_map: KeyMap | None = field(default=None, repr=False)
+    segmentations: Segmentations | None = field(default=None, repr=False)
 
     def file_name(self, relative: Path) -> str:
         """The hash that stands for a path in the quarantine, as the corpus knows it."""
@@ -134,7 +137,10 @@ def dicom_files(root: Path) -> list[Path]:
 
 
 def _records(file: Path, relative: Path, reading: Reading) -> Iterator[Record]:
-    names = pseudonyms(read_header(file), reading.key, reading.site)
+    header = read_header(file)
+    names = pseudonyms(header, reading.key, reading.site)
+    shape = int(header.Rows), int(header.Columns)
+    segmented = image_code(reading.key, str(header.get("SOPInstanceUID", "")))
     if names.patient is None and reading.accept_unidentified:
         names = content_pseudonyms(file, reading.key)
     if names.image is None or names.patient is None:
@@ -149,8 +155,8 @@ def _records(file: Path, relative: Path, reading: Reading) -> Iterator[Record]:
         names = reading.key_map.pseudonyms(names)
     rows: list[LabelRow] = []
     if reading.labels is not None:
-        header = read_attributes(file, list(ATTRIBUTES.values()))
-        rows = reading.labels.find(header, relative, reading.key)
+        identifiers = read_attributes(file, list(ATTRIBUTES.values()))
+        rows = reading.labels.find(identifiers, relative, reading.key)
     pictures = frames(
         file,
         reading.rules,
@@ -175,7 +181,30 @@ def _records(file: Path, relative: Path, reading: Reading) -> Iterator[Record]:
             depth_cm=info.depth_cm,
             color_doppler=info.color_doppler,
         )
-        yield Record(pixels, with_labels(entry, rows))
+        entry = with_labels(entry, rows)
+        segment = (
+            reading.segmentations.find(segmented, info.frame, info.frames, shape)
+            if reading.segmentations
+            else None
+        )
+        mask = (
+            None
+            if segment is None
+            else segment[0][info.box[0] : info.box[2], info.box[1] : info.box[3]]
+        )
+        if segment is not None and mask is not None and mask.any():
+            joined = (*entry.label_rows, segmented)
+            named = replace(entry, mask_name=segment[1], label_rows=joined)
+            yield Record(pixels, named, mask)
+        else:
+            yield Record(pixels, entry)
+
+
+def segmentations(dicom: Dicom) -> Segmentations | None:
+    """The segmentations of the folder that the settings name."""
+    if not dicom.segmentations:
+        return None
+    return read_segmentations(Path(dicom.segmentations), dicom.structure, secret_key())
 
 
 def label_table(dicom: Dicom) -> LabelTable | None:
