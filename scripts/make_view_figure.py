@@ -49,7 +49,7 @@ def on_canvas(image: Image.Image) -> Batch:
     canvas[0, 0, :height, :width] = grey
     one = torch.zeros(1, dtype=torch.long)
     return Batch(
-        canvas, torch.tensor([[height, width]]), anatomy=one, label=one, mask=None, index=one
+        canvas, torch.tensor([[height, width]]), anatomy=one, target=one, mask=None, index=one
     )
 
 

@@ -216,7 +216,7 @@ def test_tables_that_are_not_official(
 
 def test_a_root_without_the_tables(tmp_path: Path) -> None:
     with pytest.raises(
-        FileNotFoundError, match=r"bus_data.csv does not exist: is the root the unpacked"
+        FileNotFoundError, match=r"bus_data.csv does not exist: is the root the official download"
     ):
         bus_bra.read(tmp_path)
 
