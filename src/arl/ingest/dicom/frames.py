@@ -15,6 +15,7 @@ from arl.corpus.record import Pixels, Refused
 from arl.ingest.dicom import burnt_in_text as burnt_in
 from arl.ingest.dicom import deidentify
 from arl.ingest.dicom import rules as dicom_rules
+from arl.ingest.dicom.boxes import Box
 from arl.ingest.dicom.burnt_in_text import TextSearch
 from arl.ingest.dicom.devices import device_name
 from arl.ingest.dicom.fan import fan_region
@@ -22,7 +23,6 @@ from arl.ingest.dicom.pixel_data import DAMAGE, PixelData, locate_pixels, quiet,
 from arl.ingest.dicom.rules import AnatomyRules
 from arl.ingest.dicom.scan_region import (
     CLIP,
-    Box,
     Region,
     Tag,
     coloured_fraction,
