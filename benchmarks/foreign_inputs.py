@@ -3,8 +3,8 @@
     ARL_REAL_DATA=DIR OMP_NUM_THREADS=1 python benchmarks/foreign_inputs.py WORK [key=value ...]
 
 DIR has BUSBRA, FALLMUD and COVID-BLUES in their official layouts. WORK gets BUS-BRA without the
-scanners that are held out, an encoder and a breast model of experiment=busbra (existing ones are
-used again). Nothing of a foreign kind is in its training. Prints one JSON line a kind of input.
+scanners that are held out, an encoder and a breast model with the settings of params.yaml (existing
+ones are used again). Nothing of a foreign kind is in its training. Prints one JSON line a kind.
 """
 
 import argparse
@@ -77,7 +77,7 @@ def train(work: Path, busbra: Path, overrides: list[str]) -> Path:
     tree, model = work / "BUSBRA", work / "model"
     if not tree.exists():
         without_held_out(busbra, tree)
-    words = ["experiment=busbra", "data.sources=[bus-bra]", "pretrain.threads=1", *overrides]
+    words = ["data.sources=[bus-bra]", "pretrain.threads=1", *overrides]
     corpus, checkpoint = ["--corpus", str(work / "data")], work / "encoder"
     if not (work / "data").exists():
         arl("ingest", "bus-bra", "--root", str(tree), *corpus, *words)

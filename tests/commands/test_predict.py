@@ -149,6 +149,7 @@ def test_the_threshold_stands_on_the_scale_of_the_probabilities(
         assert answer["called"] == ("malignant" if reached else "benign")
     printed = capsys.readouterr().out
     assert "called from" in printed
+    assert "no input check" in printed
     assert "synthetic images" in printed
 
 
@@ -184,7 +185,8 @@ def test_a_model_without_an_evaluation_says_so(released: Any, tmp_path: Path) ->
     found = read_json(tmp_path / "out" / "predictions.json")["files"][0]
     assert found["called"] is None
     assert not found["calibrated"]
-    assert "its score is no probability" in found["notes"][0]
+    assert "no input check" in found["notes"][0]
+    assert "its score is no probability" in found["notes"][1]
 
 
 def test_files_that_cannot_be_used_are_named_and_the_others_answered(

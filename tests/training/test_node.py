@@ -17,6 +17,11 @@ calls = []
 
 def make():
     calls.append(1)
+    if sys.argv[1] == "full":  # the table and the message find no room
+        import os, pathlib
+        def no_room(*arguments, **options):
+            raise OSError(28, os.strerror(28))
+        pd.DataFrame.to_feather = pathlib.Path.write_text = no_room
     if sys.argv[1] == "fail":
         raise ValueError("corpus x has no source ['y']")
     return pd.DataFrame({"id": ["a", None], "n": [1, 2], "labels": [[{"name": "q"}], None]})[::-1]
@@ -24,7 +29,7 @@ def make():
 try:
     rows = make_per_node(make)
     result = json.loads(rows.to_json(orient="records"))
-except ValueError as error:
+except (ValueError, OSError) as error:
     result = str(error)
 print("RESULT", json.dumps([len(calls), result]))
 """
@@ -95,6 +100,12 @@ def test_one_rank_makes_the_table_and_both_have_it(tmp_path: Path) -> None:
 def test_both_ranks_raise_the_error_of_the_one_that_fails(tmp_path: Path) -> None:
     message = "corpus x has no source ['y']"
     assert run_on_two_ranks(TABLE, "fail", runs=tmp_path) == [[1, message], [0, message]]
+
+
+def test_a_full_disk_of_the_first_rank_leaves_no_rank_waiting(tmp_path: Path) -> None:
+    first, second = run_on_two_ranks(TABLE, "full", runs=tmp_path)
+    assert first == [1, "[Errno 28] No space left on device"]
+    assert second == [0, "the first rank of this node failed; its own message has the reason"]
 
 
 def test_one_rank_of_a_node_searches_leaks(

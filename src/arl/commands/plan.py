@@ -4,8 +4,8 @@ from pathlib import Path
 
 from arl.composition import compose
 from arl.console import info
-from arl.corpus.selection import select, subset
 from arl.params import Params
+from arl.stages.pretrain import training_rows
 from arl.training.plan import Plan, make_plan, measure_step, read_devices
 
 _PAPER_IMAGES = 5_200_000
@@ -46,7 +46,7 @@ def plan(
     devices = read_devices(_DEVICES)
     if gpu and gpu not in devices:
         raise ValueError(f"device {gpu!r} is not in {_DEVICES}, which has {', '.join(devices)}")
-    count = images or (_training_images(params, corpus) if corpus else _PAPER_IMAGES)
+    count = images or (len(training_rows(params, corpus)) if corpus else _PAPER_IMAGES)
     size = params.data.size
     measured = (
         None if gpu else measure_step(params.model, params.objective, params.pretrain, size=size)
@@ -64,18 +64,6 @@ def plan(
     )
     for line in _lines(params, answer, count, gpus, gpu or "this machine"):
         info(line)
-
-
-def _training_images(params: Params, corpus: Path) -> int:
-    # The selection of `arl pretrain`: validation and test patients are not trained on.
-    rows = select(
-        corpus,
-        sources=params.data.sources,
-        held_out=params.data.held_out,
-        protocols=params.data.splits,
-        contradictory=params.data.contradictory,
-    )
-    return len(subset(rows[rows["split"] == "train"], params.pretrain.fraction, params.seed))
 
 
 def _lines(params: Params, plan: Plan, images: int, ranks: int, device: str) -> list[str]:

@@ -30,6 +30,7 @@ from arl.inference.answers import Answer, Facts
 from arl.inference.inputs import InputImage, as_batch, read_all_inputs
 from arl.inference.model import Chosen, chosen_model
 from arl.ingest.dicom.rules import AnatomyRules
+from arl.loading.loader import Batch
 from arl.loading.transforms import eval_view
 from arl.model_config import TaskModelConfig
 from arl.models.heads import TaskModel
@@ -93,7 +94,9 @@ def predict(
         if isinstance(pictures, str):
             refused[file.name] = pictures
             continue
-        distance = _distance(network, config, check, pictures)
+        batch = as_batch(pictures, config.task.anatomy)
+        image = eval_view(batch, config.size).image
+        distance = None if check is None else _distance(network, check, batch, image)
         if distance is not None and verdict_of(distance) is Verdict.FOREIGN:
             refused[file.name] = (
                 f"it does not look like the images that the model was trained on: it is "
@@ -101,7 +104,7 @@ def predict(
                 f"(a call needs {REFUSED} or less)"
             )
         else:
-            answers.append(_answer(network, config, chosen, pictures, distance))
+            answers.append(_answer(network, config, chosen, pictures, (batch, image), distance))
     _print(answers, refused)
     if not answers:
         raise ValueError(
@@ -117,15 +120,10 @@ def predict(
     console.info(f"Open {out / 'index.html'} for the images and the limits of the model.")
 
 
-def _distance(
-    network: Any, config: TaskModelConfig, check: InputCheck | None, pictures: list[InputImage]
-) -> float | None:
-    """Median distance of a file's pictures from the training images; None without a check."""
-    if check is None:
-        return None
-    batch = as_batch(pictures, config.task.anatomy)
+def _distance(network: TaskModel, check: InputCheck, batch: Batch, image: Tensor) -> float:
+    """Median distance of a file's pictures from the training images, in units of the limit."""
     network.eval()
-    tokens = pooled_tokens(network.encoder, eval_view(batch, config.size).image, batch.anatomy)
+    tokens = pooled_tokens(network.encoder, image, batch.anatomy)
     return float(np.median(check.distances(appearances(batch.image[:, 0].numpy()), tokens)))
 
 
@@ -134,18 +132,18 @@ def _answer(
     config: TaskModelConfig,
     chosen: Chosen,
     pictures: list[InputImage],
+    network_input: tuple[Batch, Tensor],
     distance: float | None,
 ) -> Answer:
     kind, evaluation = make_kind(config.task), chosen.evaluation
-    batch = as_batch(pictures, config.task.anatomy)
-    image = eval_view(batch, config.size).image
+    batch, image = network_input
     network.eval()
     with torch.inference_mode():
         outputs = network(image, batch.anatomy)
     if not bool(outputs.isfinite().all()):
         raise ValueError(f"{chosen.folder} gives numbers that are not finite: the model is damaged")
     prediction = kind.answer(outputs, evaluation)
-    warning = [] if distance is None else _warning(distance)
+    warning = _warning(distance)
     notes = _notes(pictures, evaluation)
     facts = Facts(
         file=pictures[0].file,
@@ -172,7 +170,10 @@ def _answer(
     return Answer(facts, explained)
 
 
-def _warning(distance: float) -> list[str]:
+def _warning(distance: float | None) -> list[str]:
+    # An imported model, or one whose training was killed before its check was written.
+    if distance is None:
+        return ["WARNING: this model has no input check, so it answers foreign images, too."]
     if verdict_of(distance) is Verdict.USUAL:
         return []
     return [

@@ -70,7 +70,7 @@ def pretrain(params: Params, *, corpus: ReadableCorpus, checkpoint: Path, metric
     torch.set_num_threads(params.pretrain.threads)
     distributed.initialize()
     # The search for leaks compares millions of images, so one rank of a node does it for all.
-    rows = make_per_node(lambda: _training_rows(params, corpus))
+    rows = make_per_node(lambda: training_rows(params, corpus))
     examples = Examples(corpus, rows, params.data.size + params.data.size // 4)
     # All ranks draw the same order from the seed, and each takes its slice of every batch.
     order = TrainingOrder(
@@ -116,7 +116,8 @@ def pretrain(params: Params, *, corpus: ReadableCorpus, checkpoint: Path, metric
     engine.forget(state)
 
 
-def _training_rows(params: Params, corpus: ReadableCorpus) -> pd.DataFrame:
+def training_rows(params: Params, corpus: ReadableCorpus) -> pd.DataFrame:
+    """The rows that a pretraining learns from: no patient of a validation or test split."""
     rows = select(
         corpus,
         sources=params.data.sources,

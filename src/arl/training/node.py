@@ -4,6 +4,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -28,25 +29,34 @@ def make_per_node(make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
         return make()
     leads = int(os.environ.get("LOCAL_RANK", "0")) == 0
     own = Path(tempfile.mkdtemp(prefix="arl-rows-")) if leads else None
-    failure: Exception | None = None
     try:
-        if own:
-            try:
-                make().reset_index(drop=True).to_feather(own / _TABLE)
-            except Exception as error:
-                # Raised behind the collective, in which the other ranks would wait for ever.
-                failure = error
-                (own / _ERROR).write_text(str(error), encoding="utf-8")
+        failure = _make_table(make, own) if own else None
         folder = _folder_of_node(own)
         if failure:
             raise failure
         if (folder / _ERROR).is_file():
             raise ValueError((folder / _ERROR).read_text(encoding="utf-8"))
+        if not (folder / _TABLE).is_file():
+            raise ValueError("the first rank of this node failed; its own message has the reason")
         return pd.read_feather(folder / _TABLE)
     finally:
         distributed.barrier()
         if own:
             shutil.rmtree(own, ignore_errors=True)
+
+
+def _make_table(make: Callable[[], pd.DataFrame], folder: Path) -> Exception | None:
+    """Store the table, or the message of the error that is returned."""
+    try:
+        make().reset_index(drop=True).to_feather(folder / _TABLE)
+    except Exception as error:
+        # Raised behind the collective, in which the other ranks would wait for ever. On a full
+        # disk the part of a table makes room for the message.
+        (folder / _TABLE).unlink(missing_ok=True)
+        with suppress(OSError):
+            (folder / _ERROR).write_text(str(error), encoding="utf-8")
+        return error
+    return None
 
 
 def _folder_of_node(own: Path | None) -> Path:
